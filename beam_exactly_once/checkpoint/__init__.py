@@ -1,0 +1,19 @@
+"""The checkpoint of a stream: its only truth. Plans, commit markers, writers; names, shapes, retention."""
+
+from beam_exactly_once.checkpoint.location import Checkpoint
+from beam_exactly_once.checkpoint.records import Attempt, Marker, Piece, Plan, SourceCommit, SourcePlan
+from beam_exactly_once.checkpoint.writer import Recovery, StreamWriter, marker_of_attempt, marker_of_resolution
+
+__all__ = [
+    "Attempt",
+    "Checkpoint",
+    "Marker",
+    "Piece",
+    "Plan",
+    "Recovery",
+    "SourceCommit",
+    "SourcePlan",
+    "StreamWriter",
+    "marker_of_attempt",
+    "marker_of_resolution",
+]

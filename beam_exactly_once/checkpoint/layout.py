@@ -1,0 +1,75 @@
+"""Every name in a checkpoint location. Nothing else spells one.
+
+Numbers are padded to 20 digits, so that the store's lexical order is their order.
+"""
+
+from __future__ import annotations
+
+import re
+
+from beam_exactly_once.errors import ConfigurationError, CorruptObject
+
+METADATA = "metadata.json"
+WRITERS = "writers/"
+OFFSETS = "offsets/"
+COMMITS = "commits/"
+SOURCES = "sources/"
+SINKS = "sinks/"
+SPILLED = "staging/committables/"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NUMBERED = re.compile(r"(\d{20})\.json")
+
+
+def writer_key(writer_epoch: int) -> str:
+    """Who claimed this epoch."""
+    return f"{WRITERS}{writer_epoch:020d}.json"
+
+
+def offsets_key(batch_id: int) -> str:
+    """The planned offsets of a batch."""
+    return f"{OFFSETS}{batch_id:020d}.json"
+
+
+def commits_key(batch_id: int) -> str:
+    """The commit marker of a batch."""
+    return f"{COMMITS}{batch_id:020d}.json"
+
+
+def definition_key(prefix: str, name: str) -> str:
+    """What the source or sink ``name`` is; ``prefix`` is :data:`SOURCES` or :data:`SINKS`."""
+    return f"{prefix}{checked_name(name)}/definition.json"
+
+
+def spilled_key(batch_id: int, nonce: str) -> str:
+    """A list of committables too long for its marker."""
+    return f"{SPILLED}{batch_id:020d}-{nonce}.json"
+
+
+def number_in(key: str) -> int:
+    """The number in the name of a numbered object.
+
+    Raises:
+        CorruptObject: the name is not one that this library writes.
+    """
+    match = _NUMBERED.fullmatch(key.rpartition("/")[2])
+    if match is None:
+        raise CorruptObject(
+            f"{key} is not an object of a checkpoint. Nothing but this library may write below a checkpoint "
+            "location: move the object away, then start again."
+        )
+    return int(match[1])
+
+
+def checked_name(name: str) -> str:
+    """``name``, if it is safe as a part of a key.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"name={name!r} cannot name a source or sink: use 1 to 100 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit."
+        )
+    return name

@@ -1,0 +1,213 @@
+"""A checkpoint location, opened: typed, checked reads and put-if-absent of every kind of record. No policy."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import orjson
+
+from beam_exactly_once.checkpoint import layout
+from beam_exactly_once.checkpoint.envelope import Envelope, seal, unseal
+from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim
+from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.errors import CheckpointHole, CorruptObject
+from beam_exactly_once.object_store import ObjectStore, Taken
+
+GUARANTEE = "exactly_once"
+MARKER_BYTES_MAX = 1 << 20
+"""A marker whose committables are longer than this names them in an object of their own, to stay a small PUT."""
+
+NewNonce = Callable[[], str]
+Record = TypeVar("Record")
+
+
+def new_nonce() -> str:
+    """16 random hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Generic[Record]):
+    """The record that a key holds for ever, and whether this call wrote it."""
+
+    record: Record
+    mine: bool
+
+
+class Checkpoint:
+    """Typed access to one stream's checkpoint.
+
+    Every write is put-if-absent: nothing is ever overwritten. Every read checks format version, checksum, kind,
+    stream id and that the object is the one its name says.
+    """
+
+    def __init__(self, store: ObjectStore, stream_id: str, *, nonces: NewNonce = new_nonce) -> None:
+        self.store = store
+        self.stream_id = stream_id
+        self._nonces = nonces
+
+    @classmethod
+    def open(cls, store: ObjectStore, *, clock: Clock | None = None, nonces: NewNonce = new_nonce) -> Checkpoint:
+        """Open the location, or make a new stream of it when it is empty.
+
+        Raises:
+            CheckpointHole: ``metadata.json`` is missing although other objects are there.
+            CorruptObject, NewerFormat: ``metadata.json`` cannot be used.
+            OutputNotWritable, UnsuitableStore: the store cannot hold a checkpoint.
+        """
+        existing = cls.open_existing(store, nonces=nonces)
+        if existing is not None:
+            return existing
+        store.verify()
+        stream_id = nonces()
+        body = {"guarantee": GUARANTEE, "created_at": (clock or SystemClock()).utc_now().isoformat()}
+        written = store.put_if_absent(layout.METADATA, seal(Envelope("metadata", stream_id, nonces(), body)))
+        if isinstance(written, Taken):  # another driver was faster: its stream it is
+            stream_id = _metadata(store, written.body).stream_id
+        return cls(store, stream_id, nonces=nonces)
+
+    @classmethod
+    def open_existing(cls, store: ObjectStore, *, nonces: NewNonce = new_nonce) -> Checkpoint | None:
+        """Open the location without writing to it; None when it is empty.
+
+        Raises:
+            CheckpointHole, CorruptObject, NewerFormat: as :meth:`open`.
+        """
+        data = store.get(layout.METADATA)
+        if data is not None:
+            return cls(store, _metadata(store, data).stream_id, nonces=nonces)
+        for entry in store.list():
+            raise CheckpointHole(
+                f"{store.uri}/{layout.METADATA} is missing, but {entry.key} is there. The location was wiped in part, "
+                "or is no checkpoint: restore metadata.json from a copy, or use an empty checkpoint_location."
+            )
+        return None
+
+    # -- writers ---------------------------------------------------------------------------------------------
+
+    def newest_writer_epoch(self) -> int:
+        """The highest claimed epoch, 0 when there is none. One LIST."""
+        return max((layout.number_in(entry.key) for entry in self.store.list(layout.WRITERS)), default=0)
+
+    def read_writer(self, writer_epoch: int) -> WriterClaim | None:
+        body = self._read(layout.writer_key(writer_epoch), "writer")
+        return None if body is None else WriterClaim.from_json(body)
+
+    def create_writer(self, claim: WriterClaim) -> Decided[WriterClaim]:
+        body, mine = self._create(layout.writer_key(claim.writer_epoch), "writer", claim.to_json())
+        return Decided(WriterClaim.from_json(body), mine)
+
+    def writer_exists(self, writer_epoch: int) -> bool:
+        """Whether the epoch is claimed. One GET."""
+        return self.store.get(layout.writer_key(writer_epoch)) is not None
+
+    # -- plans -----------------------------------------------------------------------------------------------
+
+    def read_plan(self, batch_id: int) -> Plan | None:
+        body = self._read(layout.offsets_key(batch_id), "offsets", batch_id)
+        return None if body is None else Plan.from_json(body)
+
+    def create_plan(self, plan: Plan) -> Decided[Plan]:
+        body, mine = self._create(layout.offsets_key(plan.batch_id), "offsets", plan.to_json(), plan.batch_id)
+        return Decided(plan if mine else Plan.from_json(body), mine)
+
+    def plan_ids(self, above: int = -1) -> Iterator[int]:
+        """Ids of the planned batches above ``above``, in order. One LIST."""
+        start_after = layout.offsets_key(above) if above >= 0 else ""
+        for entry in self.store.list(layout.OFFSETS, start_after):
+            yield layout.number_in(entry.key)
+
+    # -- markers ---------------------------------------------------------------------------------------------
+
+    def read_marker(self, batch_id: int) -> Marker | None:
+        body = self._read(layout.commits_key(batch_id), "commit", batch_id)
+        return None if body is None else Marker.from_json(self._unspilled(body))
+
+    def create_marker(self, marker: Marker) -> Decided[Marker]:
+        stored = self._spilled(marker)
+        body, mine = self._create(layout.commits_key(marker.batch_id), "commit", stored, marker.batch_id)
+        return Decided(marker if mine else Marker.from_json(self._unspilled(body)), mine)
+
+    def marker_ids(self) -> Iterator[int]:
+        """Ids of the batches that have a marker, in order. One LIST."""
+        for entry in self.store.list(layout.COMMITS):
+            yield layout.number_in(entry.key)
+
+    def newest_marker(self) -> Marker | None:
+        """The marker with the highest batch id. One LIST and one GET."""
+        newest = max(self.marker_ids(), default=None)
+        return None if newest is None else self.read_marker(newest)
+
+    # -- definitions of sources and sinks ----------------------------------------------------------------------
+
+    def definitions(self, prefix: str) -> dict[str, Json]:
+        """What every source (``layout.SOURCES``) or sink (``layout.SINKS``) of this checkpoint is, by name."""
+        names = [entry.key.removeprefix(prefix).partition("/")[0] for entry in self.store.list(prefix)]
+        found = {name: self._read(layout.definition_key(prefix, name), "definition") for name in names}
+        return {name: body for name, body in found.items() if body is not None}
+
+    def create_definition(self, prefix: str, name: str, definition: Json) -> Json:
+        """Record what ``name`` is, unless it is recorded already; returns what is recorded."""
+        return self._create(layout.definition_key(prefix, name), "definition", definition)[0]
+
+    # -- reading and writing -----------------------------------------------------------------------------------
+
+    def _read(self, key: str, kind: str, batch_id: int | None = None) -> Json | None:
+        data = self.store.get(key)
+        return None if data is None else self._body(key, data, kind, batch_id)
+
+    def _create(self, key: str, kind: str, body: Json, batch_id: int | None = None) -> tuple[Json, bool]:
+        written = self.store.put_if_absent(key, seal(Envelope(kind, self.stream_id, self._nonces(), body)))
+        if isinstance(written, Taken):
+            return self._body(key, written.body, kind, batch_id), False
+        return body, True
+
+    def _body(self, key: str, data: bytes, kind: str, batch_id: int | None) -> Json:
+        where = f"{self.store.uri}/{key}"
+        body = unseal(data, where=where, kind=kind, stream_id=self.stream_id).body
+        if batch_id is not None and body.get("batch_id") != batch_id:
+            raise CorruptObject(
+                f"{where} holds batch {body.get('batch_id')}: it was copied to a wrong name. Restore it from a copy."
+            )
+        return body
+
+    def _spilled(self, marker: Marker) -> Json:
+        """The marker's JSON; committables that would make it large go to an object of their own first."""
+        stored = marker.to_json()
+        committables = orjson.dumps(stored["committables"])
+        if len(committables) <= MARKER_BYTES_MAX:
+            return stored
+        nonce = self._nonces()
+        key = layout.spilled_key(marker.batch_id, nonce)
+        self.store.put_if_absent(
+            key, seal(Envelope("committables", self.stream_id, nonce, {"committables": stored["committables"]}))
+        )
+        stored = replace(marker, committables={}).to_json()
+        stored["spilled"] = {
+            "key": key,
+            "count": sum(map(len, marker.committables.values())),
+            "sha256": hashlib.sha256(committables).hexdigest(),
+        }
+        return stored
+
+    def _unspilled(self, body: Json) -> Json:
+        spilled = body.get("spilled")
+        if spilled is None:
+            return body
+        found = self._read(spilled["key"], "committables")
+        if found is None:
+            raise CheckpointHole(
+                f"{self.store.uri}/{spilled['key']}, which names the {spilled['count']} outputs of batch "
+                f"{body['batch_id']}, is missing. Restore it from a copy; nothing else names that output."
+            )
+        if hashlib.sha256(orjson.dumps(found["committables"])).hexdigest() != spilled["sha256"]:
+            raise CorruptObject(f"{self.store.uri}/{spilled['key']} is not what the marker names. Restore it from a copy.")
+        return {**body, "committables": found["committables"]}
+
+
+def _metadata(store: ObjectStore, data: bytes) -> Envelope:
+    return unseal(data, where=f"{store.uri}/{layout.METADATA}", kind="metadata", stream_id=None)

@@ -1,0 +1,259 @@
+"""The shapes of what a checkpoint holds, and their JSON. ``docs/storage_format.md`` shows one of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from beam_exactly_once.offsets import OffsetRange, TopicPartition
+
+Json: TypeAlias = dict[str, Any]
+Outcome: TypeAlias = Literal["committed", "skipped", "abandoned"]
+"""``committed``: published. ``skipped``: passed over on the record. ``abandoned``: the next batch plans its offsets anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a batch. Its nonce makes it unique, also among replays by one writer."""
+
+    writer_epoch: int
+    batch_id: int
+    nonce: str
+
+    def to_json(self) -> Json:
+        return {"writer_epoch": self.writer_epoch, "batch_id": self.batch_id, "nonce": self.nonce}
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Attempt:
+        return cls(int(stored["writer_epoch"]), int(stored["batch_id"]), str(stored["nonce"]))
+
+
+@dataclass(frozen=True, slots=True)
+class WriterClaim:
+    """Who claimed an epoch, for people to read."""
+
+    writer_epoch: int
+    owner: str
+    claimed_at: str
+
+    def to_json(self) -> Json:
+        return {"writer_epoch": self.writer_epoch, "owner": self.owner, "claimed_at": self.claimed_at}
+
+    @classmethod
+    def from_json(cls, stored: Json) -> WriterClaim:
+        return cls(int(stored["writer_epoch"]), str(stored["owner"]), str(stored["claimed_at"]))
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """What one source reads in one batch, and where it stands after it.
+
+    ``lost`` names offsets that Kafka no longer had at planning; ``next_offsets`` covers every known partition.
+    """
+
+    ranges: tuple[OffsetRange, ...]
+    lost: tuple[OffsetRange, ...]
+    next_offsets: Mapping[TopicPartition, int]
+
+    def to_json(self) -> Json:
+        return {
+            "ranges": ranges_to_json(self.ranges),
+            "lost": ranges_to_json(self.lost),
+            "next_offsets": next_offsets_to_json(self.next_offsets),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Json) -> SourcePlan:
+        return cls(
+            ranges_from_json(stored["ranges"]),
+            ranges_from_json(stored["lost"]),
+            next_offsets_from_json(stored["next_offsets"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The planned offsets of a batch: its input, which never changes again."""
+
+    batch_id: int
+    writer_epoch: int
+    planned_at: str
+    sources: Mapping[str, SourcePlan]
+    graph: Json = field(default_factory=dict)
+    """Names and kinds of the sources and sinks that planned it, and the limits: for people and for refusals."""
+
+    @property
+    def ranges(self) -> dict[str, tuple[OffsetRange, ...]]:
+        return {name: source.ranges for name, source in self.sources.items()}
+
+    def to_json(self) -> Json:
+        return {
+            "batch_id": self.batch_id,
+            "writer_epoch": self.writer_epoch,
+            "planned_at": self.planned_at,
+            "sources": {name: source.to_json() for name, source in self.sources.items()},
+            "graph": self.graph,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Plan:
+        return cls(
+            int(stored["batch_id"]),
+            int(stored["writer_epoch"]),
+            str(stored["planned_at"]),
+            {name: SourcePlan.from_json(source) for name, source in stored["sources"].items()},
+            stored.get("graph", {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCommit:
+    """Where one source stands after a batch, and what the batch read of it."""
+
+    next_offsets: Mapping[TopicPartition, int]
+    lost: tuple[OffsetRange, ...]
+    records: int
+    bytes_read: int
+
+    def to_json(self) -> Json:
+        return {
+            "next_offsets": next_offsets_to_json(self.next_offsets),
+            "lost": ranges_to_json(self.lost),
+            "records": self.records,
+            "bytes_read": self.bytes_read,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Json) -> SourceCommit:
+        return cls(
+            next_offsets_from_json(stored["next_offsets"]),
+            ranges_from_json(stored["lost"]),
+            int(stored["records"]),
+            int(stored["bytes_read"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The commit marker: decides a batch, and names all that its winning attempt staged."""
+
+    batch_id: int
+    outcome: Outcome
+    attempt: Attempt
+    sources: Mapping[str, SourceCommit]
+    committables: Mapping[str, tuple[Json, ...]]
+    """What each sink staged: the sink's own JSON, with ``rows`` and ``size_bytes``."""
+    committed_at: str
+
+    @property
+    def records(self) -> int:
+        return sum(source.records for source in self.sources.values())
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(source.bytes_read for source in self.sources.values())
+
+    @property
+    def lost_offsets(self) -> int:
+        return sum(lost.size for source in self.sources.values() for lost in source.lost)
+
+    def rows(self, sink: str) -> int:
+        return sum(int(committable["rows"]) for committable in self.committables.get(sink, ()))
+
+    def to_json(self) -> Json:
+        return {
+            "batch_id": self.batch_id,
+            "outcome": self.outcome,
+            "attempt": self.attempt.to_json(),
+            "sources": {name: source.to_json() for name, source in self.sources.items()},
+            "committables": {name: list(committables) for name, committables in self.committables.items()},
+            "committed_at": self.committed_at,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Marker:
+        return cls(
+            int(stored["batch_id"]),
+            stored["outcome"],
+            Attempt.from_json(stored["attempt"]),
+            {name: SourceCommit.from_json(source) for name, source in stored["sources"].items()},
+            {name: tuple(committables) for name, committables in stored["committables"].items()},
+            str(stored["committed_at"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A range that a reader finished. ``lost`` is the part of it that Kafka no longer had."""
+
+    source: str
+    read: OffsetRange
+    records: int
+    bytes_read: int
+    lost: tuple[OffsetRange, ...] = ()
+
+    def to_json(self) -> Json:
+        return {
+            "source": self.source,
+            "read": _range_to_json(self.read),
+            "records": self.records,
+            "bytes_read": self.bytes_read,
+            "lost": [_range_to_json(lost) for lost in self.lost],
+        }
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Piece:
+        return cls(
+            stored["source"],
+            _range_from_json(stored["read"]),
+            int(stored["records"]),
+            int(stored["bytes_read"]),
+            tuple(_range_from_json(lost) for lost in stored["lost"]),
+        )
+
+
+def ranges_to_json(ranges: Iterable[OffsetRange]) -> Json:
+    """``{topic: {partition: [[start, stop], …]}}``: compact, for a thousand partitions."""
+    stored: Json = {}
+    for one in sorted(ranges):
+        stored.setdefault(one.topic, {}).setdefault(str(one.partition), []).append([one.start, one.stop])
+    return stored
+
+
+def ranges_from_json(stored: Json) -> tuple[OffsetRange, ...]:
+    """The inverse of :func:`ranges_to_json`, sorted."""
+    return tuple(
+        sorted(
+            OffsetRange(topic, int(partition), int(start), int(stop))
+            for topic, partitions in stored.items()
+            for partition, bounds in partitions.items()
+            for start, stop in bounds
+        )
+    )
+
+
+def next_offsets_to_json(next_offsets: Mapping[TopicPartition, int]) -> Json:
+    """``{topic: {partition: next offset}}``."""
+    stored: Json = {}
+    for topic_partition, next_offset in sorted(next_offsets.items()):
+        stored.setdefault(topic_partition.topic, {})[str(topic_partition.partition)] = next_offset
+    return stored
+
+
+def next_offsets_from_json(stored: Json) -> dict[TopicPartition, int]:
+    """The inverse of :func:`next_offsets_to_json`."""
+    return {
+        TopicPartition(topic, int(partition)): int(next_offset)
+        for topic, partitions in stored.items()
+        for partition, next_offset in partitions.items()
+    }
+
+
+def _range_to_json(one: OffsetRange) -> list[Any]:
+    return [one.topic, one.partition, one.start, one.stop]
+
+
+def _range_from_json(stored: list[Any]) -> OffsetRange:
+    topic, partition, start, stop = stored
+    return OffsetRange(str(topic), int(partition), int(start), int(stop))

@@ -1,0 +1,214 @@
+"""The protocol: claim, recover, plan, commit. ``docs/guarantees.md`` argues it; the simulation attacks it.
+
+There is no lease, no clock and no lock. Every decision is a put-if-absent on a key that all drivers compute, and
+who meets a higher writer epoch stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from beam_exactly_once.checkpoint.location import Checkpoint, Decided
+from beam_exactly_once.checkpoint.records import (
+    Attempt,
+    Json,
+    Marker,
+    Outcome,
+    Piece,
+    Plan,
+    SourceCommit,
+    SourcePlan,
+    WriterClaim,
+)
+from beam_exactly_once.errors import CheckpointHole, Fenced, IncompleteBatch
+from beam_exactly_once.offsets import TopicPartition, tiling_faults
+
+CLAIM_TRIES_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Where a stream stands when a writer takes it over."""
+
+    newest: Marker | None
+    """Its publish may be unfinished: do it again first."""
+    replays: tuple[int, ...]
+    """Ids of the planned batches above it, in order: run them again with the very same ranges."""
+
+    @property
+    def next_batch_id(self) -> int:
+        return 0 if self.newest is None else self.newest.batch_id + 1
+
+
+class StreamWriter:
+    """The right to plan and commit, held until a newer writer claims it.
+
+    A driver makes one at start; the worker that commits makes one from the driver's epoch.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, writer_epoch: int) -> None:
+        self.checkpoint = checkpoint
+        self.writer_epoch = writer_epoch
+
+    @classmethod
+    def claim(cls, checkpoint: Checkpoint, *, owner: str, claimed_at: str) -> StreamWriter:
+        """Take the stream over: put-if-absent of the next epoch, before any other read of the stream.
+
+        An older writer that still runs meets this claim after its next marker, and stops.
+
+        Raises:
+            Fenced: others claimed faster than this one, many times in a row.
+        """
+        writer_epoch = checkpoint.newest_writer_epoch()
+        for _ in range(CLAIM_TRIES_MAX):
+            writer_epoch += 1
+            if checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at)).mine:
+                return cls(checkpoint, writer_epoch)
+        raise Fenced(
+            f"{CLAIM_TRIES_MAX} other writers claimed {checkpoint.store.uri} while this one tried. "
+            "Stop what starts them again and again."
+        )
+
+    def ensure_newest(self) -> None:
+        """The successor check: one GET of the next epoch's claim.
+
+        Raises:
+            Fenced: a newer writer exists. It finishes whatever this one left.
+        """
+        successor = self.checkpoint.read_writer(self.writer_epoch + 1)
+        if successor is not None:
+            raise Fenced(
+                f"writer {self.writer_epoch} of {self.checkpoint.store.uri} was replaced by writer "
+                f"{successor.writer_epoch} ({successor.owner}, {successor.claimed_at}). Nothing to do: the newer one "
+                "goes on with this stream. If it should not run, stop it and start this one again."
+            )
+
+    def recover(self) -> Recovery:
+        """Find where the stream stands. Writes nothing.
+
+        1. LIST and read the newest marker.
+        2. Successor check. Without it, a frozen writer would go on from an old marker after newer ones were swept.
+        3. LIST the plans above the marker.
+
+        Raises:
+            Fenced: a newer writer exists.
+            CheckpointHole: a plan is missing between others.
+        """
+        newest = self.checkpoint.newest_marker()
+        self.ensure_newest()
+        replays = tuple(self.checkpoint.plan_ids(above=-1 if newest is None else newest.batch_id))
+        recovery = Recovery(newest, replays)
+        for expected, found in enumerate(replays, start=recovery.next_batch_id):
+            if expected != found:
+                raise CheckpointHole(
+                    f"offsets of batch {expected} are missing in {self.checkpoint.store.uri}, while batch {found} is "
+                    f"planned. Restore offsets/{expected:020d}.json from a copy; if there is none, start a new "
+                    f"checkpoint_location with Start.from_checkpoint({self.checkpoint.store.uri!r}, {expected - 1})."
+                )
+        return recovery
+
+    def plan(self, plan: Plan) -> Plan:
+        """Decide the input of a batch: put-if-absent of its planned offsets.
+
+        A crash before it leaves nothing. A crash after it leaves a plan that the next start replays.
+
+        Returns:
+            The plan that holds: this one, or word for word that of a writer with the same or a lower epoch.
+
+        Raises:
+            Fenced: a newer writer planned this batch.
+        """
+        decided = self.checkpoint.create_plan(plan)
+        if decided.record.writer_epoch > self.writer_epoch:
+            self.ensure_newest()
+        return decided.record
+
+    def commit(self, marker: Marker) -> Marker:
+        """Decide the outcome of a batch. The caller has itself seen the batch before it published.
+
+        1. Put-if-absent of the marker: the commit point. A crash before it leaves staged output that nothing
+           names; the batch is replayed. A crash after it leaves a decided batch: the next start publishes it.
+        2. Successor check. A frozen writer's delayed create can succeed after the original marker was swept;
+           only a newer writer can have gone past it, so whoever finds one publishes nothing.
+
+        Returns:
+            The marker that holds, to be published by the caller also when another attempt won.
+
+        Raises:
+            Fenced: a newer writer exists.
+        """
+        decided = self.create_marker(marker)
+        self.ensure_newest()
+        return decided.record
+
+    def create_marker(self, marker: Marker) -> Decided[Marker]:
+        """Step 1 of :meth:`commit`."""
+        return self.checkpoint.create_marker(marker)
+
+
+def marker_of_attempt(
+    plan: Plan,
+    attempt: Attempt,
+    pieces: Iterable[Piece],
+    committables: Mapping[str, tuple[Json, ...]],
+    committed_at: str,
+) -> Marker:
+    """The marker of an attempt that read all of its plan. Pure.
+
+    Raises:
+        IncompleteBatch: the pieces do not tile the plan exactly once: a reader lost or repeated a range, or
+            the runner lost or repeated a part of the input.
+    """
+    pieces = list(pieces)
+    sources: dict[str, SourceCommit] = {}
+    faults: list[str] = []
+    for name, source in plan.sources.items():
+        of_source = [piece for piece in pieces if piece.source == name]
+        faults += [f"source {name!r}: {fault}" for fault in tiling_faults((p.read for p in of_source), source.ranges)]
+        sources[name] = SourceCommit(
+            source.next_offsets,
+            tuple(sorted({*source.lost, *(lost for piece in of_source for lost in piece.lost)})),
+            sum(piece.records for piece in of_source),
+            sum(piece.bytes_read for piece in of_source),
+        )
+    faults += [f"source {piece.source!r} is not in the plan" for piece in pieces if piece.source not in plan.sources]
+    if faults:
+        raise IncompleteBatch(
+            f"batch {plan.batch_id} was not committed, since what was read is not what was planned: "
+            + "; ".join(faults[:5])
+            + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+            + ". Nothing is lost: start again to replay the batch."
+        )
+    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at)
+
+
+def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committed_at: str) -> Marker:
+    """The marker that passes a batch which cannot run, on the record. Pure.
+
+    ``skipped`` goes on after the batch and records its ranges as lost; ``abandoned`` gives them back, to be planned
+    anew by the next batch.
+    """
+    sources: dict[str, SourceCommit] = {}
+    for name, source in plan.sources.items():
+        if outcome == "skipped":
+            sources[name] = SourceCommit(source.next_offsets, (*source.lost, *source.ranges), 0, 0)
+        else:
+            sources[name] = SourceCommit(offsets_before(source), (), 0, 0)
+    return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at)
+
+
+def offsets_before(source: SourcePlan) -> dict[TopicPartition, int]:
+    """Where the source stood before the batch that ``source`` plans. Pure.
+
+    A partition that the batch does not touch stands where it stood. A lost range ends where reading begins when
+    retention cut the log's head; it ends at the old next offset when the log itself became shorter.
+    """
+    before = dict(source.next_offsets)
+    first_read = {planned.topic_partition: planned.start for planned in sorted(source.ranges, reverse=True)}
+    before.update(first_read)
+    for lost in source.lost:
+        topic_partition = lost.topic_partition
+        cut_by_retention = lost.stop <= first_read.get(topic_partition, source.next_offsets[topic_partition])
+        before[topic_partition] = lost.start if cut_by_retention else lost.stop
+    return before

@@ -1,0 +1,40 @@
+"""Time, passed in. Nothing else in this library reads a clock.
+
+No decision of the protocol rests on time: clocks pace triggers and bound waits.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the library needs of time."""
+
+    def utc_now(self) -> datetime.datetime:
+        """The wall clock, in UTC, for people to read."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds from an arbitrary point; never goes back."""
+        ...
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until ``event`` is set or ``timeout_s`` seconds have passed; say whether it is set."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def utc_now(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.timezone.utc)
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        return event.wait(timeout_s)

@@ -1,0 +1,156 @@
+"""The errors of this library, arranged by who must act::
+
+    BeamExactlyOnceError
+    ├── ConfigurationError      the author of the pipeline: change code or flags, then start again
+    │   ├── UnknownTopic        a topic or partition that Kafka does not have
+    │   ├── UnsupportedPipeline a graph whose result a stream cannot promise
+    │   ├── SinkChanged         the checkpoint knows a sink or source that the pipeline no longer has
+    │   ├── OutputNotWritable   a place that refuses writes
+    │   └── UnsuitableStore     a store that ignores conditional writes
+    ├── Fenced                  nobody: a newer writer goes on with this stream
+    ├── DataLoss                the operator: Kafka no longer has offsets that were not read yet
+    ├── CheckpointError         the operator: the checkpoint is not what it should be
+    │   ├── CorruptObject       truncated, or its checksum is wrong
+    │   ├── ForeignObject       it belongs to another stream
+    │   ├── NewerFormat         written by a newer version of this library
+    │   ├── CheckpointHole      an object that must exist does not
+    │   ├── SinkAhead           a sink holds output that this checkpoint does not know
+    │   └── StagedOutputMissing a marker names staged output that is gone
+    └── Retryable               nobody: start the same command again
+        ├── KafkaUnavailable    no broker answers, or it refuses us
+        ├── ReadStalled         a partition makes no progress
+        ├── StoreUnavailable    the object store does not answer; the outcome of a write is unknown
+        └── IncompleteBatch     the readers' pieces do not tile the plan: nothing was committed
+
+Nothing is lost on any of them: what was not committed is run again at the next start.
+
+Runners rebuild exceptions in other processes from their text, so every class takes exactly one message, and
+:func:`find_in_text` recovers the class from a traceback's text.
+"""
+
+from __future__ import annotations
+
+import re
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+EXIT_FENCED = 3
+EXIT_DATA_LOSS = 4
+EXIT_CHECKPOINT = 5
+EXIT_RETRYABLE = 75
+"""``EX_TEMPFAIL`` of sysexits.h: run the same command again."""
+
+
+class BeamExactlyOnceError(Exception):
+    """Root of the tree. ``exit_code`` is what a ready-made pipeline exits with."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class ConfigurationError(BeamExactlyOnceError):
+    """The pipeline or its flags must change."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class UnknownTopic(ConfigurationError):
+    """Kafka has no such topic or partition."""
+
+
+class UnsupportedPipeline(ConfigurationError):
+    """The graph has a step whose result would silently be wrong in a stream."""
+
+
+class SinkChanged(ConfigurationError):
+    """The checkpoint knows a sink or source that this pipeline does not have, or has otherwise."""
+
+
+class OutputNotWritable(ConfigurationError):
+    """The output or checkpoint location refuses writes."""
+
+
+class UnsuitableStore(ConfigurationError):
+    """The store ignores conditional writes, so nothing can be decided on it."""
+
+
+class Fenced(BeamExactlyOnceError):
+    """A newer writer has claimed this stream. Stop; never retry."""
+
+    exit_code = EXIT_FENCED
+
+
+class DataLoss(BeamExactlyOnceError):
+    """Kafka no longer has offsets that the stream has not read."""
+
+    exit_code = EXIT_DATA_LOSS
+
+
+class CheckpointError(BeamExactlyOnceError):
+    """The checkpoint, or an output it decides, is not what it should be."""
+
+    exit_code = EXIT_CHECKPOINT
+
+
+class CorruptObject(CheckpointError):
+    """An object is truncated, is no JSON, or fails its checksum."""
+
+
+class ForeignObject(CheckpointError):
+    """An object was written by another stream."""
+
+
+class NewerFormat(CheckpointError):
+    """An object needs a newer version of this library."""
+
+
+class CheckpointHole(CheckpointError):
+    """An object that must exist does not."""
+
+
+class SinkAhead(CheckpointError):
+    """A sink already holds a batch that this checkpoint has not decided, or decided otherwise."""
+
+
+class StagedOutputMissing(CheckpointError):
+    """A marker names staged output that is neither staged nor published."""
+
+
+class Retryable(BeamExactlyOnceError):
+    """A passing fault; the same command may be started again."""
+
+    exit_code = EXIT_RETRYABLE
+
+
+class KafkaUnavailable(Retryable):
+    """No broker answers, or the connection is refused (address, credentials, certificate)."""
+
+
+class ReadStalled(Retryable):
+    """A partition delivered neither a record nor its end for too long."""
+
+
+class StoreUnavailable(Retryable):
+    """The object store does not answer. Whether the last write happened is unknown."""
+
+
+class IncompleteBatch(Retryable):
+    """What the readers reported does not tile the plan, so the batch was not committed."""
+
+
+_NAME_IN_TEXT = re.compile(r"beam_exactly_once\.errors\.(\w+): (.*)")
+
+
+def find_in_text(text: str) -> BeamExactlyOnceError | None:
+    """The last error of this library that a traceback's text names, or None.
+
+    A runner that runs DoFns in other processes raises ``RuntimeError`` with the worker's traceback as text.
+    """
+    for name, message in reversed(_NAME_IN_TEXT.findall(text)):
+        candidate = globals().get(name)
+        if isinstance(candidate, type) and issubclass(candidate, BeamExactlyOnceError):
+            return candidate(message)
+    return None

@@ -1,0 +1,23 @@
+"""Kafka as a log: bounds, exact ranges, records and chunks. The only room that imports the Kafka client."""
+
+from __future__ import annotations
+
+from beam_exactly_once.kafka.embedded import EmbeddedBroker
+from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog, open_kafka_log, override_logs
+from beam_exactly_once.kafka.records import RECORD_SCHEMA, Chunk, Columns, KafkaRecord
+from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_config_file
+
+__all__ = [
+    "RECORD_SCHEMA",
+    "Chunk",
+    "Columns",
+    "ConfigValue",
+    "ConfluentLog",
+    "EmbeddedBroker",
+    "KafkaLog",
+    "KafkaRecord",
+    "KafkaSettings",
+    "open_kafka_log",
+    "override_logs",
+    "read_config_file",
+]

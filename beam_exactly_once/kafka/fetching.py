@@ -1,0 +1,270 @@
+"""Reads exact ranges of offsets with one assigned consumer.
+
+How the end of a range is found (a range may end in offsets that hold no record, and the client tells that in three
+ways): a record at or above the end arrives, or the end-of-partition event does, or the consumer's position passes
+the end. The position moves over transaction markers and aborted records, not over holes that compaction left; the
+event's offset moves over both.
+
+Whatever was learned about offsets at or above the end stays with the fetcher for the next call, so a range that
+begins where the last one ended needs no new assignment, loses no record, and waits for no event that was taken already.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import NoReturn, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as ClientTopicPartition
+
+from beam_exactly_once.clock import Clock
+from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnknownTopic
+from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.records import Chunk, Columns, Headers, rises_strictly
+from beam_exactly_once.offsets import TopicPartition
+
+# One call's worth of messages. Small enough that the messages die before the garbage collector counts them and that
+# their memory stays in the cache, and that a call is over before another thread takes the interpreter.
+_SLICE_MESSAGES_MAX = 100
+_WAIT_S = 0.1  # signals are only seen between two calls
+_CHUNK_BYTES_MAX = 16 * 1024 * 1024
+_BOUNDS_TIMEOUT_S = 5.0
+
+# The client's annotations allow for messages made by hand; those of a consumer always have these.
+_offset_of = cast("Callable[[Message], int]", Message.offset)
+_headers_of = cast("Callable[[Message], list[tuple[str, bytes | None]] | None]", Message.headers)
+
+
+class RangeFetcher:
+    """One consumer, assigned to one partition at a time.
+
+    Args:
+        consumer: An open consumer with ``enable.partition.eof`` and ``auto.offset.reset=error``.
+        errors: What the consumer's ``error_cb`` feeds.
+        clock: Bounds waits.
+        no_progress_timeout_s: Longest wait for the next record or end.
+    """
+
+    def __init__(self, consumer: Consumer, errors: ClientErrors, clock: Clock, no_progress_timeout_s: float) -> None:
+        self._consumer = consumer
+        self._errors = errors
+        self._clock = clock
+        self._no_progress_timeout_s = no_progress_timeout_s
+        self._topic_partition = TopicPartition("-", 0)
+        self._position: int | None = None  # after the last chunk; None: the consumer stands nowhere
+        self._seen = 0  # every offset below was handed out or does not exist; at or above _position
+        self._pending: list[Message] = []  # taken from the consumer, not looked at yet
+        self._fault: str | None = None  # what was wrong with the records delivered at _seen
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self._forget_place()
+        self._consumer.close()
+
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int) -> Chunk:
+        """See :meth:`beam_exactly_once.kafka.KafkaLog.next_chunk`."""
+        if not 0 <= position < stop or records_max < 1:
+            raise ValueError(f"need 0 <= position < stop and records_max >= 1, got {position}, {stop}, {records_max}")
+        if self._position != position or self._topic_partition != topic_partition:
+            self._topic_partition = topic_partition
+            self._assign(position)
+        try:
+            columns = self._read(position, stop, records_max)
+        except BaseException:
+            self._forget_place()  # what was taken and not handed out must be read again
+            raise
+        self._position = min(self._seen, stop)
+        return Chunk(topic_partition.topic, topic_partition.partition, position, self._position, columns)
+
+    def _assign(self, position: int) -> None:
+        place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition, position)
+        self._pending = []
+        self._seen = position
+        self._consumer.assign([place])
+
+    def _forget_place(self) -> None:
+        self._position = None
+        self._pending = []
+
+    def _read(self, position: int, stop: int, records_max: int) -> Columns:
+        """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
+        taken = _TakenRecords()
+        self._fault = None
+        began_s = self._clock.monotonic_s()
+        while self._seen < stop and len(taken.offsets) < records_max and taken.value_bytes < _CHUNK_BYTES_MAX:
+            messages = self._take(min(_SLICE_MESSAGES_MAX, records_max - len(taken.offsets), stop - self._seen))
+            if not messages:
+                # Nothing is ready now. Better a small chunk at once than a full one later.
+                self._seen = max(self._seen, self._client_position())
+                if self._seen > position:
+                    break
+                messages = self._consumer.consume(1, _WAIT_S)
+            self._accept(messages, stop, taken)
+            if self._seen == position and self._clock.monotonic_s() - began_s > self._no_progress_timeout_s:
+                self._give_up(stop)
+        self._errors.forget()
+        return taken.columns()
+
+    def _take(self, count: int) -> list[Message]:
+        if self._pending:
+            messages, self._pending = self._pending[:count], self._pending[count:]
+            return messages
+        # With a timeout this would wait until all of them are there.
+        return self._consumer.consume(count, 0)
+
+    def _client_position(self) -> int:
+        place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
+        return int(self._consumer.position([place])[0].offset)  # negative before the first record
+
+    def _accept(self, messages: list[Message], stop: int, taken: _TakenRecords) -> None:
+        """Look at messages in order: records below ``stop`` into ``taken``, events acted on, the rest left pending."""
+        errors = list(map(Message.error, messages))
+        if errors.count(None) == len(errors):
+            self._accept_records(messages, stop, taken)
+            return
+        first = next(index for index, error in enumerate(errors) if error is not None)
+        self._pending = messages[first:] + self._pending
+        self._accept_records(messages[:first], stop, taken)
+        if self._pending and self._seen < stop:
+            event = self._pending.pop(0)
+            self._handle_event(event, event.error())
+
+    def _accept_records(self, messages: list[Message], stop: int, taken: _TakenRecords) -> None:
+        if not messages:
+            return
+        offsets = list(map(_offset_of, messages))
+        fault = self._fault_of(offsets)
+        if fault is not None:
+            self._fault = fault
+            self._assign(self._seen)
+            return
+        if offsets[-1] >= stop:
+            count = bisect_left(offsets, stop)
+            self._pending = messages[count:] + self._pending
+            messages, offsets = messages[:count], offsets[:count]
+            self._seen = stop
+        else:
+            self._seen = offsets[-1] + 1
+        if messages:
+            taken.add(messages, offsets)
+
+    def _fault_of(self, offsets: list[int]) -> str | None:
+        """What cannot be true of these offsets; the client does not check a batch's checksum.
+
+        A corrupt batch may claim any offset. Those that go back, or lie beyond the log's end, are seen here.
+        """
+        if offsets[-1] - self._seen + 1 == len(offsets) and rises_strictly(offsets):
+            return None  # contiguous, as nearly always
+        if offsets[0] < self._seen or not rises_strictly(offsets):
+            return f"Kafka delivered offset {min(offsets)} where {self._seen} or above was due"
+        place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
+        latest = (self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1))[1]
+        if 0 <= latest <= offsets[-1]:
+            return f"Kafka delivered offset {offsets[-1]} of a log that ends at {latest}"
+        return None
+
+    def _handle_event(self, event: Message, error: KafkaError | None) -> None:
+        if error is None:
+            return
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            self._seen = max(self._seen, event.offset() or 0)
+        elif code == KafkaError._AUTO_OFFSET_RESET:
+            self._errors.remember(error)
+            self._after_offset_out_of_range()
+        elif code in REFUSED_CODES or error.fatal():
+            raise KafkaUnavailable(
+                f"Kafka refuses to let partition {self._topic_partition} be read: {self._errors.text_of(error)}; "
+                "check the credentials and the access rules of this topic"
+            )
+        elif code != KafkaError.MSG_SIZE_TOO_LARGE:
+            # The exception is spurious: each answer without a record (compacted, aborted) doubles the client's fetch
+            # size until it complains, while it moves on. All others are passing, or end at the deadline.
+            self._errors.remember(error)
+
+    def _after_offset_out_of_range(self) -> None:
+        """Ask the log's bounds before calling it a loss: the client also says so while a leader changes."""
+        bounds = self._bounds()
+        if bounds is not None and not bounds[0] <= self._seen <= bounds[1]:
+            self._raise_data_loss(bounds, self._seen)
+        self._assign(self._seen)
+
+    def _bounds(self) -> tuple[int, int] | None:
+        """The log's earliest and latest offset, or None when nobody answers."""
+        place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
+        try:
+            bounds = self._consumer.get_watermark_offsets(place, timeout=_BOUNDS_TIMEOUT_S)
+        except KafkaException as exception:
+            error = exception.args[0]
+            self._errors.remember(error)
+            if error.code() in UNKNOWN_TOPIC_CODES:
+                raise UnknownTopic(
+                    f"Kafka has no partition {self._topic_partition} (any more); if the topic was deleted or made "
+                    "anew, start with a new checkpoint_location"
+                ) from None
+            return None
+        return bounds
+
+    def _give_up(self, stop: int) -> NoReturn:
+        bounds = self._bounds()
+        if bounds is not None and not bounds[0] <= self._seen <= bounds[1]:
+            self._raise_data_loss(bounds, self._seen)
+        if bounds is not None and bounds[1] < stop:
+            self._raise_data_loss(bounds, stop - 1)
+        if self._fault is not None:
+            raise DataLoss(
+                f"partition {self._topic_partition} is corrupt at offset {self._seen}: {self._fault}. Nothing of this "
+                "batch is committed; repair the partition, or say in the stream's settings that lost offsets may be "
+                "skipped"
+            )
+        raise ReadStalled(
+            f"partition {self._topic_partition} delivered neither a record nor its end for "
+            f"{self._no_progress_timeout_s:g} s at offset {self._seen}, before {stop}: {self._errors.describe()}. "
+            "Start again when the brokers are well"
+        )
+
+    def _raise_data_loss(self, bounds: tuple[int, int], wanted: int) -> NoReturn:
+        earliest, latest = bounds
+        if wanted < earliest:
+            cause = "retention deleted it before it was read"
+        else:
+            cause = "the log was cut back or the topic was made anew"
+        raise DataLoss(
+            f"partition {self._topic_partition} no longer holds offset {wanted}: its log is [{earliest}, {latest}), "
+            f"{cause}. Restore the topic, or say in the stream's settings that lost offsets may be skipped"
+        )
+
+
+class _TakenRecords:
+    """Collects a chunk's columns from slices of messages."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.value_bytes = 0
+        self._timestamps_ms: list[int] = []
+        self._timestamp_types: list[int] = []
+        self._keys: list[bytes | None] = []
+        self._values: list[bytes | None] = []
+        self._headers: list[Headers] | None = None
+
+    def add(self, messages: list[Message], offsets: list[int]) -> None:
+        """Take one slice; nothing of a message is kept but its bytes and numbers."""
+        types, timestamps_ms = zip(*map(Message.timestamp, messages), strict=True)
+        headers = list(map(_headers_of, messages))
+        if self._headers is not None or headers.count(None) < len(headers):
+            if self._headers is None:
+                self._headers = [()] * len(self.offsets)
+            self._headers.extend(tuple(pairs) if pairs else () for pairs in headers)
+        self.offsets += offsets
+        self._timestamps_ms += timestamps_ms
+        self._timestamp_types += types
+        self._keys += map(Message.key, messages)
+        self._values += map(Message.value, messages)
+        self.value_bytes += sum(map(len, messages))
+
+    def columns(self) -> Columns:
+        """What was taken, as a chunk's columns."""
+        return Columns(
+            self.offsets, self._timestamps_ms, self._timestamp_types, self._keys, self._values, self._headers
+        )

@@ -1,0 +1,258 @@
+"""One Kafka cluster as this library sees it: partitions, bounds, and chunks of records."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientTopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.errors import ConfigurationError, KafkaUnavailable, UnknownTopic
+from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.fetching import RangeFetcher
+from beam_exactly_once.kafka.records import Chunk
+from beam_exactly_once.kafka.settings import KafkaSettings
+from beam_exactly_once.offsets import LogBounds, TopicPartition
+
+_RETRY_PAUSE_S = 0.2
+_REQUEST_TIMEOUT_S_MIN = 0.1
+# A broker may not know a partition yet that another one's metadata already names.
+_UNKNOWN_PARTITION_WAIT_S = 5.0
+
+_Client = TypeVar("_Client")
+_Answer = TypeVar("_Answer")
+
+
+class KafkaLog(Protocol):
+    """One cluster, for one thread at a time. Connections are made at first use and ended by :meth:`close`."""
+
+    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        """All partitions of these topics, sorted.
+
+        Raises:
+            UnknownTopic: Kafka does not have one of them.
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+        """
+        ...
+
+    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
+        """What each partition holds now, asked for all of them at once.
+
+        Raises:
+            UnknownTopic: Kafka does not have one of them.
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+        """
+        ...
+
+    def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """The first offset of each partition whose record is at or after ``timestamp_ms``, or else its latest offset.
+
+        Raises:
+            UnknownTopic: Kafka does not have one of them.
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+        """
+        ...
+
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
+        """What is ready of ``[position, stop)``: at most ``records_max`` records, at least one offset.
+
+        The chunk begins at ``position`` and ends at or before ``stop``; read on at its ``stop``. Reading on there
+        is cheap; any other partition or position makes the client start anew.
+
+        Raises:
+            DataLoss: the log does not hold these offsets any more.
+            ReadStalled: neither a record nor the end came within ``no_progress_timeout_s``.
+            KafkaUnavailable: the cluster refuses the read.
+            UnknownTopic: the partition is gone.
+            ValueError: not ``0 <= position < stop``.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connections. Twice does no harm."""
+        ...
+
+
+class ConfluentLog:
+    """A :class:`KafkaLog` on confluent-kafka: one consumer, and one admin client where bounds are asked."""
+
+    def __init__(self, settings: KafkaSettings, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._errors = ClientErrors()
+        self._consumer: Consumer | None = None
+        self._fetcher: RangeFetcher | None = None
+        self._admin: AdminClient | None = None
+
+    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        """See :meth:`KafkaLog.partitions`."""
+        found: list[TopicPartition] = []
+        for topic in sorted(set(topics)):
+            # Asked through the consumer: an admin client's question would create the topic.
+            metadata = self._list_topics(topic).topics[topic]
+            if metadata.error is not None and metadata.error.code() in UNKNOWN_TOPIC_CODES:
+                raise UnknownTopic(self._unknown_topic_message(topic))
+            if metadata.error is not None:
+                raise KafkaUnavailable(f"Kafka does not describe topic {topic}: {self._errors.text_of(metadata.error)}")
+            found.extend(TopicPartition(topic, partition) for partition in sorted(metadata.partitions))
+        return found
+
+    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
+        """See :meth:`KafkaLog.bounds`."""
+        earliest, latest = self._list_offsets(partitions, [OffsetSpec.earliest(), OffsetSpec.latest()])
+        # The two answers are of two moments; a log that retention emptied between them must not look backwards.
+        return {place: LogBounds(earliest[place], max(earliest[place], latest[place])) for place in partitions}
+
+    def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """See :meth:`KafkaLog.offsets_for_time`."""
+        # First the ends, then the search: a record that arrives between the two is not skipped.
+        (latest,) = self._list_offsets(partitions, [OffsetSpec.latest()])
+        (found,) = self._list_offsets(partitions, [OffsetSpec.for_timestamp(timestamp_ms)])
+        return {place: found[place] if found[place] >= 0 else latest[place] for place in partitions}
+
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
+        """See :meth:`KafkaLog.next_chunk`."""
+        if self._fetcher is None:
+            consumer = self._open_consumer()
+            self._fetcher = RangeFetcher(consumer, self._errors, self._clock, self._settings.no_progress_timeout_s)
+        return self._fetcher.next_chunk(topic_partition, position, stop, records_max)
+
+    def close(self) -> None:
+        """See :meth:`KafkaLog.close`."""
+        consumer, self._consumer, self._fetcher, self._admin = self._consumer, None, None, None
+        if consumer is not None:
+            consumer.close()
+
+    def _open_consumer(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = self._open(Consumer)
+        return self._consumer
+
+    def _open_admin(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = self._open(AdminClient)
+        return self._admin
+
+    def _open(self, client: Callable[[dict[str, Any]], _Client]) -> _Client:
+        config = self._settings.client_config()
+        self._errors.hide(self._settings.secret_texts(config))
+        try:
+            return client({**config, "error_cb": self._errors.remember})
+        except KafkaException as exception:
+            text = self._errors.text_of(exception.args[0])
+        # Outside of the handler: the client's own exception may quote the configuration.
+        raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
+
+    def _list_topics(self, topic: str | None) -> Any:
+        """Metadata of one topic, or of all."""
+        consumer = self._open_consumer()
+        named = {} if topic is None else {"topic": topic}
+
+        def ask(timeout_s: float) -> Any:
+            try:
+                return consumer.list_topics(**named, timeout=timeout_s)
+            except KafkaException as exception:
+                if self._fetcher is None:  # lets the client say why; with a partition assigned it would take a record
+                    consumer.poll(0)
+                raise _NoAnswer(exception.args[0], topic) from None
+
+        return self._ask_until_settled(ask)
+
+    def _list_offsets(
+        self, partitions: Sequence[TopicPartition], specs: Sequence[OffsetSpec]
+    ) -> list[dict[TopicPartition, int]]:
+        """One answer a spec, each for all partitions; the requests run side by side."""
+        if not partitions:
+            return [{} for _ in specs]
+        admin = self._open_admin()
+        isolation = IsolationLevel[self._settings.isolation_level.upper()]
+        places = {place: ClientTopicPartition(place.topic, place.partition) for place in partitions}
+
+        def ask(timeout_s: float) -> list[dict[TopicPartition, int]]:
+            asked = [
+                admin.list_offsets(
+                    dict.fromkeys(places.values(), spec), isolation_level=isolation, request_timeout=timeout_s
+                )
+                for spec in specs
+            ]
+            return [{place: answer(futures[client], place) for place, client in places.items()} for futures in asked]
+
+        def answer(future: Future[Any], place: TopicPartition) -> int:
+            try:
+                return int(future.result().offset)
+            except KafkaException as exception:
+                admin.poll(0)  # lets the client say why
+                raise _NoAnswer(exception.args[0], f"partition {place}") from None
+
+        return self._ask_until_settled(ask)
+
+    def _ask_until_settled(self, ask: Callable[[float], _Answer]) -> _Answer:
+        """Ask again while the cluster settles (a leader changes, a partition is new); ``ask`` takes its timeout."""
+        began_s = self._clock.monotonic_s()
+        timeout_s = self._settings.startup_timeout_s
+        while True:
+            try:
+                return ask(max(_REQUEST_TIMEOUT_S_MIN, began_s + timeout_s - self._clock.monotonic_s()))
+            except _NoAnswer as exception:
+                error, subject = exception.error, exception.subject
+            waited_s = self._clock.monotonic_s() - began_s
+            if error.code() in UNKNOWN_TOPIC_CODES and waited_s >= min(timeout_s, _UNKNOWN_PARTITION_WAIT_S):
+                raise UnknownTopic(
+                    f"Kafka at {self._settings.bootstrap_servers} has no {subject} (any more); if the topic was "
+                    "deleted or made anew, start with a new checkpoint_location"
+                )
+            if error.code() in REFUSED_CODES or waited_s >= timeout_s:
+                raise self._unavailable(error)
+            self._clock.wait(threading.Event(), _RETRY_PAUSE_S)
+
+    def _unavailable(self, error: KafkaError) -> KafkaUnavailable:
+        return KafkaUnavailable(
+            f"Kafka at {self._settings.bootstrap_servers} did not answer within {self._settings.startup_timeout_s:g} s "
+            f"({self._errors.text_of(error)}); {self._errors.describe()}. Check the address, the network and the "
+            "credentials"
+        )
+
+    def _unknown_topic_message(self, topic: str) -> str:
+        known = sorted(name for name in self._list_topics(None).topics if not name.startswith("__"))
+        near = difflib.get_close_matches(topic, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct its name"
+        return f"Kafka at {self._settings.bootstrap_servers} has no topic {topic}, or does not let us see it; {hint}"
+
+
+class _NoAnswer(Exception):
+    """A request failed; says what it was about."""
+
+    def __init__(self, error: KafkaError, subject: str | None) -> None:
+        super().__init__(subject)
+        self.error = error
+        self.subject = subject
+
+
+LogFactory: TypeAlias = Callable[[KafkaSettings], KafkaLog]
+
+_factories: list[LogFactory] = [ConfluentLog]
+
+
+def open_kafka_log(settings: KafkaSettings) -> KafkaLog:
+    """A log for this cluster. Nothing is connected yet: faults of the cluster show at first use."""
+    return _factories[-1](settings)
+
+
+@contextmanager
+def override_logs(factory: LogFactory) -> Iterator[None]:
+    """Make :func:`open_kafka_log` return what ``factory`` makes, in this process, until the block ends.
+
+    For tests and test kits; nests.
+    """
+    _factories.append(factory)
+    try:
+        yield
+    finally:
+        _factories.remove(factory)

@@ -1,0 +1,172 @@
+"""Kill a pipeline after a chosen call to an object store, to see that its next start loses and repeats nothing.
+
+    python -m beam_exactly_once.testing.crashing --kill_after put_if_absent:commits/:1 \\
+        beam_exactly_once.pipelines.kafka_to_files --bootstrap_servers …
+
+runs the module in this process and SIGKILLs the process right after the first marker was written, between
+commit and publish. ``--kill_after any::17`` means after the 17th call of any kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beam_exactly_once.object_store import (
+    ObjectEntry,
+    ObjectStore,
+    PutResult,
+    StagedObject,
+    StagingWriter,
+    open_object_store,
+    override_stores,
+)
+
+ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class KillPoint:
+    """After the ``occurrence``-th call of ``method`` on a key that begins with ``key_prefix``, counted from 1."""
+
+    method: str
+    key_prefix: str
+    occurrence: int
+
+    @classmethod
+    def parse(cls, text: str) -> KillPoint:
+        """From ``method:key_prefix:occurrence``; the method may be ``any``."""
+        method, key_prefix, occurrence = text.split(":")
+        return cls(method, key_prefix, int(occurrence))
+
+    def __str__(self) -> str:
+        return f"{self.method}:{self.key_prefix}:{self.occurrence}"
+
+
+class StoreCalls:
+    """Counts calls to all watched stores and runs ``on_kill`` after the one at the kill point."""
+
+    def __init__(self, kill_point: KillPoint | None, on_kill: Callable[[], None]) -> None:
+        self.log: list[tuple[str, str]] = []
+        """Method and key of every call, in order."""
+        self._kill_point = kill_point
+        self._on_kill = on_kill
+        self._seen = 0
+        self._lock = threading.Lock()
+
+    def after(self, method: str, key: str) -> None:
+        """Note a call that was carried out."""
+        with self._lock:
+            self.log.append((method, key))
+            point = self._kill_point
+            if point is None or point.method not in (ANY, method) or not key.startswith(point.key_prefix):
+                return
+            self._seen += 1
+            if self._seen == point.occurrence:
+                self._on_kill()
+
+
+class WatchedStore(ObjectStore):
+    """Hands every call on, then tells :class:`StoreCalls`."""
+
+    def __init__(self, inner: ObjectStore, calls: StoreCalls) -> None:
+        self._inner = inner
+        self._calls = calls
+        self.uri = inner.uri
+
+    def put_if_absent(self, key: str, body: bytes) -> PutResult:
+        """As the inner store."""
+        result = self._inner.put_if_absent(key, body)
+        self._calls.after("put_if_absent", key)
+        return result
+
+    def get(self, key: str) -> bytes | None:
+        """As the inner store."""
+        body = self._inner.get(key)
+        self._calls.after("get", key)
+        return body
+
+    def size_bytes(self, key: str) -> int | None:
+        """As the inner store."""
+        size_bytes = self._inner.size_bytes(key)
+        self._calls.after("size_bytes", key)
+        return size_bytes
+
+    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
+        """As the inner store; one call, however many entries."""
+        entries = list(self._inner.list(prefix, start_after))
+        self._calls.after("list", prefix)
+        return iter(entries)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """As the inner store."""
+        keys = list(keys)
+        self._inner.delete(keys)
+        self._calls.after("delete", keys[0] if keys else "")
+
+    def stage(self, final_key: str) -> StagingWriter:
+        """As the inner store."""
+        writer = self._inner.stage(final_key)
+        self._calls.after("stage", final_key)
+        return writer
+
+    def publish(self, staged: StagedObject) -> bool:
+        """As the inner store."""
+        published = self._inner.publish(staged)
+        self._calls.after("publish", staged.final_key)
+        return published
+
+    def discard(self, staged: StagedObject) -> None:
+        """As the inner store."""
+        self._inner.discard(staged)
+        self._calls.after("discard", staged.final_key)
+
+    def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
+        """As the inner store."""
+        staged = list(self._inner.list_staged(prefix))
+        self._calls.after("list_staged", prefix)
+        return iter(staged)
+
+    def verify(self) -> None:
+        """As the inner store."""
+        self._inner.verify()
+        self._calls.after("verify", "")
+
+
+def watching(calls: StoreCalls) -> Any:
+    """Context manager: every store that is opened inside it is watched."""
+
+    def open_watched(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:
+        return WatchedStore(open_object_store(uri, options), calls)
+
+    return override_stores(open_watched)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a module as a program, with its stores watched."""
+    parser = argparse.ArgumentParser(prog="python -m beam_exactly_once.testing.crashing")
+    parser.add_argument("--kill_after", type=KillPoint.parse, default=None, metavar="METHOD:KEY_PREFIX:N")
+    parser.add_argument("--log", default=None, metavar="FILE", help="write one line a store call, at the end")
+    parser.add_argument("module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    flags = parser.parse_args(argv)
+    calls = StoreCalls(flags.kill_after, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    sys.argv = [flags.module, *flags.arguments]
+    try:
+        with watching(calls):
+            runpy.run_module(flags.module, run_name="__main__", alter_sys=True)
+    finally:
+        if flags.log is not None:
+            with open(flags.log, "w", encoding="utf-8") as log:  # noqa: PTH123
+                log.writelines(f"{method} {key}\n" for method, key in calls.log)
+
+
+if __name__ == "__main__":
+    main()

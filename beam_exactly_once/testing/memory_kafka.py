@@ -1,0 +1,122 @@
+"""Kafka in memory: topics whose records are given, behind the same protocol as the real client."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from beam_exactly_once.errors import DataLoss, UnknownTopic
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, override_logs
+from beam_exactly_once.offsets import LogBounds, TopicPartition
+
+
+class MemoryKafka:
+    """A cluster in this process. Every client that is opened inside :meth:`serving` reads from it.
+
+    Args:
+        topics: number of partitions of each topic.
+    """
+
+    def __init__(self, topics: Mapping[str, int]) -> None:
+        self._records: dict[TopicPartition, list[KafkaRecord]] = {}
+        self._bounds: dict[TopicPartition, LogBounds] = {}
+        for topic, partitions in topics.items():
+            self.add_partitions(topic, partitions)
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Let the topic have that many partitions."""
+        for partition in range(partitions):
+            self._records.setdefault(TopicPartition(topic, partition), [])
+            self._bounds.setdefault(TopicPartition(topic, partition), LogBounds(0, 0))
+
+    def append(self, records: Iterable[KafkaRecord]) -> None:
+        """Append to the topic and partition that each record names; its ``offset`` is set to the log's end."""
+        for record in records:
+            place = TopicPartition(record.topic, record.partition)
+            bounds = self._bounds[place]
+            self._records[place].append(record._replace(offset=bounds.latest))
+            self._bounds[place] = LogBounds(bounds.earliest, bounds.latest + 1)
+
+    def skip(self, topic: str, partition: int, offsets: int) -> None:
+        """Leave a gap at the log's end, as control records and aborted transactions do."""
+        place = TopicPartition(topic, partition)
+        bounds = self._bounds[place]
+        self._bounds[place] = LogBounds(bounds.earliest, bounds.latest + offsets)
+
+    def compact(self, topic: str, partition: int, keep: Iterable[int]) -> None:
+        """Remove every record of a partition but those at the offsets ``keep``; the log's bounds stay."""
+        kept = set(keep)
+        place = TopicPartition(topic, partition)
+        self._records[place] = [record for record in self._records[place] if record.offset in kept]
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        """Let the log begin at ``before_offset``, as retention does."""
+        place = TopicPartition(topic, partition)
+        self._records[place] = [record for record in self._records[place] if record.offset >= before_offset]
+        self._bounds[place] = LogBounds(before_offset, max(before_offset, self._bounds[place].latest))
+
+    def bounds_of(self, place: TopicPartition) -> LogBounds:
+        """What a partition holds."""
+        return self._bounds[place]
+
+    def partitions_of(self, topic: str) -> list[TopicPartition]:
+        """Partitions of a topic; empty when it does not exist."""
+        return sorted(place for place in self._bounds if place.topic == topic)
+
+    def records_of(self, place: TopicPartition, start: int, stop: int, records_max: int) -> list[KafkaRecord]:
+        """Records at offsets in ``[start, stop)``, the first ``records_max`` of them."""
+        records = self._records[place]
+        first = bisect.bisect_left(records, start, key=lambda record: record.offset)
+        last = bisect.bisect_left(records, stop, key=lambda record: record.offset)
+        return records[first : min(last, first + records_max)]
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Let every Kafka client that is opened inside the block read from here, whatever its settings."""
+
+        def open_log(settings: KafkaSettings) -> KafkaLog:
+            return _MemoryLog(self)
+
+        with override_logs(open_log):
+            yield
+
+
+class _MemoryLog:
+    """A client of :class:`MemoryKafka`."""
+
+    def __init__(self, cluster: MemoryKafka) -> None:
+        self._cluster = cluster
+
+    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        found = [place for topic in topics for place in self._cluster.partitions_of(topic)]
+        for topic in topics:
+            if not self._cluster.partitions_of(topic):
+                raise UnknownTopic(f"topic {topic!r} does not exist in MemoryKafka; give it in topics={{…}}.")
+        return sorted(found)
+
+    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
+        return {place: self._cluster.bounds_of(place) for place in partitions}
+
+    def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        found = {}
+        for place in partitions:
+            bounds = self._cluster.bounds_of(place)
+            records = self._cluster.records_of(place, bounds.earliest, bounds.latest, bounds.latest)
+            found[place] = next((one.offset for one in records if one.timestamp_ms >= timestamp_ms), bounds.latest)
+        return found
+
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
+        bounds = self._cluster.bounds_of(topic_partition)
+        if not bounds.earliest <= position < bounds.latest:
+            raise DataLoss(
+                f"partition {topic_partition} holds [{bounds.earliest}, {bounds.latest}), not offset {position}."
+            )
+        records = self._cluster.records_of(topic_partition, position, stop, records_max)
+        chunk_stop = records[-1].offset + 1 if len(records) == records_max else min(stop, bounds.latest)
+        if not records:
+            return Chunk.empty(topic_partition.topic, topic_partition.partition, position, chunk_stop)
+        return Chunk.from_records(records, position, chunk_stop)
+
+    def close(self) -> None:
+        pass

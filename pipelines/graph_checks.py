@@ -1,0 +1,101 @@
+"""What a finished graph must be before it may run as a stream, and which of its collections a commit must wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io import fileio
+from apache_beam.io.filebasedsink import FileBasedSink
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+from apache_beam.transforms import userstate
+from apache_beam.transforms.window import GlobalWindows
+
+from beam_exactly_once.errors import UnsupportedPipeline
+
+_PER_BATCH_BY_DESIGN = frozenset({"_GroupIntoBatchesDoFn", "_StatefulBatchElementsDoFn"})
+"""Beam's own stateful DoFns whose result is right when each batch starts from nothing."""
+
+
+def refuse_unsupported(pipeline: beam.Pipeline, *, allow_per_batch: bool) -> None:
+    """Refuse steps whose result in a stream would silently be another than the user means.
+
+    A batch is one run of the graph, so Beam's state, timers and windows would start from nothing in each batch.
+
+    Args:
+        pipeline: the whole graph.
+        allow_per_batch: the user knows and wants it so.
+
+    Raises:
+        UnsupportedPipeline: naming the step and what to use instead.
+    """
+    pipeline.visit(_Refusals(allow_per_batch))
+
+
+def unconsumed(pipeline: beam.Pipeline) -> list[beam.PCollection[Any]]:
+    """Every collection that no step consumes, in the order of the graph.
+
+    A commit that did not wait for them could run while a side branch is still going to fail.
+    """
+    visitor = _Leaves()
+    pipeline.visit(visitor)
+    return [collection for collection in visitor.produced if collection not in visitor.consumed]
+
+
+class _Refusals(PipelineVisitor):  # type: ignore[misc]
+    def __init__(self, allow_per_batch: bool) -> None:
+        self._allow_per_batch = allow_per_batch
+
+    def enter_composite_transform(self, node: AppliedPTransform) -> None:
+        self._check(node)
+
+    def visit_transform(self, node: AppliedPTransform) -> None:
+        self._check(node)
+
+    def _check(self, node: AppliedPTransform) -> None:
+        transform = node.transform
+        _refuse_overwriting(node.full_label, transform)
+        if self._allow_per_batch:
+            return
+        if isinstance(transform, beam.ParDo) and _is_stateful(transform.fn):
+            raise UnsupportedPipeline(
+                f"step {node.full_label!r} uses Beam state or timers, which start from nothing in each batch of a stream. "
+                "Keep the state outside the stream for now (state that lives in the checkpoint is not part of this "
+                "version), or pass allow_per_batch=True to ExactlyOnceStream if state within one batch is what you mean."
+            )
+        for output in node.outputs.values():
+            windowing = getattr(output, "windowing", None)
+            if windowing is not None and not isinstance(windowing.windowfn, GlobalWindows):
+                raise UnsupportedPipeline(
+                    f"step {node.full_label!r} puts elements into {type(windowing.windowfn).__name__}, and a window "
+                    "would close at the end of each batch of a stream, with only that batch's elements in it. Group by a "
+                    "time column computed from record.timestamp_ms and merge in the sink, or pass allow_per_batch=True to "
+                    "ExactlyOnceStream if windows within one batch are what you mean."
+                )
+
+
+def _is_stateful(fn: Any) -> bool:
+    return userstate.is_stateful_dofn(fn) and type(fn).__name__ not in _PER_BATCH_BY_DESIGN
+
+
+def _refuse_overwriting(label: str, transform: Any) -> None:
+    """Beam's file writers name files without the batch, so each batch would replace the one before."""
+    sink = getattr(transform, "sink", None)
+    if isinstance(transform, fileio.WriteToFiles) or isinstance(sink, FileBasedSink):
+        raise UnsupportedPipeline(
+            f"step {label!r} is one of Beam's own file writers, and in a stream each batch would overwrite the files of the "
+            "batch before. Use beam_exactly_once.transforms.WriteToFiles."
+        )
+
+
+class _Leaves(PipelineVisitor):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.produced: list[beam.PCollection[Any]] = []
+        self.consumed: set[beam.PCollection[Any]] = set()
+
+    def visit_transform(self, node: AppliedPTransform) -> None:
+        self.consumed.update(node.inputs)
+        self.consumed.update(side_input.pvalue for side_input in node.side_inputs)
+        self.produced.extend(
+            output for output in node.outputs.values() if isinstance(output, beam.PCollection)
+        )

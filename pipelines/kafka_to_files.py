@@ -1,0 +1,139 @@
+"""Ready-made pipeline: Kafka topics to exactly-once files.
+
+    python -m beam_exactly_once.pipelines.kafka_to_files \\
+        --bootstrap_servers localhost:9092 --topics orders \\
+        --output s3://lake/orders --checkpoint_location s3://checkpoints/orders
+
+Every option of Beam is taken too. Exit codes: 0 done, 2 configuration, 3 fenced, 4 data loss, 5 checkpoint, 75 start
+the same command again, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError, ConfigurationError
+from beam_exactly_once.kafka import read_config_file
+from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressListener
+from beam_exactly_once.pipelines.progress_bar import live_bar
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the pipeline; returns the exit code."""
+    flags, beam_flags = _parser().parse_known_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("beam_exactly_once").setLevel(logging.INFO)
+    try:
+        _run(flags, PipelineOptions(beam_flags))
+    except BeamExactlyOnceError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        _LOGGER.debug("the whole traceback", exc_info=True)
+        return error.exit_code
+    return EXIT_DONE
+
+
+def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
+    with contextlib.ExitStack() as listening:
+        with ExactlyOnceStream(
+            flags.checkpoint_location,
+            trigger=_trigger(flags),
+            options=options,
+            progress=_listeners(flags, listening),
+        ) as stream:
+            _ = (
+                stream
+                | "ReadFromKafka"
+                >> ReadFromKafka(
+                    flags.bootstrap_servers,
+                    _list(flags.topics),
+                    start=flags.start,
+                    output="arrow",
+                    consumer_config=_kafka_config(flags.kafka_config),
+                    isolation_level=flags.isolation_level,
+                    max_offsets_per_batch=flags.max_offsets_per_batch,
+                    fail_on_data_loss=flags.fail_on_data_loss,
+                    startup_timeout_s=flags.startup_timeout_s,
+                )
+                | "WriteToFiles"
+                >> WriteToFiles(flags.output, file_format=flags.file_format, compression=flags.compression)
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m beam_exactly_once.pipelines.kafka_to_files",
+        description="Kafka topics to files, exactly once.",
+        epilog="Every option of Apache Beam is taken too.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--bootstrap_servers", required=True, help="host:port, several with commas")
+    parser.add_argument("--topics", required=True, help="several with commas")
+    parser.add_argument("--output", required=True, help="folder, s3://bucket/prefix or gs://bucket/prefix")
+    parser.add_argument("--checkpoint_location", required=True, help="folder or URI; one for each stream")
+    parser.add_argument("--file_format", choices=["parquet", "json"], default="parquet")
+    parser.add_argument("--compression", default=None, help="parquet: zstd (default), snappy, …; json: gzip")
+    parser.add_argument("--trigger", choices=["available_now", "processing_time"], default="available_now")
+    parser.add_argument("--interval_s", type=float, default=10.0, help="seconds between batches of processing_time")
+    parser.add_argument("--start", choices=["earliest", "latest"], default="earliest", help="of a new stream")
+    parser.add_argument("--max_offsets_per_batch", type=int, default=None)
+    parser.add_argument("--isolation_level", choices=["read_committed", "read_uncommitted"], default="read_committed")
+    parser.add_argument(
+        "--fail_on_data_loss",
+        type=_boolean,
+        default=True,
+        metavar="true|false",
+        help="false: go on when Kafka no longer has offsets, and record the lost range",
+    )
+    parser.add_argument("--kafka_config", default=None, metavar="FILE", help="client properties; ${env:NAME}, ${file:/path}")
+    parser.add_argument("--startup_timeout_s", type=float, default=30.0)
+    parser.add_argument("--progress_file", default=None, metavar="FILE", help="one JSON line a batch; - is stdout")
+    return parser
+
+
+def _trigger(flags: argparse.Namespace) -> Trigger:
+    return AvailableNow() if flags.trigger == "available_now" else ProcessingTime(seconds=flags.interval_s)
+
+
+def _listeners(flags: argparse.Namespace, listening: contextlib.ExitStack) -> list[ProgressListener]:
+    """A live bar when a person watches, and JSON lines where asked for."""
+    listeners: list[ProgressListener] = []
+    if flags.progress_file is not None:
+        listeners.append(JsonLinesListener(flags.progress_file))
+    if sys.stderr.isatty():
+        listeners.append(listening.enter_context(live_bar()))
+    return listeners
+
+
+def _kafka_config(path: str | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return read_config_file(path)
+    except OSError as error:
+        raise ConfigurationError(f"--kafka_config {path} cannot be read: {error.strerror}.") from None
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError("use true or false")
+    return text.lower() == "true"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""The driver of a stream of micro-batches: claim, recover, then plan and run one batch after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beam_exactly_once.checkpoint import Attempt, Checkpoint, Plan, SourcePlan, StreamWriter
+from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
+from beam_exactly_once.checkpoint.location import new_nonce
+from beam_exactly_once.checkpoint.retention import Retention
+from beam_exactly_once.clock import Clock
+from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, SinkChanged, find_in_text
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
+from beam_exactly_once.pipelines.repeated_run import Counts, RunTask
+from beam_exactly_once.pipelines.source_planner import SourcePlanner
+from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.stream_graph import StreamGraph
+
+_LOGGER = logging.getLogger(__name__)
+
+IDLE_POLL_S = 0.1
+"""How long ``ProcessingTime(0)`` waits before it asks Kafka again when there was nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What a driver needs besides the graph."""
+
+    checkpoint_location: str
+    store_options: Mapping[str, Any] | None
+    trigger: Trigger
+    listeners: tuple[ProgressListener, ...]
+    retain_batches: int
+
+
+class MicroBatches:
+    """Runs one stream until its trigger ends or ``stop`` is set."""
+
+    def __init__(
+        self, settings: StreamSettings, graph: StreamGraph, run_task: RunTask, clock: Clock, stop: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._graph = graph
+        self._run_task = run_task
+        self._clock = clock
+        self._stop = stop
+        self._listen = fan_out(settings.listeners)
+
+    def run(self) -> None:
+        """Start, recover, and run batches.
+
+        1. Ask Kafka: a wrong address or topic must not fence a driver that works.
+        2. Open the checkpoint and compare its sources and sinks with the graph's.
+        3. Claim the next writer epoch. From here on an older driver stops after its next marker.
+        4. Recover: publish the newest marker again, replay every plan above it.
+        5. Plan and run, until the trigger ends.
+        """
+        with contextlib.ExitStack() as open_logs:
+            self._planners = {name: SourcePlanner(spec, self._clock) for name, spec in self._graph.sources.items()}
+            for planner in self._planners.values():
+                open_logs.callback(planner.close)
+            store = open_object_store(self._settings.checkpoint_location, self._settings.store_options)
+            self._checkpoint = Checkpoint.open(store, clock=self._clock)
+            self._compare_definitions()
+            now = self._clock.utc_now().isoformat()
+            self._writer = StreamWriter.claim(self._checkpoint, owner=_owner(), claimed_at=now)
+            self._retention = Retention(self._checkpoint, self._settings.retain_batches)
+            self._batch_id = self._recover()
+            self._run_batches()
+
+    # -- start -------------------------------------------------------------------------------------------------
+
+    def _compare_definitions(self) -> None:
+        """Refuse a graph that lost a source or sink which the checkpoint knows, or has it otherwise."""
+        for prefix, role, present in ((SOURCES, "source", self._graph.sources), (SINKS, "sink", self._graph.sinks)):
+            for name in self._checkpoint.definitions(prefix).keys() - present.keys():
+                raise SinkChanged(
+                    f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
+                    f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
+                    "purpose, start a new checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
+                )
+        for name, sink in self._graph.sinks.items():
+            recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
+            changed = {key for key, value in sink.definition.items() if recorded.get(key) != value}
+            if changed:
+                raise SinkChanged(
+                    f"sink {name!r} had "
+                    + ", ".join(f"{key}={recorded.get(key)!r}, now {sink.definition[key]!r}" for key in sorted(changed))
+                    + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
+                    "checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
+                )
+
+    def _recover(self) -> int:
+        """Publish the newest marker again and replay what was planned above it; returns the next batch id."""
+        recovery = self._writer.recover()
+        for sink in self._graph.sinks.values():
+            sink.publisher.check_start(self._checkpoint.stream_id, recovery.next_batch_id)
+        if recovery.newest is not None:
+            self._run(self._task(recovery.newest.batch_id, None))
+            self._sweep(recovery.newest.batch_id)
+        for planner in self._planners.values():
+            planner.take_position(self._checkpoint, recovery.newest)
+        for batch_id in recovery.replays:
+            self._run_planned(self._replayed(batch_id), plan_s=0.0)
+        return recovery.next_batch_id + len(recovery.replays)
+
+    def _replayed(self, batch_id: int) -> Plan:
+        plan = self._checkpoint.read_plan(batch_id)
+        if plan is None:
+            raise CheckpointHole(f"offsets of batch {batch_id} vanished from {self._checkpoint.store.uri}.")
+        return plan
+
+    def _sweep(self, published_batch_id: int) -> None:
+        """Remove what no start needs any more and what losing attempts left."""
+        self._retention.sweep_all(published_batch_id)
+        for sink in self._graph.sinks.values():
+            sink.publisher.sweep(published_batch_id)
+
+    # -- batches -----------------------------------------------------------------------------------------------
+
+    def _run_batches(self) -> None:
+        trigger = self._settings.trigger
+        if isinstance(trigger, AvailableNow):
+            for planner in self._planners.values():
+                planner.take_target()
+        for _ in self._beats(trigger):
+            planned = self._plan_next()
+            if planned is None:
+                if isinstance(trigger, AvailableNow):
+                    return
+                self._clock.wait(self._stop, 0.0 if trigger.seconds else IDLE_POLL_S)
+                continue
+            plan, plan_s = planned
+            self._run_planned(plan, plan_s)
+            self._batch_id += 1
+
+    def _beats(self, trigger: Trigger) -> Iterator[None]:
+        """One beat a batch, until the trigger ends or somebody asks to stop."""
+        began_s, beats = self._clock.monotonic_s(), 0
+        first_batch_id = self._batch_id
+        while not self._stop.is_set():
+            if isinstance(trigger, ProcessingTime) and trigger.batches_max is not None:
+                if self._batch_id - first_batch_id >= trigger.batches_max:
+                    return
+            yield
+            if isinstance(trigger, ProcessingTime) and trigger.seconds:
+                elapsed_s = self._clock.monotonic_s() - began_s
+                beats = max(beats + 1, int(elapsed_s / trigger.seconds))
+                self._clock.wait(self._stop, max(0.0, began_s + beats * trigger.seconds - self._clock.monotonic_s()))
+
+    def _plan_next(self) -> tuple[Plan, float] | None:
+        """Decide the next batch's input; None while no source has anything to read."""
+        began_s = self._clock.monotonic_s()
+        sources: dict[str, SourcePlan] = {}
+        for name, planner in self._planners.items():
+            planner.refresh()
+            sources[name] = planner.plan()
+        if not any(source.ranges or source.lost for source in sources.values()):
+            return None
+        plan = self._writer.plan(
+            Plan(
+                self._batch_id,
+                self._writer.writer_epoch,
+                self._clock.utc_now().isoformat(),
+                sources,
+                {"sinks": {name: sink.definition for name, sink in self._graph.sinks.items()}},
+            )
+        )
+        return plan, self._clock.monotonic_s() - began_s
+
+    def _run_planned(self, plan: Plan, plan_s: float) -> None:
+        """Run a planned batch to its publish, and stand after it."""
+        began_s = self._clock.monotonic_s()
+        counts = self._run(self._task(plan.batch_id, plan))
+        run_s = self._clock.monotonic_s() - began_s
+        for name, planner in self._planners.items():
+            if name in plan.sources:
+                planner.advance(plan.sources[name])
+                planner.measured(counts.get(f"records.{name}", 0), counts.get(f"bytes_read.{name}", 0))
+        self._report(plan, counts, plan_s, run_s)
+        if self._retention.is_due(plan.batch_id):
+            self._sweep(plan.batch_id)
+
+    def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
+        attempt = Attempt(self._writer.writer_epoch, batch_id, new_nonce())
+        return BatchTask(self._checkpoint.stream_id, attempt, plan)
+
+    def _run(self, task: BatchTask) -> Counts:
+        """Run the graph. Whatever it raised, the store has the last word: a fenced writer stops as fenced.
+
+        Raises:
+            Fenced: a newer writer exists.
+            BeamExactlyOnceError: as the graph raised it, whatever a runner made of its type.
+        """
+        try:
+            counts = self._run_task(task)
+        except Exception as error:
+            if not isinstance(error, Fenced):
+                self._writer.ensure_newest()
+            known = error if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
+            if known is None or known is error:
+                raise
+            raise known from error
+        if any(name.startswith("outcome.") for name in counts):
+            return counts
+        # A runner without metrics: the marker says whether the batch was decided.
+        if self._checkpoint.read_marker(task.attempt.batch_id) is None:
+            raise CheckpointHole(
+                f"the runner says that batch {task.attempt.batch_id} succeeded, but its marker is not in "
+                f"{self._checkpoint.store.uri}. The runner lost a part of the graph; nothing was committed."
+            )
+        return counts
+
+    def _report(self, plan: Plan, counts: Counts, plan_s: float, run_s: float) -> None:
+        commit_s, publish_s = counts.get("commit_us", 0) / 1e6, counts.get("publish_us", 0) / 1e6
+        self._listen(
+            BatchProgress(
+                stream_id=self._checkpoint.stream_id,
+                batch_id=plan.batch_id,
+                outcome=next((name[8:] for name in counts if name.startswith("outcome.")), "committed"),
+                writer_epoch=self._writer.writer_epoch,
+                records=sum(counts.get(f"records.{name}", 0) for name in plan.sources),
+                bytes_read=sum(counts.get(f"bytes_read.{name}", 0) for name in plan.sources),
+                rows={name: counts.get(f"rows.{name}", 0) for name in self._graph.sinks},
+                lost_offsets=counts.get("lost_offsets", 0),
+                lag={str(tp): behind for planner in self._planners.values() for tp, behind in planner.lag.items()},
+                plan_s=plan_s,
+                run_s=max(0.0, run_s - commit_s - publish_s),
+                commit_s=commit_s,
+                publish_s=publish_s,
+                finished_at=self._clock.utc_now().isoformat(),
+            )
+        )
+
+
+def _owner() -> str:
+    """Who claims, for people to read in an error."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
+
+

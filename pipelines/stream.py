@@ -1,0 +1,126 @@
+"""``ExactlyOnceStream``: a ``beam.Pipeline`` that runs as a stream of micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
+
+from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.pipelines.graph_checks import refuse_unsupported, unconsumed
+from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettings
+from beam_exactly_once.pipelines.progress import ProgressListener
+from beam_exactly_once.pipelines.repeated_run import RunTask, repeating_runner
+from beam_exactly_once.pipelines.stopping import stop_on_signals
+from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
+from beam_exactly_once.transforms.batch_task import EmitTask, attempt_json
+from beam_exactly_once.transforms.commit_batch import CommitBatch
+from beam_exactly_once.transforms.stream_graph import StreamGraph
+
+RETAIN_BATCHES = 100
+
+
+class ExactlyOnceStream(beam.Pipeline):  # type: ignore[misc]
+    """A pipeline whose sources are read in planned batches and whose sinks get every record exactly once.
+
+    Use it as a context manager, as any ``beam.Pipeline``; the stream runs when the block ends. Sources
+    (``ReadFromKafka``) and sinks (``WriteToFiles``) register when they are applied. Each batch is one bounded run of the
+    same graph: a GroupByKey groups one batch. Every other step runs at least once a batch.
+
+    Guarantee: exactly-once from Kafka to every sink of this library, across crashes, restarts and concurrent drivers,
+    while the checkpoint location is strongly consistent and retention outlasts any stop. ``docs/guarantees.md``
+    has the conditions.
+
+    Args:
+        checkpoint_location: URI (local path, ``s3://``, ``gs://``) of this stream's checkpoint; one stream each.
+        trigger: :class:`AvailableNow` (default) or :class:`ProcessingTime`.
+        options: Beam's; the runner is taken from them.
+        runner: name or instance, instead of the options' one.
+        store_options: of the checkpoint's object store.
+        progress: called with one :class:`~beam_exactly_once.pipelines.BatchProgress` a batch.
+        retain_batches: how many plans and markers to keep, at least 2.
+        allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".
+        clock: of the trigger.
+
+    Raises (when the block ends):
+        every error of :mod:`beam_exactly_once.errors`; what was not committed runs again at the next start.
+    """
+
+    def __init__(
+        self,
+        checkpoint_location: str,
+        *,
+        trigger: Trigger | None = None,
+        options: PipelineOptions | None = None,
+        runner: str | PipelineRunner | None = None,
+        store_options: Mapping[str, Any] | None = None,
+        progress: Sequence[ProgressListener] = (),
+        retain_batches: int = RETAIN_BATCHES,
+        allow_per_batch: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        if retain_batches < 2:
+            raise ConfigurationError(f"retain_batches={retain_batches} must be at least 2: a start needs the newest.")
+        self._settings = StreamSettings(
+            checkpoint_location, store_options, trigger or AvailableNow(), tuple(progress), retain_batches
+        )
+        self._clock = clock or SystemClock()
+        self._allow_per_batch = allow_per_batch
+        self._ran = False
+        options = options if options is not None else PipelineOptions([])
+        super().__init__(runner=repeating_runner(runner, options, self._drive), options=options)
+        tasks = self | "BatchTask" >> _Tasks()
+        self.stream_graph = StreamGraph(
+            tasks, tasks | "Attempt" >> beam.Map(attempt_json).with_output_types(str)
+        )
+
+    def run(self, test_runner_api: bool | str = "AUTO") -> PipelineResult:
+        """Run the stream to the end of its trigger. Called once, by leaving the ``with`` block."""
+        if self._ran:
+            raise ConfigurationError(
+                "this stream ran already. Leave the `with` block to run it, and make a new ExactlyOnceStream to run again."
+            )
+        self._ran = True
+        self._finish_graph()
+        return super().run(False)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        # An explicit run() inside the block was the run.
+        if self._ran and exc_type is None:
+            return
+        super().__exit__(exc_type, exc_val, exc_tb)
+
+    def _finish_graph(self) -> None:
+        graph = self.stream_graph
+        if not graph.sources:
+            raise ConfigurationError("the stream has no source: apply ReadFromKafka to it.")
+        refuse_unsupported(self, allow_per_batch=self._allow_per_batch)
+        pieces = [source.pieces for source in graph.sources.values()]
+        committables = {name: sink.committables for name, sink in graph.sinks.items()}
+        gathered = {*pieces, *committables.values()}
+        _ = graph.tasks | "CommitBatch" >> CommitBatch(
+            self._settings.checkpoint_location,
+            self._settings.store_options,
+            {name: sink.publisher for name, sink in graph.sinks.items()},
+            pieces=pieces,
+            committables=committables,
+            leaves=[leaf for leaf in unconsumed(self) if leaf not in gathered],
+        )
+
+    def _drive(self, run_task: RunTask) -> None:
+        with stop_on_signals() as stop:
+            MicroBatches(self._settings, self.stream_graph, run_task, self._clock, stop).run()
+
+
+class _Tasks(beam.PTransform):  # type: ignore[misc]
+    """Emits the task of each batch."""
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
+        return begin | beam.Impulse() | "EmitTask" >> beam.ParDo(EmitTask()).with_output_types(str)

@@ -1,0 +1,123 @@
+"""Records and chunks: columns in, records and Arrow out, cut by value."""
+
+from __future__ import annotations
+
+import pickle
+import random
+
+import pyarrow as pa
+import pytest
+from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord
+
+RECORDS = [
+    KafkaRecord("orders", 3, 10, 1_000, 1, b"k", b"value", (("trace", b"\xff"), ("empty", None))),
+    KafkaRecord("orders", 3, 11, 1_001, 2, None, b"", ()),
+    KafkaRecord("orders", 3, 15, -1, 0, b"", None, (("trace", b""),)),
+]
+
+
+def test_a_record_has_defaults_for_everything() -> None:
+    assert KafkaRecord() == KafkaRecord("", 0, 0, 0, 0, None, None, ())
+
+
+def test_the_schema_has_the_records_columns_in_order() -> None:
+    assert RECORD_SCHEMA.names == list(KafkaRecord._fields)
+
+
+def test_records_come_out_as_they_went_in() -> None:
+    chunk = Chunk.from_records(RECORDS, 10, 20)
+
+    assert list(chunk.records()) == RECORDS
+    assert all(type(record) is KafkaRecord for record in chunk.records())
+    assert (chunk.topic, chunk.partition, chunk.start, chunk.stop) == ("orders", 3, 10, 20)
+    assert len(chunk) == 3
+    assert chunk.bytes == len(b"k") + len(b"value")
+    assert repr(chunk) == "Chunk(orders-3[10, 20), 3 records)"
+
+
+def test_arrow_columns_hold_the_same_values() -> None:
+    batch = Chunk.from_records(RECORDS, 10, 20).to_arrow()
+
+    assert batch.schema.equals(RECORD_SCHEMA)
+    batch.validate(full=True)
+    assert batch.to_pylist() == [
+        {**record._asdict(), "headers": [{"key": name, "value": value} for name, value in record.headers]}
+        for record in RECORDS
+    ]
+
+
+@pytest.mark.parametrize(
+    "chunk", [Chunk.empty("orders", 3, 10, 20), Chunk.from_records([KafkaRecord("orders", 3, 10)], 10, 20)]
+)
+def test_arrow_of_no_records_or_no_headers_has_the_schema_too(chunk: Chunk) -> None:
+    batch = chunk.to_arrow()
+
+    batch.validate(full=True)
+    assert batch.schema.equals(RECORD_SCHEMA)
+    assert batch.num_rows == len(chunk)
+    assert pa.Table.from_batches([batch]).column("headers").to_pylist() == [[]] * len(chunk)
+
+
+def test_a_chunk_without_records_still_counts() -> None:
+    chunk = Chunk.empty("orders", 3, 10, 20)
+
+    assert chunk
+    assert (len(chunk), chunk.bytes, list(chunk.records())) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("stop", "offsets"), [(20, [10, 11, 15]), (25, [10, 11, 15]), (16, [10, 11, 15]), (15, [10, 11]), (11, [10])]
+)
+def test_cut_drops_what_is_at_or_above_the_stop(stop: int, offsets: list[int]) -> None:
+    chunk = Chunk.from_records(RECORDS, 10, 20)
+    kept = chunk.cut(stop)
+
+    assert kept.stop == min(stop, 20)
+    assert list(kept.records()) == [record for record in RECORDS if record.offset in offsets]
+    assert list(chunk.records()) == RECORDS
+
+
+def test_a_cut_must_leave_a_range() -> None:
+    with pytest.raises(ValueError, match="start < stop"):
+        Chunk.from_records(RECORDS, 10, 20).cut(10)
+
+
+def test_chunks_survive_pickling() -> None:
+    chunk = Chunk.from_records(RECORDS, 10, 20)
+    copy = pickle.loads(pickle.dumps(chunk))
+
+    assert copy == chunk
+    assert copy != chunk.cut(15)
+    assert list(copy.records()) == RECORDS
+
+
+@pytest.mark.parametrize(
+    ("records", "start", "stop", "message"),
+    [
+        (RECORDS, 11, 20, "outside of the chunk"),
+        (RECORDS, 10, 15, "outside of the chunk"),
+        (RECORDS, 20, 10, "start < stop"),
+        (RECORDS[::-1], 10, 20, "in order"),
+        ([RECORDS[0], RECORDS[0]], 10, 20, "in order"),
+        ([RECORDS[0], KafkaRecord("orders", 4, 11)], 10, 20, "one partition"),
+        ([], 10, 20, "must be one"),
+    ],
+)
+def test_records_that_are_no_chunk_are_refused(
+    records: list[KafkaRecord], start: int, stop: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Chunk.from_records(records, start, stop)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cutting_anywhere_loses_and_repeats_nothing(seed: int) -> None:
+    random_numbers = random.Random(seed)
+    offsets = sorted(random_numbers.sample(range(100), random_numbers.randint(1, 60)))
+    records = [KafkaRecord("t", 0, offset, value=b"%d" % offset) for offset in offsets]
+    chunk = Chunk.from_records(records, 0, 100)
+    stop = random_numbers.randint(1, 99)
+
+    below = [record for record in records if record.offset < stop]
+    assert list(chunk.cut(stop).records()) == below
+    assert chunk.cut(stop).to_arrow().column("offset").to_pylist() == [record.offset for record in below]

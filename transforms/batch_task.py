@@ -1,0 +1,66 @@
+"""One run of one batch, as data: the only thing in the graph that changes from batch to batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import orjson
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from beam_exactly_once.checkpoint import Attempt, Plan
+
+EPOCH_BITS = 32
+"""The timestamp of a batch's elements is ``writer_epoch << 32 | batch_id`` in milliseconds: the attempt, as time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTask:
+    """Run ``attempt``: read ``plan``, stage, commit, publish. Without a plan: publish the batch's marker again."""
+
+    stream_id: str
+    attempt: Attempt
+    plan: Plan | None
+
+    def to_json(self) -> str:
+        return orjson.dumps(
+            {
+                "stream_id": self.stream_id,
+                "attempt": self.attempt.to_json(),
+                "plan": None if self.plan is None else self.plan.to_json(),
+            }
+        ).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> BatchTask:
+        stored = orjson.loads(text)
+        plan = stored["plan"]
+        return cls(
+            stored["stream_id"],
+            Attempt.from_json(stored["attempt"]),
+            None if plan is None else Plan.from_json(plan),
+        )
+
+    @property
+    def timestamp(self) -> Timestamp:
+        return Timestamp(micros=(self.attempt.writer_epoch << EPOCH_BITS | self.attempt.batch_id) * 1000)
+
+
+class EmitTask(beam.DoFn):  # type: ignore[misc]
+    """Emits the task it was made with. The stream puts a new one into the translated graph for every batch."""
+
+    def __init__(self, task_json: str | None = None) -> None:
+        self._task_json = task_json
+
+    def process(self, impulse: bytes) -> Iterator[TimestampedValue]:
+        """Emit the task, at the attempt's timestamp."""
+        if self._task_json is None:
+            raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
+        yield TimestampedValue(self._task_json, BatchTask.from_json(self._task_json).timestamp)
+
+
+def attempt_json(task_json: str) -> str:
+    """The attempt in a task, as JSON."""
+    return orjson.dumps(orjson.loads(task_json)["attempt"]).decode()

@@ -1,0 +1,212 @@
+"""Rows of any kind to Arrow columns of one schema: never a value changed in silence."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
+from typing import Any
+
+import pyarrow as pa
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
+
+_VALUE_REPR = reprlib.Repr()
+_VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
+_MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""What pyarrow raises for a value that a type cannot hold."""
+_EXACT_INTEGERS = {int, type(None)}
+
+
+def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """The rows as columns of ``schema``, in order.
+
+    A row is a mapping, a NamedTuple (:class:`KafkaRecord` is one), or any object with attributes: a dataclass, a
+    ``beam.Row``. Fields that ``schema`` does not name are left out; a missing one is null.
+
+    Args:
+        rows: at least one.
+        schema: columns and types.
+        sink: the sink's name, for messages.
+
+    Raises:
+        ConfigurationError: a row does not fit ``schema``. The message names the column, its type and the row's type.
+    """
+    batches = [_batch_of_kind(kind, list(run), schema, sink) for kind, run in groupby(rows, key=type)]
+    return batches[0] if len(batches) == 1 else _concatenated(batches)
+
+
+def schema_of_rows(row: Any, *, sink: str) -> pa.Schema:
+    """The schema that rows like ``row`` have of their own: Kafka records do, others do not.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if type(row) is KafkaRecord:
+        return RECORD_SCHEMA
+    raise ConfigurationError(
+        f"sink {sink!r} got a row of type {_name_of(type(row))} and has no schema to write it with. Give it one: "
+        'WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use file_format="json".'
+    )
+
+
+def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """``batch`` with the columns and types of ``schema``; itself if it has them already.
+
+    Raises:
+        ConfigurationError: a column is missing, or cannot be cast without loss.
+    """
+    if batch.schema.equals(schema):
+        return batch
+    columns = []
+    for field in schema:
+        try:
+            column = batch.column(field.name)
+        except KeyError:
+            raise ConfigurationError(
+                f"sink {sink!r} got an Arrow batch without exactly one column {field.name!r}; it has "
+                f"{', '.join(batch.schema.names)}. Every batch must have the columns of the sink's schema."
+            ) from None
+        try:
+            columns.append(_not_null(column if column.type == field.type else column.cast(field.type), field, sink))
+        except pa.ArrowException as error:
+            raise ConfigurationError(
+                f"column {field.name!r} of an Arrow batch for sink {sink!r} is of type {column.type} and cannot become "
+                f"{field.type}: {_brief(error)}. Change the sink's schema=, or cast the column before it."
+            ) from None
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) -> pa.RecordBatch:
+    columns = _columns_of(kind, rows, schema.names)
+    if columns is None:
+        raise ConfigurationError(
+            f"sink {sink!r} got a row of type {_name_of(kind)}, which has none of the columns "
+            f"{', '.join(schema.names)}. Give it dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
+        )
+    arrays = [_array(values, field, rows, sink) for values, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _columns_of(kind: type, rows: list[Any], names: list[str]) -> list[Sequence[Any]] | None:
+    """The values of each named column, or None if such rows have no such columns."""
+    fields = getattr(kind, "_fields", None)
+    if issubclass(kind, tuple) and fields is not None:
+        if list(fields) == names:
+            return list(zip(*rows, strict=True))
+        positions = {name: position for position, name in enumerate(fields)}
+        if positions.keys().isdisjoint(names):
+            return None
+        return [
+            list(map(itemgetter(positions[name]), rows)) if name in positions else [None] * len(rows) for name in names
+        ]
+    if issubclass(kind, Mapping):
+        return [_column(rows, itemgetter(name), lambda row, name=name: row.get(name), KeyError) for name in names]
+    if issubclass(kind, (str, bytes, int, float, list, tuple, set, type(None))) or not any(
+        hasattr(rows[0], name) for name in names
+    ):
+        return None
+    return [
+        _column(rows, attrgetter(name), lambda row, name=name: getattr(row, name, None), AttributeError)
+        for name in names
+    ]
+
+
+def _column(
+    rows: list[Any], get: Callable[[Any], Any], get_or_none: Callable[[Any], Any], missing: type[Exception]
+) -> list[Any]:
+    try:
+        return list(map(get, rows))
+    except missing:
+        return list(map(get_or_none, rows))
+
+
+def _array(values: Sequence[Any], field: pa.Field, rows: list[Any], sink: str) -> pa.Array:
+    try:
+        array = pa.array(values, field.type)
+        _refuse_fractions(values, field.type)
+    except _MISFIT:
+        raise _misfit(values, field, rows, sink) from None
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    return _not_null(array, field, sink)
+
+
+def _not_null(array: pa.Array, field: pa.Field, sink: str) -> pa.Array:
+    if not field.nullable and array.null_count:
+        raise ConfigurationError(
+            f"a row for sink {sink!r} has no value in column {field.name!r}, which its schema declares not nullable. "
+            "Declare the column nullable, or drop such rows before the sink."
+        )
+    return array
+
+
+def _misfit(values: Sequence[Any], field: pa.Field, rows: list[Any], sink: str) -> ConfigurationError:
+    for value, row in zip(values, rows, strict=True):
+        try:
+            pa.array([value], field.type)
+            _refuse_fractions([value], field.type)
+        except _MISFIT as error:
+            return ConfigurationError(
+                f"a row ({_name_of(type(row))}) for sink {sink!r} does not fit its schema: column {field.name!r} is "
+                f"{field.type}, the value is of type {_name_of(type(value))}: {_VALUE_REPR.repr(value)} "
+                f"({_brief(error)}). Change schema=, convert the value before the sink, or route such rows elsewhere."
+            )
+    return ConfigurationError(f"rows for sink {sink!r} do not fit column {field.name!r} ({field.type}).")
+
+
+def _refuse_fractions(values: Iterable[Any], arrow_type: pa.DataType) -> None:
+    """pyarrow cuts 1.5 to 1 for an integer column without a word; refuse that, also inside lists and structs."""
+    if not _holds_integers(arrow_type):
+        return
+    if pa.types.is_integer(arrow_type):
+        kinds = set(map(type, values))
+        if kinds <= _EXACT_INTEGERS:
+            return
+        for value in values:
+            if value is not None and value != int(value):
+                raise ValueError("an integer column does not take fractions")
+        return
+    present = [value for value in values if value is not None]
+    for inner_type, inner_values in _inner(present, arrow_type):
+        _refuse_fractions(inner_values, inner_type)
+
+
+def _holds_integers(arrow_type: pa.DataType) -> bool:
+    if pa.types.is_integer(arrow_type):
+        return True
+    if pa.types.is_dictionary(arrow_type):
+        return _holds_integers(arrow_type.value_type)
+    return any(_holds_integers(arrow_type.field(number).type) for number in range(arrow_type.num_fields))
+
+
+def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.DataType, list[Any]]]:
+    if pa.types.is_dictionary(arrow_type):
+        yield arrow_type.value_type, values
+    elif pa.types.is_map(arrow_type):
+        pairs = [pair for value in values for pair in (value.items() if isinstance(value, Mapping) else value)]
+        yield arrow_type.key_type, [key for key, _ in pairs]
+        yield arrow_type.item_type, [item for _, item in pairs]
+    elif pa.types.is_struct(arrow_type):
+        for position, field in enumerate(arrow_type):
+            yield (
+                field.type,
+                [value.get(field.name) if isinstance(value, Mapping) else value[position] for value in values],
+            )
+    elif arrow_type.num_fields:
+        yield arrow_type.value_type, list(chain.from_iterable(values))
+
+
+def _concatenated(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole
+
+
+def _name_of(kind: type) -> str:
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:100]

@@ -1,0 +1,205 @@
+"""File formats: rows or Arrow batches into one staged file, with bounded memory."""
+
+from __future__ import annotations
+
+import abc
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store import StagingWriter
+from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch, schema_of_rows
+from beam_exactly_once.transforms.json_lines import json_lines
+
+FileFormat: TypeAlias = Literal["parquet", "json"]
+
+BUFFER_BYTES_MAX = 64 * 1024 * 1024
+"""Arrow data that waits for its row group to fill."""
+GZIP_LEVEL = 6
+
+_COMPRESSIONS: dict[str, dict[str | None, str]] = {
+    "parquet": dict.fromkeys(("zstd", "snappy", "gzip", "lz4", "brotli", "none"), "parquet"),
+    "json": {None: "json", "gzip": "json.gz"},
+}
+"""Compressions of each format, with the extension of their files."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """What the files of one sink look like. Checked when made.
+
+    Raises:
+        ConfigurationError: a value is not possible.
+    """
+
+    sink: str
+    file_format: FileFormat = "parquet"
+    schema: pa.Schema | None = None
+    compression: str | None = None
+    file_bytes_max: int = 256 * 1024 * 1024
+    row_group_rows: int = 131_072
+
+    def __post_init__(self) -> None:
+        compressions = _COMPRESSIONS.get(self.file_format)
+        if compressions is None:
+            raise ConfigurationError(f"file_format={self.file_format!r} is not known; use 'parquet' or 'json'.")
+        if self.compression is None and self.file_format == "parquet":
+            object.__setattr__(self, "compression", "zstd")
+        if self.compression not in compressions:
+            raise ConfigurationError(
+                f"compression={self.compression!r} is not known for {self.file_format}; use one of "
+                f"{', '.join(map(repr, compressions))}."
+            )
+        if self.schema is not None:
+            _check_schema(self.schema)
+        for name in ("file_bytes_max", "row_group_rows"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigurationError(f"{name}={value!r} must be a whole number of at least 1.")
+
+    @property
+    def extension(self) -> str:
+        """Extension of the file names, without the dot."""
+        return _COMPRESSIONS[self.file_format][self.compression]
+
+    def open_file(self, target: StagingWriter) -> RowFile:
+        """A new file of this layout, written to ``target``."""
+        return ParquetFile(self, target) if self.file_format == "parquet" else JsonLinesFile(self, target)
+
+
+class RowFile(abc.ABC):
+    """One file while it is written. ``rows`` counts what it was given; the target stays the caller's to close."""
+
+    def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
+        self._layout = layout
+        self._target = target
+        self.rows = 0
+
+    @abc.abstractmethod
+    def write_rows(self, rows: Sequence[Any]) -> int:
+        """Add rows, at least one; returns the bytes that they take before compression.
+
+        Raises:
+            ConfigurationError: a row cannot be written in this layout.
+        """
+
+    @abc.abstractmethod
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of an Arrow batch.
+
+        Raises:
+            ConfigurationError: its columns do not fit this layout.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Write what is buffered, and the footer."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what was written reached the layout's ``file_bytes_max``; what is buffered does not count yet."""
+        return int(self._target.tell()) >= self._layout.file_bytes_max
+
+
+class ParquetFile(RowFile):
+    """Gathers Arrow batches into row groups: a group for each small batch would make slow, large files."""
+
+    def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
+        super().__init__(layout, target)
+        self._schema: pa.Schema | None = layout.schema
+        self._writer: pq.ParquetWriter | None = None
+        self._gathered: list[pa.RecordBatch] = []
+        self._gathered_rows = self._gathered_bytes = 0
+        self._gathered_bytes_max = min(BUFFER_BYTES_MAX, layout.file_bytes_max)
+
+    def write_rows(self, rows: Sequence[Any]) -> int:
+        """Make columns of them at once: lists of retained rows would keep the garbage collector busy."""
+        if self._schema is None:
+            self._schema = schema_of_rows(rows[0], sink=self._layout.sink)
+        return self._gather(batch_of_rows(rows, self._schema, sink=self._layout.sink))
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Take the batch as it comes."""
+        if self._schema is None:
+            self._schema = batch.schema
+        self._gather(fitted_batch(batch, self._schema, sink=self._layout.sink))
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        self._write_row_group()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _gather(self, batch: pa.RecordBatch) -> int:
+        size_bytes = int(batch.nbytes)
+        self._gathered.append(batch)
+        self._gathered_rows += batch.num_rows
+        self._gathered_bytes += size_bytes
+        self.rows += batch.num_rows
+        if self._gathered_rows >= self._layout.row_group_rows or self._gathered_bytes >= self._gathered_bytes_max:
+            self._write_row_group()
+        return size_bytes
+
+    def _write_row_group(self) -> None:
+        if not self._gathered:
+            return
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._target, self._schema, compression=self._layout.compression)
+        self._writer.write_table(
+            pa.Table.from_batches(self._gathered, self._schema), row_group_size=self._layout.row_group_rows
+        )
+        self._gathered.clear()
+        self._gathered_rows = self._gathered_bytes = 0
+
+
+class JsonLinesFile(RowFile):
+    """One JSON object a line."""
+
+    def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
+        super().__init__(layout, target)
+        # No name and no time inside: the same rows give the same bytes.
+        self._gzip = (
+            gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0)  # type: ignore[arg-type]
+            if layout.compression == "gzip"
+            else None
+        )
+
+    def write_rows(self, rows: Sequence[Any]) -> int:
+        """With a schema, the rows must fit it and have its columns only; without one, they are written as they are."""
+        if self._layout.schema is not None:
+            rows = batch_of_rows(rows, self._layout.schema, sink=self._layout.sink).to_pylist()
+        return self._write(json_lines(rows, sink=self._layout.sink), len(rows))
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Row by row: Arrow has no JSON writer."""
+        if self._layout.schema is not None:
+            batch = fitted_batch(batch, self._layout.schema, sink=self._layout.sink)
+        self._write(json_lines(batch.to_pylist(), sink=self._layout.sink), batch.num_rows)
+
+    def close(self) -> None:
+        """Finish the compression."""
+        if self._gzip is not None:
+            self._gzip.close()
+
+    def _write(self, lines: bytes, rows: int) -> int:
+        if self._gzip is None:
+            self._target.write(lines)
+        else:
+            self._gzip.write(lines)
+        self.rows += rows
+        return len(lines)
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    if not isinstance(schema, pa.Schema):
+        raise ConfigurationError(
+            f"schema= must be a pyarrow.Schema, not a {type(schema).__name__}: "
+            'pyarrow.schema([("name", pyarrow.string()), …]).'
+        )
+    if not schema.names or len(set(schema.names)) != len(schema.names):
+        raise ConfigurationError("schema= must have at least one column, and no two of one name.")

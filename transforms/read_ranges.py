@@ -1,0 +1,260 @@
+"""``ReadOffsetRanges``: the one splittable DoFn that reads Kafka.
+
+Stages: *read* (splittable: claims and emits whole chunks, reports pieces) and, fused behind it, *explode* (chunks
+to records) or *columns* (chunks to Arrow batches). No per-record work happens while claiming.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import apache_beam as beam
+import orjson
+import pyarrow as pa
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.utils import windowed_value
+
+from beam_exactly_once.checkpoint import Piece
+from beam_exactly_once.errors import ConfigurationError, DataLoss
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
+from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
+
+PIECES = "pieces"
+CHUNK_RECORDS_MAX = 1000
+"""Records claimed at once. 100 to 1000 is where librdkafka's batch consume is fastest; also bounds memory."""
+INITIAL_SPLIT_OFFSETS_MAX = 250_000
+"""A longer range is cut at the start, so that one big partition keeps several workers busy."""
+Output = Literal["records", "arrow"]
+
+
+class ReadResult(NamedTuple):
+    """What :class:`ReadOffsetRanges` returns."""
+
+    records: beam.PCollection[Any]
+    """:class:`KafkaRecord` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.kafka.RECORD_SCHEMA` each."""
+    pieces: beam.PCollection[str]
+    """JSON of one :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished."""
+
+
+class ReadOffsetRanges(beam.PTransform):  # type: ignore[misc]
+    """Reads exactly the given offset ranges of Kafka.
+
+    Bounded. Input: a PCollection of :class:`~beam_exactly_once.offsets.OffsetRange`; output: a
+    :class:`ReadResult`. Every record in the ranges comes exactly once for each successful execution; the pieces tell
+    what was covered, and tile the ranges. Order is kept inside one piece up to the next shuffle.
+
+    Parallelism: ranges are cut into parts of at most 250,000 offsets, and runners may split further at any
+    offset; no consumer group, so any number of workers may read one partition. A reader holds at most 16 MiB that
+    were fetched ahead and one chunk of 1000 records.
+
+    Args:
+        settings: brokers and client properties; secrets are resolved on the worker.
+        output: ``"records"`` or ``"arrow"``.
+        source: the name that the pieces carry.
+        event_time: give each record its Kafka timestamp; otherwise it keeps that of its range.
+        fail_on_data_loss: False reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
+
+    Raises (while running):
+        DataLoss: Kafka no longer has an offset of a range.
+        ReadStalled, KafkaUnavailable: no progress within the bounds of ``settings``.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        output: Output = "records",
+        source: str = "kafka",
+        event_time: bool = False,
+        fail_on_data_loss: bool = True,
+    ) -> None:
+        super().__init__()
+        if output not in ("records", "arrow"):
+            raise ConfigurationError(f"output={output!r} is not known; use 'records' or 'arrow'.")
+        self._read = _ReadRange(settings, source, fail_on_data_loss)
+        self._output = output
+        self._event_time = event_time
+
+    def expand(self, ranges: beam.PCollection[OffsetRange]) -> ReadResult:
+        """Wire read and explode."""
+        read = ranges | "Read" >> beam.ParDo(self._read).with_outputs(PIECES, main="chunks")
+        read.chunks.element_type = Chunk
+        read[PIECES].element_type = str
+        return ReadResult(read.chunks | self._explode(), read[PIECES])
+
+    def _explode(self) -> beam.PTransform:
+        if self._output == "arrow":
+            return "Columns" >> beam.ParDo(_ToArrow()).with_output_types(pa.RecordBatch)
+        explode = _ToTimedRecords() if self._event_time else _ToRecords()
+        return "Explode" >> beam.ParDo(explode).with_output_types(KafkaRecord)
+
+
+class _RangeProvider(RestrictionProvider):  # type: ignore[misc]
+    """The element is the range; its parts are the restrictions."""
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRangeTracker:
+        return OffsetRangeTracker(restriction)
+
+    def initial_restriction(self, element: OffsetRange) -> OffsetRange:
+        return element
+
+    def split(self, element: OffsetRange, restriction: OffsetRange) -> list[OffsetRange]:
+        return cut_evenly(restriction, INITIAL_SPLIT_OFFSETS_MAX)
+
+    def restriction_size(self, element: OffsetRange, restriction: OffsetRange) -> int:
+        return restriction.size
+
+    def restriction_coder(self) -> OffsetRangeCoder:
+        return OffsetRangeCoder()
+
+
+class _ReadRange(beam.DoFn):  # type: ignore[misc]
+    """Claims and emits chunks; reports what it finished."""
+
+    def __init__(self, settings: KafkaSettings, source: str, fail_on_data_loss: bool) -> None:
+        self._settings = settings
+        self._source = source
+        self._fail_on_data_loss = fail_on_data_loss
+        self._log: KafkaLog | None = None
+
+    def setup(self) -> None:
+        """Open the client here: it survives neither pickling nor fork."""
+        self._log = open_kafka_log(self._settings)
+
+    def teardown(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def process(
+        self,
+        planned: OffsetRange,
+        tracker: OffsetRangeTracker = beam.DoFn.RestrictionParam(_RangeProvider()),  # noqa: B008 (Beam's way)
+    ) -> Iterator[Any]:
+        """Read until the restriction's end, which may come nearer while reading."""
+        start = position = tracker.current_restriction().start
+        records = bytes_read = 0
+        lost: list[OffsetRange] = []
+        claimed = True
+        while claimed and position < (stop := tracker.current_restriction().stop):
+            chunk, chunk_lost = self._next(planned, position, stop)
+            claimed = tracker.try_claim(chunk.stop - 1)
+            if not claimed:  # a split took the tail while this chunk was fetched; no other split can follow
+                stop = tracker.current_restriction().stop
+                chunk, chunk_lost = chunk.cut(stop), [_cut_lost(gone, stop) for gone in chunk_lost]
+            position = chunk.stop
+            lost += chunk_lost
+            if len(chunk):
+                records += len(chunk)
+                bytes_read += chunk.bytes
+                yield chunk
+        read = OffsetRange(planned.topic, planned.partition, start, position)
+        # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.
+        if position != tracker.current_restriction().stop:
+            raise AssertionError(f"reader stopped at {position} of {tracker.current_restriction()}")
+        if not read.is_empty:
+            piece = Piece(self._source, read, records, bytes_read, tuple(lost))
+            yield beam.pvalue.TaggedOutput(PIECES, orjson.dumps(piece.to_json()).decode())
+
+    def _next(self, planned: OffsetRange, position: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
+        """The next chunk at ``position``, or an empty one over offsets that are lost."""
+        assert self._log is not None, "setup() was not called"
+        topic_partition = planned.topic_partition
+        try:
+            return self._log.next_chunk(topic_partition, position, stop, CHUNK_RECORDS_MAX), []
+        except DataLoss:
+            if self._fail_on_data_loss:
+                raise
+            earliest = self._log.bounds([topic_partition])[topic_partition].earliest
+            if earliest <= position:  # the log became shorter instead: nothing here to go on from
+                raise
+            lost_stop = min(earliest, stop)
+            lost = OffsetRange(planned.topic, planned.partition, position, lost_stop)
+            return Chunk.empty(planned.topic, planned.partition, position, lost_stop), [lost]
+
+
+def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
+    return OffsetRange(lost.topic, lost.partition, lost.start, min(lost.stop, stop))
+
+
+class _ToRecords(beam.DoFn):  # type: ignore[misc]
+    def process(self, chunk: Chunk) -> Iterator[KafkaRecord]:
+        return chunk.records()
+
+
+class _ToTimedRecords(beam.DoFn):  # type: ignore[misc]
+    """Event time from Kafka. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
+
+    def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
+        windows = (window,)
+        create = windowed_value.create
+        for record in chunk.records():
+            yield create(record, record.timestamp_ms * 1000, windows)
+
+
+class _ToArrow(beam.DoFn):  # type: ignore[misc]
+    def process(self, chunk: Chunk) -> list[pa.RecordBatch]:
+        return [chunk.to_arrow()]
+
+
+class _InFlightCoder(beam.coders.Coder):  # type: ignore[misc]
+    """For values that fusion keeps from ever being encoded; pickled between workers if a runner does not fuse.
+
+    Its size estimate is cheap: runners sample sizes, and pickling a chunk for a sample would cost more than reading it.
+    """
+
+    def encode(self, value: Any) -> bytes:
+        return pickle.dumps(value, protocol=5)
+
+    def decode(self, encoded: bytes) -> Any:
+        return pickle.loads(encoded)  # noqa: S301 (from our own worker, never stored)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+
+class ChunkCoder(_InFlightCoder):
+    """Chunks between workers."""
+
+    def estimate_size(self, value: Chunk) -> int:
+        """Bytes of keys and values."""
+        return value.bytes
+
+    def to_type_hint(self) -> type[Chunk]:
+        """Chunks are what this encodes."""
+        return Chunk
+
+
+class RecordBatchCoder(beam.coders.Coder):  # type: ignore[misc]
+    """Arrow's own stream format."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        """Schema and batch."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema) as writer:
+            writer.write_batch(value)
+        return bytes(sink.getvalue())
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        """The inverse of :meth:`encode`."""
+        with pa.ipc.open_stream(encoded) as reader:
+            return reader.read_next_batch()
+
+    def estimate_size(self, value: pa.RecordBatch) -> int:
+        """Bytes of its buffers."""
+        return int(value.nbytes)
+
+    def is_deterministic(self) -> bool:
+        """Dictionaries and padding may differ."""
+        return False
+
+    def to_type_hint(self) -> type[pa.RecordBatch]:
+        """Record batches are what this encodes."""
+        return pa.RecordBatch  # type: ignore[no-any-return]
+
+
+beam.coders.registry.register_coder(Chunk, ChunkCoder)
+beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)

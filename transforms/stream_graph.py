@@ -1,0 +1,157 @@
+"""What a stream and its transforms know of each other.
+
+``ExactlyOnceStream`` owns a :class:`StreamGraph`; sources and sinks register with it when they are applied. The
+contract of all sinks stands here: *stage* in the graph under names that no other execution uses, *publish* by
+the marker's list alone.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.layout import checked_name
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.kafka import KafkaSettings
+from beam_exactly_once.planning import BatchLimits, Start
+
+
+class Publisher(abc.ABC):
+    """Makes visible what a marker names. Pickled into the graph; runs on workers, never opened before use.
+
+    Every method may run again, at the same time elsewhere, or hundreds of batches late, and must then do no
+    harm: what is published is skipped.
+    """
+
+    @abc.abstractmethod
+    def publish(self, attempt: Attempt, committable: Json) -> None:
+        """Make one committable of the winning ``attempt`` visible.
+
+        Raises:
+            StagedOutputMissing: it is neither staged nor published.
+        """
+
+    @abc.abstractmethod
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Called once every committable of the batch is visible, also for an empty batch."""
+
+    @abc.abstractmethod
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Called by the driver before anything runs: the output can be written, and is this stream's.
+
+        Raises:
+            OutputNotWritable, UnsuitableStore: the place refuses.
+            SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.
+        """
+
+    @abc.abstractmethod
+    def sweep(self, published_batch_id: int) -> None:
+        """Remove what losing attempts staged for batches up to ``published_batch_id``, all of them published."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSourceSpec:
+    """A source, as the driver plans it."""
+
+    name: str
+    settings: KafkaSettings
+    topics: tuple[str, ...]
+    partitions: tuple[tuple[str, int], ...]
+    """Explicit partitions; empty means all partitions of ``topics``."""
+    start: Start
+    limits: BatchLimits
+    fail_on_data_loss: bool
+    pieces: beam.PCollection[str]
+    """What the readers finished, as JSON of :class:`~beam_exactly_once.checkpoint.Piece`."""
+
+    @property
+    def definition(self) -> Json:
+        return {"kind": "kafka"}
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSpec:
+    """A sink: its staged output in the graph, and how to publish it."""
+
+    name: str
+    definition: Json
+    """What must not change while the checkpoint lives; ``kind`` first."""
+    publisher: Publisher
+    committables: beam.PCollection[str]
+    """JSON objects of the sink's own, each with ``rows`` and ``size_bytes``."""
+
+
+@dataclass
+class StreamGraph:
+    """Registry of one stream's sources and sinks.
+
+    Attributes:
+        tasks: one element a batch, the JSON of its :class:`~beam_exactly_once.transforms.batch_task.BatchTask`.
+        attempts: one element a batch, the JSON of its :class:`~beam_exactly_once.checkpoint.Attempt`; a sink
+            takes it as singleton side input.
+    """
+
+    tasks: beam.PCollection[str]
+    attempts: beam.PCollection[str]
+    sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
+    sinks: dict[str, SinkSpec] = field(default_factory=dict)
+
+    def source_name(self, name: str | None) -> str:
+        """The name that a new source gets. It may be left out for one source.
+
+        Raises:
+            ConfigurationError: the name is taken, or is no name.
+        """
+        return _free_name("source", name, "kafka", self.sources)
+
+    def sink_name(self, name: str | None, kind: str) -> str:
+        """The name that a new sink gets. It may be left out for one sink of a kind.
+
+        Raises:
+            ConfigurationError: the name is taken, or is no name.
+        """
+        return _free_name("sink", name, kind, self.sinks)
+
+
+def graph_of(pipeline: beam.Pipeline) -> StreamGraph | None:
+    """The graph of the stream that ``pipeline`` is, or None for an ordinary pipeline."""
+    graph = getattr(pipeline, "stream_graph", None)
+    return graph if isinstance(graph, StreamGraph) else None
+
+
+def sink_graph(input_collection: beam.PCollection[Any], transform: str) -> StreamGraph:
+    """The graph of the stream that a sink is applied in.
+
+    Raises:
+        UnsupportedPipeline: the pipeline is an ordinary one, or the input is windowed.
+    """
+    graph = graph_of(input_collection.pipeline)
+    if graph is None:
+        raise UnsupportedPipeline(
+            f"{transform} works only in an ExactlyOnceStream, since a plain beam.Pipeline has no checkpoint that could "
+            "make it exactly-once. Use `with ExactlyOnceStream(checkpoint_location=…) as stream:` instead of "
+            "`with beam.Pipeline() as pipeline:`, or one of Beam's own writers."
+        )
+    if not isinstance(input_collection.windowing.windowfn, GlobalWindows):
+        raise UnsupportedPipeline(
+            f"the input of {transform} is in windows of {input_collection.windowing.windowfn}. A batch is committed as a "
+            "whole: put `beam.WindowInto(beam.window.GlobalWindows())` before it, and carry the window in the rows."
+        )
+    return graph
+
+
+def _free_name(role: str, name: str | None, default: str, taken: Mapping[str, object]) -> str:
+    chosen = checked_name(default if name is None else name)
+    if chosen in taken:
+        raise ConfigurationError(
+            f"two {role}s are named {chosen!r}. Give each its own name=, and keep it: the checkpoint knows the "
+            f"{role} by it."
+        )
+    return chosen

@@ -1,0 +1,348 @@
+"""``WriteToFiles``: rows to Parquet or JSON files, each file exactly once.
+
+    stream | ReadFromKafka(…) | beam.Map(…) | WriteToFiles("s3://lake/orders", schema=ORDERS)
+
+Stages: *stage* (every bundle writes files of its own, durable and invisible) / *publish* (after the commit marker,
+from its list alone) / *finish* (the batch's manifest, see :mod:`beam_exactly_once.transforms.file_manifest`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+import orjson
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
+from beam_exactly_once.object_store import ObjectStore, StagedObject, StagingWriter, Taken, open_object_store
+from beam_exactly_once.transforms.file_formats import FileFormat, FileLayout, RowFile
+from beam_exactly_once.transforms.file_manifest import (
+    batch_id_of_part,
+    manifest_bytes,
+    manifest_ids,
+    manifest_key,
+    new_bundle_token,
+    parse_manifest,
+    part_name,
+    read_manifest,
+)
+from beam_exactly_once.transforms.stream_graph import Publisher, SinkSpec, sink_graph
+
+ROWS_AT_ONCE_FIRST = 64
+ROWS_AT_ONCE_MAX = 1024
+"""Rows that wait to become columns together: enough to hide the cost of a call, too few for the garbage collector."""
+WAITING_BYTES_MAX = 4 * 1024 * 1024
+"""Large rows wait in smaller numbers, by the size of those before them."""
+
+_WAY_OUT = (
+    "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
+    "the checkpoint_location that wrote there."
+)
+_log = logging.getLogger(__name__)
+
+
+class WriteToFiles(beam.PTransform):  # type: ignore[misc]
+    """Writes rows to files in ``output``: every row of a committed batch in exactly one visible file.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: files are staged where no listing of
+    ``output`` shows them, and become visible after the batch's commit marker names them; what a failed or losing
+    attempt staged never becomes visible. Files of one batch appear one by one; ``read_batches(output)`` gives
+    whole batches in order. Parallelism: each bundle writes its own files, so a batch makes at least one file a
+    bundle that has rows. ``output`` belongs to this sink of this stream alone.
+
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    ``pa.RecordBatch``, which are written as they come and much the fastest.
+
+    - Parquet: all rows have the columns of ``schema``. Fields that it does not name are left out, a missing one is
+      null. Kafka records and Arrow batches need no ``schema``.
+    - JSON: one object a line, as the row is; with a ``schema``, only what it names. Bytes that are UTF-8 become text;
+      others become base64, their field's name with ``_base64`` added. NaN becomes null, a decimal text.
+
+    A worker holds at most about 64 MiB of Arrow data, besides what a store's upload buffers.
+
+    Args:
+        output: URI of a folder: a path, ``file://``, ``s3://``, ``gs://`` or ``memory://``.
+        file_format: ``"parquet"`` or ``"json"``.
+        schema: columns and types of the files.
+        compression: Parquet: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``;
+            JSON: None or ``"gzip"``.
+        file_bytes_max: a file that has reached it is closed, and a new one begins. It is looked at after
+            each row group of Parquet (at most 64 MiB before compression) and some rows of JSON.
+        row_group_rows: most rows in a row group of Parquet.
+        name: identifies the sink in the checkpoint; may be left out for one sink of files.
+        store_options: options of the output's store.
+
+    Raises:
+        ConfigurationError: an argument is not possible, or another sink writes to ``output``.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+
+    Raises (while running):
+        ConfigurationError: a row does not fit; nothing of its batch is committed.
+        OutputNotWritable, StoreUnavailable: the store refuses, or does not answer.
+        SinkAhead: ``output`` holds batches of another stream, or that the checkpoint does not know.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        *,
+        file_format: FileFormat = "parquet",
+        schema: pa.Schema | None = None,
+        compression: str | None = None,
+        file_bytes_max: int = 256 * 1024 * 1024,
+        row_group_rows: int = 131_072,
+        name: str | None = None,
+        store_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self._layout = FileLayout("files", file_format, schema, compression, file_bytes_max, row_group_rows)
+        self._output = _Output(output, store_options)
+        self._name = name
+
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
+        """Wire *stage*, and register what publishes it."""
+        graph = sink_graph(rows, "WriteToFiles")
+        name = graph.sink_name(self._name, "files")
+        definition = {"kind": "files", "output": self._output.store.uri}
+        for other in graph.sinks.values():
+            if other.definition == definition:
+                raise ConfigurationError(
+                    f"sinks {other.name!r} and {name!r} both write files to {definition['output']}. Give each a folder "
+                    "of its own, or flatten their rows into one sink."
+                )
+        stage = _StageFiles(self._output, replace(self._layout, sink=name))
+        committables = rows | "Stage" >> beam.ParDo(stage, beam.pvalue.AsSingleton(graph.attempts)).with_output_types(
+            str
+        )
+        graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, self._output), committables)
+        return beam.pvalue.PDone(rows.pipeline)
+
+
+class _Output:
+    """Where the files go. Pickles without the opened store: clients survive neither pickling nor a version change."""
+
+    def __init__(self, uri: str, options: Mapping[str, Any] | None) -> None:
+        if not isinstance(uri, str) or not uri:
+            raise ConfigurationError(
+                f"output={uri!r} must be the URI of a folder: a path, s3://…, gs://… or memory://…."
+            )
+        self._uri = uri
+        self._options = None if options is None else dict(options)
+        self._store: ObjectStore | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_store": None}
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store, opened at first use; that is cheap, and asks no server."""
+        if self._store is None:
+            self._store = open_object_store(self._uri, self._options)
+        return self._store
+
+
+class _BundleFiles:
+    """The files of one execution of one bundle: one open at a time, a new one whenever it is full."""
+
+    def __init__(self, store: ObjectStore, layout: FileLayout, attempt_json: str) -> None:
+        self._attempt = Attempt.from_json(orjson.loads(attempt_json))
+        self._store = store
+        self._layout = layout
+        self._token = new_bundle_token()
+        self._writer: StagingWriter | None = None
+        self._file: RowFile | None = None
+        self._committables: list[str] = []
+
+    def write_rows(self, rows: list[Any]) -> int:
+        """Write rows, at least one; returns how many should come next time."""
+        file = self._open_file()
+        size_bytes = file.write_rows(rows)
+        if file.is_full:
+            self._close_file()
+        return max(1, min(ROWS_AT_ONCE_MAX, WAITING_BYTES_MAX * len(rows) // max(1, size_bytes)))
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        file = self._open_file()
+        file.write_batch(batch)
+        if file.is_full:
+            self._close_file()
+
+    def close(self) -> list[str]:
+        """Close the last file; returns what was staged, JSON for each file."""
+        self._close_file()
+        return self._committables
+
+    def abort(self) -> None:
+        """Drop the open file. Files that were closed stay for the sweep. Never fails."""
+        writer, self._writer, self._file = self._writer, None, None
+        if writer is not None:
+            try:
+                writer.abort()
+            except Exception:  # the sweep removes it later
+                _log.warning("could not drop an unfinished file of %s", self._store.uri, exc_info=True)
+
+    def _open_file(self) -> RowFile:
+        if self._file is None:
+            number = len(self._committables)
+            final_key = part_name(self._attempt, self._token, number, self._layout.extension)
+            self._writer = self._store.stage(final_key)
+            self._file = self._layout.open_file(self._writer)
+        return self._file
+
+    def _close_file(self) -> None:
+        if self._file is None or self._writer is None:
+            return
+        self._file.close()
+        self._writer.close()
+        staged = self._writer.staged
+        committable = {
+            "final_key": staged.final_key,
+            "rows": self._file.rows,
+            "size_bytes": staged.size_bytes,
+            "staged": staged.to_json(),
+        }
+        self._committables.append(orjson.dumps(committable).decode())
+        self._writer = self._file = None
+
+
+class _StageFiles(beam.DoFn):  # type: ignore[misc]
+    """Writes the rows of each bundle to staged files; emits one committable a file at the bundle's end."""
+
+    def __init__(self, output: _Output, layout: FileLayout) -> None:
+        self._output = output
+        self._layout = layout
+        self._files: _BundleFiles | None = None
+        self._attempt_json = ""
+        self._waiting: list[Any] = []
+        self._waiting_max = ROWS_AT_ONCE_FIRST
+
+    def setup(self) -> None:
+        """Open the store on the worker."""
+        _ = self._output.store
+
+    def start_bundle(self) -> None:
+        """Drop what a failed bundle left."""
+        self._drop()
+
+    def process(self, row: Any, attempt_json: str) -> None:
+        """Take a row, or an Arrow batch of rows."""
+        if attempt_json != self._attempt_json:
+            self._begin(attempt_json)
+        if isinstance(row, pa.RecordBatch):
+            if row.num_rows:
+                self._drain()
+                self._open_files().write_batch(row)
+            return
+        self._waiting.append(row)
+        if len(self._waiting) >= self._waiting_max:
+            self._drain()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Close the last file, and emit what was staged."""
+        self._drain()
+        committables = [] if self._files is None else self._files.close()
+        self._files, self._attempt_json = None, ""
+        for committable in committables:
+            yield GlobalWindows.windowed_value(committable, MIN_TIMESTAMP)
+
+    def teardown(self) -> None:
+        """Drop what a failed bundle left."""
+        self._drop()
+
+    def _begin(self, attempt_json: str) -> None:
+        if self._attempt_json:
+            raise AssertionError(f"rows of two attempts in one bundle: {self._attempt_json} and {attempt_json}")
+        self._attempt_json = attempt_json
+
+    def _open_files(self) -> _BundleFiles:
+        if self._files is None:
+            self._files = _BundleFiles(self._output.store, self._layout, self._attempt_json)
+        return self._files
+
+    def _drain(self) -> None:
+        if self._waiting:
+            rows, self._waiting = self._waiting, []
+            self._waiting_max = self._open_files().write_rows(rows)
+
+    def _drop(self) -> None:
+        files, self._files = self._files, None
+        self._attempt_json, self._waiting = "", []
+        if files is not None:
+            files.abort()
+
+
+class _FilesPublisher(Publisher):
+    """Makes staged files visible, and writes the manifest."""
+
+    def __init__(self, sink: str, output: _Output) -> None:
+        self._sink = sink
+        self._output = output
+
+    def publish(self, attempt: Attempt, committable: Json) -> None:
+        """Make one file visible. Skipped when it is, or when it was and its batch was finished."""
+        store = self._output.store
+        try:
+            store.publish(StagedObject.from_json(committable["staged"]))
+        except StagedOutputMissing:
+            # Published files are the user's: they may be compacted or expired before a late repetition comes.
+            finished = read_manifest(store, attempt.batch_id)
+            if finished is None or finished.attempt != attempt:
+                raise
+
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Write the batch's manifest, also of an empty batch.
+
+        Raises:
+            SinkAhead: the batch has a manifest of another attempt or stream.
+        """
+        store = self._output.store
+        body = manifest_bytes(stream_id, attempt, committables)
+        written = store.put_if_absent(manifest_key(attempt.batch_id), body)
+        if isinstance(written, Taken):
+            found = parse_manifest(store.uri, attempt.batch_id, written.body)
+            raise SinkAhead(
+                f"sink {self._sink!r}: {store.uri} already has batch {attempt.batch_id}, of attempt "
+                f"{found.attempt.nonce} of stream {found.stream_id}; this is attempt {attempt.nonce} of stream "
+                f"{stream_id}. {_WAY_OUT}"
+            )
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Prove that the output can be written and holds nothing that this stream does not know."""
+        store = self._output.store
+        store.verify()
+        for batch_id in manifest_ids(store, after=next_batch_id - 1):
+            self._check_owner(stream_id, batch_id)
+            raise SinkAhead(
+                f"sink {self._sink!r}: {store.uri} holds batch {batch_id}, while the next batch of the checkpoint is "
+                f"{next_batch_id}: the checkpoint was restored from an older copy, and would write again what is "
+                f"there. Restore the newer checkpoint. {_WAY_OUT}"
+            )
+        for batch_id in manifest_ids(store):  # one manifest speaks for all: every start checks
+            self._check_owner(stream_id, batch_id)
+            return
+
+    def sweep(self, published_batch_id: int) -> None:
+        """Discard what was staged for batches up to ``published_batch_id``; leave names that this sink did not give."""
+        store = self._output.store
+        for staged in store.list_staged():
+            batch_id = batch_id_of_part(staged.final_key)
+            if batch_id is not None and batch_id <= published_batch_id:
+                store.discard(staged)
+
+    def _check_owner(self, stream_id: str, batch_id: int) -> None:
+        store = self._output.store
+        batch = read_manifest(store, batch_id)
+        if batch is not None and batch.stream_id != stream_id:
+            raise SinkAhead(
+                f"sink {self._sink!r}: {store.uri} belongs to stream {batch.stream_id}, which wrote batch {batch_id} "
+                f"there; this is stream {stream_id}. {_WAY_OUT}"
+            )
