@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -17,6 +18,7 @@ _VALUE_REPR = reprlib.Repr()
 _VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
 _MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """What pyarrow raises for a value that a type cannot hold."""
+_ARRAY_CODES = {pa.int64(): "q", pa.int32(): "i", pa.int8(): "b"}
 _EXACT_INTEGERS = {int, type(None)}
 
 
@@ -80,6 +82,8 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
 
 
 def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) -> pa.RecordBatch:
+    if kind is KafkaRecord and schema is RECORD_SCHEMA:
+        return _batch_of_records(rows, sink)
     columns = _columns_of(kind, rows, schema.names)
     if columns is None:
         raise ConfigurationError(
@@ -90,57 +94,85 @@ def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) ->
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def _batch_of_records(records: list[KafkaRecord], sink: str) -> pa.RecordBatch:
+    """Kafka records have known columns, which are built nearly twice as fast by what is known of them."""
+    columns = list(zip(*records, strict=True))
+    arrays = []
+    for values, field in zip(columns, RECORD_SCHEMA, strict=True):
+        fast = None
+        if field.name == "topic":
+            fast = _repeated(values, field.type)
+        elif field.name == "headers":
+            fast = None if any(values) else _empty_lists(len(values), field.type)
+        elif field.type in _ARRAY_CODES:
+            fast = _integers(values, field.type)
+        arrays.append(_array(values, field, records, sink) if fast is None else fast)
+    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+
+
+def _repeated(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None:
+    """The array of one text repeated; None if it is not."""
+    first = values[0]
+    if type(first) is str and values.count(first) == len(values):
+        return pa.repeat(pa.scalar(first, arrow_type), len(values))
+    return None
+
+
+def _empty_lists(size: int, arrow_type: pa.DataType) -> pa.Array:
+    starts = pa.Array.from_buffers(pa.int32(), size + 1, [None, pa.py_buffer(bytes(4 * (size + 1)))])
+    return pa.ListArray.from_arrays(starts, pa.array([], arrow_type.value_type), type=arrow_type)
+
+
+def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None:
+    """The array of whole numbers that fit; None if any does not, or is null. The standard library refuses fractions."""
+    try:
+        numbers = array(_ARRAY_CODES[arrow_type], values)
+    except (TypeError, OverflowError):
+        return None
+    return pa.Array.from_buffers(arrow_type, len(values), [None, pa.py_buffer(numbers)])
+
+
 def _columns_of(kind: type, rows: list[Any], names: list[str]) -> list[Sequence[Any]] | None:
     """The values of each named column, or None if such rows have no such columns."""
-    fields = getattr(kind, "_fields", None)
-    if issubclass(kind, tuple) and fields is not None:
-        if list(fields) == names:
-            return list(zip(*rows, strict=True))
-        positions = {name: position for position, name in enumerate(fields)}
-        if positions.keys().isdisjoint(names):
-            return None
-        return [
-            list(map(itemgetter(positions[name]), rows)) if name in positions else [None] * len(rows) for name in names
-        ]
     if issubclass(kind, Mapping):
-        return [_column(rows, itemgetter(name), lambda row, name=name: row.get(name), KeyError) for name in names]
-    if issubclass(kind, (str, bytes, int, float, list, tuple, set, type(None))) or not any(
-        hasattr(rows[0], name) for name in names
-    ):
+        return [_column_of_mappings(rows, name) for name in names]
+    if issubclass(kind, tuple) and list(getattr(kind, "_fields", ())) == names:
+        return list(zip(*rows, strict=True))
+    if not any(name in getattr(kind, "_fields", ()) or hasattr(rows[0], name) for name in names):
         return None
-    return [
-        _column(rows, attrgetter(name), lambda row, name=name: getattr(row, name, None), AttributeError)
-        for name in names
-    ]
+    return [_column_of_objects(rows, name) for name in names]
 
 
-def _column(
-    rows: list[Any], get: Callable[[Any], Any], get_or_none: Callable[[Any], Any], missing: type[Exception]
-) -> list[Any]:
+def _column_of_mappings(rows: list[Any], name: str) -> list[Any]:
     try:
-        return list(map(get, rows))
-    except missing:
-        return list(map(get_or_none, rows))
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
+
+
+def _column_of_objects(rows: list[Any], name: str) -> list[Any]:
+    try:
+        return list(map(attrgetter(name), rows))
+    except AttributeError:
+        return [getattr(row, name, None) for row in rows]
 
 
 def _array(values: Sequence[Any], field: pa.Field, rows: list[Any], sink: str) -> pa.Array:
     try:
-        array = pa.array(values, field.type)
+        column = pa.array(values, field.type)
         _refuse_fractions(values, field.type)
     except _MISFIT:
         raise _misfit(values, field, rows, sink) from None
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    return _not_null(array, field, sink)
+    return _not_null(column, field, sink)
 
 
-def _not_null(array: pa.Array, field: pa.Field, sink: str) -> pa.Array:
-    if not field.nullable and array.null_count:
+def _not_null(column: pa.Array, field: pa.Field, sink: str) -> pa.Array:
+    if not field.nullable and column.null_count:
         raise ConfigurationError(
             f"a row for sink {sink!r} has no value in column {field.name!r}, which its schema declares not nullable. "
             "Declare the column nullable, or drop such rows before the sink."
         )
-    return array
+    return column
 
 
 def _misfit(values: Sequence[Any], field: pa.Field, rows: list[Any], sink: str) -> ConfigurationError:

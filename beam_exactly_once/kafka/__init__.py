@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from beam_exactly_once.kafka.embedded import EmbeddedBroker
 from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog, open_kafka_log, override_logs
+from beam_exactly_once.kafka.producing import produce
 from beam_exactly_once.kafka.records import RECORD_SCHEMA, Chunk, Columns, KafkaRecord
 from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_config_file
 
@@ -19,5 +20,6 @@ __all__ = [
     "KafkaSettings",
     "open_kafka_log",
     "override_logs",
+    "produce",
     "read_config_file",
 ]

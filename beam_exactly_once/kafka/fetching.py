@@ -29,7 +29,7 @@ from beam_exactly_once.offsets import TopicPartition
 _SLICE_MESSAGES_MAX = 100
 _WAIT_S = 0.1  # signals are only seen between two calls
 _CHUNK_BYTES_MAX = 16 * 1024 * 1024
-_BOUNDS_TIMEOUT_S = 5.0
+_BOUNDS_TIMEOUT_S_MAX = 5.0
 
 # The client's annotations allow for messages made by hand; those of a consumer always have these.
 _offset_of = cast("Callable[[Message], int]", Message.offset)
@@ -55,7 +55,8 @@ class RangeFetcher:
         self._position: int | None = None  # after the last chunk; None: the consumer stands nowhere
         self._seen = 0  # every offset below was handed out or does not exist; at or above _position
         self._pending: list[Message] = []  # taken from the consumer, not looked at yet
-        self._fault: str | None = None  # what was wrong with the records delivered at _seen
+        self._old_position = -1  # what the consumer gave as its position when it was assigned
+        self._fault: str | None = None  # what cannot be true of the records that came last
 
     def close(self) -> None:
         """Close the consumer."""
@@ -82,6 +83,8 @@ class RangeFetcher:
         self._pending = []
         self._seen = position
         self._consumer.assign([place])
+        # assign() returns before the position of an earlier assignment is gone.
+        self._old_position = int(self._consumer.position([place])[0].offset)
 
     def _forget_place(self) -> None:
         self._position = None
@@ -95,11 +98,11 @@ class RangeFetcher:
         while self._seen < stop and len(taken.offsets) < records_max and taken.value_bytes < _CHUNK_BYTES_MAX:
             messages = self._take(min(_SLICE_MESSAGES_MAX, records_max - len(taken.offsets), stop - self._seen))
             if not messages:
-                # Nothing is ready now. Better a small chunk at once than a full one later.
-                self._seen = max(self._seen, self._client_position())
                 if self._seen > position:
-                    break
+                    break  # better a small chunk at once than a full one later
                 messages = self._consumer.consume(1, _WAIT_S)
+                if not messages:
+                    self._seen = max(self._seen, self._client_position())
             self._accept(messages, stop, taken)
             if self._seen == position and self._clock.monotonic_s() - began_s > self._no_progress_timeout_s:
                 self._give_up(stop)
@@ -114,16 +117,18 @@ class RangeFetcher:
         return self._consumer.consume(count, 0)
 
     def _client_position(self) -> int:
+        """The consumer's position, negative before it has one."""
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
-        return int(self._consumer.position([place])[0].offset)  # negative before the first record
+        position = int(self._consumer.position([place])[0].offset)
+        return position if position != self._old_position else -1
 
     def _accept(self, messages: list[Message], stop: int, taken: _TakenRecords) -> None:
         """Look at messages in order: records below ``stop`` into ``taken``, events acted on, the rest left pending."""
-        errors = list(map(Message.error, messages))
-        if errors.count(None) == len(errors):
+        # Never compare an error with ==: the client's comparison with None leaves an exception behind.
+        if not any(map(Message.error, messages)):
             self._accept_records(messages, stop, taken)
             return
-        first = next(index for index, error in enumerate(errors) if error is not None)
+        first = next(index for index, message in enumerate(messages) if message.error() is not None)
         self._pending = messages[first:] + self._pending
         self._accept_records(messages[:first], stop, taken)
         if self._pending and self._seen < stop:
@@ -134,9 +139,7 @@ class RangeFetcher:
         if not messages:
             return
         offsets = list(map(_offset_of, messages))
-        fault = self._fault_of(offsets)
-        if fault is not None:
-            self._fault = fault
+        if not self._believe(offsets):
             self._assign(self._seen)
             return
         if offsets[-1] >= stop:
@@ -149,20 +152,23 @@ class RangeFetcher:
         if messages:
             taken.add(messages, offsets)
 
-    def _fault_of(self, offsets: list[int]) -> str | None:
-        """What cannot be true of these offsets; the client does not check a batch's checksum.
+    def _believe(self, offsets: list[int]) -> bool:
+        """Whether these offsets can be true; the client does not check a batch's checksum.
 
-        A corrupt batch may claim any offset. Those that go back, or lie beyond the log's end, are seen here.
+        A corrupt batch may claim any offset. Those that go back, or lie beyond the log's end, are seen here. To go back
+        is never right, and asking again would make the client pass over the record in silence. A log's end, however,
+        may look older than it is while its leader changes.
         """
-        if offsets[-1] - self._seen + 1 == len(offsets) and rises_strictly(offsets):
-            return None  # contiguous, as nearly always
-        if offsets[0] < self._seen or not rises_strictly(offsets):
-            return f"Kafka delivered offset {min(offsets)} where {self._seen} or above was due"
+        if not rises_strictly(offsets) or offsets[0] < self._seen:
+            self._raise_corrupt(f"Kafka delivered offset {min(offsets)} where {self._seen} or above was due")
+        if offsets[-1] - self._seen + 1 == len(offsets):
+            return True  # contiguous, as nearly always
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
         latest = (self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1))[1]
         if 0 <= latest <= offsets[-1]:
-            return f"Kafka delivered offset {offsets[-1]} of a log that ends at {latest}"
-        return None
+            self._fault = f"Kafka delivered offset {offsets[-1]} of a log that ends at {latest}"
+            return False
+        return True
 
     def _handle_event(self, event: Message, error: KafkaError | None) -> None:
         if error is None:
@@ -194,7 +200,9 @@ class RangeFetcher:
         """The log's earliest and latest offset, or None when nobody answers."""
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
         try:
-            bounds = self._consumer.get_watermark_offsets(place, timeout=_BOUNDS_TIMEOUT_S)
+            bounds = self._consumer.get_watermark_offsets(
+                place, timeout=min(_BOUNDS_TIMEOUT_S_MAX, self._no_progress_timeout_s)
+            )
         except KafkaException as exception:
             error = exception.args[0]
             self._errors.remember(error)
@@ -213,15 +221,17 @@ class RangeFetcher:
         if bounds is not None and bounds[1] < stop:
             self._raise_data_loss(bounds, stop - 1)
         if self._fault is not None:
-            raise DataLoss(
-                f"partition {self._topic_partition} is corrupt at offset {self._seen}: {self._fault}. Nothing of this "
-                "batch is committed; repair the partition, or say in the stream's settings that lost offsets may be "
-                "skipped"
-            )
+            self._raise_corrupt(self._fault)
         raise ReadStalled(
             f"partition {self._topic_partition} delivered neither a record nor its end for "
             f"{self._no_progress_timeout_s:g} s at offset {self._seen}, before {stop}: {self._errors.describe()}. "
             "Start again when the brokers are well"
+        )
+
+    def _raise_corrupt(self, fault: str) -> NoReturn:
+        raise DataLoss(
+            f"partition {self._topic_partition} is corrupt at offset {self._seen}: {fault}. Nothing of this batch is "
+            "committed; repair the partition before the stream starts again"
         )
 
     def _raise_data_loss(self, bounds: tuple[int, int], wanted: int) -> NoReturn:

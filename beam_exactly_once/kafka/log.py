@@ -188,8 +188,11 @@ class ConfluentLog:
             try:
                 return int(future.result().offset)
             except KafkaException as exception:
-                admin.poll(0)  # lets the client say why
-                raise _NoAnswer(exception.args[0], f"partition {place}") from None
+                error = exception.args[0]
+            if error.code() == KafkaError._NOENT and place not in self.partitions([place.topic]):
+                raise _unknown(f"partition {place}", self._settings)
+            admin.poll(0)  # lets the client say why
+            raise _NoAnswer(error, f"partition {place}")
 
         return self._ask_until_settled(ask)
 
@@ -204,10 +207,7 @@ class ConfluentLog:
                 error, subject = exception.error, exception.subject
             waited_s = self._clock.monotonic_s() - began_s
             if error.code() in UNKNOWN_TOPIC_CODES and waited_s >= min(timeout_s, _UNKNOWN_PARTITION_WAIT_S):
-                raise UnknownTopic(
-                    f"Kafka at {self._settings.bootstrap_servers} has no {subject} (any more); if the topic was "
-                    "deleted or made anew, start with a new checkpoint_location"
-                )
+                raise _unknown(subject, self._settings)
             if error.code() in REFUSED_CODES or waited_s >= timeout_s:
                 raise self._unavailable(error)
             self._clock.wait(threading.Event(), _RETRY_PAUSE_S)
@@ -233,6 +233,13 @@ class _NoAnswer(Exception):
         super().__init__(subject)
         self.error = error
         self.subject = subject
+
+
+def _unknown(subject: str | None, settings: KafkaSettings) -> UnknownTopic:
+    return UnknownTopic(
+        f"Kafka at {settings.bootstrap_servers} has no {subject} (any more); if the topic was deleted or made anew, "
+        "start with a new checkpoint_location"
+    )
 
 
 LogFactory: TypeAlias = Callable[[KafkaSettings], KafkaLog]

@@ -153,7 +153,7 @@ class KafkaSettings:
             for key, value in self.config.items()
             if key != "oauth_cb" and (isinstance(value, SecretValue) or callable(value))
         }
-        return tuple(sorted((text for text in hidden if text), key=len, reverse=True))
+        return tuple(sorted((text for text in hidden if text), key=lambda text: (-len(text), text)))
 
 
 def _check_property(key: str, value: object) -> None:

@@ -7,6 +7,7 @@ import random
 
 import pyarrow as pa
 import pytest
+
 from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord
 
 RECORDS = [
@@ -103,9 +104,7 @@ def test_chunks_survive_pickling() -> None:
         ([], 10, 20, "must be one"),
     ],
 )
-def test_records_that_are_no_chunk_are_refused(
-    records: list[KafkaRecord], start: int, stop: int, message: str
-) -> None:
+def test_records_that_are_no_chunk_are_refused(records: list[KafkaRecord], start: int, stop: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Chunk.from_records(records, start, stop)
 

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.secret_values import PropertyLine, read_properties, secret_from_env, secret_from_file
 
@@ -23,7 +24,7 @@ def test_a_variable_is_read_when_it_is_resolved(monkeypatch: pytest.MonkeyPatch)
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TEST_PASSWORD", raising=False)
 
-    with pytest.raises(ConfigurationError, match="environment variable TEST_PASSWORD.*every worker"):
+    with pytest.raises(ConfigurationError, match=r"environment variable TEST_PASSWORD.*every worker"):
         secret_from_env("TEST_PASSWORD").resolve()
 
 

@@ -1,0 +1,191 @@
+"""``beam-exactly-once demo``: kill a pipeline again and again, then count what is lost and what is there twice.
+
+The broker lives in this process; the pipeline is a process of its own, killed by SIGKILL and started anew.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once.testing.crashing import KillPoint
+
+TOPIC = "orders"
+PARTITIONS_MIN = 4
+PARTITION_BYTES = 1 << 20
+"""Far below the 5 MiB at which the embedded broker trims a partition."""
+RECORD_BYTES = 24
+"""Most bytes of one record, ``{"id": …}`` with its overhead in the log."""
+BATCHES_A_RUN = 6
+"""Batches that each life of the pipeline finds, so that every kill point is reached."""
+RUN_TIMEOUT_S = 120.0
+
+PROTOCOL_POINTS = (
+    ("between commit and publish", "put_if_absent:commits/:{n}"),
+    ("after planning", "put_if_absent:offsets/:{n}"),
+    ("after publishing a file", "publish::{n}"),
+    ("while staging", "stage::{n}"),
+    ("after the successor check", "get:writers/:{n}"),
+)
+"""Where to kill, in the order in which the demo tries them; ``n`` is drawn."""
+
+
+@dataclass
+class DemoResult:
+    """What a demo found."""
+
+    produced: int
+    written: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    kills: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every record was written exactly once."""
+        return self.lost == 0 and self.duplicated == 0 and self.written == self.produced
+
+
+def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Console) -> DemoResult:
+    """Produce, run and kill, run to the end, count.
+
+    Args:
+        records: how many to produce, with ids from 0.
+        kills: how often to kill the pipeline.
+        work_dir: gets ``output``, ``checkpoint`` and ``pipeline.log``; the first two must not be there.
+        seed: of the kills.
+        console: where to show progress.
+
+    Raises:
+        ConfigurationError: ``work_dir`` holds an older demo, or the pipeline itself failed.
+    """
+    for folder in ("output", "checkpoint"):
+        if (work_dir / folder).exists():
+            raise ConfigurationError(f"{work_dir / folder} is already there; give another --work-dir, or remove it.")
+    work_dir.mkdir(parents=True, exist_ok=True)
+    began_s = time.monotonic()
+    result = DemoResult(records)
+    partitions = max(PARTITIONS_MIN, -(-records * RECORD_BYTES // PARTITION_BYTES))
+    with EmbeddedBroker({TOPIC: partitions}) as broker, Progress(console=console, transient=True) as progress:
+        producing = progress.add_task("produce", total=records)
+        values = (orjson.dumps({"id": number}) for number in range(records))
+        for count in produce(broker.bootstrap_servers, TOPIC, partitions, values):
+            progress.update(producing, completed=count)
+        running = progress.add_task("run and kill", total=kills + 1)
+        command = _command(broker.bootstrap_servers, work_dir, max(1, records // (BATCHES_A_RUN * (kills + 1))))
+        for what, kill_after, kill_after_s in _kills(kills, random.Random(seed)):
+            if _run(command, work_dir, kill_after, kill_after_s):
+                result.kills.append(what)
+            progress.advance(running)
+        if _run(command, work_dir, None, None):
+            raise ConfigurationError("the pipeline was killed by somebody else.")
+        progress.advance(running)
+    _count(result, work_dir / "output")
+    result.seconds = time.monotonic() - began_s
+    return result
+
+
+def show(result: DemoResult, console: Console) -> None:
+    """The result as a table."""
+    kills = Table("kill", "moment", title="SIGKILL")
+    for number, what in enumerate(result.kills, start=1):
+        kills.add_row(str(number), what)
+    console.print(kills)
+    table = Table("produced", "written", "lost", "duplicated", "restarts", "seconds", title="Exactly once?")
+    table.add_row(
+        f"{result.produced:,}",
+        f"{result.written:,}",
+        f"[{'green' if result.lost == 0 else 'red'}]{result.lost:,}",
+        f"[{'green' if result.duplicated == 0 else 'red'}]{result.duplicated:,}",
+        str(len(result.kills)),
+        f"{result.seconds:.1f}",
+    )
+    console.print(table)
+
+
+def _kills(kills: int, random_: random.Random) -> Iterator[tuple[str, KillPoint | None, float | None]]:
+    """Points of the protocol and random moments, in turn."""
+    for number in range(kills):
+        if number % 2 == 0:
+            what, point = PROTOCOL_POINTS[number // 2 % len(PROTOCOL_POINTS)]
+            nth = random_.randint(1, 3)
+            yield f"{what} (of batch {nth} of this life)", KillPoint.parse(point.format(n=nth)), None
+        elif number % 4 == 1:
+            nth = random_.randint(1, 40)
+            yield f"after store call {nth} of this life", KillPoint.parse(f"any::{nth}"), None
+        else:
+            seconds = random_.uniform(0.0, 1.0)
+            yield f"{seconds:.2f} s after its first batch was planned", None, seconds
+
+
+def _command(bootstrap_servers: str, work_dir: Path, offsets_per_batch: int) -> list[str]:
+    return [
+        "beam_exactly_once.pipelines.kafka_to_files",
+        f"--bootstrap_servers={bootstrap_servers}",
+        f"--topics={TOPIC}",
+        f"--output={work_dir / 'output'}",
+        f"--checkpoint_location={work_dir / 'checkpoint'}",
+        f"--max_offsets_per_batch={offsets_per_batch}",
+    ]
+
+
+def _run(command: Sequence[str], work_dir: Path, kill_after: KillPoint | None, kill_after_s: float | None) -> bool:
+    """One life of the pipeline; says whether it was killed."""
+    kill = [] if kill_after is None else ["--kill_after", str(kill_after)]
+    planned_before = _planned(work_dir)
+    with (work_dir / "pipeline.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "beam_exactly_once.testing.crashing", *kill, *command], stdout=log, stderr=log
+        )
+        try:
+            if kill_after_s is not None:
+                _kill_later(process, work_dir, planned_before, kill_after_s)
+            code = process.wait(RUN_TIMEOUT_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if code not in (0, -signal.SIGKILL):
+        raise ConfigurationError(f"the pipeline ended with exit code {code}; see {work_dir / 'pipeline.log'}.")
+    return code != 0
+
+
+def _kill_later(process: subprocess.Popen[bytes], work_dir: Path, planned_before: int, after_s: float) -> None:
+    """Kill a while after this life planned its first batch, unless it ends before."""
+    tick = threading.Event()
+    while process.poll() is None and _planned(work_dir) == planned_before:
+        tick.wait(0.01)
+    tick.wait(after_s)
+    if process.poll() is None:
+        process.kill()
+
+
+def _planned(work_dir: Path) -> int:
+    return sum(1 for _ in (work_dir / "checkpoint" / "offsets").glob("*.json"))
+
+
+def _count(result: DemoResult, output: Path) -> None:
+    """Compare by value what is visible with what was produced."""
+    ids: Counter[int] = Counter()
+    for file in output.rglob("*.parquet"):
+        ids.update(orjson.loads(value)["id"] for value in pq.read_table(file, columns=["value"])["value"].to_pylist())
+    result.written = sum(ids.values())
+    result.lost = sum(1 for number in range(result.produced) if number not in ids)
+    result.duplicated = sum(count - 1 for count in ids.values())
