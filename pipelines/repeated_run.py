@@ -28,7 +28,7 @@ from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
 from beam_exactly_once.transforms.commit_batch import METRICS
 
 TASK_LABEL = "BatchTask/EmitTask"
-"""Full label of the step whose payload is the task."""
+"""Where the full label of the one ParDo begins whose payload is the task."""
 
 Counts: TypeAlias = Mapping[str, int]
 RunTask: TypeAlias = Callable[[BatchTask], Counts]
@@ -88,7 +88,7 @@ def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runn
     (transform,) = (
         candidate
         for candidate in copied.components.transforms.values()
-        if candidate.unique_name == TASK_LABEL and candidate.spec.urn == common_urns.primitives.PAR_DO.urn
+        if candidate.unique_name.startswith(TASK_LABEL) and candidate.spec.urn == common_urns.primitives.PAR_DO.urn
     )
     payload = proto_utils.parse_Bytes(transform.spec.payload, beam_runner_api_pb2.ParDoPayload)
     payload.do_fn.payload = pickler.dumps((EmitTask(task.to_json()), (), {}, None, None))

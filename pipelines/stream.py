@@ -18,9 +18,9 @@ from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.repeated_run import RunTask, repeating_runner
 from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
-from beam_exactly_once.transforms.batch_task import EmitTask, attempt_json
+from beam_exactly_once.transforms.batch_task import ATTEMPT, SEED, BatchTasks
 from beam_exactly_once.transforms.commit_batch import CommitBatch
-from beam_exactly_once.transforms.stream_graph import StreamGraph
+from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
 
 RETAIN_BATCHES = 100
 
@@ -74,10 +74,8 @@ class ExactlyOnceStream(beam.Pipeline):  # type: ignore[misc]
         self._ran = False
         options = options if options is not None else PipelineOptions([])
         super().__init__(runner=repeating_runner(runner, options, self._drive), options=options)
-        tasks = self | "BatchTask" >> _Tasks()
-        self.stream_graph = StreamGraph(
-            tasks, tasks | "Attempt" >> beam.Map(attempt_json).with_output_types(str)
-        )
+        emitted = self | "BatchTask" >> BatchTasks()
+        self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED])
 
     def run(self, test_runner_api: bool | str = "AUTO") -> PipelineResult:
         """Run the stream to the end of its trigger. Called once, by leaving the ``with`` block."""
@@ -103,24 +101,16 @@ class ExactlyOnceStream(beam.Pipeline):  # type: ignore[misc]
             raise ConfigurationError("the stream has no source: apply ReadFromKafka to it.")
         refuse_unsupported(self, allow_per_batch=self._allow_per_batch)
         pieces = [source.pieces for source in graph.sources.values()]
-        committables = {name: sink.committables for name, sink in graph.sinks.items()}
-        gathered = {*pieces, *committables.values()}
-        _ = graph.tasks | "CommitBatch" >> CommitBatch(
+        committables = [sink.committables for sink in graph.sinks.values()]
+        gathered = {graph.seeds, *pieces, *committables}
+        _ = graph.seeds | "CommitBatch" >> CommitBatch(
             self._settings.checkpoint_location,
             self._settings.store_options,
             {name: sink.publisher for name, sink in graph.sinks.items()},
-            pieces=pieces,
-            committables=committables,
+            gathered=[*pieces, *committables],
             leaves=[leaf for leaf in unconsumed(self) if leaf not in gathered],
         )
 
     def _drive(self, run_task: RunTask) -> None:
         with stop_on_signals() as stop:
             MicroBatches(self._settings, self.stream_graph, run_task, self._clock, stop).run()
-
-
-class _Tasks(beam.PTransform):  # type: ignore[misc]
-    """Emits the task of each batch."""
-
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
-        return begin | beam.Impulse() | "EmitTask" >> beam.ParDo(EmitTask()).with_output_types(str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import orjson
@@ -11,9 +12,13 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_exactly_once.checkpoint import Attempt, Plan
+from beam_exactly_once.transforms.stream_graph import TASK, Gathered, typed
 
 EPOCH_BITS = 32
 """The timestamp of a batch's elements is ``writer_epoch << 32 | batch_id`` in milliseconds: the attempt, as time."""
+
+ATTEMPT, SEED = "attempt", "seed"
+"""Tags of what :class:`BatchTasks` emits besides the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +54,33 @@ class BatchTask:
 
 
 class EmitTask(beam.DoFn):  # type: ignore[misc]
-    """Emits the task it was made with. The stream puts a new one into the translated graph for every batch."""
+    """Emits the task it was made with. The stream puts a new one into the translated graph for every batch.
+
+    Outputs: the task's JSON; under :data:`ATTEMPT` its attempt's JSON; under :data:`SEED` the task for the commit.
+    """
 
     def __init__(self, task_json: str | None = None) -> None:
         self._task_json = task_json
 
-    def process(self, impulse: bytes) -> Iterator[TimestampedValue]:
+    def process(self, impulse: bytes) -> Iterator[Any]:
         """Emit the task, at the attempt's timestamp."""
         if self._task_json is None:
             raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
-        yield TimestampedValue(self._task_json, BatchTask.from_json(self._task_json).timestamp)
+        task = BatchTask.from_json(self._task_json)
+        attempt_json = orjson.dumps(task.attempt.to_json()).decode()
+        yield TimestampedValue(self._task_json, task.timestamp)
+        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(attempt_json, task.timestamp))
+        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(("", (TASK, "", self._task_json)), task.timestamp))
 
 
-def attempt_json(task_json: str) -> str:
-    """The attempt in a task, as JSON."""
-    return orjson.dumps(orjson.loads(task_json)["attempt"]).decode()
+class BatchTasks(beam.PTransform):  # type: ignore[misc]
+    """The root of a stream's graph: one task a batch."""
+
+    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
+        """Impulse and :class:`EmitTask`; the collections by their tags."""
+        emitted = begin | beam.Impulse() | "EmitTask" >> beam.ParDo(EmitTask()).with_outputs(ATTEMPT, SEED, main=TASK)
+        return {
+            TASK: typed(emitted[TASK], str),
+            ATTEMPT: typed(emitted[ATTEMPT], str),
+            SEED: typed(emitted[SEED], Gathered),
+        }

@@ -19,15 +19,18 @@ from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import CheckpointHole, StagedOutputMissing
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.stream_graph import Publisher
+from beam_exactly_once.transforms.stream_graph import COMMITTABLE, PIECE, TASK, Gathered, Publisher, typed
 
 METRICS = "beam_exactly_once"
 """Namespace of the counters that a commit sets, once a batch."""
 
+PUBLISH_KEYS = 100
+"""Committables of a batch are published under that many keys, which a runner spreads over its workers."""
+
 _CLOCK = SystemClock()
-_TASK, _PIECE, _COMMITTABLE = "task", "piece", "committable"
-_Gathered = tuple[str, str, str]
-"""What was gathered (one of the three above), the sink's name where it has one, JSON."""
+_COMMITTED = "committed"
+_ToPublish = tuple[int, tuple[str, str, str]]
+"""A key to spread by; the sink, the winning attempt and the committable, the latter two as JSON."""
 
 
 class CommitBatch(beam.PTransform):  # type: ignore[misc]
@@ -41,11 +44,10 @@ class CommitBatch(beam.PTransform):  # type: ignore[misc]
         checkpoint_location: URI of the checkpoint.
         store_options: options of its store.
         publishers: how each sink publishes, by its name.
-        pieces: what the readers reported, one PCollection a source.
-        committables: what the sinks staged, by their name.
+        gathered: what sources and sinks give to a commit.
         leaves: every other PCollection that nothing consumes.
 
-    Input: the stream's tasks. Output: nothing.
+    Input: the stream's seeds. Output: nothing.
 
     Raises (while running):
         IncompleteBatch, Fenced, StagedOutputMissing, SinkAhead, and the store's errors.
@@ -57,69 +59,47 @@ class CommitBatch(beam.PTransform):  # type: ignore[misc]
         store_options: Mapping[str, Any] | None,
         publishers: Mapping[str, Publisher],
         *,
-        pieces: Sequence[beam.PCollection[str]],
-        committables: Mapping[str, beam.PCollection[str]],
+        gathered: Sequence[beam.PCollection[Gathered]],
         leaves: Sequence[beam.PCollection[Any]],
     ) -> None:
         super().__init__()
         self._location = _Location(checkpoint_location, store_options)
         self._publishers = dict(publishers)
-        self._pieces = list(pieces)
-        self._committables = dict(committables)
+        self._gathered = list(gathered)
         self._leaves = list(leaves)
 
-    def expand(self, tasks: beam.PCollection[str]) -> beam.pvalue.PDone:
+    def expand(self, seeds: beam.PCollection[Gathered]) -> beam.pvalue.PDone:
         """Wire gather, commit, publish and finish."""
-        gathered = [tasks | "Tasks" >> beam.Map(_tag, _TASK, "")]
-        for number, pieces in enumerate(self._pieces):
-            gathered.append(pieces | f"Pieces{number}" >> beam.Map(_tag, _PIECE, ""))
-        for sink, committables in self._committables.items():
-            gathered.append(committables | f"Committables-{sink}" >> beam.Map(_tag, _COMMITTABLE, sink))
-        for number, leaf in enumerate(self._leaves):
-            gathered.append(
-                leaf
-                | f"Gate{number}" >> beam.ParDo(_Gate()).with_output_types(_Gathered)
-                | f"GateWindow{number}" >> beam.WindowInto(beam.window.GlobalWindows())
-            )
-        committed = (
-            gathered
+        gates = [leaf | f"Gate{number}" >> _WaitFor() for number, leaf in enumerate(self._leaves)]
+        commit = (
+            [seeds, *self._gathered, *gates]
             | "Gather" >> beam.Flatten()
-            | "OneBatch" >> _group_all()
-            | "Commit" >> beam.ParDo(_Commit(self._location)).with_outputs(_COMMITTABLE, main="marker")
+            | "OneBatch" >> beam.GroupByKey()
+            | "Commit" >> beam.ParDo(_Commit(self._location)).with_outputs(COMMITTABLE, main=_COMMITTED)
         )
-        committed[_COMMITTABLE].element_type = tuple[str, str, str]
-        committed["marker"].element_type = str
-        done = (
-            committed[_COMMITTABLE]
-            | "FanOut" >> beam.Reshuffle()
-            | "Publish" >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(str)
+        committed = typed(commit[_COMMITTED], tuple[str, str])
+        published = (
+            typed(commit[COMMITTABLE], _ToPublish)
+            | "FanOut" >> beam.GroupByKey()
+            | "Publish" >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, str])
         )
         _ = (
-            (committed["marker"], done)
+            (committed, published)
             | "Published" >> beam.Flatten()
-            | "AllPublished" >> _group_all()
+            | "AllPublished" >> beam.GroupByKey()
             | "Finish" >> beam.ParDo(_Finish(self._publishers)).with_output_types(str)
         )
-        return beam.pvalue.PDone(tasks.pipeline)
+        return beam.pvalue.PDone(seeds.pipeline)
 
 
-def _tag(element: str, what: str, sink: str) -> _Gathered:
-    return what, sink, element
+class _WaitFor(beam.PTransform):  # type: ignore[misc]
+    """Emits nothing, but only once its input is complete."""
 
-
-class _GroupAll(beam.PTransform):  # type: ignore[misc]
-    """All elements into one list. The seed in the input makes it one list also for an empty batch."""
-
-    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        return elements | "Key" >> beam.Map(_keyed) | beam.GroupByKey() | "Values" >> beam.Values()
-
-
-def _group_all() -> _GroupAll:
-    return _GroupAll()
-
-
-def _keyed(element: Any) -> tuple[str, Any]:
-    return "", element
+    def expand(self, leaf: beam.PCollection[Any]) -> beam.PCollection[Gathered]:
+        gate = leaf | "Gate" >> beam.ParDo(_Gate()).with_output_types(Gathered)
+        if leaf.windowing.is_default():
+            return gate
+        return gate | "Window" >> beam.WindowInto(beam.window.GlobalWindows())
 
 
 class _Gate(beam.DoFn):  # type: ignore[misc]
@@ -146,9 +126,9 @@ class _Commit(beam.DoFn):  # type: ignore[misc]
     def __init__(self, location: _Location) -> None:
         self._location = location
 
-    def process(self, gathered: Iterable[_Gathered]) -> Iterator[Any]:
+    def process(self, one_batch: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[Any]:
         began_s = _CLOCK.monotonic_s()
-        task, pieces, committables = _sorted_out(gathered)
+        task, pieces, committables = _sorted_out(one_batch[1])
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
         marker = _decide(writer, task, pieces, committables)
         for name, source in marker.sources.items():
@@ -159,24 +139,32 @@ class _Commit(beam.DoFn):  # type: ignore[misc]
             _count(f"rows.{sink}", marker.rows(sink))
         _count("commit_us", int((_CLOCK.monotonic_s() - began_s) * 1e6))
         _count("outcome." + marker.outcome, 1)
-        yield orjson.dumps(
-            {"stream_id": task.stream_id, "marker": marker.to_json(), "committed_at_s": _now_s()}
-        ).decode()
-        attempt = orjson.dumps({**marker.attempt.to_json(), "publisher_epoch": task.attempt.writer_epoch}).decode()
-        for sink, of_sink in marker.committables.items():
-            for committable in of_sink:
-                envelope = orjson.dumps({"stream_id": task.stream_id, "committable": committable}).decode()
-                yield beam.pvalue.TaggedOutput(_COMMITTABLE, (sink, attempt, envelope))
+        seed = {"stream_id": task.stream_id, "marker": marker.to_json(), "committed_at_s": _now_s()}
+        yield "", orjson.dumps(seed).decode()
+        yield from _to_publish(task, marker)
 
 
-def _sorted_out(gathered: Iterable[_Gathered]) -> tuple[BatchTask, list[Piece], dict[str, list[Json]]]:
+def _to_publish(task: BatchTask, marker: Marker) -> Iterator[beam.pvalue.TaggedOutput]:
+    """What the marker names, spread over keys."""
+    attempt = orjson.dumps(
+        {**marker.attempt.to_json(), "stream_id": task.stream_id, "publisher_epoch": task.attempt.writer_epoch}
+    ).decode()
+    number = 0
+    for sink, committables in marker.committables.items():
+        for committable in committables:
+            named = (sink, attempt, orjson.dumps(committable).decode())
+            yield beam.pvalue.TaggedOutput(COMMITTABLE, (number % PUBLISH_KEYS, named))
+            number += 1
+
+
+def _sorted_out(gathered: Iterable[tuple[str, str, str]]) -> tuple[BatchTask, list[Piece], dict[str, list[Json]]]:
     tasks: list[BatchTask] = []
     pieces: list[Piece] = []
     committables: dict[str, list[Json]] = {}
     for what, sink, element in gathered:
-        if what == _TASK:
+        if what == TASK:
             tasks.append(BatchTask.from_json(element))
-        elif what == _PIECE:
+        elif what == PIECE:
             pieces.append(Piece.from_json(orjson.loads(element)))
         else:
             committables.setdefault(sink, []).append(orjson.loads(element))
@@ -201,23 +189,22 @@ def _decide(
 
 
 class _Publish(beam.DoFn):  # type: ignore[misc]
-    """Makes one committable visible."""
+    """Makes committables visible."""
 
     def __init__(self, location: _Location, publishers: Mapping[str, Publisher]) -> None:
         self._location = location
         self._publishers = dict(publishers)
 
-    def process(self, named: tuple[str, str, str]) -> Iterator[str]:
-        sink, attempt_json, envelope_json = named
-        stored_attempt, envelope = orjson.loads(attempt_json), orjson.loads(envelope_json)
-        attempt = Attempt.from_json(stored_attempt)
-        try:
-            self._publishers[sink].publish(attempt, envelope["committable"])
-        except StagedOutputMissing:
-            # A newer writer may have published and swept it long ago: then this writer is simply too late.
-            self._location.writer(envelope["stream_id"], stored_attempt["publisher_epoch"]).ensure_newest()
-            raise
-        yield ""
+    def process(self, keyed: tuple[int, Iterable[tuple[str, str, str]]]) -> Iterator[tuple[str, str]]:
+        for sink, attempt_json, committable_json in keyed[1]:
+            stored = orjson.loads(attempt_json)
+            try:
+                self._publishers[sink].publish(Attempt.from_json(stored), orjson.loads(committable_json))
+            except StagedOutputMissing:
+                # A newer writer may have published and swept it long ago: then this writer is simply too late.
+                self._location.writer(stored["stream_id"], stored["publisher_epoch"]).ensure_newest()
+                raise
+        yield "", ""
 
 
 class _Finish(beam.DoFn):  # type: ignore[misc]
@@ -226,8 +213,8 @@ class _Finish(beam.DoFn):  # type: ignore[misc]
     def __init__(self, publishers: Mapping[str, Publisher]) -> None:
         self._publishers = dict(publishers)
 
-    def process(self, published: Iterable[str]) -> Iterator[str]:
-        (seed,) = (orjson.loads(element) for element in published if element)
+    def process(self, published: tuple[str, Iterable[str]]) -> Iterator[str]:
+        (seed,) = (orjson.loads(element) for element in published[1] if element)
         marker = Marker.from_json(seed["marker"])
         for sink, publisher in self._publishers.items():
             publisher.finish(seed["stream_id"], marker.attempt, marker.committables.get(sink, ()))

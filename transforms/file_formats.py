@@ -171,11 +171,7 @@ class JsonLinesFile(RowFile):
     def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
         super().__init__(layout, target)
         # No name and no time inside: the same rows give the same bytes.
-        self._gzip = (
-            gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0)  # type: ignore[arg-type]
-            if layout.compression == "gzip"
-            else None
-        )
+        self._gzip = gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) if layout.compression == "gzip" else None
 
     def write_rows(self, rows: Sequence[Any]) -> int:
         """With a schema, the rows must fit it and have its columns only; without one, they are written as they are."""

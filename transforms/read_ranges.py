@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import apache_beam as beam
-import orjson
 import pyarrow as pa
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils import windowed_value
@@ -21,6 +20,7 @@ from beam_exactly_once.errors import ConfigurationError, DataLoss
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
+from beam_exactly_once.transforms.stream_graph import Gathered, gathered_piece, typed
 
 PIECES = "pieces"
 CHUNK_RECORDS_MAX = 1000
@@ -35,8 +35,8 @@ class ReadResult(NamedTuple):
 
     records: beam.PCollection[Any]
     """:class:`KafkaRecord` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.kafka.RECORD_SCHEMA` each."""
-    pieces: beam.PCollection[str]
-    """JSON of one :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished."""
+    pieces: beam.PCollection[Gathered]
+    """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit."""
 
 
 class ReadOffsetRanges(beam.PTransform):  # type: ignore[misc]
@@ -81,9 +81,8 @@ class ReadOffsetRanges(beam.PTransform):  # type: ignore[misc]
     def expand(self, ranges: beam.PCollection[OffsetRange]) -> ReadResult:
         """Wire read and explode."""
         read = ranges | "Read" >> beam.ParDo(self._read).with_outputs(PIECES, main="chunks")
-        read.chunks.element_type = Chunk
-        read[PIECES].element_type = str
-        return ReadResult(read.chunks | self._explode(), read[PIECES])
+        chunks, pieces = typed(read.chunks, Chunk), typed(read[PIECES], Gathered)
+        return ReadResult(chunks | self._explode(), pieces)
 
     def _explode(self) -> beam.PTransform:
         if self._output == "arrow":
@@ -146,7 +145,7 @@ class _ReadRange(beam.DoFn):  # type: ignore[misc]
                 stop = tracker.current_restriction().stop
                 chunk, chunk_lost = chunk.cut(stop), [_cut_lost(gone, stop) for gone in chunk_lost]
             position = chunk.stop
-            lost += chunk_lost
+            lost += [gone for gone in chunk_lost if not gone.is_empty]
             if len(chunk):
                 records += len(chunk)
                 bytes_read += chunk.bytes
@@ -157,7 +156,7 @@ class _ReadRange(beam.DoFn):  # type: ignore[misc]
             raise AssertionError(f"reader stopped at {position} of {tracker.current_restriction()}")
         if not read.is_empty:
             piece = Piece(self._source, read, records, bytes_read, tuple(lost))
-            yield beam.pvalue.TaggedOutput(PIECES, orjson.dumps(piece.to_json()).decode())
+            yield beam.pvalue.TaggedOutput(PIECES, gathered_piece(piece))
 
     def _next(self, planned: OffsetRange, position: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
         """The next chunk at ``position``, or an empty one over offsets that are lost."""

@@ -10,17 +10,41 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import apache_beam as beam
+import orjson
 from apache_beam.transforms.window import GlobalWindows
+from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 
-from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint import Attempt, Piece
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.planning import BatchLimits, Start
+
+
+Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
+"""What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`), whose (a sink's
+name, else empty), and JSON. Producers make it themselves: a step of its own would cost more than small batches do."""
+TASK, PIECE, COMMITTABLE = "task", "piece", "committable"
+
+
+def typed(elements: Any, hint: Any) -> Any:
+    """``elements`` with the type of its elements said, where a step with several outputs cannot say it."""
+    elements.element_type = convert_to_beam_type(hint)
+    return elements
+
+
+def gathered_piece(piece: Piece) -> Gathered:
+    """What a reader reports."""
+    return "", (PIECE, "", orjson.dumps(piece.to_json()).decode())
+
+
+def gathered_committable(sink: str, committable: Json) -> Gathered:
+    """What a sink staged: its own JSON, with ``rows`` and ``size_bytes``."""
+    return "", (COMMITTABLE, sink, orjson.dumps(committable).decode())
 
 
 class Publisher(abc.ABC):
@@ -68,8 +92,8 @@ class KafkaSourceSpec:
     start: Start
     limits: BatchLimits
     fail_on_data_loss: bool
-    pieces: beam.PCollection[str]
-    """What the readers finished, as JSON of :class:`~beam_exactly_once.checkpoint.Piece`."""
+    pieces: beam.PCollection[Gathered]
+    """What the readers finished, by :func:`gathered_piece`."""
 
     @property
     def definition(self) -> Json:
@@ -84,8 +108,8 @@ class SinkSpec:
     definition: Json
     """What must not change while the checkpoint lives; ``kind`` first."""
     publisher: Publisher
-    committables: beam.PCollection[str]
-    """JSON objects of the sink's own, each with ``rows`` and ``size_bytes``."""
+    committables: beam.PCollection[Gathered]
+    """What was staged, by :func:`gathered_committable`."""
 
 
 @dataclass
@@ -96,10 +120,12 @@ class StreamGraph:
         tasks: one element a batch, the JSON of its :class:`~beam_exactly_once.transforms.batch_task.BatchTask`.
         attempts: one element a batch, the JSON of its :class:`~beam_exactly_once.checkpoint.Attempt`; a sink
             takes it as singleton side input.
+        seeds: the same as tasks, for the commit to gather: an empty batch has one, too.
     """
 
     tasks: beam.PCollection[str]
     attempts: beam.PCollection[str]
+    seeds: beam.PCollection[Gathered]
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
 

@@ -35,7 +35,13 @@ from beam_exactly_once.transforms.file_manifest import (
     part_name,
     read_manifest,
 )
-from beam_exactly_once.transforms.stream_graph import Publisher, SinkSpec, sink_graph
+from beam_exactly_once.transforms.stream_graph import (
+    Gathered,
+    Publisher,
+    SinkSpec,
+    gathered_committable,
+    sink_graph,
+)
 
 ROWS_AT_ONCE_FIRST = 64
 ROWS_AT_ONCE_MAX = 1024
@@ -112,18 +118,19 @@ class WriteToFiles(beam.PTransform):  # type: ignore[misc]
         """Wire *stage*, and register what publishes it."""
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
-        definition = {"kind": "files", "output": self._output.store.uri}
+        output = self._output.canonical()
+        definition = {"kind": "files", "output": output.store.uri}
         for other in graph.sinks.values():
             if other.definition == definition:
                 raise ConfigurationError(
                     f"sinks {other.name!r} and {name!r} both write files to {definition['output']}. Give each a folder "
                     "of its own, or flatten their rows into one sink."
                 )
-        stage = _StageFiles(self._output, replace(self._layout, sink=name))
+        stage = _StageFiles(output, replace(self._layout, sink=name))
         committables = rows | "Stage" >> beam.ParDo(stage, beam.pvalue.AsSingleton(graph.attempts)).with_output_types(
-            str
+            Gathered
         )
-        graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, self._output), committables)
+        graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, output), committables)
         return beam.pvalue.PDone(rows.pipeline)
 
 
@@ -141,6 +148,10 @@ class _Output:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None}
+
+    def canonical(self) -> _Output:
+        """The same place by its canonical URI: a relative path means another folder on a worker."""
+        return _Output(self.store.uri, self._options)
 
     @property
     def store(self) -> ObjectStore:
@@ -160,7 +171,7 @@ class _BundleFiles:
         self._token = new_bundle_token()
         self._writer: StagingWriter | None = None
         self._file: RowFile | None = None
-        self._committables: list[str] = []
+        self._committables: list[Gathered] = []
 
     def write_rows(self, rows: list[Any]) -> int:
         """Write rows, at least one; returns how many should come next time."""
@@ -168,7 +179,8 @@ class _BundleFiles:
         size_bytes = file.write_rows(rows)
         if file.is_full:
             self._close_file()
-        return max(1, min(ROWS_AT_ONCE_MAX, WAITING_BYTES_MAX * len(rows) // max(1, size_bytes)))
+        bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
+        return max(1, min(ROWS_AT_ONCE_MAX, bytes_max * len(rows) // max(1, size_bytes)))
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         file = self._open_file()
@@ -176,8 +188,8 @@ class _BundleFiles:
         if file.is_full:
             self._close_file()
 
-    def close(self) -> list[str]:
-        """Close the last file; returns what was staged, JSON for each file."""
+    def close(self) -> list[Gathered]:
+        """Close the last file; returns what was staged, one committable a file."""
         self._close_file()
         return self._committables
 
@@ -210,7 +222,7 @@ class _BundleFiles:
             "size_bytes": staged.size_bytes,
             "staged": staged.to_json(),
         }
-        self._committables.append(orjson.dumps(committable).decode())
+        self._committables.append(gathered_committable(self._layout.sink, committable))
         self._writer = self._file = None
 
 

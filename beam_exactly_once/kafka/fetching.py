@@ -29,7 +29,7 @@ from beam_exactly_once.offsets import TopicPartition
 _SLICE_MESSAGES_MAX = 100
 _WAIT_S = 0.1  # signals are only seen between two calls
 _CHUNK_BYTES_MAX = 16 * 1024 * 1024
-_BOUNDS_TIMEOUT_S_MAX = 5.0
+_ASK_TIMEOUT_S_MAX = 5.0
 
 # The client's annotations allow for messages made by hand; those of a consumer always have these.
 _offset_of = cast("Callable[[Message], int]", Message.offset)
@@ -51,6 +51,8 @@ class RangeFetcher:
         self._errors = errors
         self._clock = clock
         self._no_progress_timeout_s = no_progress_timeout_s
+        self._ask_timeout_s = min(_ASK_TIMEOUT_S_MAX, no_progress_timeout_s)
+        self._topics: set[str] = set()
         self._topic_partition = TopicPartition("-", 0)
         self._position: int | None = None  # after the last chunk; None: the consumer stands nowhere
         self._seen = 0  # every offset below was handed out or does not exist; at or above _position
@@ -82,9 +84,21 @@ class RangeFetcher:
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition, position)
         self._pending = []
         self._seen = position
+        self._introduce(place.topic)
         self._consumer.assign([place])
         # assign() returns before the position of an earlier assignment is gone.
         self._old_position = int(self._consumer.position([place])[0].offset)
+
+    def _introduce(self, topic: str) -> None:
+        """Tell the client of a topic's leaders; by itself it looks for those of a second topic once a second."""
+        if topic in self._topics:
+            return
+        try:
+            self._consumer.list_topics(topic, timeout=self._ask_timeout_s)
+        except KafkaException as exception:
+            self._errors.remember(exception.args[0])  # the read itself will find out how bad it is
+        else:
+            self._topics.add(topic)
 
     def _forget_place(self) -> None:
         self._position = None
@@ -160,15 +174,19 @@ class RangeFetcher:
         may look older than it is while its leader changes.
         """
         if not rises_strictly(offsets) or offsets[0] < self._seen:
-            self._raise_corrupt(f"Kafka delivered offset {min(offsets)} where {self._seen} or above was due")
+            pairs = zip([self._seen - 1, *offsets], offsets, strict=False)
+            before, offset = next((before, offset) for before, offset in pairs if offset <= before)
+            self._raise_corrupt(f"Kafka delivered offset {offset} after {before}")
         if offsets[-1] - self._seen + 1 == len(offsets):
             return True  # contiguous, as nearly always
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
-        latest = (self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1))[1]
-        if 0 <= latest <= offsets[-1]:
-            self._fault = f"Kafka delivered offset {offsets[-1]} of a log that ends at {latest}"
-            return False
-        return True
+        if offsets[-1] < (self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1))[1]:
+            return True
+        bounds = self._bounds()
+        if bounds is None or offsets[-1] < bounds[1]:
+            return True
+        self._fault = f"Kafka delivered offset {offsets[-1]} of a log that ends at {bounds[1]}"
+        return False
 
     def _handle_event(self, event: Message, error: KafkaError | None) -> None:
         if error is None:
@@ -200,9 +218,7 @@ class RangeFetcher:
         """The log's earliest and latest offset, or None when nobody answers."""
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
         try:
-            bounds = self._consumer.get_watermark_offsets(
-                place, timeout=min(_BOUNDS_TIMEOUT_S_MAX, self._no_progress_timeout_s)
-            )
+            bounds = self._consumer.get_watermark_offsets(place, timeout=self._ask_timeout_s)
         except KafkaException as exception:
             error = exception.args[0]
             self._errors.remember(error)

@@ -136,7 +136,8 @@ class Chunk:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Chunk):
             return NotImplemented
-        return self.__reduce__()[1] == other.__reduce__()[1]
+        places = [(chunk.topic, chunk.partition, chunk.start, chunk.stop) for chunk in (self, other)]
+        return places[0] == places[1] and list(self.records()) == list(other.records())
 
     __hash__ = None  # type: ignore[assignment]
 

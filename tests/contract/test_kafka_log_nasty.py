@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from support.scripted_broker import ScriptedBroker, ScriptedLog, ScriptedRecord
 
 from beam_exactly_once.errors import DataLoss
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
+from support.scripted_broker import ScriptedBroker, ScriptedLog, ScriptedRecord
 
 
 def values(count: int) -> list[bytes | None]:
@@ -203,17 +203,27 @@ def test_a_reader_below_the_logs_start_is_a_loss(reader: KafkaLog) -> None:
 @pytest.mark.parametrize(
     ("claimed", "complaint"),
     [
-        (5_000, "delivered offset 5000 of a log that ends at 20"),
-        (2, "delivered offset 2 where 10 or above was due"),
-        (9, "delivered offset 9 where 10 or above was due"),
+        (5_000, "delivered offset 5000 of a log that ends at 11"),
+        (2, "delivered offset 2 after 9"),
+        (9, "delivered offset 9 after 9"),
     ],
 )
 def test_a_batch_that_lies_about_its_offset_is_never_handed_out(claimed: int, complaint: str) -> None:
-    log = ScriptedLog().append(values(10)).append(values(1), wire_offset=claimed).append(values(9))
+    log = ScriptedLog().append(values(10)).append(values(1), wire_offset=claimed)
     with (
         ScriptedBroker({"orders": [log]}) as broker,
         closing(open_kafka_log(settings(broker, no_progress_timeout_s=0.5))) as reader,
     ):
         assert read(reader, "orders", 0, 10) == log.visible(0, 10)
         with pytest.raises(DataLoss, match=f"orders-0 is corrupt at offset 10: .*{complaint}"):
-            reader.next_chunk(TopicPartition("orders", 0), 10, 20)
+            reader.next_chunk(TopicPartition("orders", 0), 10, 11)
+
+
+def test_offsets_that_go_back_are_never_handed_out() -> None:
+    log = ScriptedLog().append(values(1), wire_offset=15).append(values(9)).append(values(20))
+    with (
+        ScriptedBroker({"orders": [log]}) as broker,
+        closing(open_kafka_log(settings(broker))) as reader,
+        pytest.raises(DataLoss, match=r"orders-0 is corrupt at offset .*: Kafka delivered offset 1 after 15"),
+    ):
+        read(reader, "orders", 0, 30)

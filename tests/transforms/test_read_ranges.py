@@ -79,7 +79,7 @@ def read_all(
             for element in reader.process(whole, splitting):
                 splitting.maybe_split()
                 if isinstance(element, beam.pvalue.TaggedOutput):
-                    pieces.append(Piece.from_json(orjson.loads(element.value)))
+                    pieces.append(Piece.from_json(orjson.loads(element.value[1][2])))
                 else:
                     assert isinstance(element, Chunk)
                     records.extend(element.records())

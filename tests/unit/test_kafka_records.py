@@ -78,9 +78,12 @@ def test_cut_drops_what_is_at_or_above_the_stop(stop: int, offsets: list[int]) -
     assert list(chunk.records()) == RECORDS
 
 
-def test_a_cut_must_leave_a_range() -> None:
-    with pytest.raises(ValueError, match="start < stop"):
-        Chunk.from_records(RECORDS, 10, 20).cut(10)
+def test_a_cut_at_the_start_leaves_nothing_and_one_below_is_refused() -> None:
+    chunk = Chunk.from_records(RECORDS, 10, 20)
+
+    assert chunk.cut(10) == Chunk.empty("orders", 3, 10, 10)
+    with pytest.raises(ValueError, match="start <= stop"):
+        chunk.cut(9)
 
 
 def test_chunks_survive_pickling() -> None:
@@ -97,7 +100,7 @@ def test_chunks_survive_pickling() -> None:
     [
         (RECORDS, 11, 20, "outside of the chunk"),
         (RECORDS, 10, 15, "outside of the chunk"),
-        (RECORDS, 20, 10, "start < stop"),
+        (RECORDS, 20, 10, "start <= stop"),
         (RECORDS[::-1], 10, 20, "in order"),
         ([RECORDS[0], RECORDS[0]], 10, 20, "in order"),
         ([RECORDS[0], KafkaRecord("orders", 4, 11)], 10, 20, "one partition"),

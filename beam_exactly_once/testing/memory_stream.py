@@ -1,0 +1,111 @@
+"""A user's stream in memory: given records, cut into given batches; what each sink published, batch by batch."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import secrets
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.transforms.file_manifest import PublishedBatch, read_batches
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRun:
+    """What a stream in memory did."""
+
+    published: Mapping[str, list[list[Row]]]
+    """Rows that each sink published, by its name; one list a batch. The order within a batch is not promised."""
+    progress: tuple[BatchProgress, ...]
+    """The progress record of each batch."""
+
+    def rows(self, sink: str) -> list[Row]:
+        """Rows of all batches of one sink."""
+        return [row for batch in self.published[sink] for row in batch]
+
+
+def run_in_memory(
+    build: Callable[[ExactlyOnceStream], object],
+    batches: Mapping[str, Sequence[Iterable[bytes | KafkaRecord]]],
+    *,
+    allow_per_batch: bool = False,
+) -> MemoryRun:
+    """Run a stream on given records, without Kafka, disk or network.
+
+    Every client and every object store that the stream opens is replaced by one in memory, whatever addresses the
+    stream names. Each batch runs in a stream of its own over the same checkpoint, so a restart between any two batches
+    is part of the test. Limits of the source (``max_offsets_per_batch``) may cut a given batch further.
+
+    Args:
+        build: applies sources, transforms and sinks to the stream; called once a batch.
+        batches: the records of each topic, one iterable a batch; values alone (bytes) go to partition 0.
+        allow_per_batch: as for :class:`~beam_exactly_once.pipelines.ExactlyOnceStream`.
+
+    Raises:
+        what the stream raises.
+
+    >>> import apache_beam as beam
+    >>> from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+    >>> def build(stream):
+    ...     (
+    ...         stream
+    ...         | ReadFromKafka("localhost:9092", ["orders"])
+    ...         | beam.Map(lambda record: {"length": len(record.value)})
+    ...         | WriteToFiles("s3://lake/orders", file_format="json")
+    ...     )
+    >>> run_in_memory(build, {"orders": [[b"a", b"bb"], [b"ccc"]]}).published["files"]
+    [[{'length': 1}, {'length': 2}], [{'length': 3}]]
+    """
+    run_id = secrets.token_hex(8)
+    progress: list[BatchProgress] = []
+    cluster = MemoryKafka({topic: 1 for topic in batches})
+    outputs: dict[str, str] = {}
+
+    def open_in_memory(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:
+        already = uri.startswith("memory://")
+        return open_object_store(uri if already else f"memory://{run_id}/{urllib.parse.quote(uri, safe='')}")
+
+    with ExitStack() as replaced:
+        replaced.enter_context(cluster.serving())
+        replaced.enter_context(override_stores(open_in_memory))
+        for number in range(max((len(of_topic) for of_topic in batches.values()), default=0)):
+            for topic, of_topic in batches.items():
+                _append(cluster, topic, of_topic[number] if number < len(of_topic) else ())
+            with ExactlyOnceStream("checkpoint", progress=[progress.append], allow_per_batch=allow_per_batch) as stream:
+                build(stream)
+            outputs = {name: sink.definition["output"] for name, sink in stream.stream_graph.sinks.items()}
+        published = {
+            name: [list(_rows(output, batch)) for batch in read_batches(output)] for name, output in outputs.items()
+        }
+    return MemoryRun(published, tuple(progress))
+
+
+def _append(cluster: MemoryKafka, topic: str, given: Iterable[bytes | KafkaRecord]) -> None:
+    records = [one if isinstance(one, KafkaRecord) else KafkaRecord(value=one) for one in given]
+    cluster.add_partitions(topic, max((record.partition for record in records), default=0) + 1)
+    cluster.append(record._replace(topic=topic) for record in records)
+
+
+def _rows(output: str, batch: PublishedBatch) -> Iterator[Row]:
+    store = open_object_store(output)
+    for file in batch.files:
+        body = store.get(file.name)
+        assert body is not None, f"{file.uri} vanished"
+        if file.name.endswith(".parquet"):
+            yield from pq.read_table(io.BytesIO(body)).to_pylist()
+        else:
+            text = gzip.decompress(body) if file.name.endswith(".gz") else body
+            yield from (orjson.loads(line) for line in text.splitlines())
