@@ -75,8 +75,28 @@ class MicroBatches:
             now = self._clock.utc_now().isoformat()
             self._writer = StreamWriter.claim(self._checkpoint, owner=_owner(), claimed_at=now)
             self._retention = Retention(self._checkpoint, self._settings.retain_batches)
-            self._batch_id = self._recover()
-            self._run_batches()
+            with self._fencing_first():
+                self._batch_id = self._recover()
+                self._run_batches()
+
+    @contextlib.contextmanager
+    def _fencing_first(self) -> Iterator[None]:
+        """Whatever went wrong, the store has the last word: what a newer writer did looks odd to an older one.
+
+        Raises:
+            Fenced: a newer writer exists.
+            BeamExactlyOnceError: as it was raised, whatever a runner made of its type.
+        """
+        try:
+            yield
+        except Fenced:
+            raise
+        except Exception as error:
+            self._writer.ensure_newest()
+            known = None if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
+            if known is None:
+                raise
+            raise known from error
 
     # -- start -------------------------------------------------------------------------------------------------
 
@@ -196,21 +216,8 @@ class MicroBatches:
         return BatchTask(self._checkpoint.stream_id, attempt, plan)
 
     def _run(self, task: BatchTask) -> Counts:
-        """Run the graph. Whatever it raised, the store has the last word: a fenced writer stops as fenced.
-
-        Raises:
-            Fenced: a newer writer exists.
-            BeamExactlyOnceError: as the graph raised it, whatever a runner made of its type.
-        """
-        try:
-            counts = self._run_task(task)
-        except Exception as error:
-            if not isinstance(error, Fenced):
-                self._writer.ensure_newest()
-            known = error if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
-            if known is None or known is error:
-                raise
-            raise known from error
+        """Run the graph, and be sure that the batch was decided."""
+        counts = self._run_task(task)
         if any(name.startswith("outcome.") for name in counts):
             return counts
         # A runner without metrics: the marker says whether the batch was decided.

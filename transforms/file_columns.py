@@ -22,7 +22,7 @@ _ARRAY_CODES = {pa.int64(): "q", pa.int32(): "i", pa.int8(): "b"}
 _EXACT_INTEGERS = {int, type(None)}
 
 
-def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+def batch_of_rows(rows: Sequence[Any], schema: pa.Schema | None, *, sink: str) -> pa.RecordBatch:
     """The rows as columns of ``schema``, in order.
 
     A row is a mapping, a NamedTuple (:class:`KafkaRecord` is one), or any object with attributes: a dataclass, a
@@ -30,28 +30,18 @@ def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.Re
 
     Args:
         rows: at least one.
-        schema: columns and types.
+        schema: columns and types; None takes Kafka records only, as :data:`RECORD_SCHEMA`.
         sink: the sink's name, for messages.
 
     Raises:
-        ConfigurationError: a row does not fit ``schema``. The message names the column, its type and the row's type.
+        ConfigurationError: a row does not fit ``schema``, or needs one. The message names the column, its type and the
+            row's type.
     """
-    batches = [_batch_of_kind(kind, list(run), schema, sink) for kind, run in groupby(rows, key=type)]
+    batches = [
+        _batch_of_kind(kind, list(run), _own_schema(kind, sink) if schema is None else schema, sink)
+        for kind, run in groupby(rows, key=type)
+    ]
     return batches[0] if len(batches) == 1 else _concatenated(batches)
-
-
-def schema_of_rows(row: Any, *, sink: str) -> pa.Schema:
-    """The schema that rows like ``row`` have of their own: Kafka records do, others do not.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    if type(row) is KafkaRecord:
-        return RECORD_SCHEMA
-    raise ConfigurationError(
-        f"sink {sink!r} got a row of type {_name_of(type(row))} and has no schema to write it with. Give it one: "
-        'WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use file_format="json".'
-    )
 
 
 def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
@@ -79,6 +69,15 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
                 f"{field.type}: {_brief(error)}. Change the sink's schema=, or cast the column before it."
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _own_schema(kind: type, sink: str) -> pa.Schema:
+    if kind is KafkaRecord:
+        return RECORD_SCHEMA
+    raise ConfigurationError(
+        f"sink {sink!r} got a row of type {_name_of(kind)} and has no schema to write it with. Give it one: "
+        'WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use file_format="json".'
+    )
 
 
 def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) -> pa.RecordBatch:

@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.object_store import StagingWriter
-from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch, schema_of_rows
+from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch
 from beam_exactly_once.transforms.json_lines import json_lines
 
 FileFormat: TypeAlias = Literal["parquet", "json"]
+
+Block: TypeAlias = Any
+"""Rows on their way to a file: a ``pa.RecordBatch`` for Parquet; their number and their lines for JSON. A plain tuple,
+which every coder knows, should a runner not fuse."""
 
 BUFFER_BYTES_MAX = 64 * 1024 * 1024
 """Arrow data that waits for its row group to fill."""
@@ -70,12 +74,45 @@ class FileLayout:
         """Extension of the file names, without the dot."""
         return _COMPRESSIONS[self.file_format][self.compression]
 
-    def open_file(self, target: StagingWriter) -> RowFile:
+    @property
+    def block_type(self) -> Any:
+        """Type of the blocks."""
+        return pa.RecordBatch if self.file_format == "parquet" else tuple[int, bytes]
+
+    def block_of_rows(self, rows: Sequence[Any]) -> Block:
+        """Rows, at least one, in the form in which files take them.
+
+        Raises:
+            ConfigurationError: a row cannot be written in this layout.
+        """
+        if self.file_format == "json" and self.schema is None:
+            return len(rows), json_lines(rows, sink=self.sink)
+        batch = batch_of_rows(rows, self.schema, sink=self.sink)
+        return batch if self.file_format == "parquet" else self.block_of_batch(batch)
+
+    def block_of_batch(self, batch: pa.RecordBatch) -> Block:
+        """The rows of an Arrow batch in the form in which files take them; for Parquet, the batch as it comes.
+
+        Raises:
+            ConfigurationError: its columns do not fit this layout.
+        """
+        if self.schema is not None:
+            batch = fitted_batch(batch, self.schema, sink=self.sink)
+        if self.file_format == "parquet":
+            return batch
+        return batch.num_rows, json_lines(batch.to_pylist(), sink=self.sink)
+
+    def open_file(self, target: StagingWriter) -> BlockFile:
         """A new file of this layout, written to ``target``."""
         return ParquetFile(self, target) if self.file_format == "parquet" else JsonLinesFile(self, target)
 
 
-class RowFile(abc.ABC):
+def block_bytes(block: Block) -> int:
+    """Size of a block in memory."""
+    return len(block[1]) if isinstance(block, tuple) else int(block.nbytes)
+
+
+class BlockFile(abc.ABC):
     """One file while it is written. ``rows`` counts what it was given; the target stays the caller's to close."""
 
     def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
@@ -84,20 +121,8 @@ class RowFile(abc.ABC):
         self.rows = 0
 
     @abc.abstractmethod
-    def write_rows(self, rows: Sequence[Any]) -> int:
-        """Add rows, at least one; returns the bytes that they take before compression.
-
-        Raises:
-            ConfigurationError: a row cannot be written in this layout.
-        """
-
-    @abc.abstractmethod
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add the rows of an Arrow batch.
-
-        Raises:
-            ConfigurationError: its columns do not fit this layout.
-        """
+    def write(self, block: Block) -> None:
+        """Add a block of the same layout."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -109,7 +134,7 @@ class RowFile(abc.ABC):
         return int(self._target.tell()) >= self._layout.file_bytes_max
 
 
-class ParquetFile(RowFile):
+class ParquetFile(BlockFile):
     """Gathers Arrow batches into row groups: a group for each small batch would make slow, large files."""
 
     def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
@@ -120,33 +145,26 @@ class ParquetFile(RowFile):
         self._gathered_rows = self._gathered_bytes = 0
         self._gathered_bytes_max = min(BUFFER_BYTES_MAX, layout.file_bytes_max)
 
-    def write_rows(self, rows: Sequence[Any]) -> int:
-        """Make columns of them at once: lists of retained rows would keep the garbage collector busy."""
-        if self._schema is None:
-            self._schema = schema_of_rows(rows[0], sink=self._layout.sink)
-        return self._gather(batch_of_rows(rows, self._schema, sink=self._layout.sink))
+    def write(self, block: Block) -> None:
+        """Without a schema in the layout, the first batch gives the file's; later ones must fit.
 
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Take the batch as it comes."""
+        Raises:
+            ConfigurationError: the batch has other columns.
+        """
         if self._schema is None:
-            self._schema = batch.schema
-        self._gather(fitted_batch(batch, self._schema, sink=self._layout.sink))
+            self._schema = block.schema
+        self._gathered.append(fitted_batch(block, self._schema, sink=self._layout.sink))
+        self._gathered_rows += block.num_rows
+        self._gathered_bytes += block_bytes(block)
+        self.rows += block.num_rows
+        if self._gathered_rows >= self._layout.row_group_rows or self._gathered_bytes >= self._gathered_bytes_max:
+            self._write_row_group()
 
     def close(self) -> None:
         """Write the last row group and the footer."""
         self._write_row_group()
         if self._writer is not None:
             self._writer.close()
-
-    def _gather(self, batch: pa.RecordBatch) -> int:
-        size_bytes = int(batch.nbytes)
-        self._gathered.append(batch)
-        self._gathered_rows += batch.num_rows
-        self._gathered_bytes += size_bytes
-        self.rows += batch.num_rows
-        if self._gathered_rows >= self._layout.row_group_rows or self._gathered_bytes >= self._gathered_bytes_max:
-            self._write_row_group()
-        return size_bytes
 
     def _write_row_group(self) -> None:
         if not self._gathered:
@@ -165,7 +183,7 @@ class ParquetFile(RowFile):
         self._gathered_rows = self._gathered_bytes = 0
 
 
-class JsonLinesFile(RowFile):
+class JsonLinesFile(BlockFile):
     """One JSON object a line."""
 
     def __init__(self, layout: FileLayout, target: StagingWriter) -> None:
@@ -173,30 +191,19 @@ class JsonLinesFile(RowFile):
         # No name and no time inside: the same rows give the same bytes.
         self._gzip = gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) if layout.compression == "gzip" else None
 
-    def write_rows(self, rows: Sequence[Any]) -> int:
-        """With a schema, the rows must fit it and have its columns only; without one, they are written as they are."""
-        if self._layout.schema is not None:
-            rows = batch_of_rows(rows, self._layout.schema, sink=self._layout.sink).to_pylist()
-        return self._write(json_lines(rows, sink=self._layout.sink), len(rows))
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Row by row: Arrow has no JSON writer."""
-        if self._layout.schema is not None:
-            batch = fitted_batch(batch, self._layout.schema, sink=self._layout.sink)
-        self._write(json_lines(batch.to_pylist(), sink=self._layout.sink), batch.num_rows)
-
-    def close(self) -> None:
-        """Finish the compression."""
-        if self._gzip is not None:
-            self._gzip.close()
-
-    def _write(self, lines: bytes, rows: int) -> int:
+    def write(self, block: Block) -> None:
+        """Write the lines."""
+        rows, lines = block
         if self._gzip is None:
             self._target.write(lines)
         else:
             self._gzip.write(lines)
         self.rows += rows
-        return len(lines)
+
+    def close(self) -> None:
+        """Finish the compression."""
+        if self._gzip is not None:
+            self._gzip.close()
 
 
 def _check_schema(schema: pa.Schema) -> None:

@@ -2,14 +2,14 @@
 
     stream | ReadFromKafka(…) | beam.Map(…) | WriteToFiles("s3://lake/orders", schema=ORDERS)
 
-Stages: *stage* (every bundle writes files of its own, durable and invisible) / *publish* (after the commit marker,
-from its list alone) / *finish* (the batch's manifest, see :mod:`beam_exactly_once.transforms.file_manifest`).
+Stages: *blocks* (rows to columns or lines) / *stage* (every bundle writes files of its own, durable and invisible) /
+*publish* (after the commit marker, from its list alone) / *finish* (the batch's manifest, see :mod:`beam_exactly_once.transforms.file_manifest`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
 from beam_exactly_once.object_store import ObjectStore, StagedObject, StagingWriter, Taken, open_object_store
-from beam_exactly_once.transforms.file_formats import FileFormat, FileLayout, RowFile
+from beam_exactly_once.transforms.file_formats import Block, BlockFile, FileFormat, FileLayout, block_bytes
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     manifest_bytes,
@@ -53,6 +53,7 @@ _WAY_OUT = (
     "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
     "the checkpoint_location that wrote there."
 )
+_RecordBatch = pa.RecordBatch
 _log = logging.getLogger(__name__)
 
 
@@ -126,9 +127,12 @@ class WriteToFiles(beam.PTransform):  # type: ignore[misc]
                     f"sinks {other.name!r} and {name!r} both write files to {definition['output']}. Give each a folder "
                     "of its own, or flatten their rows into one sink."
                 )
-        stage = _StageFiles(output, replace(self._layout, sink=name))
-        committables = rows | "Stage" >> beam.ParDo(stage, beam.pvalue.AsSingleton(graph.attempts)).with_output_types(
-            Gathered
+        layout = replace(self._layout, sink=name)
+        stage = beam.ParDo(_StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
+        committables = (
+            rows
+            | "Blocks" >> beam.ParDo(_ToBlocks(layout)).with_output_types(layout.block_type)
+            | "Stage" >> stage.with_output_types(Gathered)
         )
         graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, output), committables)
         return beam.pvalue.PDone(rows.pipeline)
@@ -165,26 +169,18 @@ class _BundleFiles:
     """The files of one execution of one bundle: one open at a time, a new one whenever it is full."""
 
     def __init__(self, store: ObjectStore, layout: FileLayout, attempt_json: str) -> None:
+        self.attempt_json = attempt_json
         self._attempt = Attempt.from_json(orjson.loads(attempt_json))
         self._store = store
         self._layout = layout
         self._token = new_bundle_token()
         self._writer: StagingWriter | None = None
-        self._file: RowFile | None = None
+        self._file: BlockFile | None = None
         self._committables: list[Gathered] = []
 
-    def write_rows(self, rows: list[Any]) -> int:
-        """Write rows, at least one; returns how many should come next time."""
+    def write(self, block: Block) -> None:
         file = self._open_file()
-        size_bytes = file.write_rows(rows)
-        if file.is_full:
-            self._close_file()
-        bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
-        return max(1, min(ROWS_AT_ONCE_MAX, bytes_max * len(rows) // max(1, size_bytes)))
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        file = self._open_file()
-        file.write_batch(batch)
+        file.write(block)
         if file.is_full:
             self._close_file()
 
@@ -202,7 +198,7 @@ class _BundleFiles:
             except Exception:  # the sweep removes it later
                 _log.warning("could not drop an unfinished file of %s", self._store.uri, exc_info=True)
 
-    def _open_file(self) -> RowFile:
+    def _open_file(self) -> BlockFile:
         if self._file is None:
             number = len(self._committables)
             final_key = part_name(self._attempt, self._token, number, self._layout.extension)
@@ -226,16 +222,47 @@ class _BundleFiles:
         self._writer = self._file = None
 
 
+class _ToBlocks(beam.DoFn):  # type: ignore[misc]
+    """Makes blocks of rows, so that what follows is paid once a block: a side input costs as much as this step."""
+
+    def __init__(self, layout: FileLayout) -> None:
+        self._layout = layout
+        self._waiting: list[Any] = []
+        self._waiting_max = ROWS_AT_ONCE_FIRST
+
+    def start_bundle(self) -> None:
+        """Drop what a failed bundle left."""
+        self._waiting = []
+
+    def process(self, row: Any) -> list[Block] | None:
+        """Take a row, or an Arrow batch of rows."""
+        waiting = self._waiting
+        if type(row) is _RecordBatch:
+            return [*self._drain(), self._layout.block_of_batch(row)] if row.num_rows else None
+        waiting.append(row)
+        return self._drain() if len(waiting) >= self._waiting_max else None
+
+    def finish_bundle(self) -> list[WindowedValue]:
+        """Give what still waits."""
+        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in self._drain()]
+
+    def _drain(self) -> list[Block]:
+        if not self._waiting:
+            return []
+        rows, self._waiting = self._waiting, []
+        block = self._layout.block_of_rows(rows)
+        bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
+        self._waiting_max = max(1, min(ROWS_AT_ONCE_MAX, bytes_max * len(rows) // max(1, block_bytes(block))))
+        return [block]
+
+
 class _StageFiles(beam.DoFn):  # type: ignore[misc]
-    """Writes the rows of each bundle to staged files; emits one committable a file at the bundle's end."""
+    """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
     def __init__(self, output: _Output, layout: FileLayout) -> None:
         self._output = output
         self._layout = layout
         self._files: _BundleFiles | None = None
-        self._attempt_json = ""
-        self._waiting: list[Any] = []
-        self._waiting_max = ROWS_AT_ONCE_FIRST
 
     def setup(self) -> None:
         """Open the store on the worker."""
@@ -245,49 +272,28 @@ class _StageFiles(beam.DoFn):  # type: ignore[misc]
         """Drop what a failed bundle left."""
         self._drop()
 
-    def process(self, row: Any, attempt_json: str) -> None:
-        """Take a row, or an Arrow batch of rows."""
-        if attempt_json != self._attempt_json:
-            self._begin(attempt_json)
-        if isinstance(row, pa.RecordBatch):
-            if row.num_rows:
-                self._drain()
-                self._open_files().write_batch(row)
-            return
-        self._waiting.append(row)
-        if len(self._waiting) >= self._waiting_max:
-            self._drain()
+    def process(self, block: Block, attempt_json: str) -> None:
+        """Write a block."""
+        if self._files is None:
+            self._files = _BundleFiles(self._output.store, self._layout, attempt_json)
+        if self._files.attempt_json != attempt_json:
+            raise AssertionError(f"two attempts in one bundle: {self._files.attempt_json} and {attempt_json}")
+        self._files.write(block)
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> list[WindowedValue]:
         """Close the last file, and emit what was staged."""
-        self._drain()
-        committables = [] if self._files is None else self._files.close()
-        self._files, self._attempt_json = None, ""
-        for committable in committables:
-            yield GlobalWindows.windowed_value(committable, MIN_TIMESTAMP)
+        if self._files is None:
+            return []
+        committables = self._files.close()
+        self._files = None
+        return [GlobalWindows.windowed_value(committable, MIN_TIMESTAMP) for committable in committables]
 
     def teardown(self) -> None:
         """Drop what a failed bundle left."""
         self._drop()
 
-    def _begin(self, attempt_json: str) -> None:
-        if self._attempt_json:
-            raise AssertionError(f"rows of two attempts in one bundle: {self._attempt_json} and {attempt_json}")
-        self._attempt_json = attempt_json
-
-    def _open_files(self) -> _BundleFiles:
-        if self._files is None:
-            self._files = _BundleFiles(self._output.store, self._layout, self._attempt_json)
-        return self._files
-
-    def _drain(self) -> None:
-        if self._waiting:
-            rows, self._waiting = self._waiting, []
-            self._waiting_max = self._open_files().write_rows(rows)
-
     def _drop(self) -> None:
         files, self._files = self._files, None
-        self._attempt_json, self._waiting = "", []
         if files is not None:
             files.abort()
 

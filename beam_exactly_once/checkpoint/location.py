@@ -78,14 +78,18 @@ class Checkpoint:
             CheckpointHole, CorruptObject, NewerFormat: as :meth:`open`.
         """
         data = store.get(layout.METADATA)
-        if data is not None:
-            return cls(store, _metadata(store, data).stream_id, nonces=nonces)
-        for entry in store.list():
-            raise CheckpointHole(
-                f"{store.uri}/{layout.METADATA} is missing, but {entry.key} is there. The location was wiped in part, "
-                "or is no checkpoint: restore metadata.json from a copy, or use an empty checkpoint_location."
-            )
-        return None
+        if data is None:
+            entry = next(store.list(), None)
+            if entry is None:
+                return None
+            # Another driver may have made the stream between the two requests: it writes metadata.json first.
+            data = store.get(layout.METADATA)
+            if data is None:
+                raise CheckpointHole(
+                    f"{store.uri}/{layout.METADATA} is missing, but {entry.key} is there. The location was wiped in "
+                    "part, or is no checkpoint: restore metadata.json from a copy, or use an empty checkpoint_location."
+                )
+        return cls(store, _metadata(store, data).stream_id, nonces=nonces)
 
     # -- writers ---------------------------------------------------------------------------------------------
 

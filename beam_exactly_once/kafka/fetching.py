@@ -62,21 +62,20 @@ class RangeFetcher:
 
     def close(self) -> None:
         """Close the consumer."""
-        self._forget_place()
+        self._position = None
+        self._pending = []
         self._consumer.close()
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int) -> Chunk:
         """See :meth:`beam_exactly_once.kafka.KafkaLog.next_chunk`."""
         if not 0 <= position < stop or records_max < 1:
             raise ValueError(f"need 0 <= position < stop and records_max >= 1, got {position}, {stop}, {records_max}")
-        if self._position != position or self._topic_partition != topic_partition:
+        stands_there = self._position == position and self._topic_partition == topic_partition
+        self._position = None  # should this call fail, what it took and did not hand out must be read again
+        if not stands_there:
             self._topic_partition = topic_partition
             self._assign(position)
-        try:
-            columns = self._read(position, stop, records_max)
-        except BaseException:
-            self._forget_place()  # what was taken and not handed out must be read again
-            raise
+        columns = self._read(position, stop, records_max)
         self._position = min(self._seen, stop)
         return Chunk(topic_partition.topic, topic_partition.partition, position, self._position, columns)
 
@@ -99,10 +98,6 @@ class RangeFetcher:
             self._errors.remember(exception.args[0])  # the read itself will find out how bad it is
         else:
             self._topics.add(topic)
-
-    def _forget_place(self) -> None:
-        self._position = None
-        self._pending = []
 
     def _read(self, position: int, stop: int, records_max: int) -> Columns:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""

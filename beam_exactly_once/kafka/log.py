@@ -122,7 +122,11 @@ class ConfluentLog:
         if self._fetcher is None:
             consumer = self._open_consumer()
             self._fetcher = RangeFetcher(consumer, self._errors, self._clock, self._settings.no_progress_timeout_s)
-        return self._fetcher.next_chunk(topic_partition, position, stop, records_max)
+        try:
+            return self._fetcher.next_chunk(topic_partition, position, stop, records_max)
+        except KafkaException as exception:  # cannot be pickled, so it must not leave this process
+            text = self._errors.text_of(exception.args[0])
+        raise KafkaUnavailable(f"the Kafka client cannot read partition {topic_partition}: {text}")
 
     def close(self) -> None:
         """See :meth:`KafkaLog.close`."""

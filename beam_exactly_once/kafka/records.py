@@ -35,6 +35,7 @@ class KafkaRecord(NamedTuple):
 
 
 _HEADERS_TYPE = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+_NO_HEADERS = pa.array([], _HEADERS_TYPE.value_type)
 
 # The topic is plain text, not a dictionary: repeating it is the cheaper of the two to build, and files of several
 # topics need no unified dictionary.
@@ -179,7 +180,7 @@ class Chunk:
             pa.repeat(pa.scalar(self.partition, pa.int32()), size),
             pa.array(columns.offsets, pa.int64()),
             pa.array(columns.timestamps_ms, pa.int64()),
-            pa.array(columns.timestamp_types, pa.int8()),
+            _timestamp_types_array(columns.timestamp_types),
             pa.array(columns.keys, pa.binary()),
             pa.array(columns.values, pa.binary()),
             _headers_array(columns.headers, size),
@@ -216,8 +217,11 @@ def rises_strictly(offsets: list[int]) -> bool:
 
 
 def _headers_array(headers: list[Headers] | None, size: int) -> pa.Array:
-    pairs = [] if headers is None else list(chain.from_iterable(headers))
-    starts = [0] * (size + 1) if headers is None else list(accumulate(map(len, headers), initial=0))
+    if headers is None:
+        zeros = pa.py_buffer(bytes((size + 1) * 4))  # the list's offsets, 32 bits each
+        return pa.Array.from_buffers(_HEADERS_TYPE, size, [None, zeros], children=[_NO_HEADERS])
+    pairs = list(chain.from_iterable(headers))
+    starts = list(accumulate(map(len, headers), initial=0))
     entries = pa.StructArray.from_arrays(
         [
             pa.array([name for name, _ in pairs], pa.string()),
@@ -226,3 +230,9 @@ def _headers_array(headers: list[Headers] | None, size: int) -> pa.Array:
         fields=list(_HEADERS_TYPE.value_type),
     )
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), entries, type=_HEADERS_TYPE)
+
+
+def _timestamp_types_array(types: list[int]) -> pa.Array:
+    if types and types.count(types[0]) == len(types):  # a topic has one, unless its configuration changed
+        return pa.repeat(pa.scalar(types[0], pa.int8()), len(types))
+    return pa.array(types, pa.int8())

@@ -12,6 +12,7 @@ import socketserver
 import struct
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 _NO_ERROR, _OFFSET_OUT_OF_RANGE, _UNKNOWN_TOPIC, _COORDINATOR_NOT_AVAILABLE, _UNSUPPORTED_VERSION = 0, 1, 3, 15, 35
@@ -117,9 +118,13 @@ class ScriptedLog:
         """The first offset of the oldest open transaction, or else the high watermark."""
         return min(self._open.values(), default=self._end)
 
+    def end(self, read_committed: bool) -> int:
+        """What a reader of this isolation level takes for the log's end."""
+        return self.last_stable_offset if read_committed else self.high_watermark
+
     def visible(self, start: int = 0, stop: int | None = None, read_committed: bool = True) -> list[ScriptedRecord]:
         """The records that a reader of ``[start, stop)`` must see, in order."""
-        end = self.last_stable_offset if read_committed else self.high_watermark
+        end = self.end(read_committed)
         stop = end if stop is None else min(stop, end)
         return [
             record
@@ -136,7 +141,7 @@ class ScriptedLog:
 
     def fetch(self, offset: int, read_committed: bool, bytes_max: int) -> tuple[bytes, list[_Aborted]]:
         """Whole batches from the one that holds ``offset`` on, and the aborted transactions among them."""
-        end = self.last_stable_offset if read_committed else self.high_watermark
+        end = self.end(read_committed)
         parts: list[bytes] = []
         size, upper = 0, offset
         for batch in self._batches:
@@ -229,9 +234,6 @@ class _Body:
         self._at += size
         return self._data[self._at - size : self._at].decode()
 
-    def count(self) -> int:
-        return self.number("i")
-
 
 def _text(value: str) -> bytes:
     return struct.pack(">h", len(value)) + value.encode()
@@ -256,11 +258,8 @@ class ScriptedBroker:
             def handle(self) -> None:
                 broker._serve(self.request)
 
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
         self._port = self._server.server_address[1]
         self.bootstrap_servers = f"127.0.0.1:{self._port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -273,10 +272,8 @@ class ScriptedBroker:
         self._stopping.set()
         self._server.shutdown()
         for connection in list(self._connections):
-            try:
+            with suppress(OSError):  # its client went first
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # its client went first
         self._server.server_close()
         self._thread.join()
 
@@ -309,7 +306,7 @@ class ScriptedBroker:
         return struct.pack(">h", error) + _array(struct.pack(">hhh", *entry) for entry in versions)
 
     def _metadata(self, body: _Body, version: int) -> bytes:
-        count = body.count()
+        count = body.number("i")
         names = list(self.topics) if count < 0 else [body.text() for _ in range(count)]
         broker = struct.pack(">i", 0) + _text("127.0.0.1") + struct.pack(">ih", self._port, -1)
         head = struct.pack(">i", 0) + _array([broker]) + struct.pack(">hi", -1, 0)
@@ -325,10 +322,10 @@ class ScriptedBroker:
         body.number("i")  # replica id
         read_committed = body.number("b") == _READ_COMMITTED
         topics: list[bytes] = []
-        for _ in range(body.count()):
+        for _ in range(body.number("i")):
             name = body.text()
             partitions: list[bytes] = []
-            for _ in range(body.count()):
+            for _ in range(body.number("i")):
                 partition, timestamp = body.number("i"), body.number("q")
                 log = self._log(name, partition)
                 offset = -1 if log is None else _offset_at(log, timestamp, read_committed)
@@ -342,9 +339,11 @@ class ScriptedBroker:
         body.number("i")  # replica id
         wait_ms, _, _, isolation = body.number("i"), body.number("i"), body.number("i"), body.number("b")
         asked: list[tuple[str, list[tuple[int, int, int]]]] = []
-        for _ in range(body.count()):
+        for _ in range(body.number("i")):
             name = body.text()
-            asked.append((name, [(body.number("i"), body.number("q"), body.number("i")) for _ in range(body.count())]))
+            asked.append(
+                (name, [(body.number("i"), body.number("q"), body.number("i")) for _ in range(body.number("i"))])
+            )
         read_committed = isolation == _READ_COMMITTED
         self._wait_for_data(asked, wait_ms, read_committed)
         topics = (
@@ -357,16 +356,11 @@ class ScriptedBroker:
         self, asked: list[tuple[str, list[tuple[int, int, int]]]], wait_ms: int, read_committed: bool
     ) -> None:
         logs = [(log, entry[1]) for name, entries in asked for entry in entries if (log := self._log(name, entry[0]))]
-        if not logs or len(logs) > 1:
+        if len(logs) != 1:
             return
         log, offset = logs[0]
-
-        def ready() -> bool:
-            end = log.last_stable_offset if read_committed else log.high_watermark
-            return offset != end or self._stopping.is_set()
-
         with log.changed:
-            log.changed.wait_for(ready, wait_ms / 1000)
+            log.changed.wait_for(lambda: offset != log.end(read_committed) or self._stopping.is_set(), wait_ms / 1000)
 
     def _fetch_partition(self, name: str, partition: int, offset: int, bytes_max: int, read_committed: bool) -> bytes:
         log = self._log(name, partition)
@@ -391,7 +385,7 @@ def _offset_at(log: ScriptedLog, timestamp: int, read_committed: bool) -> int:
     if timestamp == _EARLIEST:
         return log.start_offset
     if timestamp == _LATEST:
-        return log.last_stable_offset if read_committed else log.high_watermark
+        return log.end(read_committed)
     return log.offset_for_time(timestamp)
 
 

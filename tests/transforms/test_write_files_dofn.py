@@ -43,7 +43,7 @@ from beam_exactly_once.transforms.file_manifest import (
     read_batches,
 )
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE, StreamGraph
-from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher, _Output, _StageFiles
+from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher, _Output, _StageFiles, _ToBlocks
 
 STREAM = "5eed"
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -69,25 +69,46 @@ def attempt_of(batch_id: int, nonce: str = "00aa11bb22cc33dd") -> Attempt:
     return Attempt(1, batch_id, nonce)
 
 
+class Sink:
+    """The two DoFns of a sink, fused as a runner does it."""
+
+    def __init__(self, output: str, **layout: Any) -> None:
+        self.blocks = _ToBlocks(FileLayout("orders", **layout))
+        self.stage = _StageFiles(_Output(output, None), FileLayout("orders", **layout))
+        self.stage.setup()
+
+    def start_bundle(self, attempt: Attempt) -> None:
+        self.attempt_json = orjson.dumps(attempt.to_json()).decode()
+        self.blocks.start_bundle()
+        self.stage.start_bundle()
+
+    def process(self, row: Any) -> None:
+        for block in self.blocks.process(row) or ():
+            assert self.stage.process(block, self.attempt_json) is None
+
+    def finish_bundle(self) -> list[dict[str, Any]]:
+        for block in self.blocks.finish_bundle():
+            self.stage.process(block.value, self.attempt_json)
+        emitted = self.stage.finish_bundle()
+        assert all(element.windows == (GlobalWindow(),) for element in emitted)
+        gathered = [element.value for element in emitted]
+        assert all((key, what, sink) == ("", COMMITTABLE, "orders") for key, (what, sink, _) in gathered)
+        return [orjson.loads(committable) for _, (_, _, committable) in gathered]
+
+    def bundle(self, rows: Iterable[Any], attempt: Attempt) -> list[dict[str, Any]]:
+        self.start_bundle(attempt)
+        for row in rows:
+            self.process(row)
+        return self.finish_bundle()
+
+
 def stage_bundle(output: str, rows: Iterable[Any], batch_id: int = 0, **layout: Any) -> list[dict[str, Any]]:
-    """One bundle through the DoFn; returns its committables."""
-    dofn = _StageFiles(_Output(output, None), FileLayout("orders", **layout))
-    dofn.setup()
-    committables = drive(dofn, rows, attempt_of(batch_id))
-    dofn.teardown()
-    return committables
-
-
-def drive(dofn: _StageFiles, rows: Iterable[Any], attempt: Attempt) -> list[dict[str, Any]]:
-    attempt_json = orjson.dumps(attempt.to_json()).decode()
-    dofn.start_bundle()
-    for row in rows:
-        assert dofn.process(row, attempt_json) is None
-    emitted = list(dofn.finish_bundle())
-    assert all(element.windows == (GlobalWindow(),) for element in emitted)
-    gathered = [element.value for element in emitted]
-    assert all((key, what, sink) == ("", COMMITTABLE, "orders") for key, (what, sink, _) in gathered)
-    return [orjson.loads(committable) for _, (_, _, committable) in gathered]
+    """One bundle through a sink; returns its committables."""
+    sink = Sink(output, **layout)
+    try:
+        return sink.bundle(rows, attempt_of(batch_id))
+    finally:
+        sink.stage.teardown()
 
 
 def publish_batch(
@@ -448,45 +469,55 @@ class TestBundles:
         metadata = pq.ParquetFile(io.BytesIO(body)).metadata
         assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [1000, 1000, 500]
 
-    def test_a_failed_bundle_leaves_nothing_to_the_next(self, output: str) -> None:
-        dofn = _StageFiles(_Output(output, None), FileLayout("orders", schema=SCHEMA))
-        dofn.setup()
-        attempt_json = orjson.dumps(attempt_of(0).to_json()).decode()
-        dofn.start_bundle()
+    @pytest.mark.parametrize("layout", [{"row_group_rows": 100}, {}, {"file_format": "json"}])
+    def test_a_failed_bundle_leaves_nothing_to_the_next(self, output: str, layout: dict[str, Any]) -> None:
+        sink = Sink(output, schema=SCHEMA, **layout)
+        sink.start_bundle(attempt_of(0))
         for number in range(500):
-            dofn.process({"id": number}, attempt_json)
+            sink.process({"id": number})
         # The bundle fails elsewhere: its rows must not show up in the next one, which is of another attempt.
         later = attempt_of(0, nonce="ffff")
-        (committable,) = drive(dofn, [{"id": 1000}], later)
-        dofn.teardown()
+        (committable,) = sink.bundle([{"id": 1000}], later)
+        sink.stage.teardown()
         assert committable["rows"] == 1
         assert staged_names(output) == [committable["final_key"]]
         _FilesPublisher("orders", _Output(output, None)).publish(later, committable)
-        assert read_parquet(output) == [{"id": 1000, "name": None}]
+        assert (read_json if layout.get("file_format") else read_parquet)(output) == [{"id": 1000, "name": None}]
+
+    def test_a_wrong_row_leaves_nothing_behind(self, output: str) -> None:
+        with pytest.raises(ConfigurationError):
+            stage_bundle(output, [*({"id": number} for number in range(5000)), {"id": "x"}], schema=SCHEMA)
+        assert staged_names(output) == []
 
     def test_one_instance_serves_many_bundles_and_survives_pickling(self, output: str) -> None:
-        dofn = _StageFiles(_Output(output, None), FileLayout("orders"))
-        dofn.setup()
-        committables = drive(dofn, records(5), attempt_of(0)) + drive(dofn, [], attempt_of(0))
-        dofn = pickle.loads(pickle.dumps(dofn))
-        dofn.setup()
-        committables += drive(dofn, records(5, first=5), attempt_of(0))
-        dofn.teardown()
+        sink = Sink(output)
+        committables = sink.bundle(records(5), attempt_of(0)) + sink.bundle([], attempt_of(0))
+        sink = pickle.loads(pickle.dumps(sink))
+        sink.stage.setup()
+        committables += sink.bundle(records(5, first=5), attempt_of(0))
+        sink.stage.teardown()
         publish_batch(output, committables)
         assert sorted(row["offset"] for row in read_parquet(output)) == list(range(10))
 
-    def test_large_rows_wait_in_small_numbers(self, output: str) -> None:
-        dofn = _StageFiles(_Output(output, None), FileLayout("orders"))
-        dofn.setup()
-        dofn.start_bundle()
-        attempt_json = orjson.dumps(attempt_of(0).to_json()).decode()
-        waiting_most = 0
+    def test_a_bundle_is_of_one_attempt(self, output: str) -> None:
+        sink = Sink(output)
+        sink.start_bundle(attempt_of(0))
+        block = FileLayout("orders").block_of_rows(records(1))
+        sink.stage.process(block, sink.attempt_json)
+        with pytest.raises(AssertionError, match="two attempts in one bundle"):
+            sink.stage.process(block, orjson.dumps(attempt_of(1).to_json()).decode())
+        sink.stage.teardown()
+
+    def test_large_rows_wait_in_small_numbers(self) -> None:
+        blocks = _ToBlocks(FileLayout("orders"))
+        blocks.start_bundle()
+        sizes = []
         for number in range(200):
-            dofn.process(KafkaRecord("t", 0, number, value=bytes(1 << 20)), attempt_json)
-            waiting_most = max(waiting_most, len(dofn._waiting))
-        assert waiting_most <= 64
-        assert len(dofn._waiting) <= 4
-        dofn.teardown()
+            sizes += [
+                block.num_rows for block in blocks.process(KafkaRecord("t", 0, number, value=bytes(1 << 20))) or ()
+            ]
+        assert sizes[0] <= 64
+        assert max(sizes[1:]) <= 4
 
 
 class TestPublishing:

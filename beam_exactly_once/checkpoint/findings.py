@@ -1,0 +1,74 @@
+"""What a verification finds: checks, faults, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from beam_exactly_once.checkpoint.records import Json
+
+READERS = 16
+"""Objects read at a time: a request to an object store is mostly waiting."""
+
+Key = TypeVar("Key")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is not as it must be. The message names the way out."""
+
+    where: str
+    message: str
+
+
+@dataclass(slots=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: what, for people and machines.
+        examined: how many objects or batches were looked at.
+        faults: what is wrong.
+        notes: what is unusual and harmless.
+    """
+
+    name: str
+    examined: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def fault(self, where: str, message: str) -> None:
+        """Add a fault."""
+        self.faults.append(Fault(where, message))
+
+    def to_json(self) -> Json:
+        """For machines."""
+        return {
+            "name": self.name,
+            "examined": self.examined,
+            "faults": [{"where": fault.where, "message": fault.message} for fault in self.faults],
+            "notes": self.notes,
+        }
+
+
+def in_parallel(keys: Iterable[Key], read: Callable[[Key], Found]) -> Iterator[tuple[Key, Found]]:
+    """Each key with what ``read`` returns for it, in the order of the keys."""
+    keys = list(keys)
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from zip(keys, pool.map(read, keys), strict=True)
+
+
+def listed(numbers: Iterable[int], names_max: int = 5) -> str:
+    """``3 to 7, 9``: numbers in order, in spans."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    texts = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
+    more = f" and {len(texts) - names_max} more" if len(texts) > names_max else ""
+    return ", ".join(texts[:names_max]) + more

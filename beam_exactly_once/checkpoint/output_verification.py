@@ -1,0 +1,205 @@
+"""What ``beam-exactly-once verify`` checks of the files that a checkpoint says are published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from beam_exactly_once.checkpoint.continuity import oldest_retained
+from beam_exactly_once.checkpoint.findings import Check, in_parallel
+from beam_exactly_once.checkpoint.records import Attempt, Json, Marker
+from beam_exactly_once.checkpoint.verification import Contents
+from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError
+from beam_exactly_once.object_store import ObjectStore
+
+FILES = "files"
+"""Kind of the sinks whose output is checked here."""
+
+
+class ManifestFile(Protocol):
+    """One file in a manifest."""
+
+    @property
+    def name(self) -> str:
+        """Key below the output."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+
+
+class Manifest(Protocol):
+    """The manifest of one batch."""
+
+    @property
+    def stream_id(self) -> str:
+        """The stream that wrote it."""
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt that it publishes."""
+
+    @property
+    def files(self) -> Sequence[ManifestFile]:
+        """What it names."""
+
+
+class Manifests(Protocol):
+    """How manifests are read: ``transforms.file_manifest``, handed in, since this floor is below it."""
+
+    def manifest_key(self, batch_id: int) -> str:
+        """Name of a batch's manifest."""
+
+    def manifest_ids(self, store: ObjectStore, *, after: int = -1) -> Iterator[int]:
+        """Ids of the batches above ``after`` that have one, in order."""
+
+    def read_manifest(self, store: ObjectStore, batch_id: int) -> Manifest | None:
+        """A batch's manifest, or None."""
+
+
+def file_sinks(contents: Contents) -> dict[str, str]:
+    """The output of each sink of files, by the sink's name."""
+    return {name: str(body["output"]) for name, body in sorted(contents.sinks.items()) if body.get("kind") == FILES}
+
+
+def verify_output(
+    contents: Contents, sink: str, open_output: Callable[[], ObjectStore], manifests: Manifests
+) -> tuple[Check, ...]:
+    """Check that every file of every decided batch is there, with its size, and that the manifests agree.
+
+    Args:
+        contents: of the checkpoint.
+        sink: name of a sink of files.
+        open_output: opens its output.
+        manifests: how to read them.
+
+    Output that cannot be looked at is a fault of the check, not an error of the call.
+    """
+    files, batches = Check(f"files of sink {sink}"), Check(f"manifests of sink {sink}")
+    try:
+        output = _Output(contents, sink, open_output(), manifests)
+        output.check_manifests(batches)
+        output.check_files(files)
+    except CheckpointError:
+        raise
+    except BeamExactlyOnceError as error:
+        files.fault(file_sinks(contents)[sink], f"the output cannot be looked at: {error}")
+    return files, batches
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    batch_id: int
+    committable: Json
+
+    @property
+    def key(self) -> str:
+        return str(self.committable["final_key"])
+
+
+class _Output:
+    def __init__(self, contents: Contents, sink: str, store: ObjectStore, manifests: Manifests) -> None:
+        self._contents = contents
+        self._sink = sink
+        self._store = store
+        self._manifests = manifests
+        self._newest_id = max(contents.marker_ids, default=-1)
+        self._is_published = True
+
+    def check_manifests(self, check: Check) -> None:
+        """Every decided batch has one that says what its marker says; none is ahead of the checkpoint."""
+        oldest = oldest_retained(self._contents.plan_ids, self._contents.marker_ids)
+        retained = {id_: marker for id_, marker in sorted(self._contents.markers.items()) if id_ >= oldest}
+        for batch_id, found in in_parallel(retained, self._read):
+            check.examined += 1
+            key = self._manifests.manifest_key(batch_id)
+            if isinstance(found, CheckpointError):
+                check.fault(key, str(found))
+            elif found is None:
+                self._missing(check, batch_id)
+            else:
+                self._compare(check, retained[batch_id], found)
+        for batch_id in self._manifests.manifest_ids(self._store, after=self._newest_id):
+            if self._contents.checkpoint.read_marker(batch_id) is None:
+                check.fault(
+                    self._manifests.manifest_key(batch_id),
+                    f"{self._store.uri} holds batch {batch_id}, which the checkpoint has not decided: it was restored from "
+                    "an older copy, or lost its newest markers. Restore the newer checkpoint; a start refuses to write "
+                    "twice what is there.",
+                )
+
+    def check_files(self, check: Check) -> None:
+        """Every file that a marker names is there, with its size."""
+        files = [
+            _File(batch_id, committable)
+            for batch_id, marker in sorted(self._contents.markers.items())
+            for committable in marker.committables.get(self._sink, ())
+        ]
+        staged = set() if self._is_published else {one.final_key for one in self._store.list_staged()}
+        for file, size_bytes in in_parallel(files, lambda file: self._store.size_bytes(file.key)):
+            check.examined += 1
+            if size_bytes is not None and size_bytes != int(file.committable["size_bytes"]):
+                check.fault(
+                    file.key,
+                    f"{self._store.uri}/{file.key} of batch {file.batch_id} has {size_bytes:,} bytes, not the "
+                    f"{int(file.committable['size_bytes']):,} that were committed. Restore it from a copy or an older version.",
+                )
+            elif size_bytes is None and file.key not in staged:
+                check.fault(file.key, self._missing_file(file))
+
+    def _read(self, batch_id: int) -> Manifest | CheckpointError | None:
+        try:
+            return self._manifests.read_manifest(self._store, batch_id)
+        except CheckpointError as error:
+            return error
+
+    def _missing(self, check: Check, batch_id: int) -> None:
+        key = self._manifests.manifest_key(batch_id)
+        if batch_id == self._newest_id:
+            self._is_published = False
+            check.notes.append(f"batch {batch_id} is decided and not published yet: its driver, or the next start, does it.")
+        elif self._wrote(batch_id):
+            check.fault(
+                key,
+                f"{self._store.uri}/{key} is missing, though batch {self._newest_id} is decided: readers of whole batches "
+                "stop before it. Restore it from a copy.",
+            )
+
+    def _wrote(self, batch_id: int) -> bool:
+        """Whether the pipeline that ran the batch had this sink: one that was added later has no older manifests."""
+        plan = self._contents.plans.get(batch_id)
+        return plan is not None and self._sink in plan.graph.get("sinks", {})
+
+    def _compare(self, check: Check, marker: Marker, manifest: Manifest) -> None:
+        key = self._manifests.manifest_key(marker.batch_id)
+        committed = {
+            (str(one["final_key"]), int(one["rows"]), int(one["size_bytes"]))
+            for one in marker.committables.get(self._sink, ())
+        }
+        named = {(file.name, file.rows, file.size_bytes) for file in manifest.files}
+        stream_id = self._contents.checkpoint.stream_id
+        if manifest.stream_id != stream_id:
+            check.fault(
+                key,
+                f"{self._store.uri}/{key} is of stream {manifest.stream_id}; this is {stream_id}. Two streams write to one "
+                "output: give each its own.",
+            )
+        elif manifest.attempt != marker.attempt or named != committed:
+            check.fault(
+                key,
+                f"{self._store.uri}/{key} does not name what the marker of batch {marker.batch_id} committed: attempt "
+                f"{manifest.attempt.nonce} with {len(named)} files instead of {marker.attempt.nonce} with {len(committed)}. "
+                "One of the two was restored from another copy: restore the one that belongs to the other.",
+            )
+
+    def _missing_file(self, file: _File) -> str:
+        missing = f"{self._store.uri}/{file.key} of batch {file.batch_id}, with {file.committable['rows']:,} rows, is missing"
+        if file.batch_id == self._newest_id and not self._is_published:
+            return f"{missing}, and is not staged either: no start can publish it. Restore it from a copy."
+        return f"{missing}. Restore it from a copy, unless it was compacted or expired on purpose."
+

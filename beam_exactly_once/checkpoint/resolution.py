@@ -1,0 +1,128 @@
+"""Passing a batch that cannot run, on the record: what ``beam-exactly-once resolve`` does.
+
+Only the next batch to be decided can be passed, and only while it has no marker. Its plan proves that the batch
+before it was published: a driver plans a batch only after it has seen that. So nothing need be published here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable
+from beam_exactly_once.checkpoint.layout import offsets_key
+from beam_exactly_once.checkpoint.location import Checkpoint, new_nonce
+from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, SourceCommit
+from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
+from beam_exactly_once.clock import Clock
+from beam_exactly_once.errors import ConfigurationError, CorruptObject
+from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.offsets import OffsetRange, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What passing a batch would do; nothing is written yet."""
+
+    checkpoint: Checkpoint
+    batch_id: int
+    outcome: Outcome
+    plan: Plan | None
+    """None when the plan is unreadable: such a batch can only be abandoned, which needs nothing of it."""
+    stands_at: Mapping[str, Mapping[TopicPartition, int]]
+    """Next offsets of each source before the batch."""
+
+    @property
+    def ranges(self) -> list[tuple[str, OffsetRange]]:
+        """What the batch was to read, by source."""
+        if self.plan is None:
+            return []
+        return [(name, one) for name, source in sorted(self.plan.sources.items()) for one in source.ranges]
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets that is."""
+        return sum(planned.size for _, planned in self.ranges)
+
+    def marker(self, attempt: Attempt, committed_at: str) -> Marker:
+        """The marker that passes the batch."""
+        if self.plan is not None:
+            return marker_of_resolution(self.plan, attempt, self.outcome, committed_at)
+        sources = {name: SourceCommit(offsets, (), 0, 0) for name, offsets in self.stands_at.items()}
+        return Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at)
+
+
+def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
+    """Find out what passing the batch would do. Writes nothing.
+
+    Raises:
+        ConfigurationError: this batch cannot be passed, or not with this outcome.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    checkpoint = open_readable(store)
+    newest = checkpoint.newest_marker()
+    newest_id = -1 if newest is None else newest.batch_id
+    planned = list(checkpoint.plan_ids(above=newest_id))
+    if batch_id <= newest_id:
+        raise ConfigurationError(_decided_already(checkpoint, batch_id))
+    if batch_id != newest_id + 1 or batch_id not in planned:
+        raise ConfigurationError(
+            f"batch {batch_id} of {store.uri} cannot be passed: only the first batch that is planned and not decided can, "
+            + (f"which is batch {planned[0]}." if planned else "and there is none: the next start plans anew.")
+        )
+    if outcome == "abandoned" and planned[-1] > batch_id:
+        raise ConfigurationError(
+            f"batch {batch_id} of {store.uri} cannot be abandoned: batch {batch_id + 1} is planned already and goes on "
+            f"where it ends, so its offsets would be read by none. Use --skip, which records them as lost."
+        )
+    plan = _readable_plan(checkpoint, batch_id, outcome)
+    return Proposal(checkpoint, batch_id, outcome, plan, next_offsets(checkpoint, newest))
+
+
+def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:
+    """Do what was proposed.
+
+    1. Claim the next writer epoch: a driver that still runs stops as fenced after its next marker.
+       A crash after it leaves a claim, which does no harm.
+    2. Look again. What the stream has done since is an error, not a surprise.
+    3. Create the marker, and check for a successor. The next start goes on from it.
+
+    Args:
+        proposal: of :func:`propose`.
+        owner: who claims, for people to read.
+        clock: for the times recorded.
+
+    Raises:
+        ConfigurationError: a driver decided the batch, or changed what is planned, in the meantime.
+        Fenced: a driver was started in the meantime.
+    """
+    checkpoint, batch_id = proposal.checkpoint, proposal.batch_id
+    now = clock.utc_now().isoformat()
+    writer = StreamWriter.claim(checkpoint, owner=owner, claimed_at=now)
+    again = propose(checkpoint.store, batch_id, proposal.outcome)
+    if (again.plan, again.stands_at) != (proposal.plan, proposal.stands_at):
+        raise ConfigurationError(f"{checkpoint.store.uri} changed in the meantime. Look at it again, then decide.")
+    marker = proposal.marker(Attempt(writer.writer_epoch, batch_id, new_nonce()), now)
+    decided = writer.commit(marker)
+    if decided.attempt != marker.attempt:
+        raise ConfigurationError(_decided_already(checkpoint, batch_id))
+    return decided
+
+
+def _readable_plan(checkpoint: Checkpoint, batch_id: int, outcome: Outcome) -> Plan | None:
+    try:
+        return checkpoint.read_plan(batch_id)
+    except CorruptObject as error:
+        if outcome == "abandoned":
+            return None
+        raise ConfigurationError(
+            f"batch {batch_id} cannot be skipped, since its plan does not say what that would lose: {error} "
+            f"Without {offsets_key(batch_id)}, use --abandon: the next batch reads its offsets."
+        ) from None
+
+
+def _decided_already(checkpoint: Checkpoint, batch_id: int) -> str:
+    return (
+        f"batch {batch_id} of {checkpoint.store.uri} is decided: it has a commit marker, which never changes. Nothing was "
+        "passed. If a part of its output is missing, `beam-exactly-once verify` names it, to be restored from a copy."
+    )

@@ -1,0 +1,229 @@
+"""What ``beam-exactly-once verify`` checks of a checkpoint. Reads only, and is safe beside a running driver.
+
+The objects are listed once, in the order of their names: ``commits/`` before ``offsets/`` before ``writers/``. So what a
+driver adds meanwhile looks like a batch in flight, never like a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from beam_exactly_once.checkpoint import layout
+from beam_exactly_once.checkpoint.continuity import hole_faults, leftovers, offset_faults
+from beam_exactly_once.checkpoint.envelope import Envelope, unseal
+from beam_exactly_once.checkpoint.findings import Check, in_parallel, listed
+from beam_exactly_once.checkpoint.inspection import no_checkpoint
+from beam_exactly_once.checkpoint.location import Checkpoint
+from beam_exactly_once.checkpoint.records import Json, Marker, Plan, next_offsets_from_json
+from beam_exactly_once.errors import CheckpointError, CheckpointHole, CorruptObject
+from beam_exactly_once.object_store import ObjectStore
+
+STRANGERS_NAMED_MAX = 5
+_OURS = (layout.WRITERS, layout.OFFSETS, layout.COMMITS, layout.SOURCES, layout.SINKS, layout.SPILLED, ".verify/")
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a checkpoint holds: all ids, and all that could be read."""
+
+    checkpoint: Checkpoint
+    plan_ids: frozenset[int]
+    marker_ids: frozenset[int]
+    plans: Mapping[int, Plan]
+    markers: Mapping[int, Marker]
+    sources: Mapping[str, Json]
+    sinks: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointVerification:
+    """What was found. ``contents`` is None when not even the stream's id is known."""
+
+    checks: tuple[Check, ...]
+    contents: Contents | None
+
+
+def verify_checkpoint(store: ObjectStore) -> CheckpointVerification:
+    """Check every object of a checkpoint, and that its batches follow each other without hole or overlap.
+
+    Raises:
+        ConfigurationError: the location is empty.
+        StoreUnavailable: the store does not answer.
+    """
+    keys = [entry.key for entry in store.list()]
+    if not keys:
+        raise no_checkpoint(store)
+    metadata = Check("metadata", examined=1)
+    strangers = [key for key in keys if key != layout.METADATA and not key.startswith(_OURS)]
+    if strangers:
+        more = f" and {len(strangers) - STRANGERS_NAMED_MAX} more" if len(strangers) > STRANGERS_NAMED_MAX else ""
+        metadata.notes.append(f"not of this library: {', '.join(strangers[:STRANGERS_NAMED_MAX])}{more}. Ignored.")
+    stream_id = _stream_id(store, keys, metadata)
+    if stream_id is None:
+        return CheckpointVerification((metadata,), None)
+    reader = _Reader(Checkpoint(store, stream_id), keys)
+    contents = reader.read()
+    return CheckpointVerification((metadata, *reader.checks, _holes(contents), _offsets(contents)), contents)
+
+
+def _stream_id(store: ObjectStore, keys: list[str], check: Check) -> str | None:
+    """The id in ``metadata.json``; when that cannot be read, the one that the newest readable claim names."""
+    try:
+        checkpoint = Checkpoint.open_existing(store)
+        if checkpoint is not None:
+            return checkpoint.stream_id
+    except CheckpointError as error:
+        check.fault(layout.METADATA, str(error))
+    for key in reversed([key for key in keys if key.startswith(layout.WRITERS)]):
+        try:
+            return unseal(store.get(key) or b"", where=key, kind="writer", stream_id=None).stream_id
+        except CheckpointError:
+            continue
+    return None
+
+
+def _holes(contents: Contents) -> Check:
+    check = Check("no batch missing", examined=len(contents.plan_ids | contents.marker_ids))
+    check.faults += hole_faults(contents.checkpoint.store.uri, contents.plan_ids, contents.marker_ids)
+    stray = leftovers(contents.plan_ids, contents.marker_ids)
+    if stray is not None:
+        check.notes.append(stray)
+    return check
+
+
+def _offsets(contents: Contents) -> Check:
+    check = Check("offsets without gap or overlap", examined=len(contents.plans))
+    first = {name: next_offsets_from_json(body.get("first_offsets", {})) for name, body in contents.sources.items()}
+    check.faults += offset_faults(contents.plans, contents.markers, first)
+    in_flight = [batch_id for batch_id in contents.plan_ids if batch_id > max(contents.marker_ids, default=-1)]
+    if in_flight:
+        check.notes.append(f"batch {listed(in_flight)} is planned and not decided: the next start runs it again.")
+    return check
+
+
+class _Reader:
+    """Reads every object of a checkpoint, one check a kind."""
+
+    def __init__(self, checkpoint: Checkpoint, keys: list[str]) -> None:
+        self._checkpoint = checkpoint
+        self._uri = checkpoint.store.uri
+        self._keys = keys
+        self.checks: list[Check] = []
+
+    def read(self) -> Contents:
+        writers, _ = self._numbered("writer claims", layout.WRITERS, layout.writer_key, self._claim)
+        plan_ids, plans = self._numbered("plans", layout.OFFSETS, layout.offsets_key, self._checkpoint.read_plan)
+        marker_ids, markers = self._numbered("markers", layout.COMMITS, layout.commits_key, self._checkpoint.read_marker)
+        definitions = self._each("definitions", self._below(layout.SOURCES, layout.SINKS), self._definition)
+        self._each("spilled lists", self._below(layout.SPILLED), self._spilled)
+        contents = Contents(
+            self._checkpoint,
+            plan_ids,
+            marker_ids,
+            plans,
+            markers,
+            {key.split("/")[1]: body for key, body in definitions.items() if key.startswith(layout.SOURCES)},
+            {key.split("/")[1]: body for key, body in definitions.items() if key.startswith(layout.SINKS)},
+        )
+        self._check_claims(writers, contents)
+        self._check_definitions(contents)
+        return contents
+
+    def _below(self, *prefixes: str) -> list[str]:
+        return [key for key in self._keys if key.startswith(prefixes)]
+
+    def _each(self, name: str, keys: Iterable[str], read: Callable[[str], Found | None]) -> dict[str, Found]:
+        """Read each object; one that cannot be used is a fault. None was removed by a driver's sweep meanwhile."""
+        check = Check(name)
+        self.checks.append(check)
+
+        def attempt(key: str) -> Found | CheckpointError | None:
+            try:
+                return read(key)
+            except CheckpointError as error:
+                return error
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                what = f"is intact, but not what it must be ({type(error).__name__}: {error})"
+                return CorruptObject(f"{self._uri}/{key} {what}. Restore it from a copy or an older version.")
+
+        found: dict[str, Found] = {}
+        for key, result in in_parallel(keys, attempt):
+            check.examined += 1
+            if isinstance(result, CheckpointError):
+                check.fault(key, str(result))
+            elif result is not None:
+                found[key] = result
+        return found
+
+    def _numbered(
+        self, name: str, prefix: str, key_of: Callable[[int], str], read: Callable[[int], Found | None]
+    ) -> tuple[frozenset[int], dict[int, Found]]:
+        """All numbers below ``prefix``, and the objects that could be read, by number."""
+        numbers: dict[str, int] = {}
+
+        def read_key(key: str) -> Found | None:
+            number = layout.number_in(key)
+            if key_of(number) != key:
+                raise CorruptObject(f"{self._uri}/{key} is at a wrong place: a start takes it for {key_of(number)}. Remove it.")
+            numbers[key] = number
+            return read(number)
+
+        found = self._each(name, self._below(prefix), read_key)
+        return frozenset(numbers.values()), {numbers[key]: record for key, record in found.items()}
+
+    def _claim(self, writer_epoch: int) -> int | None:
+        claim = self._checkpoint.read_writer(writer_epoch)
+        if claim is not None and claim.writer_epoch != writer_epoch:
+            raise self._misplaced(layout.writer_key(writer_epoch), f"the claim of epoch {claim.writer_epoch}")
+        return writer_epoch
+
+    def _definition(self, key: str) -> Json | None:
+        envelope = self._envelope(key, "definition") if key.endswith("/definition.json") else None
+        return None if envelope is None else envelope.body
+
+    def _spilled(self, key: str) -> str | None:
+        envelope = self._envelope(key, "committables")
+        if envelope is not None and not key.endswith(f"-{envelope.nonce}.json"):
+            raise self._misplaced(key, f"the list {envelope.nonce}")
+        return key
+
+    def _envelope(self, key: str, kind: str) -> Envelope | None:
+        data = self._checkpoint.store.get(key)
+        where = f"{self._uri}/{key}"
+        return None if data is None else unseal(data, where=where, kind=kind, stream_id=self._checkpoint.stream_id)
+
+    def _misplaced(self, key: str, what: str) -> CorruptObject:
+        return CorruptObject(
+            f"{self._uri}/{key} is {what}: it was copied to a wrong name. Restore it from a copy or an older version."
+        )
+
+    def _check_claims(self, writers: frozenset[int], contents: Contents) -> None:
+        check = next(check for check in self.checks if check.name == "writer claims")
+        epochs = {marker.attempt.writer_epoch for marker in contents.markers.values()}
+        epochs |= {plan.writer_epoch for plan in contents.plans.values()}
+        for writer_epoch in sorted(set(range(1, max([*writers, *epochs], default=0) + 1)) - writers):
+            key = layout.writer_key(writer_epoch)
+            check.fault(
+                key,
+                f"{self._uri}/{key} is missing; claims are never removed. Restore it from a copy. If there is none, make sure "
+                f"that no driver of epoch {max(1, writer_epoch - 1)} still runs: it would take itself for the newest.",
+            )
+
+    def _check_definitions(self, contents: Contents) -> None:
+        """The newest plan names what must be defined."""
+        if not contents.plans:
+            return
+        check = next(check for check in self.checks if check.name == "definitions")
+        newest = contents.plans[max(contents.plans)]
+        wanted = [layout.definition_key(layout.SOURCES, name) for name in newest.sources]
+        wanted += [layout.definition_key(layout.SINKS, name) for name in newest.graph.get("sinks", {})]
+        for key in sorted(set(wanted) - set(self._keys)):
+            error = CheckpointHole(
+                f"{self._uri}/{key} is missing, though batch {newest.batch_id} uses it. Restore it from a copy; without it, "
+                "a start cannot see whether the pipeline has changed."
+            )
+            check.fault(key, str(error))

@@ -1,0 +1,87 @@
+"""A stream that is killed or frozen after every single call to a store loses nothing and repeats nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.lives import assert_exactly_once, life
+
+from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Every call that an undisturbed life makes, in order."""
+    work_dir = tmp_path_factory.mktemp("undisturbed")
+    with life(work_dir, log=work_dir / "calls") as undisturbed:
+        assert undisturbed.wait() == EXIT_DONE
+    assert_exactly_once(work_dir)
+    return (work_dir / "calls").read_text().splitlines()
+
+
+def test_an_undisturbed_life_makes_the_calls_that_the_protocol_says(calls: list[str]) -> None:
+    """Three batches: each two creates and one GET in the checkpoint, no LIST; its file and manifest besides."""
+    first_plan = next(index for index, call in enumerate(calls) if call.startswith("put_if_absent offsets/"))
+    per_batch = [call for call in calls[first_plan:] if "part-" not in call and "_batches/" not in call]
+    assert per_batch == [
+        call
+        for batch in range(3)
+        for call in (
+            f"put_if_absent offsets/{batch:020d}.json",
+            f"put_if_absent commits/{batch:020d}.json",
+            "get writers/00000000000000000002.json",
+        )
+    ]
+
+
+def test_killed_after_any_call(calls: list[str], tmp_path: Path) -> None:
+    for number in range(1, len(calls) + 1):
+        work_dir = tmp_path / str(number)
+        print(f"killed after call {number}: {calls[number - 1]}")
+        with life(work_dir, kill_after=f"any::{number}") as first:
+            assert first.wait() == -9
+        with life(work_dir) as second:
+            assert second.wait() == EXIT_DONE
+        assert_exactly_once(work_dir)
+
+
+def test_killed_again_while_recovering(calls: list[str], tmp_path: Path) -> None:
+    """The first life dies between commit and publish of a batch, the second after any call of its recovery."""
+    for number in range(1, 21):
+        work_dir = tmp_path / str(number)
+        print(f"second life killed after its call {number}")
+        with life(work_dir, kill_after="put_if_absent:commits/:2") as first:
+            assert first.wait() == -9
+        with life(work_dir, kill_after=f"any::{number}") as second:
+            assert second.wait() == -9
+        with life(work_dir) as third:
+            assert third.wait() == EXIT_DONE
+        assert_exactly_once(work_dir)
+
+
+def test_frozen_after_any_call_while_a_second_driver_goes_on(calls: list[str], tmp_path: Path) -> None:
+    """The first driver wakes when the second has done all the work. It may finish or find itself fenced, no more."""
+    for number in range(1, len(calls) + 1):
+        work_dir = tmp_path / str(number)
+        print(f"frozen after call {number}: {calls[number - 1]}")
+        with life(work_dir, kill_after=f"any::{number}", freeze=True) as first:
+            assert first.wait_frozen()
+            with life(work_dir) as second:
+                assert second.wait() == EXIT_DONE
+            assert_exactly_once(work_dir)
+            first.thaw()
+            assert first.wait() in (EXIT_DONE, EXIT_FENCED)
+        assert_exactly_once(work_dir)
+
+
+def test_frozen_between_commit_and_publish_while_a_second_driver_is_killed_there_too(tmp_path: Path) -> None:
+    with life(tmp_path, kill_after="put_if_absent:commits/:1", freeze=True) as first:
+        assert first.wait_frozen()
+        with life(tmp_path, kill_after="put_if_absent:commits/:1") as second:
+            assert second.wait() == -9
+        first.thaw()
+        assert first.wait() == EXIT_FENCED
+    with life(tmp_path) as third:
+        assert third.wait() == EXIT_DONE
+    assert_exactly_once(tmp_path)
