@@ -6,16 +6,17 @@ import abc
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import RECORD_SCHEMA
+from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagingWriter
-from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch
-from beam_exactly_once.transforms.json_lines import json_lines
+from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.transforms.json_lines import json_lines, json_lines_of_batch
 
 FileFormat: TypeAlias = Literal["parquet", "json"]
 
@@ -26,6 +27,7 @@ which every coder knows, should a runner not fuse."""
 BUFFER_BYTES_MAX = 64 * 1024 * 1024
 """Arrow data that waits for its row group to fill."""
 GZIP_LEVEL = 6
+RECORD_FIELDS = len(KafkaRecord._fields)
 _RECORD_DICTIONARIES = ["topic", "partition", "timestamp_type", "key"]
 """Offsets, times and values of Kafka hardly repeat: without a dictionary they are written faster, and smaller."""
 
@@ -85,10 +87,26 @@ class FileLayout:
         Raises:
             ConfigurationError: a row cannot be written in this layout.
         """
-        if self.file_format == "json" and self.schema is None:
+        if self.schema is not None:
+            return self.block_of_batch(batch_of_rows(rows, self.schema, sink=self.sink))
+        if self.file_format == "json":
             return len(rows), json_lines(rows, sink=self.sink)
-        batch = batch_of_rows(rows, self.schema, sink=self.sink)
-        return batch if self.file_format == "parquet" else self.block_of_batch(batch)
+        raise ConfigurationError(
+            f"sink {self.sink!r} got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it "
+            'one: WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use file_format="json".'
+        )
+
+    def block_of_records(self, fields: Sequence[Any]) -> Block:
+        """Kafka records, given as one list of all their fields, in the form in which files take them.
+
+        Raises:
+            ConfigurationError: a record cannot be written in this layout.
+        """
+        if self.file_format == "json" and self.schema is None:
+            one_by_one = zip(*[iter(fields)] * RECORD_FIELDS, strict=True)
+            records = map(tuple.__new__, repeat(KafkaRecord), one_by_one)
+            return len(fields) // RECORD_FIELDS, json_lines(records, sink=self.sink)
+        return self.block_of_batch(batch_of_records(fields, self.schema, sink=self.sink))
 
     def block_of_batch(self, batch: pa.RecordBatch) -> Block:
         """The rows of an Arrow batch in the form in which files take them; for Parquet, the batch as it comes.
@@ -100,7 +118,7 @@ class FileLayout:
             batch = fitted_batch(batch, self.schema, sink=self.sink)
         if self.file_format == "parquet":
             return batch
-        return batch.num_rows, json_lines(batch.to_pylist(), sink=self.sink)
+        return batch.num_rows, json_lines_of_batch(batch, sink=self.sink)
 
     def open_file(self, target: StagingWriter) -> BlockFile:
         """A new file of this layout, written to ``target``."""

@@ -3,7 +3,8 @@
     stream | ReadFromKafka(…) | beam.Map(…) | WriteToFiles("s3://lake/orders", schema=ORDERS)
 
 Stages: *blocks* (rows to columns or lines) / *stage* (every bundle writes files of its own, durable and invisible) /
-*publish* (after the commit marker, from its list alone) / *finish* (the batch's manifest, see :mod:`beam_exactly_once.transforms.file_manifest`).
+*publish* (after the commit marker, from its list alone) / *finish* (the batch's manifest, see
+:mod:`beam_exactly_once.transforms.file_manifest`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
+from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, StagedObject, StagingWriter, Taken, open_object_store
-from beam_exactly_once.transforms.file_formats import Block, BlockFile, FileFormat, FileLayout, block_bytes
+from beam_exactly_once.transforms.file_formats import (
+    RECORD_FIELDS,
+    Block,
+    BlockFile,
+    FileFormat,
+    FileLayout,
+    block_bytes,
+)
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     manifest_bytes,
@@ -45,7 +54,7 @@ from beam_exactly_once.transforms.stream_graph import (
 
 ROWS_AT_ONCE_FIRST = 64
 ROWS_AT_ONCE_MAX = 1024
-"""Rows that wait to become columns together: enough to hide the cost of a call, too few for the garbage collector."""
+"""Rows that wait to become columns together: enough to hide the cost of a call."""
 WAITING_BYTES_MAX = 4 * 1024 * 1024
 """Large rows wait in smaller numbers, by the size of those before them."""
 
@@ -53,7 +62,6 @@ _WAY_OUT = (
     "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
     "the checkpoint_location that wrote there."
 )
-_RecordBatch = pa.RecordBatch
 _log = logging.getLogger(__name__)
 
 
@@ -139,7 +147,7 @@ class WriteToFiles(beam.PTransform):  # type: ignore[misc]
 
 
 class _Output:
-    """Where the files go. Pickles without the opened store: clients survive neither pickling nor a version change."""
+    """Where the files go. Pickles without the opened store: clients do not survive it."""
 
     def __init__(self, uri: str, options: Mapping[str, Any] | None) -> None:
         if not isinstance(uri, str) or not uri:
@@ -227,33 +235,43 @@ class _ToBlocks(beam.DoFn):  # type: ignore[misc]
 
     def __init__(self, layout: FileLayout) -> None:
         self._layout = layout
-        self._waiting: list[Any] = []
-        self._waiting_max = ROWS_AT_ONCE_FIRST
+        self._fields: list[Any] = []
+        self._rows: list[Any] = []
+        self._rows_max = ROWS_AT_ONCE_FIRST
 
     def start_bundle(self) -> None:
         """Drop what a failed bundle left."""
-        self._waiting = []
+        self._fields, self._rows = [], []
 
     def process(self, row: Any) -> list[Block] | None:
         """Take a row, or an Arrow batch of rows."""
-        waiting = self._waiting
-        if type(row) is _RecordBatch:
+        if type(row) is KafkaRecord:
+            # The fields of all records in one list: a thousand waiting tuples cost more in garbage collection than in work.
+            fields = self._fields
+            fields += row
+            return self._drain() if len(fields) >= self._rows_max * RECORD_FIELDS else None
+        if type(row) is pa.RecordBatch:
             return [*self._drain(), self._layout.block_of_batch(row)] if row.num_rows else None
-        waiting.append(row)
-        return self._drain() if len(waiting) >= self._waiting_max else None
+        self._rows.append(row)
+        return self._drain() if len(self._rows) >= self._rows_max else None
 
     def finish_bundle(self) -> list[WindowedValue]:
         """Give what still waits."""
         return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in self._drain()]
 
     def _drain(self) -> list[Block]:
-        if not self._waiting:
-            return []
-        rows, self._waiting = self._waiting, []
-        block = self._layout.block_of_rows(rows)
-        bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
-        self._waiting_max = max(1, min(ROWS_AT_ONCE_MAX, bytes_max * len(rows) // max(1, block_bytes(block))))
-        return [block]
+        fields, self._fields = self._fields, []
+        rows, self._rows = self._rows, []
+        blocks = []
+        if fields:
+            blocks.append(self._layout.block_of_records(fields))
+        if rows:
+            blocks.append(self._layout.block_of_rows(rows))
+        count = len(fields) // RECORD_FIELDS + len(rows)
+        if count:
+            bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
+            self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, bytes_max * count // max(1, sum(map(block_bytes, blocks)))))
+        return blocks
 
 
 class _StageFiles(beam.DoFn):  # type: ignore[misc]

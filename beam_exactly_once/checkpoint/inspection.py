@@ -38,7 +38,9 @@ class BatchSummary:
     @property
     def rows(self) -> dict[str, int]:
         """Rows that each sink staged for it."""
-        return {} if self.marker is None else {sink: self.marker.rows(sink) for sink in sorted(self.marker.committables)}
+        return (
+            {} if self.marker is None else {sink: self.marker.rows(sink) for sink in sorted(self.marker.committables)}
+        )
 
     def to_json(self) -> Json:
         """For machines; absent values are null."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from beam_exactly_once.checkpoint.continuity import oldest_retained
 from beam_exactly_once.checkpoint.findings import Check, in_parallel
 from beam_exactly_once.checkpoint.records import Attempt, Json, Marker
 from beam_exactly_once.checkpoint.verification import Contents
-from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError
+from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError, SinkAhead
 from beam_exactly_once.object_store import ObjectStore
 
 FILES = "files"
@@ -62,9 +61,26 @@ class Manifests(Protocol):
         """A batch's manifest, or None."""
 
 
-def file_sinks(contents: Contents) -> dict[str, str]:
-    """The output of each sink of files, by the sink's name."""
-    return {name: str(body["output"]) for name, body in sorted(contents.sinks.items()) if body.get("kind") == FILES}
+def file_sinks(sinks: Mapping[str, Json]) -> dict[str, str]:
+    """The output of each sink of files, by the sink's name.
+
+    Args:
+        sinks: definitions of all sinks of a checkpoint.
+    """
+    return {name: str(body["output"]) for name, body in sorted(sinks.items()) if body.get("kind") == FILES}
+
+
+def refuse_published(sink: str, output: ObjectStore, batch_id: int, manifests: Manifests) -> None:
+    """Check that an output does not hold the batch.
+
+    Raises:
+        SinkAhead: it does, so the batch was decided: the checkpoint has lost its marker.
+    """
+    if manifests.read_manifest(output, batch_id) is not None:
+        raise SinkAhead(
+            f"sink {sink!r}: {output.uri} holds batch {batch_id} already, so it was decided: the checkpoint has lost its "
+            "marker, or was restored from an older copy. Nothing was passed. Restore the marker from a copy."
+        )
 
 
 def verify_output(
@@ -85,10 +101,8 @@ def verify_output(
         output = _Output(contents, sink, open_output(), manifests)
         output.check_manifests(batches)
         output.check_files(files)
-    except CheckpointError:
-        raise
     except BeamExactlyOnceError as error:
-        files.fault(file_sinks(contents)[sink], f"the output cannot be looked at: {error}")
+        files.fault(str(contents.sinks[sink]["output"]), f"the output cannot be looked at: {error}")
     return files, batches
 
 
@@ -108,13 +122,12 @@ class _Output:
         self._sink = sink
         self._store = store
         self._manifests = manifests
-        self._newest_id = max(contents.marker_ids, default=-1)
+        self._newest_id = contents.newest_id
         self._is_published = True
 
     def check_manifests(self, check: Check) -> None:
         """Every decided batch has one that says what its marker says; none is ahead of the checkpoint."""
-        oldest = oldest_retained(self._contents.plan_ids, self._contents.marker_ids)
-        retained = {id_: marker for id_, marker in sorted(self._contents.markers.items()) if id_ >= oldest}
+        retained = self._contents.retained_markers
         for batch_id, found in in_parallel(retained, self._read):
             check.examined += 1
             key = self._manifests.manifest_key(batch_id)
@@ -137,7 +150,7 @@ class _Output:
         """Every file that a marker names is there, with its size."""
         files = [
             _File(batch_id, committable)
-            for batch_id, marker in sorted(self._contents.markers.items())
+            for batch_id, marker in self._contents.retained_markers.items()
             for committable in marker.committables.get(self._sink, ())
         ]
         staged = set() if self._is_published else {one.final_key for one in self._store.list_staged()}
@@ -162,7 +175,9 @@ class _Output:
         key = self._manifests.manifest_key(batch_id)
         if batch_id == self._newest_id:
             self._is_published = False
-            check.notes.append(f"batch {batch_id} is decided and not published yet: its driver, or the next start, does it.")
+            check.notes.append(
+                f"batch {batch_id} is decided and not published yet: its driver, or the next start, does it."
+            )
         elif self._wrote(batch_id):
             check.fault(
                 key,
@@ -198,8 +213,9 @@ class _Output:
             )
 
     def _missing_file(self, file: _File) -> str:
-        missing = f"{self._store.uri}/{file.key} of batch {file.batch_id}, with {file.committable['rows']:,} rows, is missing"
+        missing = (
+            f"{self._store.uri}/{file.key} of batch {file.batch_id}, with {file.committable['rows']:,} rows, is missing"
+        )
         if file.batch_id == self._newest_id and not self._is_published:
             return f"{missing}, and is not staged either: no start can publish it. Restore it from a copy."
         return f"{missing}. Restore it from a copy, unless it was compacted or expired on purpose."
-

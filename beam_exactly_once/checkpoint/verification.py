@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from beam_exactly_once.checkpoint import layout
-from beam_exactly_once.checkpoint.continuity import hole_faults, leftovers, offset_faults
+from beam_exactly_once.checkpoint.continuity import hole_faults, leftovers, offset_faults, oldest_retained
 from beam_exactly_once.checkpoint.envelope import Envelope, unseal
 from beam_exactly_once.checkpoint.findings import Check, in_parallel, listed
 from beam_exactly_once.checkpoint.inspection import no_checkpoint
@@ -37,6 +37,23 @@ class Contents:
     markers: Mapping[int, Marker]
     sources: Mapping[str, Json]
     sinks: Mapping[str, Json]
+
+    @property
+    def newest_id(self) -> int:
+        """Id of the newest decided batch, -1 when there is none."""
+        return max(self.marker_ids, default=-1)
+
+    @property
+    def retained_plans(self) -> dict[int, Plan]:
+        """The plans that could be read, without strays below all that is retained."""
+        oldest = oldest_retained(self.plan_ids, self.marker_ids)
+        return {batch_id: plan for batch_id, plan in sorted(self.plans.items()) if batch_id >= oldest}
+
+    @property
+    def retained_markers(self) -> dict[int, Marker]:
+        """The markers that could be read, without strays: those name output that was never published."""
+        oldest = oldest_retained(self.plan_ids, self.marker_ids)
+        return {batch_id: marker for batch_id, marker in sorted(self.markers.items()) if batch_id >= oldest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +113,10 @@ def _holes(contents: Contents) -> Check:
 
 
 def _offsets(contents: Contents) -> Check:
-    check = Check("offsets without gap or overlap", examined=len(contents.plans))
+    check = Check("offsets without gap or overlap", examined=len(contents.retained_plans))
     first = {name: next_offsets_from_json(body.get("first_offsets", {})) for name, body in contents.sources.items()}
-    check.faults += offset_faults(contents.plans, contents.markers, first)
-    in_flight = [batch_id for batch_id in contents.plan_ids if batch_id > max(contents.marker_ids, default=-1)]
+    check.faults += offset_faults(contents.retained_plans, contents.retained_markers, first)
+    in_flight = [batch_id for batch_id in contents.plan_ids if batch_id > contents.newest_id]
     if in_flight:
         check.notes.append(f"batch {listed(in_flight)} is planned and not decided: the next start runs it again.")
     return check
@@ -117,7 +134,9 @@ class _Reader:
     def read(self) -> Contents:
         writers, _ = self._numbered("writer claims", layout.WRITERS, layout.writer_key, self._claim)
         plan_ids, plans = self._numbered("plans", layout.OFFSETS, layout.offsets_key, self._checkpoint.read_plan)
-        marker_ids, markers = self._numbered("markers", layout.COMMITS, layout.commits_key, self._checkpoint.read_marker)
+        marker_ids, markers = self._numbered(
+            "markers", layout.COMMITS, layout.commits_key, self._checkpoint.read_marker
+        )
         definitions = self._each("definitions", self._below(layout.SOURCES, layout.SINKS), self._definition)
         self._each("spilled lists", self._below(layout.SPILLED), self._spilled)
         contents = Contents(
@@ -168,7 +187,9 @@ class _Reader:
         def read_key(key: str) -> Found | None:
             number = layout.number_in(key)
             if key_of(number) != key:
-                raise CorruptObject(f"{self._uri}/{key} is at a wrong place: a start takes it for {key_of(number)}. Remove it.")
+                raise CorruptObject(
+                    f"{self._uri}/{key} is at a wrong place: a start takes it for {key_of(number)}. Remove it."
+                )
             numbers[key] = number
             return read(number)
 

@@ -69,8 +69,9 @@ class StoreCalls:
             if point is None or point.method not in (ANY, method) or not key.startswith(point.key_prefix):
                 return
             self._seen += 1
-            if self._seen == point.occurrence:
-                self._on_kill()
+            reached = self._seen == point.occurrence
+        if reached:
+            self._on_kill()
 
 
 class WatchedStore(ObjectStore):

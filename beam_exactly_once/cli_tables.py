@@ -1,0 +1,209 @@
+"""What the commands of ``beam-exactly-once`` show to people."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from beam_exactly_once.checkpoint.findings import Check
+from beam_exactly_once.checkpoint.inspection import BatchSummary, Position, StreamStatus
+from beam_exactly_once.checkpoint.resolution import Proposal
+
+WIDTH_WITHOUT_TERMINAL = 120
+PARTITIONS_MAX = 50
+"""Partitions shown to people."""
+_STATE_STYLES = {"planned": "cyan", "committed": "green", "skipped": "yellow", "abandoned": "yellow"}
+
+
+def console() -> Console:
+    """Where to print; wide enough for whole lines when it is a file or a pipe."""
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if has_width else WIDTH_WITHOUT_TERMINAL, highlight=False)
+
+
+def show_status(status: StreamStatus, now: datetime.datetime, to: Console) -> None:
+    """The stream, where it stands, and its newest batches."""
+    to.print(f"[bold]Stream {status.stream_id}[/] at {escape(status.location)}", soft_wrap=True)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("created", _moment(status.created_at, now))
+    facts.add_row("batches", _batches(status))
+    facts.add_row("newest", _newest(status.newest, now))
+    facts.add_row("writer", _writer(status, now))
+    for name, sink in sorted(status.sinks.items()):
+        facts.add_row(f"sink {escape(name)}", escape(", ".join(str(value) for value in sink.values())))
+    if status.lag is not None:
+        facts.add_row("lag", f"{status.lag:,} offsets")
+    to.print(facts)
+    if status.sources:
+        to.print()
+        _show_positions(status, to)
+    if status.in_flight or status.recent:
+        to.print()
+        to.print(_recent((*reversed(status.in_flight), *status.recent), now))
+
+
+def show_checks(location: str, checks: Sequence[Check], to: Console) -> None:
+    """A table of what was checked, then every fault and every note."""
+    table = _table("Checks", "checked", ">looked at", "result")
+    for check in checks:
+        faults = len(check.faults)
+        result = f"[red]{faults} fault{'s' if faults > 1 else ''}[/]" if faults else "[green]ok[/]"
+        table.add_row(escape(check.name), f"{check.examined:,}", result + (" [yellow](note)[/]" if check.notes else ""))
+    to.print(table)
+    to.print()
+    for check in checks:
+        for note in check.notes:
+            to.print(f"[yellow]note[/]   {escape(check.name)}: {escape(note)}", soft_wrap=True)
+    faults = [fault for check in checks for fault in check.faults]
+    for number, fault in enumerate(faults, start=1):
+        to.print(f"\n[red]fault {number}[/]  [bold]{escape(fault.where)}[/]\n  {escape(fault.message)}", soft_wrap=True)
+    verdict = (
+        f"[red]{len(faults)} fault{'s' if len(faults) > 1 else ''} found in[/]" if faults else "[green]No fault in[/]"
+    )
+    to.print(f"{chr(10) if faults else ''}{verdict} {escape(location)}", soft_wrap=True)
+
+
+def show_proposal(proposal: Proposal, to: Console) -> None:
+    """What passing a batch would do."""
+    store_uri, batch_id = proposal.checkpoint.store.uri, proposal.batch_id
+    if proposal.plan is None:
+        to.print(f"Batch {batch_id} of {escape(store_uri)}: its plan cannot be read.", soft_wrap=True)
+    else:
+        table = _table(f"Batch {batch_id} was to read", "source", "partition", ">from", ">up to", ">offsets")
+        for name, planned in proposal.ranges:
+            where = str(planned.topic_partition)
+            table.add_row(escape(name), escape(where), str(planned.start), str(planned.stop), f"{planned.size:,}")
+        to.print(table)
+        to.print()
+    if proposal.outcome == "skipped":
+        to.print(
+            f"[bold]--skip[/] goes on behind these {proposal.offsets:,} offsets. Their records will [bold]never[/] be "
+            "written; the checkpoint records the offsets as lost."
+        )
+    else:
+        to.print(
+            "[bold]--abandon[/] gives the batch up and loses nothing: the next batch reads from where this one began, "
+            "within the limits and through the pipeline of the next start."
+        )
+    to.print(f"A driver that still runs on {escape(store_uri)} will stop as fenced.", soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table; a column that begins with ``>`` holds numbers."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    table.padding = (0, 1, 0, 0)  # so that a line fits a terminal of 80 columns
+    for column in columns:
+        is_number = column.startswith(">")
+        folds = column in ("source", "partition", "checked")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if is_number else "left", no_wrap=not folds, overflow="fold"
+        )
+    return table
+
+
+def _batches(status: StreamStatus) -> str:
+    in_flight = ", ".join(str(batch.batch_id) for batch in status.in_flight)
+    return f"{status.decided:,} decided, " + (f"batch {in_flight} in flight" if in_flight else "none in flight")
+
+
+def _newest(newest: BatchSummary | None, now: datetime.datetime) -> str:
+    if newest is None or newest.marker is None:
+        return "none decided yet"
+    written = "; ".join(f"{rows:,} rows to {escape(sink)}" for sink, rows in newest.rows.items())
+    return (
+        f"batch {newest.batch_id} [{_STATE_STYLES[newest.state]}]{newest.state}[/] {_age(newest.marker.committed_at, now)}: "
+        f"{newest.marker.records:,} records read" + (f", {written}" if written else "")
+    )
+
+
+def _writer(status: StreamStatus, now: datetime.datetime) -> str:
+    if status.writer is None:
+        return "none yet"
+    claimed = _moment(status.writer.claimed_at, now)
+    return f"epoch {status.writer.writer_epoch}, {escape(status.writer.owner)}, since {claimed}"
+
+
+def _show_positions(status: StreamStatus, to: Console) -> None:
+    positions = [(name, position) for name, of_source in status.sources.items() for position in of_source]
+    asked = any(position.bounds is not None for _, position in positions)
+    if len(positions) > PARTITIONS_MAX:  # those that need a look; the sort is stable
+        positions.sort(key=lambda named: (-(named[1].lost or 0), -(named[1].lag or 0)))
+    table = _table("Where it stands", "source", "partition", ">next offset", *((">kafka has", ">lag") if asked else ()))
+    for name, position in positions[:PARTITIONS_MAX]:
+        row = [escape(name), escape(str(position.topic_partition)), str(position.next_offset)]
+        table.add_row(*row, *(_bounds(position) if asked else ()))
+    to.print(table)
+    if len(positions) > PARTITIONS_MAX:
+        to.print(f"[dim]and {len(positions) - PARTITIONS_MAX:,} partitions more; --json shows all[/]")
+
+
+def _bounds(position: Position) -> tuple[str, str]:
+    if position.bounds is None:
+        return "", ""
+    lost = f" [red]({position.lost:,} lost)[/]" if position.lost else ""
+    return f"{position.bounds.earliest} to {position.bounds.latest}", f"{position.lag:,}{lost}"
+
+
+def _recent(batches: Iterable[BatchSummary], now: datetime.datetime) -> Table:
+    batches = list(batches)
+    sinks = sorted({sink for batch in batches for sink in batch.rows})
+    loses = any(batch.marker is not None and batch.marker.lost_offsets for batch in batches)
+    columns = ["batch", "state", ">offsets", ">records", *(f">rows to {escape(sink)}" for sink in sinks)]
+    table = _table("Newest batches", *columns, *((">lost",) if loses else ()), ">epoch", "planned", ">took")
+    for batch in batches:
+        marker = batch.marker
+        table.add_row(
+            str(batch.batch_id),
+            f"[{_STATE_STYLES[batch.state]}]{batch.state}[/]",
+            "" if batch.planned_offsets is None else f"{batch.planned_offsets:,}",
+            "" if marker is None else f"{marker.records:,}",
+            *("" if marker is None else f"{batch.rows.get(sink, 0):,}" for sink in sinks),
+            *(() if not loses else ("",) if marker is None else (f"{marker.lost_offsets:,}",)),
+            "" if marker is None else str(marker.attempt.writer_epoch),
+            "" if batch.plan is None else _age(batch.plan.planned_at, now),
+            _took(batch),
+        )
+    return table
+
+
+def _took(batch: BatchSummary) -> str:
+    """From plan to marker."""
+    if batch.plan is None or batch.marker is None:
+        return ""
+    planned, committed = _parsed(batch.plan.planned_at), _parsed(batch.marker.committed_at)
+    return "" if planned is None or committed is None else f"{(committed - planned).total_seconds():.1f} s"
+
+
+def _moment(stored: str, now: datetime.datetime) -> str:
+    moment = _parsed(stored)
+    if moment is None:
+        return escape(stored)
+    return f"{moment.astimezone(datetime.timezone.utc):%Y-%m-%d %H:%M:%S} UTC ({_age(stored, now)})"
+
+
+def _age(stored: str, now: datetime.datetime) -> str:
+    moment = _parsed(stored)
+    seconds = 0.0 if moment is None else (now - moment).total_seconds()
+    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= 2 * unit_s or (unit_s == 1 and seconds >= 1):
+            return f"{int(seconds // unit_s)} {unit} ago"
+    return "just now"
+
+
+def _parsed(stored: str) -> datetime.datetime | None:
+    try:
+        moment = datetime.datetime.fromisoformat(stored)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.timezone.utc)

@@ -1,0 +1,109 @@
+"""What a small batch costs: plan, run, commit and publish on FnApiRunner, checkpoint and output on the local disk.
+
+    python benchmarks/batch_overhead.py [--kafka memory|embedded] [--batches 100] [--records-per-batch 100] [--json]
+
+A backlog is read in many small batches: 4 partitions, one ``beam.Map``, Parquet files. *steady* is the time from one
+batch's progress record to the next one's, all that a driver does included; *start* is the time from the call of
+``run()`` to the first batch's record; *whole* is all of ``run()`` by the number of batches. ``plan`` … ``publish`` are
+the phases as the progress records tell them, and ``other`` is what lies between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+
+import apache_beam as beam
+
+from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+
+TOPIC = "orders"
+PARTITIONS = 4
+PHASES = ("plan", "run", "commit", "publish")
+
+
+def same(record: KafkaRecord) -> KafkaRecord:
+    return record
+
+
+@contextlib.contextmanager
+def backlog(kafka: str, records: int) -> Iterator[str]:
+    """Kafka with ``records`` small records; gives its address."""
+    values = [b'{"id":%d}' % number for number in range(records)]
+    if kafka == "memory":
+        memory = MemoryKafka({TOPIC: PARTITIONS})
+        memory.append(KafkaRecord(TOPIC, number % PARTITIONS, value=value) for number, value in enumerate(values))
+        with memory.serving():
+            yield "memory:9092"
+        return
+    with EmbeddedBroker({TOPIC: PARTITIONS}) as broker:
+        for _ in produce(broker.bootstrap_servers, TOPIC, PARTITIONS, values):
+            pass
+        yield broker.bootstrap_servers
+
+
+def run_batches(bootstrap_servers: str, records_per_batch: int, work_dir: str) -> tuple[list[BatchProgress], list[float]]:
+    """Read the backlog; returns the batches' records and the moments: of the start, of each record, of the end."""
+    batches: list[BatchProgress] = []
+    moments_s: list[float] = []
+
+    def note(progress: BatchProgress) -> None:
+        batches.append(progress)
+        moments_s.append(time.perf_counter())
+
+    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", progress=[note])
+    read = ReadFromKafka(bootstrap_servers, [TOPIC], max_offsets_per_batch=records_per_batch)
+    _ = stream | read | beam.Map(same) | WriteToFiles(f"{work_dir}/output")
+    moments_s.append(time.perf_counter())
+    stream.run()
+    moments_s.append(time.perf_counter())
+    return batches, moments_s
+
+
+def figures_of(batches: list[BatchProgress], moments_s: list[float]) -> dict[str, float]:
+    """Seconds, by name."""
+    begin_s, first_s, *_, end_s = moments_s
+    steady_s = [after - before for before, after in zip(moments_s[1:-2], moments_s[2:-1], strict=True)]
+    figures = {
+        "steady_median_s": statistics.median(steady_s),
+        "steady_p95_s": statistics.quantiles(steady_s, n=20)[-1],
+        "start_s": first_s - begin_s,
+        "whole_s": (end_s - begin_s) / len(batches),
+    }
+    for phase in PHASES:
+        figures[f"{phase}_s"] = statistics.median(getattr(batch, f"{phase}_s") for batch in batches[1:])
+    figures["other_s"] = figures["steady_median_s"] - sum(figures[f"{phase}_s"] for phase in PHASES)
+    return {name: round(seconds, 4) for name, seconds in figures.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kafka", choices=["memory", "embedded"], default="memory")
+    parser.add_argument("--batches", type=int, default=100)
+    parser.add_argument("--records-per-batch", type=int, default=100)
+    parser.add_argument("--json", action="store_true", help="one JSON line at the end")
+    flags = parser.parse_args()
+    with (
+        backlog(flags.kafka, flags.batches * flags.records_per_batch) as bootstrap_servers,
+        tempfile.TemporaryDirectory() as work_dir,
+    ):
+        batches, moments_s = run_batches(bootstrap_servers, flags.records_per_batch, work_dir)
+    figures = figures_of(batches, moments_s)
+    print(f"batch_overhead: {len(batches)} batches of {flags.records_per_batch} records, {flags.kafka} Kafka, milliseconds")
+    for name, seconds in figures.items():
+        print(f"{name.removesuffix('_s'):<14}{seconds * 1000:>8.1f}")
+    if flags.json:
+        known = {"benchmark": "batch_overhead", "kafka": flags.kafka, "batches": len(batches)}
+        print(json.dumps({**known, **figures}))
+
+
+if __name__ == "__main__":
+    main()

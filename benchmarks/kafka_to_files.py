@@ -1,0 +1,47 @@
+"""The whole job: Kafka to Parquet files (zstd) on the local disk, exactly once, against a raw client loop.
+
+    python benchmarks/kafka_to_files.py [--records 2400000] [--rounds 5] [--json]
+
+- ``raw``: ``Consumer.consume(1000)`` and a 5-tuple a record; reads only, writes nothing.
+- ``parquet``: ``ReadFromKafka(output="arrow")`` to ``WriteToFiles``, one batch: staged, committed, published.
+- ``parquet-batches``: the same in the default batches of 256 MiB, as the average record size is learnt.
+
+Time runs from the call of ``run()`` to its return in a fresh process. The rows in the published files are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pyarrow.parquet as pq
+import support
+from support import TOPIC, Source, Way
+
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.file_manifest import read_batches
+
+BYTES_PER_BATCH_MAX = 256 << 20
+
+
+def prepare(bytes_per_batch_max: int | None, source: Source) -> Callable[[], int]:
+    output = f"{source.work_dir}/output"
+    stream = ExactlyOnceStream(f"{source.work_dir}/checkpoint")
+    read = ReadFromKafka(
+        source.bootstrap_servers, [TOPIC], output="arrow", max_bytes_per_batch=bytes_per_batch_max
+    )
+    _ = stream | read | WriteToFiles(output)
+
+    def run() -> int:
+        stream.run().wait_until_finish()
+        files = [file for batch in read_batches(output) for file in batch.files]
+        return sum(pq.read_metadata(file.uri.removeprefix("file://")).num_rows for file in files)
+
+    return run
+
+
+WAYS: dict[str, Way] = {"parquet": partial(prepare, None), "parquet-batches": partial(prepare, BYTES_PER_BATCH_MAX)}
+
+if __name__ == "__main__":
+    support.run_throughput("kafka_to_files", __doc__, WAYS)

@@ -1,0 +1,244 @@
+"""What the benchmarks share: a filled broker in a process of its own, the raw client loop, rounds and tables.
+
+Every measurement runs in a fresh process, so that no way of reading inherits another's heap, caches or imports. Ways
+are run in turn, round after round, and compared within a round: other work on the machine then hits all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from beam_exactly_once.kafka import EmbeddedBroker
+
+TOPIC = "orders"
+PARTITIONS = 12
+RECORDS = 2_400_000
+VALUE_BYTES = 100
+PRODUCE_AT_ONCE = 10_000
+RAW_CONSUME = 1000
+RAW_CONFIG = {
+    "group.id": "raw",
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",
+    "fetch.queue.backoff.ms": 10,
+    "fetch.wait.max.ms": 50,
+}
+PATIENCE_S = 300.0
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a way of reading is given."""
+
+    bootstrap_servers: str
+    records: int
+    work_dir: str
+    """An empty folder, removed afterwards."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement of one way."""
+
+    seconds: float
+    """From the call that runs until its return; building the pipeline is not counted."""
+    cpu_seconds: float
+    """Of the whole process while it ran, the client's threads included."""
+    peak_mb: float
+
+
+Way: TypeAlias = Callable[[Source], Callable[[], int]]
+"""Prepares a run; what it returns runs it, and says how many records came."""
+
+
+# -- the broker ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def filled_broker(records: int) -> Iterator[str]:
+    """A broker in a process of its own that holds ``records`` records of 100 bytes; gives its address.
+
+    Raises:
+        RuntimeError: it does not hold them all.
+    """
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(theirs, records), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(PATIENCE_S):
+            raise RuntimeError(f"the broker was not filled in {PATIENCE_S:g} s")
+        yield ours.recv()
+    finally:
+        ours.close()  # ends the process
+        process.join()
+
+
+def _serve(parent: Connection, records: int) -> None:
+    with EmbeddedBroker({TOPIC: PARTITIONS}) as broker:
+        _fill(broker.bootstrap_servers, records)
+        parent.send(broker.bootstrap_servers)
+        parent.poll(None)
+
+
+def _fill(bootstrap_servers: str, records: int) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "compression.type": "lz4", "linger.ms": 50})
+    for first in range(0, records, PRODUCE_AT_ONCE):
+        batch = [_message(number) for number in range(first, min(first + PRODUCE_AT_ONCE, records))]
+        producer.produce_batch(TOPIC, batch, partition=first // PRODUCE_AT_ONCE % PARTITIONS)
+        if producer.flush(PATIENCE_S):
+            raise RuntimeError("the broker does not take the records")
+    with closing_consumer(bootstrap_servers) as consumer:
+        held = [
+            consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=10)
+            for partition in range(PARTITIONS)
+        ]
+    if any(low for low, _ in held) or sum(high for _, high in held) != records:
+        raise RuntimeError(f"the broker holds {held} instead of {records} records: it drops above 5 MiB a partition")
+
+
+def _message(number: int) -> dict[str, bytes]:
+    value = b'{"id":%d,"customer":%d,"paid":%s' % (number, number % 9973, b"true" if number % 3 else b"false")
+    return {"key": b"%07d" % number, "value": value + b',"note":"' + b"." * (VALUE_BYTES - len(value) - 11) + b'"}'}
+
+
+# -- the yardstick -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def closing_consumer(bootstrap_servers: str) -> Iterator[Consumer]:
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, **RAW_CONFIG})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def raw(source: Source) -> Callable[[], int]:
+    """``Consumer.consume(1000)`` of all partitions, a 5-tuple a record: what a loop without Beam would do."""
+
+    def run() -> int:
+        count = 0
+        with closing_consumer(source.bootstrap_servers) as consumer:
+            consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in range(PARTITIONS)])
+            while count < source.records:
+                messages: list[Message] = consumer.consume(RAW_CONSUME, 1.0)
+                rows = [(one.topic(), one.partition(), one.offset(), one.key(), one.value()) for one in messages]
+                count += len(rows)
+        return count
+
+    return run
+
+
+# -- counting in a pipeline ----------------------------------------------------------------------------------------
+
+counted = 0
+"""What :class:`Count` counted in this process."""
+
+
+class Count(beam.DoFn):  # type: ignore[misc]
+    """Counts its elements, or the rows of those that are Arrow batches."""
+
+    def __init__(self, *, arrow: bool = False) -> None:
+        self._arrow = arrow
+        self._count = 0
+
+    def process(self, element: Any) -> None:
+        self._count += element.num_rows if self._arrow else 1
+
+    def finish_bundle(self) -> None:
+        global counted
+        counted += self._count
+        self._count = 0
+
+
+# -- rounds and tables ---------------------------------------------------------------------------------------------
+
+
+def compare(ways: Mapping[str, Way], bootstrap_servers: str, records: int, rounds: int) -> dict[str, list[Sample]]:
+    """Measure each way in turn, ``rounds`` times."""
+    samples: dict[str, list[Sample]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            samples[name].append(_measure_apart(way, bootstrap_servers, records))
+    return samples
+
+
+def _measure_apart(way: Way, bootstrap_servers: str, records: int) -> Sample:
+    with (
+        tempfile.TemporaryDirectory() as work_dir,
+        ProcessPoolExecutor(max_workers=1, mp_context=_SPAWN) as fresh_process,
+    ):
+        return fresh_process.submit(_measure, way, Source(bootstrap_servers, records, work_dir)).result()
+
+
+def _measure(way: Way, source: Source) -> Sample:
+    run = way(source)
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    count = run()
+    seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    if count != source.records:
+        raise RuntimeError(f"{count} records came instead of {source.records}")
+    return Sample(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def report(title: str, records: int, samples: Mapping[str, Sequence[Sample]], *, as_json: bool) -> None:
+    """A table, ratios against the first way, and one JSON line if asked for."""
+    base = next(iter(samples.values()))
+    figures: dict[str, Any] = {"benchmark": title, "records": records, "rounds": len(base), "ways": {}}
+    print(f"{title}: {records:,} records, median of {len(base)} rounds, ratio within a round to the first line")
+    print(f"{'way':<24}{'k records/s':>12}{'ratio':>8}{'[min-max]':>14}{'CPU s/M':>10}{'peak MB':>9}")
+    for name, of_way in samples.items():
+        ratios = [one.seconds / sample.seconds for one, sample in zip(base, of_way, strict=True)]
+        figure = {
+            "records_per_s": round(records / statistics.median(sample.seconds for sample in of_way)),
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_min": round(min(ratios), 3),
+            "ratio_max": round(max(ratios), 3),
+            "cpu_s_per_million": round(statistics.median(one.cpu_seconds for one in of_way) / records * 1e6, 3),
+            "peak_mb": round(max(sample.peak_mb for sample in of_way)),
+        }
+        figures["ways"][name] = figure
+        spread = f"{figure['ratio_min']:.2f}-{figure['ratio_max']:.2f}"
+        print(
+            f"{name:<24}{figure['records_per_s'] / 1000:>12,.0f}{figure['ratio']:>8.2f}{spread:>14}"
+            f"{figure['cpu_s_per_million']:>10.2f}{figure['peak_mb']:>9}"
+        )
+    if as_json:
+        print(json.dumps(figures))
+
+
+def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """The flags that all throughput benchmarks have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=RECORDS)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--only", nargs="*", default=None, metavar="WAY", help="leave out the others (never raw)")
+    parser.add_argument("--json", action="store_true", help="one JSON line at the end")
+    return parser
+
+
+def run_throughput(title: str, description: str | None, ways: Mapping[str, Way]) -> None:
+    """Compare ``ways`` with the raw loop, as the command line says."""
+    flags = parser(description, rounds=5).parse_args()
+    chosen = {name: way for name, way in ways.items() if flags.only is None or name in flags.only}
+    with filled_broker(flags.records) as bootstrap_servers:
+        samples = compare({"raw": raw, **chosen}, bootstrap_servers, flags.records, flags.rounds)
+    report(title, flags.records, samples, as_json=flags.json)

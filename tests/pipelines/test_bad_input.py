@@ -1,0 +1,316 @@
+"""Whatever is wrong gives one error that names the thing and the way out, and loses nothing: after the fix the same
+command goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from beam_exactly_once.checkpoint.layout import commits_key, offsets_key
+from beam_exactly_once.errors import (
+    BeamExactlyOnceError,
+    CheckpointHole,
+    ConfigurationError,
+    CorruptObject,
+    DataLoss,
+    Fenced,
+    ForeignObject,
+    KafkaUnavailable,
+    NewerFormat,
+    OutputNotWritable,
+    SinkAhead,
+    SinkChanged,
+    UnknownTopic,
+    UnsuitableStore,
+)
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open_object_store, override_stores
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+
+
+class Stream:
+    """Orders in memory, files on disk; run it again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = MemoryKafka({"orders": 1})
+        self.checkpoint = folder / "checkpoint"
+        self.output = folder / "output"
+        self.progress: list[BatchProgress] = []
+
+    def produce(self, *values: int) -> None:
+        self.cluster.append(KafkaRecord("orders", 0, value=b"%d" % value) for value in values)
+
+    def run(self, *, sink: str | None = None, topics: tuple[str, ...] = ("orders",), **read: Any) -> None:
+        with self.cluster.serving(), ExactlyOnceStream(str(self.checkpoint), progress=[self.progress.append]) as stream:
+            _ = (
+                stream
+                | ReadFromKafka("memory:9092", list(topics), output="arrow", **read)
+                | WriteToFiles(str(self.output), file_format="json", name=sink)
+            )
+
+    def written(self) -> list[int]:
+        lines = [line for file in self.output.glob("*.json") for line in file.read_bytes().splitlines()]
+        return sorted(int(orjson.loads(line)["value"]) for line in lines)
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Stream:
+    stream = Stream(tmp_path)
+    stream.produce(1, 2)
+    stream.run()
+    assert stream.written() == [1, 2]
+    stream.produce(3)
+    return stream
+
+
+def refused(stream: Stream, error: type[BeamExactlyOnceError], *words: str, **run: Any) -> str:
+    """The run ends with that error, whose message has these words; what is visible stays."""
+    before = stream.written()
+    with pytest.raises(error) as raised:
+        stream.run(**run)
+    message = str(raised.value)
+    assert [word for word in words if word not in message] == [], message
+    assert "\n" not in message
+    assert stream.written() == before
+    return message
+
+
+def test_an_unknown_topic_is_named_before_anything_is_claimed(stream: Stream) -> None:
+    refused(stream, UnknownTopic, "'refunds'", topics=("refunds",))
+    assert len(list((stream.checkpoint / "writers").iterdir())) == 1
+    stream.run()
+    assert stream.written() == [1, 2, 3]
+
+
+def test_an_unreachable_broker_is_named_within_the_time_that_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(
+        [
+            "--bootstrap_servers=127.0.0.1:1",
+            "--topics=orders",
+            f"--output={tmp_path / 'output'}",
+            f"--checkpoint_location={tmp_path / 'checkpoint'}",
+            "--startup_timeout_s=1",
+        ]
+    )
+    assert code == KafkaUnavailable.exit_code
+    assert "KafkaUnavailable: Kafka at 127.0.0.1:1 did not answer within 1 s" in capsys.readouterr().err
+
+
+def test_offsets_that_retention_took_are_an_error(stream: Stream) -> None:
+    stream.produce(4, 5)
+    stream.cluster.delete_records("orders", 0, 4)
+    refused(stream, DataLoss, "orders-0", "[2, 4)", "fail_on_data_loss")
+
+
+def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allowed(stream: Stream) -> None:
+    stream.produce(4, 5)
+    stream.cluster.delete_records("orders", 0, 4)
+    stream.run(fail_on_data_loss=False)
+    assert stream.written() == [1, 2, 5]
+    assert stream.progress[-1].lost_offsets == 2
+    marker = orjson.loads((stream.checkpoint / commits_key(1)).read_bytes())["body"]
+    assert marker["sources"]["kafka"]["lost"] == {"orders": {"0": [[2, 4]]}}
+
+
+def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record(stream: Stream) -> None:
+    calls = StoreCalls(
+        KillPoint("put_if_absent", "offsets/", 1), lambda: stream.cluster.delete_records("orders", 0, 3)
+    )
+    with watching(calls):
+        refused(stream, DataLoss, "orders-0")
+    stream.produce(4)
+    stream.run(fail_on_data_loss=False)
+    assert stream.written() == [1, 2, 4]
+    assert [batch.lost_offsets for batch in stream.progress[1:]] == [1, 0]
+
+
+def test_a_newer_format_says_to_upgrade(stream: Stream) -> None:
+    edit(stream.checkpoint / "metadata.json", min_reader_version=99)
+    refused(stream, NewerFormat, "metadata.json", "99", "nstall")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_marker_is_named(stream: Stream, damage: str) -> None:
+    marker = stream.checkpoint / commits_key(0)
+    whole = marker.read_bytes()
+    marker.write_bytes({"truncate": whole[:-20], "flip": whole.replace(b'"committed"', b'"abandoned"'), "empty": b""}[damage])
+    refused(stream, CorruptObject, commits_key(0), "verify")
+    marker.write_bytes(whole)
+    stream.run()
+    assert stream.written() == [1, 2, 3]
+
+
+def test_an_object_of_another_stream_is_named(stream: Stream, tmp_path: Path) -> None:
+    other = Stream(tmp_path / "other")
+    other.produce(1)
+    other.run()
+    shutil.copy(other.checkpoint / commits_key(0), stream.checkpoint / commits_key(0))
+    refused(stream, ForeignObject, commits_key(0))
+
+
+def test_a_checkpoint_without_its_metadata_is_refused(stream: Stream) -> None:
+    (stream.checkpoint / "metadata.json").unlink()
+    refused(stream, CheckpointHole, "metadata.json")
+
+
+def test_a_hole_in_the_plans_is_named(stream: Stream) -> None:
+    second = stream.checkpoint / offsets_key(2)
+    shutil.copy(stream.checkpoint / offsets_key(0), second)
+    refused(stream, CheckpointHole, "batch 1")
+
+
+def test_a_wiped_checkpoint_does_not_write_its_output_again(stream: Stream) -> None:
+    shutil.rmtree(stream.checkpoint)
+    refused(stream, SinkAhead, str(stream.output), "stream")
+
+
+def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream: Stream) -> None:
+    copy = stream.checkpoint.with_name("copy")
+    shutil.copytree(stream.checkpoint, copy)
+    stream.run()
+    shutil.rmtree(stream.checkpoint)
+    copy.rename(stream.checkpoint)
+    refused(stream, SinkAhead, str(stream.output), "older copy")
+
+
+def test_a_location_wiped_under_a_running_driver_is_refused_at_its_next_start(stream: Stream) -> None:
+    """The driver goes on writing into the emptied location; nothing there can be taken for a new stream."""
+    calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: shutil.rmtree(stream.checkpoint))
+    with watching(calls):
+        stream.run()
+    refused(stream, CheckpointHole, "metadata.json")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to run the pipeline as somebody else")
+@pytest.mark.parametrize("place", ["output", "checkpoint"])
+def test_a_place_without_permission_is_named(tmp_path: Path, place: str) -> None:
+    for name in ("output", "checkpoint"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o555 if name == place else 0o777)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    # The interpreter may live where only root may read, so the child becomes somebody else once all is imported.
+    script = (
+        "import os, sys; import beam_exactly_once.testing as kit; import beam_exactly_once.pipelines.kafka_to_files as job\n"
+        "with kit.MemoryKafka({'orders': 1}).serving():\n"
+        "    os.setuid(65534)\n"
+        "    sys.exit(job.main(sys.argv[1:]))"
+    )
+    child = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            script,
+            "--bootstrap_servers=memory:9092",
+            "--topics=orders",
+            f"--output={tmp_path}/output/orders",
+            f"--checkpoint_location={tmp_path}/checkpoint/orders",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == OutputNotWritable.exit_code, child.stderr
+    assert f"{tmp_path}/{place}" in child.stderr.splitlines()[-1]
+    assert "no permission" in child.stderr.splitlines()[-1]
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path: Path) -> None:
+    stream = Stream(tmp_path)
+    stream.produce(1)
+    stream.output.write_text("in the way")
+    with pytest.raises(OutputNotWritable, match="output"):
+        stream.run()
+
+
+def test_two_drivers_on_one_checkpoint_end_with_the_older_one_fenced(stream: Stream) -> None:
+    newer = Stream(stream.checkpoint.parent)
+    newer.cluster = stream.cluster
+    calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), newer.run)
+    with watching(calls), pytest.raises(Fenced, match="writer 2 .* was replaced by writer 3"):
+        stream.run()
+    assert stream.written() == [1, 2, 3]
+
+
+def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path: Path) -> None:
+    class Careless(WatchedStore):
+        verify = ObjectStore.verify
+
+        def put_if_absent(self, key: str, body: bytes) -> PutResult:
+            self.delete([key])
+            super().put_if_absent(key, body)
+            return Created()
+
+    def open_careless(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:
+        return Careless(open_object_store(uri, options), StoreCalls(None, lambda: None))
+
+    stream = Stream(tmp_path)
+    stream.produce(1)
+    with override_stores(open_careless), pytest.raises(UnsuitableStore, match="conditional"):
+        stream.run()
+
+
+def test_a_renamed_sink_is_refused(stream: Stream) -> None:
+    refused(stream, SinkChanged, "'files'", "name='files'", sink="orders")
+
+
+def test_a_sink_that_moved_is_refused(stream: Stream) -> None:
+    stream.output = stream.output.with_name("elsewhere")
+    refused(stream, SinkChanged, "elsewhere", "output")
+
+
+def test_a_renamed_source_is_refused(stream: Stream) -> None:
+    refused(stream, SinkChanged, "source 'kafka'", name="orders")
+
+
+def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream: Stream) -> None:
+    import apache_beam as beam
+
+    with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as changed:
+        _ = (
+            changed
+            | "Other" >> ReadFromKafka("memory:9092", ["orders"])
+            | beam.Map(lambda record: {"value": record.value})
+            | beam.Reshuffle()
+            | "Otherwise" >> WriteToFiles(str(stream.output), file_format="json")
+        )
+    assert stream.written() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"topics": "orders"}, "must be a list"),
+        ({"topics": []}, "either topics"),
+        ({"topics": ["orders"], "output": "rows"}, "'rows'"),
+        ({"topics": ["orders"], "start": "newest"}, "'newest'"),
+        ({"topics": ["orders"], "max_offsets_per_batch": 0}, "max_offsets"),
+        ({"topics": ["orders"], "isolation_level": "dirty"}, "isolation_level"),
+        ({"topics": ["orders"], "consumer_config": {"group.id": 1, "enable.auto.commit": True}}, "enable.auto.commit"),
+    ],
+)
+def test_wrong_arguments_are_refused_where_they_are_given(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        ReadFromKafka("localhost:9092", **arguments)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    yield
+
+
+def edit(file: Path, **fields: Any) -> None:
+    file.write_bytes(orjson.dumps({**orjson.loads(file.read_bytes()), **fields}))

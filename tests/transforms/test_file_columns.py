@@ -1,0 +1,116 @@
+"""Rows that do not fit their columns are refused with a name, and nothing of them is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+import pytest
+
+from beam_exactly_once.errors import (
+    ConfigurationError,
+)
+from beam_exactly_once.kafka import KafkaRecord
+from support.file_sinks import (
+    SCHEMA,
+    keys,
+    publish_batch,
+    read_parquet,
+    records,
+    stage_bundle,
+)
+
+
+class Order(NamedTuple):
+    id: int
+    name: str | None = None
+
+
+@dataclasses.dataclass
+class OrderData:
+    id: int
+    name: str | None = None
+
+
+class TestWrongRows:
+    @pytest.mark.parametrize(
+        ("row", "messages"),
+        [
+            ({"id": "7"}, ["'orders'", "'id'", "int64", "str", "'7'"]),
+            ({"id": 1.5}, ["'id'", "int64", "float", "fractions"]),
+            ({"id": decimal.Decimal("1.5")}, ["'id'", "Decimal"]),
+            ({"id": 2**63}, ["'id'", "int"]),
+            ({"id": 1, "name": 5}, ["'name'", "string", "int"]),
+            ({"id": 1, "name": b"\xff"}, ["'name'", "string", "bytes"]),
+            ({"id": 1, "name": "\ud800"}, ["'name'", "string"]),
+            (Order("x"), ["'id'", "Order"]),  # type: ignore[arg-type]
+            ("text", ["str", "id, name"]),
+            ((1, "x"), ["tuple", "id, name"]),
+            (None, ["NoneType"]),
+            (object(), ["object"]),
+        ],
+    )
+    def test_a_row_that_does_not_fit_is_named(self, output: str, row: Any, messages: list[str]) -> None:
+        rows = [{"id": number} for number in range(100)]
+        with pytest.raises(ConfigurationError) as caught:
+            stage_bundle(output, [*rows, row, *rows], schema=SCHEMA)
+        for message in messages:
+            assert message in str(caught.value)
+        assert keys(output) == []
+
+    def test_a_long_value_does_not_fill_the_message(self, output: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            stage_bundle(output, [{"id": "x" * 10_000}], schema=SCHEMA)
+        assert len(str(caught.value)) < 600
+
+    @pytest.mark.parametrize(
+        ("arrow_type", "value"),
+        [
+            (pa.list_(pa.int32()), [1, 2.5]),
+            (pa.struct([("n", pa.int64())]), {"n": 2.5}),
+            (pa.map_(pa.string(), pa.int64()), {"n": 2.5}),
+            (pa.list_(pa.struct([("n", pa.int64())])), [{"n": 2.5}, None]),
+        ],
+    )
+    def test_fractions_are_refused_inside_too(self, output: str, arrow_type: pa.DataType, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match="fractions"):
+            stage_bundle(output, [{"n": None}, {"n": value}], schema=pa.schema([("n", arrow_type)]))
+
+    def test_whole_numbers_of_other_types_are_taken(self, output: str) -> None:
+        publish_batch(output, stage_bundle(output, [{"id": 2.0}, {"id": decimal.Decimal(3)}], schema=SCHEMA))
+        assert [row["id"] for row in read_parquet(output)] == [2, 3]
+
+    def test_a_null_in_a_column_that_takes_none(self, output: str) -> None:
+        schema = pa.schema([pa.field("id", pa.int64(), nullable=False)])
+        with pytest.raises(ConfigurationError, match="no value in column 'id'"):
+            stage_bundle(output, [{"id": 1}, {}], schema=schema)
+        nulls = pa.RecordBatch.from_pylist([{"id": None}], SCHEMA)
+        with pytest.raises(ConfigurationError, match="no value in column 'id'"):
+            stage_bundle(output, [nulls], schema=schema)
+
+    def test_records_that_are_no_records(self, output: str) -> None:
+        with pytest.raises(ConfigurationError, match="'offset' is int64"):
+            stage_bundle(output, [*records(3), KafkaRecord(offset=1.5)])  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="'value' is binary"):
+            stage_bundle(output, [*records(3), KafkaRecord(value=1)])  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("row", [{"id": 1}, Order(1), beam.Row(id=1)])
+    def test_parquet_without_a_schema(self, output: str, row: Any) -> None:
+        with pytest.raises(ConfigurationError, match=r"schema=pyarrow\.schema"):
+            stage_bundle(output, [row])
+
+    def test_arrow_batches_that_differ(self, output: str) -> None:
+        first = pa.RecordBatch.from_pylist([{"id": 1, "name": "x"}], SCHEMA)
+        narrower = pa.RecordBatch.from_pylist([{"id": 2}])
+        with pytest.raises(ConfigurationError, match="without exactly one column 'name'"):
+            stage_bundle(output, [first, narrower])
+        text = pa.RecordBatch.from_pylist([{"id": "x", "name": "x"}])
+        with pytest.raises(ConfigurationError, match=r"'id' of an Arrow batch .* string and cannot become int64"):
+            stage_bundle(output, [first, text])
+        # Other order, a type that casts without loss, and a column too many: that fits.
+        other = pa.RecordBatch.from_pylist([{"more": 1, "name": "y", "id": 2}])
+        publish_batch(output, stage_bundle(output, [first, other.set_column(2, "id", pa.array([2], pa.int8()))]))
+        assert read_parquet(output) == [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
