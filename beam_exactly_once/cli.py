@@ -6,10 +6,7 @@ Exit codes are those of :mod:`beam_exactly_once.errors`.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
-import os
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,6 +24,7 @@ from beam_exactly_once.checkpoint.records import Json, Outcome
 from beam_exactly_once.checkpoint.resolution import propose
 from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
+from beam_exactly_once.checkpoint.writer import this_process
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_config_file
@@ -175,13 +173,13 @@ def resolve(
     cli_tables.show_proposal(proposal, out)
     if not yes:
         click.confirm("Go on?", abort=True)
-    resolve_batch(proposal, owner=f"{_user()}@{socket.gethostname()} pid {os.getpid()} (resolve)", clock=_CLOCK)
+    resolve_batch(proposal, owner=f"{this_process()} (resolve)", clock=_CLOCK)
     out.print(f"[green]Batch {batch_id} is {outcome}.[/] Start the stream again.")
 
 
 @main.command(short_help="Kill a pipeline again and again, and count.")
-@click.option("--records", type=click.IntRange(min=1), default=200_000, show_default=True, help="Records to produce.")
-@click.option("--kills", type=click.IntRange(min=0), default=5, show_default=True, help="How often to kill it.")
+@click.option("--records", type=click.IntRange(min=1), default=100_000, show_default=True, help="Records to produce.")
+@click.option("--kills", type=click.IntRange(min=0), default=3, show_default=True, help="How often to kill it.")
 @click.option("--work-dir", type=click.Path(file_okay=False), help="Keep checkpoint and output there.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the moments of the kills.")
 @click.pass_context
@@ -229,13 +227,6 @@ def _output(checkpoint: ObjectStore, uri: str, store_options: Mapping[str, str] 
 
     options = store_options if scheme(uri) == scheme(checkpoint.uri) else None
     return lambda: open_object_store(uri, options)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return str(os.getuid())
 
 
 def _print_json(found: Json) -> None:

@@ -123,11 +123,11 @@ def show(result: DemoResult, console: Console) -> None:
 def _kills(kills: int, random_: random.Random) -> Iterator[tuple[str, KillPoint | None, float | None]]:
     """Points of the protocol and random moments, in turn."""
     for number in range(kills):
-        if number % 2 == 0:
-            what, point = PROTOCOL_POINTS[number // 2 % len(PROTOCOL_POINTS)]
+        if number % 3 == 0:
+            what, point = PROTOCOL_POINTS[number // 3 % len(PROTOCOL_POINTS)]
             nth = random_.randint(1, 3)
             yield f"{what} (of batch {nth} of this life)", KillPoint.parse(point.format(n=nth)), None
-        elif number % 4 == 1:
+        elif number % 3 == 1:
             nth = random_.randint(1, 40)
             yield f"after store call {nth} of this life", KillPoint.parse(f"any::{nth}"), None
         else:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import logging
-import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beam_exactly_once.checkpoint import Attempt, Checkpoint, Plan, SourcePlan, StreamWriter
+from beam_exactly_once.checkpoint import Attempt, Checkpoint, Plan, SourcePlan, StreamWriter, this_process
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.location import new_nonce
 from beam_exactly_once.checkpoint.retention import Retention
@@ -25,8 +21,6 @@ from beam_exactly_once.pipelines.source_planner import SourcePlanner
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stream_graph import StreamGraph
-
-_LOGGER = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.1
 """How long ``ProcessingTime(0)`` waits before it asks Kafka again when there was nothing."""
@@ -73,7 +67,7 @@ class MicroBatches:
             self._checkpoint = Checkpoint.open(store, clock=self._clock)
             self._compare_definitions()
             now = self._clock.utc_now().isoformat()
-            self._writer = StreamWriter.claim(self._checkpoint, owner=_owner(), claimed_at=now)
+            self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at=now)
             self._retention = Retention(self._checkpoint, self._settings.retain_batches)
             with self._fencing_first():
                 self._batch_id = self._recover()
@@ -248,14 +242,3 @@ class MicroBatches:
                 finished_at=self._clock.utc_now().isoformat(),
             )
         )
-
-
-def _owner() -> str:
-    """Who claims, for people to read in an error."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
-
-

@@ -8,7 +8,7 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, SourcePlan
 from beam_exactly_once.checkpoint.layout import SOURCES
 from beam_exactly_once.checkpoint.records import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import CheckpointHole, SinkChanged
+from beam_exactly_once.errors import CheckpointHole, DataLoss, SinkChanged
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, TopicPartition
@@ -16,7 +16,9 @@ from beam_exactly_once.planning import Start, first_offsets, lag, plan_ranges
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec
 
 RECORD_BYTES_GUESS = 1024.0
-"""Average record size until a batch has measured it."""
+"""Average record size where nothing could be measured."""
+SAMPLE_RECORDS = 100
+"""Records that are read to learn their size, before the first batch of a source with a limit in bytes."""
 DISCOVERY_INTERVAL_S = 10.0
 """How often topics are asked for new partitions."""
 
@@ -34,7 +36,7 @@ class SourcePlanner:
         self._target: Mapping[TopicPartition, LogBounds] | None = None
         self._bounds: Mapping[TopicPartition, LogBounds] = {}
         self._next_offsets: dict[TopicPartition, int] = {}
-        self._average_record_bytes = RECORD_BYTES_GUESS
+        self._average_record_bytes: float | None = None
         self._planned_at_s = clock.monotonic_s()
         self._discovered_at_s = clock.monotonic_s()
         try:
@@ -106,6 +108,8 @@ class SourcePlanner:
         Raises:
             DataLoss: Kafka no longer has offsets that were not read yet.
         """
+        if self._average_record_bytes is None:
+            self._average_record_bytes = self._sampled_record_bytes()
         planned = plan_ranges(
             self._next_offsets,
             self._bounds,
@@ -125,6 +129,19 @@ class SourcePlanner:
         """Learn the average record size, for limits in bytes."""
         if records:
             self._average_record_bytes = max(1.0, bytes_read / records)
+
+    def _sampled_record_bytes(self) -> float:
+        """Average size of the next records of the partition that lags most."""
+        place, behind = max(self.lag.items(), key=lambda one: one[1], default=(None, 0))
+        if place is None or behind <= SAMPLE_RECORDS or self.spec.limits.max_bytes is None:
+            return RECORD_BYTES_GUESS
+        bounds = self._bounds[place]
+        position = max(bounds.earliest, self._next_offsets.get(place, bounds.earliest))
+        try:
+            sample = self._log.next_chunk(place, position, bounds.latest, SAMPLE_RECORDS)
+        except DataLoss:  # retention was faster; the plan judges that
+            return RECORD_BYTES_GUESS
+        return max(1.0, sample.bytes / len(sample)) if len(sample) else RECORD_BYTES_GUESS
 
     def _find_partitions(self) -> list[TopicPartition]:
         if not self.spec.partitions:

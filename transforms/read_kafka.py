@@ -16,7 +16,7 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.read_ranges import Output, ReadOffsetRanges
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 
-BYTES_PER_BATCH_MAX = 256 << 20
+BYTES_PER_BATCH_MAX = 128 << 20
 """Default of ``max_bytes_per_batch``: bounds what a shuffle of the user's must hold, whatever the lag."""
 
 

@@ -2,7 +2,7 @@
 
 from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Attempt, Marker, Piece, Plan, SourceCommit, SourcePlan
-from beam_exactly_once.checkpoint.writer import Recovery, StreamWriter, marker_of_attempt, marker_of_resolution
+from beam_exactly_once.checkpoint.writer import Recovery, StreamWriter, marker_of_attempt, marker_of_resolution, this_process
 
 __all__ = [
     "Attempt",
@@ -16,4 +16,5 @@ __all__ = [
     "StreamWriter",
     "marker_of_attempt",
     "marker_of_resolution",
+    "this_process",
 ]

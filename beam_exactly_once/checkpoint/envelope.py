@@ -98,6 +98,6 @@ def _checksum(envelope: Envelope) -> str:
 
 def _corrupt(where: str, what: str) -> str:
     return (
-        f"{where} {what}. Restore the object from a copy or an older version; `beam-exactly-once verify` lists all "
-        "faults, and `beam-exactly-once resolve` can pass a batch on the record."
+        f"{where} {what}. Restore the object from a copy or an older version of it; `beam-exactly-once verify` lists all "
+        "faults. A plan that cannot be restored can be passed by `beam-exactly-once resolve`."
     )

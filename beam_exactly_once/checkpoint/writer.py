@@ -6,6 +6,9 @@ who meets a higher writer epoch stops.
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +28,15 @@ from beam_exactly_once.errors import CheckpointHole, Fenced, IncompleteBatch
 from beam_exactly_once.offsets import TopicPartition, tiling_faults
 
 CLAIM_TRIES_MAX = 1000
+
+
+def this_process() -> str:
+    """Who claims, for people to read in an error: user, host and process."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)

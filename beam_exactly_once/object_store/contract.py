@@ -1,33 +1,27 @@
-"""The contract of all object stores, and the one loop that makes every answer definite.
+"""The contract of all object stores.
 
 Safety rests on put-if-absent of one small object in one request, and on nothing else: conditional copies, deletes and
-multipart completions are ignored or racy on many servers. Error semantics: :class:`Unclear` never leaves this room;
-callers see a definite answer, or ``StoreUnavailable`` when there was none for ``retry_timeout_s``.
+multipart completions are ignored or racy on many servers. Every answer is definite, or an error that says that it is
+not: ``StoreUnavailable``.
 """
 
 from __future__ import annotations
 
 import abc
 import io
-import random
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from beam_exactly_once.clock import Clock, SystemClock
-from beam_exactly_once.errors import StoreUnavailable, UnsuitableStore
+from beam_exactly_once.errors import BeamExactlyOnceError, UnsuitableStore
 
-RETRY_TIMEOUT_S = 60.0
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MAX_S = 5.0
 VERIFY_RACERS = 16
 VERIFY_PREFIX = ".verify/"
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +73,17 @@ class StagedObject:
         return cls(checked_key(stored["final_key"]), int(stored["size_bytes"]), stored["token"])
 
 
-class Unclear(Exception):
-    """The store gave no definite answer: a timeout, a 409, 429 or 5xx, a lost connection."""
-
-
 class StagingWriter(io.RawIOBase):
-    """A binary file to write to. A clean ``close()`` makes it durable; leaving ``with`` by an exception drops it."""
+    """A binary file to write to. A clean ``close()`` makes it durable; leaving ``with`` by an exception drops it.
+
+    After a write that failed, ``close()`` drops it too: what is staged is never less than what was written.
+    """
 
     def __init__(self, final_key: str) -> None:
         super().__init__()
         self._final_key = final_key
         self._size_bytes = 0
+        self._failed = False
         self._staged: StagedObject | None = None
 
     @property
@@ -113,16 +107,30 @@ class StagingWriter(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Append bytes."""
+        if self.closed or self._failed:
+            raise ValueError(f"{self._final_key}: write to a writer that is closed or has failed")
         view = memoryview(data).cast("B")
+        self._failed = True
         self._append(view)
+        self._failed = False
         self._size_bytes += len(view)
         return len(view)
 
     def close(self) -> None:
-        """Make what was written durable."""
+        """Make what was written durable.
+
+        Raises:
+            ValueError: a write has failed before.
+        """
+        if self._failed and not self.closed:
+            self.abort()
+            raise ValueError(f"{self._final_key} is dropped: a write of it failed")
         if not self.closed:
             try:
                 self._staged = StagedObject(self._final_key, self._size_bytes, self._complete())
+            except BaseException:
+                self._drop()
+                raise
             finally:
                 super().close()
 
@@ -154,7 +162,8 @@ class StagingWriter(io.RawIOBase):
         """Make it durable; returns the token."""
 
     @abc.abstractmethod
-    def _drop(self) -> None: ...
+    def _drop(self) -> None:
+        """Let go of it, as far as one try can: what stays is swept. Does not raise errors of the store."""
 
 
 class ObjectStore(abc.ABC):
@@ -209,153 +218,53 @@ class ObjectStore(abc.ABC):
 
     @abc.abstractmethod
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
-        """Staged, unpublished content whose final key begins with ``prefix``: for sweeping. Tokens suffice to discard."""
+        """Staged, unpublished content whose final key begins with ``prefix``, in no promised order: for sweeping.
+
+        Shows content that is still being written, too. Tokens suffice to discard, not to publish; sizes may be 0.
+        """
 
     def verify(self) -> None:
         """Prove that this store refuses a second create. Cannot prove that it always will.
 
         Raises:
-            UnsuitableStore: a second create was accepted, or a race had not exactly one winner.
+            UnsuitableStore: a second create was accepted, a race had not exactly one winner, or a listing lacks what
+                was just written.
             OutputNotWritable: writing is not permitted.
         """
         key = f"{VERIFY_PREFIX}{secrets.token_hex(16)}"
         raced = f"{VERIFY_PREFIX}{secrets.token_hex(16)}"
         try:
-            first, second = self.put_if_absent(key, b"first"), self.put_if_absent(key, b"second")
-            if first != Created() or second != Taken(b"first") or self.get(key) != b"first":
-                raise UnsuitableStore(_unsuitable(self.uri, "it accepted a second create of one object"))
-            start = threading.Barrier(VERIFY_RACERS)
+            self._verify_create(key)
+            self._verify_race(raced)
+            if not {key, raced} <= {entry.key for entry in self.list(VERIFY_PREFIX)}:
+                raise UnsuitableStore(_unsuitable(self.uri, "its listing lacks objects that were just written"))
+        except BeamExactlyOnceError:
+            with suppress(BeamExactlyOnceError):  # the first error says more
+                self.delete([key, raced])
+            raise
+        self.delete([key, raced])
 
-            def race(number: int) -> PutResult:
-                start.wait()
-                return self.put_if_absent(raced, b"%d" % number)
+    def _verify_create(self, key: str) -> None:
+        first, second = self.put_if_absent(key, b"first"), self.put_if_absent(key, b"second")
+        if not isinstance(first, Created | Mine) or second != Taken(b"first") or self.get(key) != b"first":
+            raise UnsuitableStore(_unsuitable(self.uri, "it accepted a second create of one object"))
 
-            with ThreadPoolExecutor(VERIFY_RACERS) as pool:
-                winners = sum(isinstance(result, Created) for result in pool.map(race, range(VERIFY_RACERS)))
-            if winners != 1:
-                raise UnsuitableStore(_unsuitable(self.uri, f"{winners} of {VERIFY_RACERS} racing creates succeeded"))
-        finally:
-            self.delete([key, raced])
+    def _verify_race(self, key: str) -> None:
+        start = threading.Barrier(VERIFY_RACERS)
 
+        def race(number: int) -> PutResult:
+            start.wait()
+            return self.put_if_absent(key, b"%d" % number)
 
-class DefiniteStore(ObjectStore):
-    """A backend's base: turns single tries, whose answer may be unclear, into definite answers."""
-
-    def __init__(
-        self,
-        uri: str,
-        *,
-        clock: Clock | None = None,
-        random_: random.Random | None = None,
-        retry_timeout_s: float = RETRY_TIMEOUT_S,
-    ) -> None:
-        self.uri = uri
-        self._clock = clock or SystemClock()
-        self._random = random_ or random.Random()
-        self._retry_timeout_s = retry_timeout_s
-
-    def put_if_absent(self, key: str, body: bytes) -> PutResult:
-        """When a try is unclear: read back. Mine or taken is definite. Absent is not, since the write may still be under
-        way: so the *same bytes* are sent again until the answer is definite.
-        """
-        checked_key(key)
-
-        def attempt() -> PutResult:
-            try:
-                if self._create(key, body):
-                    return Created()
-            except Unclear as unclear:
-                found = self._get(key)
-                if found is None:
-                    raise unclear
-                return Mine() if found == body else Taken(found)
-            found = self._get(key)
-            if found is None:  # existed and was deleted in between: ask again
-                raise Unclear(f"{key} vanished after it was said to exist")
-            return Mine() if found == body else Taken(found)
-
-        return self._definite(f"write {key}", attempt)
-
-    def get(self, key: str) -> bytes | None:
-        """See :class:`ObjectStore`."""
-        checked_key(key)
-        return self._definite(f"read {key}", lambda: self._get(key))
-
-    def size_bytes(self, key: str) -> int | None:
-        """See :class:`ObjectStore`."""
-        checked_key(key)
-        return self._definite(f"look at {key}", lambda: self._size_bytes(key))
-
-    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
-        """See :class:`ObjectStore`."""
-        while True:
-            page = self._definite(f"list {prefix}", lambda after=start_after: self._list_page(prefix, after))  # type: ignore[misc]
-            yield from page.entries
-            if not page.more:
-                return
-            start_after = page.entries[-1].key
-
-    def delete(self, keys: Iterable[str]) -> None:
-        """See :class:`ObjectStore`."""
-        found = [checked_key(key) for key in keys]
-        if found:
-            self._definite(f"delete {found[0]}", lambda: self._delete(found))
-
-    def publish(self, staged: StagedObject) -> bool:
-        """See :class:`ObjectStore`."""
-        return self._definite(f"publish {staged.final_key}", lambda: self._publish(staged))
-
-    def discard(self, staged: StagedObject) -> None:
-        """See :class:`ObjectStore`."""
-        self._definite(f"discard {staged.final_key}", lambda: self._discard(staged))
-
-    # -- for backends: one try each; raise Unclear when there was no definite answer -----------------------------
-
-    @abc.abstractmethod
-    def _create(self, key: str, body: bytes) -> bool:
-        """Create in one request; False when the object exists."""
-
-    @abc.abstractmethod
-    def _get(self, key: str) -> bytes | None: ...
-
-    @abc.abstractmethod
-    def _size_bytes(self, key: str) -> int | None: ...
-
-    @abc.abstractmethod
-    def _list_page(self, prefix: str, start_after: str) -> Page: ...
-
-    @abc.abstractmethod
-    def _delete(self, keys: list[str]) -> None: ...  # type: ignore[valid-type]
-
-    @abc.abstractmethod
-    def _publish(self, staged: StagedObject) -> bool: ...
-
-    @abc.abstractmethod
-    def _discard(self, staged: StagedObject) -> None: ...
-
-    def _definite(self, what: str, attempt: Callable[[], Result]) -> Result:
-        """Try until the answer is definite, with growing, jittered pauses."""
-        began_s = self._clock.monotonic_s()
-        backoff_s = BACKOFF_FIRST_S
-        while True:
-            try:
-                return attempt()
-            except Unclear as unclear:
-                if self._clock.monotonic_s() - began_s + backoff_s > self._retry_timeout_s:
-                    raise StoreUnavailable(
-                        f"{self.uri} gave no definite answer to: {what}, for {self._retry_timeout_s:g} s ({unclear}). "
-                        "Nothing is lost: start again when the store answers."
-                    ) from unclear
-            self._clock.wait(threading.Event(), backoff_s * self._random.uniform(0.5, 1.0))
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One answer to a listing."""
-
-    entries: list[ObjectEntry]
-    more: bool
+        with ThreadPoolExecutor(VERIFY_RACERS) as pool:
+            results = list(pool.map(race, range(VERIFY_RACERS)))
+        winners = [number for number, result in enumerate(results) if isinstance(result, Created | Mine)]
+        if len(winners) != 1:
+            problem = f"{len(winners)} of {VERIFY_RACERS} racing creates succeeded"
+            raise UnsuitableStore(_unsuitable(self.uri, problem))
+        winner = b"%d" % winners[0]
+        if self.get(key) != winner or any(isinstance(lost, Taken) and lost.body != winner for lost in results):
+            raise UnsuitableStore(_unsuitable(self.uri, "racers of one create read different winners"))
 
 
 def checked_key(key: str) -> str:
@@ -369,6 +278,18 @@ def checked_key(key: str) -> str:
     ):
         raise ValueError(f"{key!r} is no key of an object store")
     return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """``prefix``, if it stays below the root: as a key, but its last segment may be anything, or empty.
+
+    Raises:
+        ValueError: as :func:`checked_key`.
+    """
+    folder, _, _ = prefix.rpartition("/")
+    if "/" in prefix:
+        checked_key(folder)
+    return prefix
 
 
 def _unsuitable(uri: str, what: str) -> str:

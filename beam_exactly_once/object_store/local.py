@@ -9,59 +9,104 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import stat
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing
 from beam_exactly_once.object_store.contract import (
-    DefiniteStore,
     ObjectEntry,
-    Page,
     StagedObject,
     StagingWriter,
     checked_key,
+    checked_prefix,
 )
+from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
+
+TEMPORARY_AGE_MAX_S = 86_400
+"""Temporary files of creates that are older belong to processes that are gone."""
 
 _TEMPORARY = "put-"
 _STAGED = "staged-"
+_STAGING_FOLDER = re.compile(r"\..*\.staging")
+
+# What a person has to change, and what may pass on a network file system.
+_REFUSALS = {
+    errno.EROFS: "use another place",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or raise the quota",
+    errno.EEXIST: "a file is in the way of a folder: move it, or use another place",
+    errno.ENOTDIR: "a file is in the way of a folder: move it, or use another place",
+    errno.EISDIR: "a folder is in the way of a file: move it, or use another place",
+    errno.ELOOP: "its links lead nowhere: use another place",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EXDEV: "it must be one file system with the hidden folder beside it: use another place",
+    errno.EMLINK: "the file system has no hard links to spare: use another place",
+    errno.ENOTSUP: "the file system has no hard links: use another place",
+}
+_UNCLEAR = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOENT)
 
 
 class LocalStore(DefiniteStore):
-    """A folder. It and its parents are made when something is first written."""
+    """A folder. It and its parents are made when something is first written.
+
+    Raises:
+        ConfigurationError: the path is empty, or the root of the file system.
+    """
 
     def __init__(self, root: str | Path, **contract: Any) -> None:
+        if not str(root):
+            raise ConfigurationError("an empty path is no store: name a folder.")
         self._root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 (resolve() would follow links)
         if self._root.parent == self._root:
             raise ConfigurationError(f"{root} cannot be a store: name a folder below it.")
         self._staging = self._root.parent / f".{self._root.name}.staging"
         super().__init__(str(self._root), **contract)
 
+    def verify(self) -> None:
+        """See :class:`ObjectStore`; also removes what creates of killed processes left behind."""
+        super().verify()
+        # Safe at any age: a create that finds its temporary file gone reads back and begins again.
+        limit_s = self._clock.utc_now().timestamp() - TEMPORARY_AGE_MAX_S
+        for path in self._staging.glob(f"{_TEMPORARY}*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < limit_s:
+                    path.unlink()
+
     def stage(self, final_key: str) -> StagingWriter:
         """A file in the hidden sibling folder, to be linked to its name."""
         checked_key(final_key)
-        path = self._staging / f"{_STAGED}{secrets.token_hex(8)}-{urllib.parse.quote(final_key, safe='')}"
-        with _named_errors(path):
-            self._staging.mkdir(parents=True, exist_ok=True)
-            return _LocalWriter(final_key, path)
+        path = self._staging / f"{_STAGED}{secrets.token_hex(8)}-{urllib.parse.quote(final_key, safe='=+,@: ')}"
+        return self._definite(f"stage {final_key}", lambda: self._begin(final_key, path))
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
-        """In no promised order."""
-        for path in sorted(self._staging.glob(f"{_STAGED}*")):
-            final_key = urllib.parse.unquote(path.name.removeprefix(_STAGED).partition("-")[2])
-            if final_key.startswith(prefix):
+        """See :class:`ObjectStore`."""
+        checked_prefix(prefix)
+        with _named_errors(self._staging):
+            # Not glob(), which hides errors.
+            names = sorted(path.name for path in self._staging.iterdir()) if self._staging.is_dir() else []
+        for name in names:
+            final_key = urllib.parse.unquote(name.removeprefix(_STAGED).partition("-")[2])
+            if name.startswith(_STAGED) and final_key.startswith(prefix):
                 with suppress(FileNotFoundError):
-                    yield StagedObject(final_key, path.stat().st_size, {"name": path.name})
+                    yield StagedObject(final_key, (self._staging / name).stat().st_size, {"name": name})
+
+    def _begin(self, final_key: str, path: Path) -> StagingWriter:
+        with _named_errors(path):
+            _make_folder(self._staging)
+            return _LocalWriter(final_key, path)
 
     def _create(self, key: str, body: bytes) -> bool:
         final = self._root / key
         temporary = self._staging / f"{_TEMPORARY}{secrets.token_hex(16)}"
         with _named_errors(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            self._staging.mkdir(parents=True, exist_ok=True)
+            _make_folder(final.parent)
+            _make_folder(self._staging)
             try:
                 with temporary.open("xb") as file:
                     file.write(body)
@@ -79,10 +124,12 @@ class LocalStore(DefiniteStore):
                 return None
 
     def _size_bytes(self, key: str) -> int | None:
-        try:
-            return (self._root / key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with _named_errors(self._root / key):
+            try:
+                found = (self._root / key).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def _list_page(self, prefix: str, start_after: str) -> Page:
         folder = prefix.rpartition("/")[0]
@@ -90,36 +137,34 @@ class LocalStore(DefiniteStore):
             keys = sorted(
                 key for key in _files_below(self._root, folder) if key.startswith(prefix) and key > start_after
             )
-        entries = []
-        for key in keys:
-            size_bytes = self._size_bytes(key)
-            if size_bytes is not None:
-                entries.append(ObjectEntry(key, size_bytes))
-        return Page(entries, more=False)
+        sizes = ((key, self._size_bytes(key)) for key in keys)
+        return Page([ObjectEntry(key, size_bytes) for key, size_bytes in sizes if size_bytes is not None])
 
     def _delete(self, keys: list[str]) -> None:
         for key in keys:
-            with _named_errors(self._root / key):
-                (self._root / key).unlink(missing_ok=True)
+            with _named_errors(self._root / key), suppress(FileNotFoundError, NotADirectoryError):
+                (self._root / key).unlink()
 
     def _publish(self, staged: StagedObject) -> bool:
         final, source = self._root / staged.final_key, self._staged_path(staged)
         with _named_errors(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(final.parent)
             try:
                 published = _link(source, final)
             except FileNotFoundError:
                 if final.exists():
                     return False
                 raise StagedOutputMissing(
-                    f"{final} is neither published nor staged (as {source}). Restore the staged file from a copy, or pass "
-                    "the batch by `beam-exactly-once resolve`."
+                    f"{final} is neither published nor staged (as {source}). Restore either from a copy; "
+                    "`beam-exactly-once verify` names every file that is missing."
                 ) from None
             source.unlink(missing_ok=True)
         return published
 
     def _discard(self, staged: StagedObject) -> None:
-        self._staged_path(staged).unlink(missing_ok=True)
+        path = self._staged_path(staged)
+        with _named_errors(path):
+            path.unlink(missing_ok=True)
 
     def _staged_path(self, staged: StagedObject) -> Path:
         return self._staging / checked_key(str(staged.token["name"]).replace("/", "%2F"))
@@ -147,18 +192,34 @@ class _LocalWriter(StagingWriter):
         return {"name": self._path.name}
 
     def _drop(self) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _link(source: Path, final: Path) -> bool:
-    """Give ``source`` the name ``final`` durably; False when the name is taken."""
+    """Give ``source`` the name ``final``; False when the name is taken. It is durable either way."""
     try:
         os.link(source, final)
+        linked = True
     except FileExistsError:
-        return False
-    _sync_folder(final.parent)
-    return True
+        linked = False
+    _sync_folder(final.parent)  # also the name that another process has just given, before anything rests on it
+    return linked
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, durably."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -170,32 +231,36 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _files_below(root: Path, folder: str) -> Iterator[str]:
-    """Keys of all files below ``root/folder``."""
-    for parent, _, names in os.walk(root / folder):
+    """Keys of all files below ``root/folder``; not those of staging folders of other roots inside this one."""
+    for parent, folders, names in os.walk(root / folder, onerror=_raise_unless_absent):
+        folders[:] = [name for name in folders if not _STAGING_FOLDER.fullmatch(name)]
         relative = Path(parent).relative_to(root).as_posix()
         yield from (name if relative == "." else f"{relative}/{name}" for name in names)
 
 
+def _raise_unless_absent(error: OSError) -> None:
+    # An unreadable folder must not pass for an empty one.
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Errors of the file system that a user must act on, with the path and the way out."""
+    """Errors of the file system, sorted by who must act."""
     try:
         yield
-    except PermissionError as error:
+    except OSError as error:
+        _raise_sorted(error, path)
+
+
+def _raise_sorted(error: OSError, path: Path) -> NoReturn:
+    if isinstance(error, PermissionError):
         raise OutputNotWritable(
             f"{error.filename or path}: no permission. Give this user the right, or use another place."
         ) from None
-    except OSError as error:
-        if error.errno in (
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.ENOTDIR,
-            errno.EXDEV,
-            errno.EMLINK,
-            errno.ENOTSUP,
-        ):
-            raise OutputNotWritable(
-                f"{error.filename or path}: {error.strerror}. Make room, or use another place."
-            ) from None
-        raise
+    if error.errno in _UNCLEAR:
+        raise Unclear(str(error)) from None
+    way_out = _REFUSALS.get(error.errno or 0)
+    if way_out is None:
+        raise error
+    raise OutputNotWritable(f"{error.filename or path}: {error.strerror}. Way out: {way_out}.") from None

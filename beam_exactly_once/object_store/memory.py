@@ -8,14 +8,8 @@ from itertools import count
 from typing import Any
 
 from beam_exactly_once.errors import StagedOutputMissing
-from beam_exactly_once.object_store.contract import (
-    DefiniteStore,
-    ObjectEntry,
-    Page,
-    StagedObject,
-    StagingWriter,
-    checked_key,
-)
+from beam_exactly_once.object_store.contract import ObjectEntry, StagedObject, StagingWriter, checked_key
+from beam_exactly_once.object_store.definite import DefiniteStore, Page
 
 
 class _Root:
@@ -39,7 +33,7 @@ class MemoryStore(DefiniteStore):
             self._root = _ROOTS.setdefault(uri, _Root())
 
     def stage(self, final_key: str) -> StagingWriter:
-        """Content stays in this process, under a number."""
+        """Content stays in this process, under a number, and is listed once it is whole."""
         return _MemoryWriter(self._root, checked_key(final_key))
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
@@ -71,7 +65,7 @@ class MemoryStore(DefiniteStore):
                 for key, body in self._root.objects.items()
                 if key.startswith(prefix) and key > start_after
             )
-        return Page([ObjectEntry(key, size_bytes) for key, size_bytes in found], more=False)
+        return Page([ObjectEntry(key, size_bytes) for key, size_bytes in found])
 
     def _delete(self, keys: list[str]) -> None:
         with self._root.lock:

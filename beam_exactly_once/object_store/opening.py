@@ -48,7 +48,7 @@ def open_object_store(uri: str, options: Mapping[str, Any] | None = None) -> Obj
     scheme, separator, _ = uri.partition("://")
     if not separator or scheme == "file":
         _no_options(uri, options)
-        return LocalStore(uri.removeprefix("file://"))
+        return LocalStore(_local_path(uri))
     if scheme == "memory":
         _no_options(uri, options)
         return MemoryStore(uri.rstrip("/"))
@@ -71,6 +71,13 @@ def override_stores(factory: StoreFactory) -> Iterator[None]:
         yield
     finally:
         _OVERRIDES.remove(factory)
+
+
+def _local_path(uri: str) -> str:
+    path = uri.removeprefix("file://localhost").removeprefix("file://")
+    if path != uri and not path.startswith("/"):
+        raise ConfigurationError(f"{uri} names a host or a relative path; write file:///path, or the path alone.")
+    return path
 
 
 def _no_options(uri: str, options: Mapping[str, Any] | None) -> None:

@@ -1,0 +1,159 @@
+"""The base of the backends, with the one loop that makes every answer definite.
+
+Error semantics: :class:`Unclear` never leaves this room; callers see a definite answer, or ``StoreUnavailable`` when
+there was none for ``retry_timeout_s``.
+"""
+
+from __future__ import annotations
+
+import abc
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.errors import StoreUnavailable
+from beam_exactly_once.object_store.contract import (
+    Created,
+    Mine,
+    ObjectEntry,
+    ObjectStore,
+    PutResult,
+    StagedObject,
+    Taken,
+    checked_key,
+    checked_prefix,
+)
+
+RETRY_TIMEOUT_S = 60.0
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 5.0
+
+Result = TypeVar("Result")
+
+
+class Unclear(Exception):
+    """The store gave no definite answer: a timeout, a 409, 429 or 5xx, a lost connection."""
+
+
+class DefiniteStore(ObjectStore):
+    """A backend's base: turns single tries, whose answer may be unclear, into definite answers."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        clock: Clock | None = None,
+        random_: random.Random | None = None,
+        retry_timeout_s: float = RETRY_TIMEOUT_S,
+    ) -> None:
+        self.uri = uri
+        self._clock = clock or SystemClock()
+        self._random = random_ or random.Random()
+        self._retry_timeout_s = retry_timeout_s
+
+    def put_if_absent(self, key: str, body: bytes) -> PutResult:
+        """When a try is unclear: read back. Mine or taken is definite. Absent is not, since the write may still be under
+        way: so the *same bytes* are sent again until the answer is definite.
+        """
+        checked_key(key)
+
+        def attempt() -> PutResult:
+            try:
+                if self._create(key, body):
+                    return Created()
+            except Unclear as unclear:
+                found = self._get(key)
+                if found is None:
+                    raise unclear
+                return Mine() if found == body else Taken(found)
+            found = self._get(key)
+            if found is None:  # existed and was deleted in between: ask again
+                raise Unclear(f"{key} vanished after it was said to exist")
+            return Mine() if found == body else Taken(found)
+
+        return self._definite(f"write {key}", attempt)
+
+    def get(self, key: str) -> bytes | None:
+        """See :class:`ObjectStore`."""
+        checked_key(key)
+        return self._definite(f"read {key}", lambda: self._get(key))
+
+    def size_bytes(self, key: str) -> int | None:
+        """See :class:`ObjectStore`."""
+        checked_key(key)
+        return self._definite(f"look at {key}", lambda: self._size_bytes(key))
+
+    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
+        """See :class:`ObjectStore`."""
+        checked_prefix(prefix)
+        while True:
+            page = self._definite(f"list {prefix}", lambda after=start_after: self._list_page(prefix, after))  # type: ignore[misc]
+            yield from page.entries
+            if page.resume_after is None:
+                return
+            start_after = page.resume_after
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See :class:`ObjectStore`."""
+        found = [checked_key(key) for key in keys]
+        if found:
+            self._definite(f"delete {found[0]}", lambda: self._delete(found))
+
+    def publish(self, staged: StagedObject) -> bool:
+        """See :class:`ObjectStore`."""
+        return self._definite(f"publish {staged.final_key}", lambda: self._publish(staged))
+
+    def discard(self, staged: StagedObject) -> None:
+        """See :class:`ObjectStore`."""
+        self._definite(f"discard {staged.final_key}", lambda: self._discard(staged))
+
+    # -- for backends: one try each; raise Unclear when there was no definite answer -----------------------------
+
+    @abc.abstractmethod
+    def _create(self, key: str, body: bytes) -> bool:
+        """Create in one request; False when the object exists."""
+
+    @abc.abstractmethod
+    def _get(self, key: str) -> bytes | None: ...
+
+    @abc.abstractmethod
+    def _size_bytes(self, key: str) -> int | None: ...
+
+    @abc.abstractmethod
+    def _list_page(self, prefix: str, start_after: str) -> Page: ...
+
+    @abc.abstractmethod
+    def _delete(self, keys: list[str]) -> None: ...  # type: ignore[valid-type]
+
+    @abc.abstractmethod
+    def _publish(self, staged: StagedObject) -> bool: ...
+
+    @abc.abstractmethod
+    def _discard(self, staged: StagedObject) -> None: ...
+
+    def _definite(self, what: str, attempt: Callable[[], Result]) -> Result:
+        """Try until the answer is definite, with growing, jittered pauses."""
+        began_s = self._clock.monotonic_s()
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            try:
+                return attempt()
+            except Unclear as unclear:
+                if self._clock.monotonic_s() - began_s + backoff_s > self._retry_timeout_s:
+                    raise StoreUnavailable(
+                        f"{self.uri} gave no definite answer to: {what}, for {self._retry_timeout_s:g} s ({unclear}). "
+                        "Nothing is lost: start again when the store answers."
+                    ) from unclear
+            self._clock.wait(threading.Event(), backoff_s * self._random.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer to a listing. It goes on behind ``resume_after``; None says that this was the last one."""
+
+    entries: list[ObjectEntry]
+    resume_after: str | None = None

@@ -1,0 +1,260 @@
+"""Objects in a bucket of S3, or of a server that speaks S3 and honours conditional writes.
+
+A create is ``PutObject`` with ``If-None-Match: *``, in one request. Staged content is a multipart upload that is left
+open: it is durable, no listing of objects shows it, and completing it makes it appear at once and whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, OutputNotWritable, StagedOutputMissing
+from beam_exactly_once.object_store.contract import (
+    ObjectEntry,
+    StagedObject,
+    StagingWriter,
+    checked_key,
+    checked_prefix,
+)
+from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
+from beam_exactly_once.object_store.s3_client import (
+    ClientKey,
+    Refusal,
+    S3Options,
+    client_key,
+    shared_client,
+    sorted_errors,
+)
+
+PART_BYTES = 8 << 20  # S3 takes no smaller part but the last one; some servers want all others of one size
+PARTS_MAX = 10_000
+DELETE_KEYS_MAX = 1000
+
+
+class S3Store(DefiniteStore):
+    """A prefix of a bucket.
+
+    Credentials, region and endpoint come from boto3's usual places (variables, profiles, roles), unless ``options``
+    say otherwise. Abandoned uploads are swept by the library; a lifecycle rule that aborts incomplete uploads must be
+    longer than any pause of the stream, since it would take staged output of a batch that is committed, not published.
+
+    Args:
+        uri: ``s3://bucket/prefix`` or ``s3a://bucket/prefix``.
+        options: ``endpoint_url``, ``region_name``, ``profile_name`` (for a role: a profile that assumes it),
+            ``server_side_encryption``, ``sse_kms_key_id``, ``storage_class`` (for all that is written), ``request_payer``,
+            and, as :class:`~beam_exactly_once.secret_values.SecretValue` or function only, ``aws_access_key_id``,
+            ``aws_secret_access_key``, ``aws_session_token``. They are read on the machine that connects.
+
+    Raises:
+        ConfigurationError: the URI has no bucket or holds credentials, or an option is wrong.
+    """
+
+    def __init__(self, uri: str, options: Mapping[str, Any] | None = None, **contract: Any) -> None:
+        self._bucket, self._prefix = _split(uri)
+        super().__init__(f"s3://{self._bucket}/{self._prefix}".rstrip("/"), **contract)
+        self._options = S3Options.checked(self.uri, options)
+        self._client_key: ClientKey | None = None
+
+    def stage(self, final_key: str) -> StagingWriter:
+        """A multipart upload, begun when the first part is full."""
+        return _S3Writer(self, checked_key(final_key))
+
+    def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
+        """In order of final keys; sizes are not known and said to be 0. Shows uploads under way, too."""
+        checked_prefix(prefix)
+        after: dict[str, str] = {}
+        while True:
+            answer = self._definite(
+                f"list staged {prefix}",
+                lambda after=after: self._call("list_multipart_uploads", Prefix=self._prefix + prefix, **after),  # type: ignore[misc]
+            )
+            for upload in answer.get("Uploads", ()):
+                with suppress(ValueError):  # somebody else's
+                    final_key = checked_key(upload["Key"].removeprefix(self._prefix))
+                    yield StagedObject(final_key, 0, {"upload_id": upload["UploadId"]})
+            if not answer.get("IsTruncated"):
+                return
+            after = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    def _create(self, key: str, body: bytes) -> bool:
+        try:
+            self._call(
+                "put_object",
+                "PreconditionFailed",
+                Key=self._prefix + key,
+                Body=body,
+                IfNoneMatch="*",
+                **self._options.write,
+            )
+        except Refusal:
+            return False
+        return True
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            with sorted_errors(self.uri, self._bucket, "NoSuchKey"):  # reading the body may fail, too
+                answer = self._client().get_object(Bucket=self._bucket, Key=self._prefix + key, **self._options.request)
+                body: bytes = answer["Body"].read()
+                return body
+        except Refusal:
+            return None
+
+    def _size_bytes(self, key: str) -> int | None:
+        try:
+            return int(self._call("head_object", "NoSuchKey", Key=self._prefix + key)["ContentLength"])
+        except Refusal:
+            return None
+
+    def _list_page(self, prefix: str, start_after: str) -> Page:
+        after = {"StartAfter": self._prefix + start_after} if start_after else {}
+        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, **after)
+        keys = [(found["Key"].removeprefix(self._prefix), int(found["Size"])) for found in answer.get("Contents", ())]
+        # Consoles mark folders by empty objects whose names end in a slash: no keys of ours.
+        entries = [ObjectEntry(key, size_bytes) for key, size_bytes in keys if key and not key.endswith("/")]
+        return Page(entries, resume_after=keys[-1][0] if answer.get("IsTruncated") and keys else None)
+
+    def _delete(self, keys: list[str]) -> None:
+        for first in range(0, len(keys), DELETE_KEYS_MAX):
+            objects = [{"Key": self._prefix + key} for key in keys[first : first + DELETE_KEYS_MAX]]
+            answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+            for error in answer.get("Errors", ()):
+                if error["Code"] == "AccessDenied":
+                    raise OutputNotWritable(f"{self.uri}: no permission to delete in bucket {self._bucket}.")
+                if error["Code"] != "NoSuchKey":
+                    raise Unclear(f"a deletion was answered by {error['Code']}")
+
+    def _publish(self, staged: StagedObject) -> bool:
+        parts = [
+            {"PartNumber": number, "ETag": etag} | ({"ChecksumCRC32": crc32} if crc32 else {})
+            for number, (etag, crc32) in enumerate(staged.token["parts"], start=1)
+        ]
+        try:
+            self._call(
+                "complete_multipart_upload",
+                *("PreconditionFailed", "NoSuchUpload", "InvalidPart"),
+                Key=self._prefix + staged.final_key,
+                UploadId=staged.token["upload_id"],
+                MultipartUpload={"Parts": parts},
+                # Nothing rests on this condition, which some servers ignore: the names of staged content are unique.
+                IfNoneMatch="*",
+            )
+        except Refusal as refusal:
+            if refusal.code == "PreconditionFailed" or self._size_bytes(staged.final_key) is not None:
+                return False
+            raise StagedOutputMissing(
+                f"{self.uri}/{staged.final_key} is neither published nor staged ({refusal.code}). Did a lifecycle rule "
+                "of the bucket abort its upload? Pass the batch by `beam-exactly-once resolve`, or start a new checkpoint."
+            ) from None
+        return True
+
+    def _discard(self, staged: StagedObject) -> None:
+        self.abort_upload(staged.final_key, staged.token["upload_id"])
+
+    # -- for the writer -------------------------------------------------------------------------------------------
+
+    def begin_upload(self, final_key: str) -> str:
+        """The id of a new upload; an unclear answer leaves an empty upload behind, for the sweep."""
+        answer = self._definite(
+            f"stage {final_key}",
+            lambda: self._call(
+                "create_multipart_upload", Key=self._prefix + final_key, **self._checksum(), **self._options.write
+            ),
+        )
+        return str(answer["UploadId"])
+
+    def send_part(self, final_key: str, upload_id: str, number: int, body: bytes | bytearray) -> tuple[str, str | None]:
+        """The ETag and the checksum of a part. Sending it again replaces it."""
+        answer = self._definite(
+            f"stage {final_key}",
+            lambda: self._call(
+                "upload_part",
+                Key=self._prefix + final_key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=body,
+                **self._checksum(),
+            ),
+        )
+        return str(answer["ETag"]), answer.get("ChecksumCRC32")
+
+    def abort_upload(self, final_key: str, upload_id: str) -> None:
+        """Drop an upload, in one try; fine when it is gone."""
+        with suppress(Refusal):
+            self._call("abort_multipart_upload", "NoSuchUpload", Key=self._prefix + final_key, UploadId=upload_id)
+
+    def _checksum(self) -> dict[str, str]:
+        # S3 wants the algorithm when an upload begins, or refuses checksummed parts. AWS_REQUEST_CHECKSUM_CALCULATION
+        # turns it off for servers that know no checksums.
+        calculation = self._client().meta.config.request_checksum_calculation
+        return {} if calculation == "when_required" else {"ChecksumAlgorithm": "CRC32"}
+
+    def _call(self, operation: str, *expected: str, **arguments: Any) -> Any:
+        with sorted_errors(self.uri, self._bucket, *expected):
+            request = getattr(self._client(), operation)
+            return request(Bucket=self._bucket, **self._options.request, **arguments)
+
+    def _client(self) -> Any:
+        if self._client_key is None:
+            self._client_key = client_key(self._options)
+        return shared_client(self._client_key)
+
+
+class _S3Writer(StagingWriter):
+    """Holds at most one part in memory."""
+
+    def __init__(self, store: S3Store, final_key: str) -> None:
+        super().__init__(final_key)
+        self._store = store
+        self._buffer = bytearray()
+        self._upload_id: str | None = None
+        self._parts: list[tuple[str, str | None]] = []
+
+    def _append(self, data: memoryview) -> None:
+        while data:
+            room = PART_BYTES - len(self._buffer)
+            self._buffer += data[:room]
+            data = data[room:]
+            if len(self._buffer) == PART_BYTES:
+                self._send()
+
+    def _complete(self) -> dict[str, Any]:
+        if self._buffer or not self._parts:  # an upload has at least one part, if an empty one
+            self._send()
+        return {"upload_id": self._upload_id, "parts": [list(part) for part in self._parts]}
+
+    def _drop(self) -> None:
+        self._buffer.clear()
+        if self._upload_id is not None:
+            with suppress(Unclear, BeamExactlyOnceError):  # what stays is for the sweep
+                self._store.abort_upload(self._final_key, self._upload_id)
+
+    def _send(self) -> None:
+        if len(self._parts) == PARTS_MAX:
+            raise ConfigurationError(
+                f"{self._final_key} exceeds {PARTS_MAX} parts of {PART_BYTES} bytes; lower the size of files."
+            )
+        if self._upload_id is None:
+            self._upload_id = self._store.begin_upload(self._final_key)
+        number = len(self._parts) + 1
+        self._parts.append(self._store.send_part(self._final_key, self._upload_id, number, self._buffer))
+        self._buffer = bytearray()
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Bucket and prefix (empty, or with a trailing slash)."""
+    bucket, _, path = uri.partition("://")[2].partition("/")
+    if "@" in bucket:
+        raise ConfigurationError(
+            f"s3://***@{bucket.rpartition('@')[2]}: credentials do not belong into a URI. Use a profile or store_options."
+        )
+    path = path.strip("/")
+    if not bucket:
+        raise ConfigurationError(f"{uri} names no bucket; write s3://bucket/prefix.")
+    if bucket.endswith("--x-s3"):
+        raise ConfigurationError(f"{uri}: directory buckets list in no order; use a general purpose bucket.")
+    try:
+        return bucket, f"{checked_key(path)}/" if path else ""
+    except ValueError as error:
+        raise ConfigurationError(f"{uri}: {error}") from None
