@@ -1,8 +1,6 @@
-"""Exactly-once streams from Kafka for Apache Beam, without a JVM, a receiver or a consumer group."""
+"""Exactly-once streams from Kafka for Apache Beam, without a JVM, a receiver or a consumer group.
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
-from beam_exactly_once.planning import Start
-from beam_exactly_once.secret_values import secret_from_env, secret_from_file
-
-__all__ = ["KafkaRecord", "OffsetRange", "Start", "TopicPartition", "secret_from_env", "secret_from_file"]
+Where to begin: :mod:`beam_exactly_once.pipelines` has the stream and its triggers, :mod:`beam_exactly_once.transforms`
+the sources and sinks, :mod:`beam_exactly_once.testing` a kit to test streams of your own. This package itself imports
+nothing, so that each command loads only what it uses.
+"""

@@ -55,8 +55,7 @@ def show_checks(location: str, checks: Sequence[Check], to: Console) -> None:
     """A table of what was checked, then every fault and every note."""
     table = _table("Checks", "checked", ">looked at", "result")
     for check in checks:
-        faults = len(check.faults)
-        result = f"[red]{faults} fault{'s' if faults > 1 else ''}[/]" if faults else "[green]ok[/]"
+        result = f"[red]{_faults(len(check.faults))}[/]" if check.faults else "[green]ok[/]"
         table.add_row(escape(check.name), f"{check.examined:,}", result + (" [yellow](note)[/]" if check.notes else ""))
     to.print(table)
     to.print()
@@ -66,10 +65,12 @@ def show_checks(location: str, checks: Sequence[Check], to: Console) -> None:
     faults = [fault for check in checks for fault in check.faults]
     for number, fault in enumerate(faults, start=1):
         to.print(f"\n[red]fault {number}[/]  [bold]{escape(fault.where)}[/]\n  {escape(fault.message)}", soft_wrap=True)
-    verdict = (
-        f"[red]{len(faults)} fault{'s' if len(faults) > 1 else ''} found in[/]" if faults else "[green]No fault in[/]"
-    )
+    verdict = f"[red]{_faults(len(faults))} found in[/]" if faults else "[green]No fault in[/]"
     to.print(f"{chr(10) if faults else ''}{verdict} {escape(location)}", soft_wrap=True)
+
+
+def _faults(count: int) -> str:
+    return f"{count} fault{'s' if count > 1 else ''}"
 
 
 def show_proposal(proposal: Proposal, to: Console) -> None:

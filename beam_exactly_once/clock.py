@@ -31,10 +31,13 @@ class SystemClock:
     """The machine's own clock."""
 
     def utc_now(self) -> datetime.datetime:
+        """As the operating system tells it."""
         return datetime.datetime.now(datetime.timezone.utc)
 
     def monotonic_s(self) -> float:
+        """As the operating system tells it."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait for real."""
         return event.wait(timeout_s)

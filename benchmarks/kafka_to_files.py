@@ -15,12 +15,12 @@ from collections.abc import Callable
 from functools import partial
 
 import pyarrow.parquet as pq
-import support
-from support import TOPIC, Source, Way
 
+import support
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
+from support import TOPIC, Source, Way
 
 BYTES_PER_BATCH_MAX = 256 << 20
 

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
-import support
-from support import TOPIC, Count, Source, Way
 
+import support
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.transforms import ReadFromKafka
+from support import TOPIC, Count, Source, Way
 
 
 def value_of(record: KafkaRecord) -> bytes | None:

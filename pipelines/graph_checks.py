@@ -42,7 +42,7 @@ def unconsumed(pipeline: beam.Pipeline) -> list[beam.PCollection[Any]]:
     return [collection for collection in visitor.produced if collection not in visitor.consumed]
 
 
-class _Refusals(PipelineVisitor):  # type: ignore[misc]
+class _Refusals(PipelineVisitor):
     def __init__(self, allow_per_batch: bool) -> None:
         self._allow_per_batch = allow_per_batch
 
@@ -88,7 +88,7 @@ def _refuse_overwriting(label: str, transform: Any) -> None:
         )
 
 
-class _Leaves(PipelineVisitor):  # type: ignore[misc]
+class _Leaves(PipelineVisitor):
     def __init__(self) -> None:
         self.produced: list[beam.PCollection[Any]] = []
         self.consumed: set[beam.PCollection[Any]] = set()
@@ -96,6 +96,4 @@ class _Leaves(PipelineVisitor):  # type: ignore[misc]
     def visit_transform(self, node: AppliedPTransform) -> None:
         self.consumed.update(node.inputs)
         self.consumed.update(side_input.pvalue for side_input in node.side_inputs)
-        self.produced.extend(
-            output for output in node.outputs.values() if isinstance(output, beam.PCollection)
-        )
+        self.produced.extend(output for output in node.outputs.values() if isinstance(output, beam.PCollection))

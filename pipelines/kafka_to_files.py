@@ -45,30 +45,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
-    with contextlib.ExitStack() as listening:
-        with ExactlyOnceStream(
+    with (
+        contextlib.ExitStack() as listening,
+        ExactlyOnceStream(
             flags.checkpoint_location,
             trigger=_trigger(flags),
             options=options,
             progress=_listeners(flags, listening),
-        ) as stream:
-            _ = (
-                stream
-                | "ReadFromKafka"
-                >> ReadFromKafka(
-                    flags.bootstrap_servers,
-                    _list(flags.topics),
-                    start=flags.start,
-                    output="arrow",
-                    consumer_config=_kafka_config(flags.kafka_config),
-                    isolation_level=flags.isolation_level,
-                    max_offsets_per_batch=flags.max_offsets_per_batch,
-                    fail_on_data_loss=flags.fail_on_data_loss,
-                    startup_timeout_s=flags.startup_timeout_s,
-                )
-                | "WriteToFiles"
-                >> WriteToFiles(flags.output, file_format=flags.file_format, compression=flags.compression)
+        ) as stream,
+    ):
+        _ = (
+            stream
+            | "ReadFromKafka"
+            >> ReadFromKafka(
+                flags.bootstrap_servers,
+                _list(flags.topics),
+                start=flags.start,
+                output="arrow",
+                consumer_config=_kafka_config(flags.kafka_config),
+                isolation_level=flags.isolation_level,
+                max_offsets_per_batch=flags.max_offsets_per_batch,
+                fail_on_data_loss=flags.fail_on_data_loss,
+                startup_timeout_s=flags.startup_timeout_s,
             )
+            | "WriteToFiles" >> WriteToFiles(flags.output, file_format=flags.file_format, compression=flags.compression)
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="true|false",
         help="false: go on when Kafka no longer has offsets, and record the lost range",
     )
-    parser.add_argument("--kafka_config", default=None, metavar="FILE", help="client properties; ${env:NAME}, ${file:/path}")
+    parser.add_argument(
+        "--kafka_config", default=None, metavar="FILE", help="client properties; ${env:NAME}, ${file:/path}"
+    )
     parser.add_argument("--startup_timeout_s", type=float, default=30.0)
     parser.add_argument("--progress_file", default=None, metavar="FILE", help="one JSON line a batch; - is stdout")
     return parser

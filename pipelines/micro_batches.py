@@ -163,9 +163,9 @@ class MicroBatches:
         began_s, beats = self._clock.monotonic_s(), 0
         first_batch_id = self._batch_id
         while not self._stop.is_set():
-            if isinstance(trigger, ProcessingTime) and trigger.batches_max is not None:
-                if self._batch_id - first_batch_id >= trigger.batches_max:
-                    return
+            batches_max = trigger.batches_max if isinstance(trigger, ProcessingTime) else None
+            if batches_max is not None and self._batch_id - first_batch_id >= batches_max:
+                return
             yield
             if isinstance(trigger, ProcessingTime) and trigger.seconds:
                 elapsed_s = self._clock.monotonic_s() - began_s

@@ -54,7 +54,9 @@ def repeating_runner(runner: str | PipelineRunner | None, options: PipelineOptio
         return _repeating(runner, drive)
     name = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
     if not isinstance(name, str):
-        raise ConfigurationError(f"runner {type(name).__name__} is not supported; use DirectRunner, FlinkRunner or PrismRunner.")
+        raise ConfigurationError(
+            f"runner {type(name).__name__} is not supported; use DirectRunner, FlinkRunner or PrismRunner."
+        )
     if name.rpartition(".")[2] in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner"):
         return _repeating(FnApiRunner(), drive)
     created = create_runner(name)
@@ -102,7 +104,7 @@ def counts_of(result: PipelineResult) -> Counts:
     return {counter.key.metric.name: int(counter.result) for counter in found}
 
 
-class _Done(PipelineResult):  # type: ignore[misc]
+class _Done(PipelineResult):
     """A stream is over when ``run()`` returns."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
 RETAIN_BATCHES = 100
 
 
-class ExactlyOnceStream(beam.Pipeline):  # type: ignore[misc]
+class ExactlyOnceStream(beam.Pipeline):
     """A pipeline whose sources are read in planned batches and whose sinks get every record exactly once.
 
     Use it as a context manager, as any ``beam.Pipeline``; the stream runs when the block ends. Sources

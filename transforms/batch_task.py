@@ -30,6 +30,7 @@ class BatchTask:
     plan: Plan | None
 
     def to_json(self) -> str:
+        """As it is stored."""
         return orjson.dumps(
             {
                 "stream_id": self.stream_id,
@@ -40,6 +41,7 @@ class BatchTask:
 
     @classmethod
     def from_json(cls, text: str) -> BatchTask:
+        """From what is stored."""
         stored = orjson.loads(text)
         plan = stored["plan"]
         return cls(
@@ -50,10 +52,11 @@ class BatchTask:
 
     @property
     def timestamp(self) -> Timestamp:
+        """The timestamp of every element of the batch."""
         return Timestamp(micros=(self.attempt.writer_epoch << EPOCH_BITS | self.attempt.batch_id) * 1000)
 
 
-class EmitTask(beam.DoFn):  # type: ignore[misc]
+class EmitTask(beam.DoFn):
     """Emits the task it was made with. The stream puts a new one into the translated graph for every batch.
 
     Outputs: the task's JSON; under :data:`ATTEMPT` its attempt's JSON; under :data:`SEED` the task for the commit.
@@ -73,7 +76,7 @@ class EmitTask(beam.DoFn):  # type: ignore[misc]
         yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(("", (TASK, "", self._task_json)), task.timestamp))
 
 
-class BatchTasks(beam.PTransform):  # type: ignore[misc]
+class BatchTasks(beam.PTransform):
     """The root of a stream's graph: one task a batch."""
 
     def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:

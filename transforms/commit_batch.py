@@ -33,7 +33,7 @@ _ToPublish = tuple[int, tuple[str, str, str]]
 """A key to spread by; the sink, the winning attempt and the committable, the latter two as JSON."""
 
 
-class CommitBatch(beam.PTransform):  # type: ignore[misc]
+class CommitBatch(beam.PTransform):
     """Decides a batch once all of its graph has finished, and makes it visible.
 
     Bounded: one element a batch. The marker is created only when every leaf of the graph has been computed, so
@@ -92,7 +92,7 @@ class CommitBatch(beam.PTransform):  # type: ignore[misc]
         return beam.pvalue.PDone(seeds.pipeline)
 
 
-class _WaitFor(beam.PTransform):  # type: ignore[misc]
+class _WaitFor(beam.PTransform):
     """Emits nothing, but only once its input is complete."""
 
     def expand(self, leaf: beam.PCollection[Any]) -> beam.PCollection[Gathered]:
@@ -102,7 +102,7 @@ class _WaitFor(beam.PTransform):  # type: ignore[misc]
         return gate | "Window" >> beam.WindowInto(beam.window.GlobalWindows())
 
 
-class _Gate(beam.DoFn):  # type: ignore[misc]
+class _Gate(beam.DoFn):
     """Emits nothing: makes the commit wait for its input at the least cost a record."""
 
     def process(self, element: Any) -> None:
@@ -120,7 +120,7 @@ class _Location:
         return StreamWriter(Checkpoint(open_object_store(self._uri, self._options), stream_id), writer_epoch)
 
 
-class _Commit(beam.DoFn):  # type: ignore[misc]
+class _Commit(beam.DoFn):
     """Writes the marker, or reads it when the task is to publish again; then emits what it names."""
 
     def __init__(self, location: _Location) -> None:
@@ -172,9 +172,7 @@ def _sorted_out(gathered: Iterable[tuple[str, str, str]]) -> tuple[BatchTask, li
     return task, pieces, committables
 
 
-def _decide(
-    writer: StreamWriter, task: BatchTask, pieces: list[Piece], committables: dict[str, list[Json]]
-) -> Marker:
+def _decide(writer: StreamWriter, task: BatchTask, pieces: list[Piece], committables: dict[str, list[Json]]) -> Marker:
     batch_id = task.attempt.batch_id
     if task.plan is None:
         marker = writer.checkpoint.read_marker(batch_id)
@@ -183,12 +181,10 @@ def _decide(
         writer.ensure_newest()
         return marker
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(committables.items())}
-    return writer.commit(
-        marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat())
-    )
+    return writer.commit(marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat()))
 
 
-class _Publish(beam.DoFn):  # type: ignore[misc]
+class _Publish(beam.DoFn):
     """Makes committables visible."""
 
     def __init__(self, location: _Location, publishers: Mapping[str, Publisher]) -> None:
@@ -207,7 +203,7 @@ class _Publish(beam.DoFn):  # type: ignore[misc]
         yield "", ""
 
 
-class _Finish(beam.DoFn):  # type: ignore[misc]
+class _Finish(beam.DoFn):
     """Each sink's last step, once everything of the batch is visible."""
 
     def __init__(self, publishers: Mapping[str, Publisher]) -> None:
@@ -228,5 +224,3 @@ def _now_s() -> float:
 
 def _count(name: str, value: int) -> None:
     Metrics.counter(METRICS, name).inc(value)
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import apache_beam as beam
 import orjson
 from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
@@ -9,7 +11,7 @@ from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from beam_exactly_once.offsets import OffsetRange
 
 
-class OffsetRangeTracker(RestrictionTracker):  # type: ignore[misc]
+class OffsetRangeTracker(RestrictionTracker):
     """Tracks claims of a half-open range whose offsets may be missing.
 
     A claim of ``offset`` claims everything up to and including it, so a reader claims a whole chunk at once. The
@@ -67,7 +69,7 @@ class OffsetRangeTracker(RestrictionTracker):  # type: ignore[misc]
         return True
 
 
-class OffsetRangeCoder(beam.coders.Coder):  # type: ignore[misc]
+class OffsetRangeCoder(beam.coders.Coder):
     """Wire shape: the JSON list ``[1, topic, partition, start, stop]``; the 1 is the version of the shape."""
 
     VERSION = 1
@@ -80,7 +82,9 @@ class OffsetRangeCoder(beam.coders.Coder):  # type: ignore[misc]
         """The inverse of :meth:`encode`."""
         version, topic, partition, start, stop = orjson.loads(encoded)
         if version != self.VERSION:
-            raise ValueError(f"cannot decode an offset range of version {version}: workers and driver must run one version")
+            raise ValueError(
+                f"cannot decode an offset range of version {version}: workers and driver must run one version"
+            )
         return OffsetRange(topic, partition, start, stop)
 
     def is_deterministic(self) -> bool:
@@ -107,4 +111,4 @@ def cut_evenly(whole: OffsetRange, size_max: int) -> list[OffsetRange]:
     """Cut a range into the fewest parts of at most ``size_max`` offsets, of nearly equal size."""
     parts = max(1, -(-whole.size // size_max))
     edges = [whole.start + whole.size * part // parts for part in range(parts + 1)]
-    return [OffsetRange(whole.topic, whole.partition, start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [OffsetRange(whole.topic, whole.partition, start, stop) for start, stop in itertools.pairwise(edges)]

@@ -20,7 +20,7 @@ BYTES_PER_BATCH_MAX = 128 << 20
 """Default of ``max_bytes_per_batch``: bounds what a shuffle of the user's must hold, whatever the lag."""
 
 
-class ReadFromKafka(beam.PTransform):  # type: ignore[misc]
+class ReadFromKafka(beam.PTransform):
     """Reads topics directly: explicit offset ranges, no consumer group, no JVM.
 
     In an ``ExactlyOnceStream`` each batch reads the ranges planned in the checkpoint, and the records carry the
@@ -97,7 +97,9 @@ class ReadFromKafka(beam.PTransform):  # type: ignore[misc]
         )
         self._limits = BatchLimits(max_offsets_per_batch, max_bytes_per_batch, min_offsets_per_batch, max_batch_delay_s)
         self._fail_on_data_loss = fail_on_data_loss
-        self._reader(self._name or "kafka", event_time=False)  # checks output now, where the user's line is on the stack
+        self._reader(
+            self._name or "kafka", event_time=False
+        )  # checks output now, where the user's line is on the stack
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
         """A planned read in a stream, else a bounded one."""
@@ -150,7 +152,7 @@ def planned_ranges(task_json: str, source: str) -> list[OffsetRange]:
     return list(plan.sources[source].ranges)
 
 
-class _FindRanges(beam.DoFn):  # type: ignore[misc]
+class _FindRanges(beam.DoFn):
     """Finds, when the pipeline runs, what a bounded read reads."""
 
     def __init__(
@@ -191,7 +193,9 @@ def _start(start: Start | str) -> Start:
         return start
     named = {"earliest": Start.earliest, "latest": Start.latest}
     if start not in named:
-        raise ConfigurationError(f"start={start!r} is not known; use 'earliest', 'latest', or a Start, such as Start.at_timestamp(…).")
+        raise ConfigurationError(
+            f"start={start!r} is not known; use 'earliest', 'latest', or a Start, such as Start.at_timestamp(…)."
+        )
     return named[start]()
 
 

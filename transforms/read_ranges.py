@@ -39,7 +39,7 @@ class ReadResult(NamedTuple):
     """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit."""
 
 
-class ReadOffsetRanges(beam.PTransform):  # type: ignore[misc]
+class ReadOffsetRanges(beam.PTransform):
     """Reads exactly the given offset ranges of Kafka.
 
     Bounded. Input: a PCollection of :class:`~beam_exactly_once.offsets.OffsetRange`; output: a
@@ -91,7 +91,7 @@ class ReadOffsetRanges(beam.PTransform):  # type: ignore[misc]
         return "Explode" >> beam.ParDo(explode).with_output_types(KafkaRecord)
 
 
-class _RangeProvider(RestrictionProvider):  # type: ignore[misc]
+class _RangeProvider(RestrictionProvider):
     """The element is the range; its parts are the restrictions."""
 
     def create_tracker(self, restriction: OffsetRange) -> OffsetRangeTracker:
@@ -110,7 +110,7 @@ class _RangeProvider(RestrictionProvider):  # type: ignore[misc]
         return OffsetRangeCoder()
 
 
-class _ReadRange(beam.DoFn):  # type: ignore[misc]
+class _ReadRange(beam.DoFn):
     """Claims and emits chunks; reports what it finished."""
 
     def __init__(self, settings: KafkaSettings, source: str, fail_on_data_loss: bool) -> None:
@@ -179,12 +179,12 @@ def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
     return OffsetRange(lost.topic, lost.partition, lost.start, min(lost.stop, stop))
 
 
-class _ToRecords(beam.DoFn):  # type: ignore[misc]
+class _ToRecords(beam.DoFn):
     def process(self, chunk: Chunk) -> Iterator[KafkaRecord]:
         return chunk.records()
 
 
-class _ToTimedRecords(beam.DoFn):  # type: ignore[misc]
+class _ToTimedRecords(beam.DoFn):
     """Event time from Kafka. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
 
     def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
@@ -194,12 +194,12 @@ class _ToTimedRecords(beam.DoFn):  # type: ignore[misc]
             yield create(record, record.timestamp_ms * 1000, windows)
 
 
-class _ToArrow(beam.DoFn):  # type: ignore[misc]
+class _ToArrow(beam.DoFn):
     def process(self, chunk: Chunk) -> list[pa.RecordBatch]:
         return [chunk.to_arrow()]
 
 
-class _InFlightCoder(beam.coders.Coder):  # type: ignore[misc]
+class _InFlightCoder(beam.coders.Coder):
     """For values that fusion keeps from ever being encoded; pickled between workers if a runner does not fuse.
 
     Its size estimate is cheap: runners sample sizes, and pickling a chunk for a sample would cost more than reading it.
@@ -227,7 +227,7 @@ class ChunkCoder(_InFlightCoder):
         return Chunk
 
 
-class RecordBatchCoder(beam.coders.Coder):  # type: ignore[misc]
+class RecordBatchCoder(beam.coders.Coder):
     """Arrow's own stream format."""
 
     def encode(self, value: pa.RecordBatch) -> bytes:

@@ -24,7 +24,6 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.planning import BatchLimits, Start
 
-
 Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
 """What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`), whose (a sink's
 name, else empty), and JSON. Producers make it themselves: a step of its own would cost more than small batches do."""
@@ -97,6 +96,7 @@ class KafkaSourceSpec:
 
     @property
     def definition(self) -> Json:
+        """What must not change while the checkpoint lives."""
         return {"kind": "kafka"}
 
 

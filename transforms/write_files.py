@@ -65,7 +65,7 @@ _WAY_OUT = (
 _log = logging.getLogger(__name__)
 
 
-class WriteToFiles(beam.PTransform):  # type: ignore[misc]
+class WriteToFiles(beam.PTransform):
     """Writes rows to files in ``output``: every row of a committed batch in exactly one visible file.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: files are staged where no listing of
@@ -230,7 +230,7 @@ class _BundleFiles:
         self._writer = self._file = None
 
 
-class _ToBlocks(beam.DoFn):  # type: ignore[misc]
+class _ToBlocks(beam.DoFn):
     """Makes blocks of rows, so that what follows is paid once a block: a side input costs as much as this step."""
 
     def __init__(self, layout: FileLayout) -> None:
@@ -274,7 +274,7 @@ class _ToBlocks(beam.DoFn):  # type: ignore[misc]
         return blocks
 
 
-class _StageFiles(beam.DoFn):  # type: ignore[misc]
+class _StageFiles(beam.DoFn):
     """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
     def __init__(self, output: _Output, layout: FileLayout) -> None:

@@ -2,7 +2,13 @@
 
 from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Attempt, Marker, Piece, Plan, SourceCommit, SourcePlan
-from beam_exactly_once.checkpoint.writer import Recovery, StreamWriter, marker_of_attempt, marker_of_resolution, this_process
+from beam_exactly_once.checkpoint.writer import (
+    Recovery,
+    StreamWriter,
+    marker_of_attempt,
+    marker_of_resolution,
+    this_process,
+)
 
 __all__ = [
     "Attempt",

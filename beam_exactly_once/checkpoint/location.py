@@ -98,10 +98,12 @@ class Checkpoint:
         return max((layout.number_in(entry.key) for entry in self.store.list(layout.WRITERS)), default=0)
 
     def read_writer(self, writer_epoch: int) -> WriterClaim | None:
+        """Who claimed an epoch; None when nobody did."""
         body = self._read(layout.writer_key(writer_epoch), "writer")
         return None if body is None else WriterClaim.from_json(body)
 
     def create_writer(self, claim: WriterClaim) -> Decided[WriterClaim]:
+        """Claim an epoch, unless somebody did."""
         body, mine = self._create(layout.writer_key(claim.writer_epoch), "writer", claim.to_json())
         return Decided(WriterClaim.from_json(body), mine)
 
@@ -112,10 +114,12 @@ class Checkpoint:
     # -- plans -----------------------------------------------------------------------------------------------
 
     def read_plan(self, batch_id: int) -> Plan | None:
+        """The planned offsets of a batch; None when it is not planned."""
         body = self._read(layout.offsets_key(batch_id), "offsets", batch_id)
         return None if body is None else Plan.from_json(body)
 
     def create_plan(self, plan: Plan) -> Decided[Plan]:
+        """Decide the input of a batch, unless it is decided."""
         body, mine = self._create(layout.offsets_key(plan.batch_id), "offsets", plan.to_json(), plan.batch_id)
         return Decided(plan if mine else Plan.from_json(body), mine)
 
@@ -128,10 +132,12 @@ class Checkpoint:
     # -- markers ---------------------------------------------------------------------------------------------
 
     def read_marker(self, batch_id: int) -> Marker | None:
+        """The commit marker of a batch; None when it is not decided."""
         body = self._read(layout.commits_key(batch_id), "commit", batch_id)
         return None if body is None else Marker.from_json(self._unspilled(body))
 
     def create_marker(self, marker: Marker) -> Decided[Marker]:
+        """Decide the outcome of a batch, unless it is decided."""
         stored = self._spilled(marker)
         body, mine = self._create(layout.commits_key(marker.batch_id), "commit", stored, marker.batch_id)
         return Decided(marker if mine else Marker.from_json(self._unspilled(body)), mine)
@@ -209,7 +215,9 @@ class Checkpoint:
                 f"{body['batch_id']}, is missing. Restore it from a copy; nothing else names that output."
             )
         if hashlib.sha256(orjson.dumps(found["committables"])).hexdigest() != spilled["sha256"]:
-            raise CorruptObject(f"{self.store.uri}/{spilled['key']} is not what the marker names. Restore it from a copy.")
+            raise CorruptObject(
+                f"{self.store.uri}/{spilled['key']} is not what the marker names. Restore it from a copy."
+            )
         return {**body, "committables": found["committables"]}
 
 

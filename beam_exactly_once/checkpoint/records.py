@@ -22,10 +22,12 @@ class Attempt:
     nonce: str
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {"writer_epoch": self.writer_epoch, "batch_id": self.batch_id, "nonce": self.nonce}
 
     @classmethod
     def from_json(cls, stored: Json) -> Attempt:
+        """From what is stored."""
         return cls(int(stored["writer_epoch"]), int(stored["batch_id"]), str(stored["nonce"]))
 
 
@@ -38,10 +40,12 @@ class WriterClaim:
     claimed_at: str
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {"writer_epoch": self.writer_epoch, "owner": self.owner, "claimed_at": self.claimed_at}
 
     @classmethod
     def from_json(cls, stored: Json) -> WriterClaim:
+        """From what is stored."""
         return cls(int(stored["writer_epoch"]), str(stored["owner"]), str(stored["claimed_at"]))
 
 
@@ -57,6 +61,7 @@ class SourcePlan:
     next_offsets: Mapping[TopicPartition, int]
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {
             "ranges": ranges_to_json(self.ranges),
             "lost": ranges_to_json(self.lost),
@@ -65,6 +70,7 @@ class SourcePlan:
 
     @classmethod
     def from_json(cls, stored: Json) -> SourcePlan:
+        """From what is stored."""
         return cls(
             ranges_from_json(stored["ranges"]),
             ranges_from_json(stored["lost"]),
@@ -85,9 +91,11 @@ class Plan:
 
     @property
     def ranges(self) -> dict[str, tuple[OffsetRange, ...]]:
+        """What to read, by source."""
         return {name: source.ranges for name, source in self.sources.items()}
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {
             "batch_id": self.batch_id,
             "writer_epoch": self.writer_epoch,
@@ -98,6 +106,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, stored: Json) -> Plan:
+        """From what is stored."""
         return cls(
             int(stored["batch_id"]),
             int(stored["writer_epoch"]),
@@ -117,6 +126,7 @@ class SourceCommit:
     bytes_read: int
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {
             "next_offsets": next_offsets_to_json(self.next_offsets),
             "lost": ranges_to_json(self.lost),
@@ -126,6 +136,7 @@ class SourceCommit:
 
     @classmethod
     def from_json(cls, stored: Json) -> SourceCommit:
+        """From what is stored."""
         return cls(
             next_offsets_from_json(stored["next_offsets"]),
             ranges_from_json(stored["lost"]),
@@ -148,20 +159,25 @@ class Marker:
 
     @property
     def records(self) -> int:
+        """Records that the batch read."""
         return sum(source.records for source in self.sources.values())
 
     @property
     def bytes_read(self) -> int:
+        """Bytes of keys and values that the batch read."""
         return sum(source.bytes_read for source in self.sources.values())
 
     @property
     def lost_offsets(self) -> int:
+        """Offsets that Kafka no longer had."""
         return sum(lost.size for source in self.sources.values() for lost in source.lost)
 
     def rows(self, sink: str) -> int:
+        """Rows that one sink staged."""
         return sum(int(committable["rows"]) for committable in self.committables.get(sink, ()))
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {
             "batch_id": self.batch_id,
             "outcome": self.outcome,
@@ -173,6 +189,7 @@ class Marker:
 
     @classmethod
     def from_json(cls, stored: Json) -> Marker:
+        """From what is stored."""
         return cls(
             int(stored["batch_id"]),
             stored["outcome"],
@@ -194,6 +211,7 @@ class Piece:
     lost: tuple[OffsetRange, ...] = ()
 
     def to_json(self) -> Json:
+        """As it is stored."""
         return {
             "source": self.source,
             "read": _range_to_json(self.read),
@@ -204,6 +222,7 @@ class Piece:
 
     @classmethod
     def from_json(cls, stored: Json) -> Piece:
+        """From what is stored."""
         return cls(
             stored["source"],
             _range_from_json(stored["read"]),

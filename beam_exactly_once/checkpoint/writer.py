@@ -50,6 +50,7 @@ class Recovery:
 
     @property
     def next_batch_id(self) -> int:
+        """Id of the first batch without a marker."""
         return 0 if self.newest is None else self.newest.batch_id + 1
 
 

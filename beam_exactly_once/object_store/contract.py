@@ -167,7 +167,10 @@ class StagingWriter(io.RawIOBase):
 
 
 class ObjectStore(abc.ABC):
-    """Objects below one root URI. Keys are relative and checked; all methods may be called from many threads."""
+    """Objects below one root URI. Keys are relative and checked; all methods may be called from many threads.
+
+    Do not use both ``a`` and ``a/b`` as keys: a local disk cannot have a file and a folder of one name.
+    """
 
     uri: str
     """The root: canonical, without a trailing slash, never with credentials."""
@@ -206,7 +209,7 @@ class ObjectStore(abc.ABC):
         """Make staged content visible under its final key. Harmless when repeated, concurrent or late.
 
         Returns:
-            Whether this call did it; False when it was there already.
+            False when it was there already; True when this call did it. Some stores say True again to a repeat.
 
         Raises:
             StagedOutputMissing: it is neither staged nor published.
@@ -273,11 +276,17 @@ def checked_key(key: str) -> str:
     Raises:
         ValueError: it is empty, absolute, or has an empty, ``.`` or ``..`` segment, or a control character.
     """
-    if any(part in ("", ".", "..") for part in key.split("/")) or any(
-        ord(letter) < 32 or letter == "\\" for letter in key
-    ):
+    if not is_key(key):
         raise ValueError(f"{key!r} is no key of an object store")
     return key
+
+
+def is_key(text: str) -> bool:
+    """Whether ``text`` names an object below the root: see :func:`checked_key`."""
+    parts, letters = text.split("/"), set(text)
+    return not any(part in ("", ".", "..") for part in parts) and not any(
+        ord(letter) < 32 or letter == "\\" for letter in letters
+    )
 
 
 def checked_prefix(prefix: str) -> str:

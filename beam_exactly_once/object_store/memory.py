@@ -8,7 +8,13 @@ from itertools import count
 from typing import Any
 
 from beam_exactly_once.errors import StagedOutputMissing
-from beam_exactly_once.object_store.contract import ObjectEntry, StagedObject, StagingWriter, checked_key
+from beam_exactly_once.object_store.contract import (
+    ObjectEntry,
+    StagedObject,
+    StagingWriter,
+    checked_key,
+    checked_prefix,
+)
 from beam_exactly_once.object_store.definite import DefiniteStore, Page
 
 
@@ -37,7 +43,8 @@ class MemoryStore(DefiniteStore):
         return _MemoryWriter(self._root, checked_key(final_key))
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
-        """In the order of staging."""
+        """See :class:`ObjectStore`."""
+        checked_prefix(prefix)
         with self._root.lock:
             staged = list(self._root.staged.items())
         for number, (final_key, body) in staged:

@@ -17,6 +17,7 @@ from beam_exactly_once.object_store.contract import (
     StagingWriter,
     checked_key,
     checked_prefix,
+    is_key,
 )
 from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
 from beam_exactly_once.object_store.s3_client import (
@@ -71,8 +72,8 @@ class S3Store(DefiniteStore):
                 lambda after=after: self._call("list_multipart_uploads", Prefix=self._prefix + prefix, **after),  # type: ignore[misc]
             )
             for upload in answer.get("Uploads", ()):
-                with suppress(ValueError):  # somebody else's
-                    final_key = checked_key(upload["Key"].removeprefix(self._prefix))
+                final_key = upload["Key"].removeprefix(self._prefix)
+                if upload["Key"].startswith(self._prefix + prefix) and is_key(final_key):  # not somebody else's
                     yield StagedObject(final_key, 0, {"upload_id": upload["UploadId"]})
             if not answer.get("IsTruncated"):
                 return

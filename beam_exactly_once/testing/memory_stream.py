@@ -71,7 +71,7 @@ def run_in_memory(
     """
     run_id = secrets.token_hex(8)
     progress: list[BatchProgress] = []
-    cluster = MemoryKafka({topic: 1 for topic in batches})
+    cluster = MemoryKafka(dict.fromkeys(batches, 1))
     outputs: dict[str, str] = {}
 
     def open_in_memory(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.lives import assert_exactly_once, life
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
+from support.lives import assert_exactly_once, life
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,12 @@ def test_a_batch_costs_two_creates_and_one_get_whatever_the_partitions(partition
             | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=partitions)
             | WriteToFiles(str(tmp_path / "output"))
         )
-    first = next(index for index, (method, key) in enumerate(calls.log) if (method, key[:8]) == ("put_if_absent", "offsets/"))
-    checkpoint = [(method, key) for method, key in calls.log[first:] if key.startswith(("offsets/", "commits/", "writers/"))]
+    first = next(
+        index for index, (method, key) in enumerate(calls.log) if (method, key[:8]) == ("put_if_absent", "offsets/")
+    )
+    checkpoint = [
+        (method, key) for method, key in calls.log[first:] if key.startswith(("offsets/", "commits/", "writers/"))
+    ]
     assert Counter(method for method, _ in checkpoint) == {"put_if_absent": 2 * 4, "get": 4}
     assert [call for call in calls.log[first:] if call[0] == "list"] == []
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,9 @@ def test_an_unknown_topic_is_named_before_anything_is_claimed(stream: Stream) ->
     assert stream.written() == [1, 2, 3]
 
 
-def test_an_unreachable_broker_is_named_within_the_time_that_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_broker_is_named_within_the_time_that_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = main(
         [
             "--bootstrap_servers=127.0.0.1:1",
@@ -125,9 +127,7 @@ def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allow
 
 
 def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record(stream: Stream) -> None:
-    calls = StoreCalls(
-        KillPoint("put_if_absent", "offsets/", 1), lambda: stream.cluster.delete_records("orders", 0, 3)
-    )
+    calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: stream.cluster.delete_records("orders", 0, 3))
     with watching(calls):
         refused(stream, DataLoss, "orders-0")
     stream.produce(4)
@@ -145,7 +145,9 @@ def test_a_newer_format_says_to_upgrade(stream: Stream) -> None:
 def test_a_damaged_marker_is_named(stream: Stream, damage: str) -> None:
     marker = stream.checkpoint / commits_key(0)
     whole = marker.read_bytes()
-    marker.write_bytes({"truncate": whole[:-20], "flip": whole.replace(b'"committed"', b'"abandoned"'), "empty": b""}[damage])
+    marker.write_bytes(
+        {"truncate": whole[:-20], "flip": whole.replace(b'"committed"', b'"abandoned"'), "empty": b""}[damage]
+    )
     refused(stream, CorruptObject, commits_key(0), "verify")
     marker.write_bytes(whole)
     stream.run()
@@ -239,7 +241,7 @@ def test_two_drivers_on_one_checkpoint_end_with_the_older_one_fenced(stream: Str
     newer = Stream(stream.checkpoint.parent)
     newer.cluster = stream.cluster
     calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), newer.run)
-    with watching(calls), pytest.raises(Fenced, match="writer 2 .* was replaced by writer 3"):
+    with watching(calls), pytest.raises(Fenced, match=r"writer 2 .* was replaced by writer 3"):
         stream.run()
     assert stream.written() == [1, 2, 3]
 
@@ -304,12 +306,6 @@ def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream:
 def test_wrong_arguments_are_refused_where_they_are_given(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         ReadFromKafka("localhost:9092", **arguments)
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    yield
 
 
 def edit(file: Path, **fields: Any) -> None:

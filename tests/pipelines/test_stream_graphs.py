@@ -64,12 +64,7 @@ def test_two_sources_are_planned_and_committed_together() -> None:
     def build(stream: ExactlyOnceStream) -> None:
         orders = stream | "ReadOrders" >> ReadFromKafka("localhost:9092", ["orders"], name="orders")
         refunds = stream | "ReadRefunds" >> ReadFromKafka("localhost:9092", ["refunds"], name="refunds")
-        _ = (
-            (orders, refunds)
-            | beam.Flatten()
-            | beam.Map(lambda record: {"n": int(record.value)})
-            | json_files()
-        )
+        _ = (orders, refunds) | beam.Flatten() | beam.Map(lambda record: {"n": int(record.value)}) | json_files()
 
     run = run_in_memory(build, {"orders": [[b"1"], [b"2"]], "refunds": [[b"10"], []]})
     assert in_order(run.published["files"]) == [[1, 10], [2]]
@@ -152,12 +147,7 @@ def test_beams_own_file_writer_is_refused_since_batches_would_overwrite_each_oth
 @pytest.mark.parametrize("window", [FixedWindows(60), SlidingWindows(60, 20)])
 def test_user_windows_are_refused(window: Any) -> None:
     def build(stream: ExactlyOnceStream) -> None:
-        _ = (
-            numbers(stream)
-            | beam.WindowInto(window)
-            | "Global" >> beam.WindowInto(GlobalWindows())
-            | json_files()
-        )
+        _ = numbers(stream) | beam.WindowInto(window) | "Global" >> beam.WindowInto(GlobalWindows()) | json_files()
 
     with pytest.raises(UnsupportedPipeline, match="allow_per_batch"):
         run_in_memory(build, TWO_BATCHES)
@@ -267,7 +257,13 @@ def test_nulls_headers_and_bytes_that_are_no_text_arrive_as_they_are() -> None:
 
     (batch,) = run_in_memory(build, {"orders": [odd]}).published["files"]
     found = sorted(
-        (row["partition"], row["offset"], row["key"], row["value"], [(h["key"], h["value"]) for h in row["headers"] or []])
+        (
+            row["partition"],
+            row["offset"],
+            row["key"],
+            row["value"],
+            [(h["key"], h["value"]) for h in row["headers"] or []],
+        )
         for row in batch
     )
     assert found == [

@@ -6,16 +6,8 @@ became superfluous; both are worth knowing.
 
 from __future__ import annotations
 
-import os
-
-import pytest
-from support.simulated_driver import SINK, SOURCE, Driver, Scene
-from support.simulated_store import SimulatedStore
-from support.simulation import Simulation
-
 from beam_exactly_once.checkpoint import (
     Attempt,
-    Checkpoint,
     Marker,
     Piece,
     Plan,
@@ -27,9 +19,10 @@ from beam_exactly_once.checkpoint import (
 )
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
-from beam_exactly_once.errors import Fenced
 from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObject, Taken
-from beam_exactly_once.object_store.contract import Unclear
+from beam_exactly_once.object_store.definite import Unclear
+from support.simulated_driver import SINK, SOURCE, Driver, Scene
+from support.simulated_store import SimulatedStore
 
 SEEDS_MAX = 3000
 """A mutant that survives so many histories counts as not caught."""

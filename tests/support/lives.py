@@ -114,7 +114,9 @@ class Life:
 
 
 @contextmanager
-def life(work_dir: Path, *, kill_after: str | None = None, freeze: bool = False, log: Path | None = None) -> Iterator[Life]:
+def life(
+    work_dir: Path, *, kill_after: str | None = None, freeze: bool = False, log: Path | None = None
+) -> Iterator[Life]:
     """Start a life; whatever becomes of the test, it ends."""
     arguments: tuple[Any, ...] = (str(work_dir), kill_after, freeze, None if log is None else str(log))
     process = _CONTEXT.Process(target=live, args=arguments)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import orjson
-from support.simulated_store import SimulatedStore
-from support.simulated_world import World
 
 from beam_exactly_once.checkpoint import (
     Attempt,
@@ -37,6 +35,8 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.object_store import StagedObject, Taken
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from support.simulated_store import SimulatedStore
+from support.simulated_world import World
 
 SOURCE, SINK, TOPIC = "orders", "files", "orders"
 PARTITIONS = (TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1))

@@ -9,17 +9,10 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from support.simulated_world import Fate, SimulatedClock, World
-
 from beam_exactly_once.errors import StagedOutputMissing
-from beam_exactly_once.object_store.contract import (
-    DefiniteStore,
-    ObjectEntry,
-    Page,
-    StagedObject,
-    StagingWriter,
-    Unclear,
-)
+from beam_exactly_once.object_store import ObjectEntry, StagedObject, StagingWriter
+from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
+from support.simulated_world import Fate, SimulatedClock, World
 
 Result = TypeVar("Result")
 
@@ -87,7 +80,7 @@ class SimulatedStore(DefiniteStore):
         self._read("list", prefix)
         found = sorted(key for key in self.objects if key.startswith(prefix) and key > start_after)
         entries = [ObjectEntry(key, len(self.objects[key])) for key in found[: self._page_entries]]
-        return Page(entries, more=len(found) > len(entries))
+        return Page(entries, entries[-1].key if len(found) > len(entries) else None)
 
     def _delete(self, keys: list[str]) -> None:
         fate = self.world.call("delete", keys[0])

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import orjson
-from support.simulated_driver import MANIFESTS, PARTITIONS, SINK, SOURCE, Scene, manifest, manifest_key
 
 from beam_exactly_once.checkpoint import Marker, Plan, layout
+from support.simulated_driver import MANIFESTS, PARTITIONS, SINK, SOURCE, Scene, manifest, manifest_key
 
 
 @dataclass

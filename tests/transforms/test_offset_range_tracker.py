@@ -99,7 +99,9 @@ def test_even_parts_tile_the_range_and_are_small_enough(start: int, size: int, s
     assert max(part.size for part in parts) <= size_max
 
 
-@given(topic=st.text(min_size=1), partition=st.integers(0, 10_000), start=st.integers(0, 1 << 62), size=st.integers(0, 99))
+@given(
+    topic=st.text(min_size=1), partition=st.integers(0, 10_000), start=st.integers(0, 1 << 62), size=st.integers(0, 99)
+)
 def test_the_coder_keeps_every_range(topic: str, partition: int, start: int, size: int) -> None:
     whole = OffsetRange(topic, partition, start, start + size)
     coder = OffsetRangeCoder()

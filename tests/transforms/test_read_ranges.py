@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import apache_beam as beam
 import orjson
@@ -89,9 +88,8 @@ def read_all(
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 17)
-    yield
 
 
 @pytest.mark.parametrize("seed", range(300))
