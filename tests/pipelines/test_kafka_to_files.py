@@ -1,0 +1,208 @@
+"""The ready-made pipeline as a program, on a broker that speaks Kafka's protocol, to disk and to S3."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import io
+import logging
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+from support.moto_server import MotoServer, moto_server
+
+from beam_exactly_once.errors import EXIT_DONE
+from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.file_manifest import read_batches
+
+CANARY = "canary-7f3a9c"
+PARTITIONS = 3
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker({"orders": PARTITIONS}) as broker:
+        yield broker
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[MotoServer]:
+    with moto_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        for bucket in ("lake", "checkpoints"):
+            server.create_bucket(bucket)
+        yield server
+
+
+def send(broker: EmbeddedBroker, ids: Iterable[int]) -> None:
+    for _ in produce(broker.bootstrap_servers, "orders", PARTITIONS, (orjson.dumps({"id": number}) for number in ids)):
+        pass
+
+
+def flags(broker: EmbeddedBroker, place: str, *more: str, checkpoint: str | None = None) -> list[str]:
+    return [
+        f"--bootstrap_servers={broker.bootstrap_servers}",
+        "--topics=orders",
+        f"--output={place}/output",
+        f"--checkpoint_location={checkpoint or place + '/checkpoint'}",
+        *more,
+    ]
+
+
+def ids_in(output: str) -> list[int]:
+    """What a reader of the manifests sees."""
+    store = open_object_store(output)
+    found: list[int] = []
+    for batch in read_batches(output):
+        for file in batch.files:
+            body = store.get(file.name)
+            assert body is not None
+            found += [orjson.loads(value)["id"] for value in pq.read_table(io.BytesIO(body))["value"].to_pylist()]
+    return sorted(found)
+
+
+def test_to_parquet_on_a_disk_and_again_after_more_came(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    send(broker, range(1000))
+    assert main(flags(broker, str(tmp_path), "--max_offsets_per_batch=300")) == EXIT_DONE
+    assert ids_in(f"{tmp_path}/output") == list(range(1000))
+    assert main(flags(broker, str(tmp_path))) == EXIT_DONE
+    send(broker, range(1000, 1500))
+    assert main(flags(broker, str(tmp_path))) == EXIT_DONE
+    assert ids_in(f"{tmp_path}/output") == list(range(1500))
+
+
+def test_to_json_lines(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    send(broker, range(10))
+    assert main(flags(broker, str(tmp_path), "--file_format=json", "--compression=gzip")) == EXIT_DONE
+    (file, *rest) = (tmp_path / "output").glob("*.json.gz")
+    assert rest == []
+    rows = [orjson.loads(line) for line in zlib.decompress(file.read_bytes(), wbits=31).splitlines()]
+    assert sorted(orjson.loads(row["value"])["id"] for row in rows) == list(range(10))
+    assert {row["topic"] for row in rows} == {"orders"}
+
+
+def test_to_s3_with_the_checkpoint_there_too(broker: EmbeddedBroker, s3: MotoServer) -> None:
+    send(broker, range(500))
+    to_s3 = flags(broker, "s3://lake/orders", "--max_offsets_per_batch=200", checkpoint="s3://checkpoints/orders")
+    assert main(to_s3) == EXIT_DONE
+    send(broker, range(500, 700))
+    assert main(to_s3) == EXIT_DONE
+    assert ids_in("s3://lake/orders/output") == list(range(700))
+
+
+@pytest.mark.parametrize("kill_after", ["put_if_absent:commits/:2", "stage::2", "publish::2", "put_if_absent:offsets/:2"])
+def test_killed_while_writing_to_s3(broker: EmbeddedBroker, s3: MotoServer, kill_after: str) -> None:
+    send(broker, range(500))
+    command = flags(broker, "s3://lake/orders", "--max_offsets_per_batch=200", checkpoint="s3://checkpoints/orders")
+    killed = subprocess.run(
+        [
+            sys.executable,
+            *("-m", "beam_exactly_once.testing.crashing", "--kill_after", kill_after),
+            "beam_exactly_once.pipelines.kafka_to_files",
+            *command,
+        ],
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert main(command) == EXIT_DONE
+    assert ids_in("s3://lake/orders/output") == list(range(500))
+    assert list(open_object_store("s3://lake/orders/output").list_staged()) == []
+
+
+def test_sigterm_finishes_the_batch_and_exits_0(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    send(broker, range(100))
+    command = flags(broker, str(tmp_path), "--trigger=processing_time", "--interval_s=0.05", "--progress_file=-")
+    with subprocess.Popen(
+        [sys.executable, "-m", "beam_exactly_once.pipelines.kafka_to_files", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            assert orjson.loads(running.stdout.readline())["records"] == 100
+            send(broker, range(100, 250))
+            seen = 100
+            while seen < 250:
+                seen += orjson.loads(running.stdout.readline())["records"]
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(30) == EXIT_DONE
+        finally:
+            running.kill()
+    assert ids_in(f"{tmp_path}/output") == list(range(250))
+
+
+def test_a_secret_is_nowhere_to_be_found(
+    broker: EmbeddedBroker, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the checkpoint, the output, the logs, the progress, or the error of a run that fails."""
+    send(broker, range(10))
+    secret_file = tmp_path / "secret" / "password"
+    secret_file.parent.mkdir()
+    secret_file.write_text(CANARY)
+    config = tmp_path / "secret" / "client.properties"
+    config.write_text(f"sasl.username=me\nsasl.password=${{file:{secret_file}}}\nssl.key.password={CANARY}\n")
+    place = str(tmp_path / "stream")
+    with caplog.at_level(logging.DEBUG):
+        code = main(flags(broker, place, f"--kafka_config={config}", f"--progress_file={place}-progress"))
+        assert code == EXIT_DONE
+        assert main(flags(broker, place, f"--kafka_config={config}", "--topics=missing", "--startup_timeout_s=1")) != 0
+    captured = capfd.readouterr()
+    assert "UnknownTopic" in captured.err
+    texts = [captured.out, captured.err, caplog.text]
+    texts += [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if stored(path)]
+    assert [text for text in texts if CANARY in text] == []
+    assert len(texts) > 8
+
+
+def stored(path: Path) -> bool:
+    return path.is_file() and path.parent.name != "secret"
+
+
+def test_a_secret_is_not_in_the_pipeline_proto(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", CANARY)
+    stream = ExactlyOnceStream(str(tmp_path / "checkpoint"))
+    _ = (
+        stream
+        | ReadFromKafka("localhost:9092", ["orders"], consumer_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")})
+        | WriteToFiles(str(tmp_path / "output"))
+    )
+    payloads = list(payloads_of(stream.to_runner_api()))
+    assert any(b"KAFKA_PASSWORD" in payload for payload in payloads), "the reference itself must be found"
+    assert not any(CANARY.encode() in payload for payload in payloads)
+
+
+def payloads_of(proto: beam_runner_api_pb2.Pipeline) -> Iterator[bytes]:
+    """Every payload, as it is and with Beam's pickle packing undone."""
+    yield proto.SerializeToString()
+    for transform in proto.components.transforms.values():
+        if "pardo" in transform.spec.urn or "par_do" in transform.spec.urn:
+            packed = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn.payload
+            for unpack in (bz2.decompress, zlib.decompress):
+                try:
+                    yield unpack(base64.b64decode(packed))
+                except (OSError, ValueError, zlib.error):
+                    continue
+
+
+def test_an_unknown_flag_of_neither_program_is_beams_to_judge(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    """Beam warns of options that it does not know, and the stream runs."""
+    send(broker, range(3))
+    assert main(flags(broker, str(tmp_path), "--direct_num_workers=1")) == EXIT_DONE
+    assert ids_in(f"{tmp_path}/output") == [0, 1, 2]
+
+
