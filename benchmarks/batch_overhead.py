@@ -5,7 +5,8 @@
 A backlog is read in many small batches: 4 partitions, one ``beam.Map``, Parquet files. *steady* is the time from one
 batch's progress record to the next one's, all that a driver does included; *start* is the time from the call of
 ``run()`` to the first batch's record; *whole* is all of ``run()`` by the number of batches. ``plan`` … ``publish`` are
-the phases as the progress records tell them, and ``other`` is what lies between them.
+the phases as the progress records tell them, and ``other`` is what lies between them. ``cpu`` is the process's CPU time a
+batch (the embedded broker's included), which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 
@@ -50,31 +52,45 @@ def backlog(kafka: str, records: int) -> Iterator[str]:
         yield broker.bootstrap_servers
 
 
-def run_batches(bootstrap_servers: str, records_per_batch: int, work_dir: str) -> tuple[list[BatchProgress], list[float]]:
-    """Read the backlog; returns the batches' records and the moments: of the start, of each record, of the end."""
-    batches: list[BatchProgress] = []
-    moments_s: list[float] = []
+@dataclass
+class Measured:
+    """What was seen of a run."""
 
-    def note(progress: BatchProgress) -> None:
-        batches.append(progress)
-        moments_s.append(time.perf_counter())
+    batches: list[BatchProgress] = field(default_factory=list)
+    moments_s: list[float] = field(default_factory=list)
+    """The start, each progress record, the end."""
+    cpu_s: list[float] = field(default_factory=list)
+    """CPU time of the process at each progress record."""
 
-    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", progress=[note])
+    def note(self, progress: BatchProgress) -> None:
+        self.batches.append(progress)
+        self.moments_s.append(time.perf_counter())
+        self.cpu_s.append(time.process_time())
+
+
+def run_batches(bootstrap_servers: str, records_per_batch: int, work_dir: str) -> Measured:
+    """Read the backlog."""
+    measured = Measured()
+
+    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", progress=[measured.note])
     read = ReadFromKafka(bootstrap_servers, [TOPIC], max_offsets_per_batch=records_per_batch)
     _ = stream | read | beam.Map(same) | WriteToFiles(f"{work_dir}/output")
-    moments_s.append(time.perf_counter())
+    measured.moments_s.append(time.perf_counter())
     stream.run()
-    moments_s.append(time.perf_counter())
-    return batches, moments_s
+    measured.moments_s.append(time.perf_counter())
+    return measured
 
 
-def figures_of(batches: list[BatchProgress], moments_s: list[float]) -> dict[str, float]:
+def figures_of(measured: Measured) -> dict[str, float]:
     """Seconds, by name."""
-    begin_s, first_s, *_, end_s = moments_s
-    steady_s = [after - before for before, after in zip(moments_s[1:-2], moments_s[2:-1], strict=True)]
+    batches = measured.batches
+    begin_s, first_s, *_, end_s = measured.moments_s
+    recorded_s = measured.moments_s[1:-1]
+    steady_s = [after - before for before, after in zip(recorded_s, recorded_s[1:], strict=False)]
     figures = {
         "steady_median_s": statistics.median(steady_s),
         "steady_p95_s": statistics.quantiles(steady_s, n=20)[-1],
+        "cpu_s": (measured.cpu_s[-1] - measured.cpu_s[0]) / len(steady_s),
         "start_s": first_s - begin_s,
         "whole_s": (end_s - begin_s) / len(batches),
     }
@@ -95,13 +111,14 @@ def main() -> None:
         backlog(flags.kafka, flags.batches * flags.records_per_batch) as bootstrap_servers,
         tempfile.TemporaryDirectory() as work_dir,
     ):
-        batches, moments_s = run_batches(bootstrap_servers, flags.records_per_batch, work_dir)
-    figures = figures_of(batches, moments_s)
-    print(f"batch_overhead: {len(batches)} batches of {flags.records_per_batch} records, {flags.kafka} Kafka, milliseconds")
+        measured = run_batches(bootstrap_servers, flags.records_per_batch, work_dir)
+    figures = figures_of(measured)
+    batches = len(measured.batches)
+    print(f"batch_overhead: {batches} batches of {flags.records_per_batch} records, {flags.kafka} Kafka, milliseconds")
     for name, seconds in figures.items():
         print(f"{name.removesuffix('_s'):<14}{seconds * 1000:>8.1f}")
     if flags.json:
-        known = {"benchmark": "batch_overhead", "kafka": flags.kafka, "batches": len(batches)}
+        known = {"benchmark": "batch_overhead", "kafka": flags.kafka, "batches": batches}
         print(json.dumps({**known, **figures}))
 
 

@@ -12,6 +12,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_exactly_once.checkpoint import Attempt, Plan
+from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import TASK, Gathered, typed
 
 EPOCH_BITS = 32
@@ -56,7 +57,7 @@ class BatchTask:
         return Timestamp(micros=(self.attempt.writer_epoch << EPOCH_BITS | self.attempt.batch_id) * 1000)
 
 
-class EmitTask(beam.DoFn):
+class EmitTask(StatelessDoFn):
     """Emits the task it was made with. The stream puts a new one into the translated graph for every batch.
 
     Outputs: the task's JSON; under :data:`ATTEMPT` its attempt's JSON; under :data:`SEED` the task for the commit.

@@ -19,7 +19,8 @@ from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import CheckpointHole, StagedOutputMissing
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.stream_graph import COMMITTABLE, PIECE, TASK, Gathered, Publisher, typed
+from beam_exactly_once.transforms.stateless import StatelessDoFn
+from beam_exactly_once.transforms.stream_graph import PIECE, TASK, Gathered, Publisher
 
 METRICS = "beam_exactly_once"
 """Namespace of the counters that a commit sets, once a batch."""
@@ -28,9 +29,9 @@ PUBLISH_KEYS = 100
 """Committables of a batch are published under that many keys, which a runner spreads over its workers."""
 
 _CLOCK = SystemClock()
-_COMMITTED = "committed"
 _ToPublish = tuple[int, tuple[str, str, str]]
-"""A key to spread by; the sink, the winning attempt and the committable, the latter two as JSON."""
+"""A key to spread by; the sink, the winning attempt and the committable, the latter two as JSON. One element more, whose
+sink is empty, is for the last step: a branch of its own for it would cost small batches more than it is worth."""
 
 
 class CommitBatch(beam.PTransform):
@@ -71,21 +72,13 @@ class CommitBatch(beam.PTransform):
     def expand(self, seeds: beam.PCollection[Gathered]) -> beam.pvalue.PDone:
         """Wire gather, commit, publish and finish."""
         gates = [leaf | f"Gate{number}" >> _WaitFor() for number, leaf in enumerate(self._leaves)]
-        commit = (
+        _ = (
             [seeds, *self._gathered, *gates]
             | "Gather" >> beam.Flatten()
             | "OneBatch" >> beam.GroupByKey()
-            | "Commit" >> beam.ParDo(_Commit(self._location)).with_outputs(COMMITTABLE, main=_COMMITTED)
-        )
-        committed = typed(commit[_COMMITTED], tuple[str, str])
-        published = (
-            typed(commit[COMMITTABLE], _ToPublish)
+            | "Commit" >> beam.ParDo(_Commit(self._location)).with_output_types(_ToPublish)
             | "FanOut" >> beam.GroupByKey()
             | "Publish" >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, str])
-        )
-        _ = (
-            (committed, published)
-            | "Published" >> beam.Flatten()
             | "AllPublished" >> beam.GroupByKey()
             | "Finish" >> beam.ParDo(_Finish(self._publishers)).with_output_types(str)
         )
@@ -102,7 +95,7 @@ class _WaitFor(beam.PTransform):
         return gate | "Window" >> beam.WindowInto(beam.window.GlobalWindows())
 
 
-class _Gate(beam.DoFn):
+class _Gate(StatelessDoFn):
     """Emits nothing: makes the commit wait for its input at the least cost a record."""
 
     def process(self, element: Any) -> None:
@@ -120,13 +113,13 @@ class _Location:
         return StreamWriter(Checkpoint(open_object_store(self._uri, self._options), stream_id), writer_epoch)
 
 
-class _Commit(beam.DoFn):
+class _Commit(StatelessDoFn):
     """Writes the marker, or reads it when the task is to publish again; then emits what it names."""
 
     def __init__(self, location: _Location) -> None:
         self._location = location
 
-    def process(self, one_batch: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[Any]:
+    def process(self, one_batch: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[_ToPublish]:
         began_s = _CLOCK.monotonic_s()
         task, pieces, committables = _sorted_out(one_batch[1])
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
@@ -140,11 +133,11 @@ class _Commit(beam.DoFn):
         _count("commit_us", int((_CLOCK.monotonic_s() - began_s) * 1e6))
         _count("outcome." + marker.outcome, 1)
         seed = {"stream_id": task.stream_id, "marker": marker.to_json(), "committed_at_s": _now_s()}
-        yield "", orjson.dumps(seed).decode()
+        yield 0, ("", "", orjson.dumps(seed).decode())
         yield from _to_publish(task, marker)
 
 
-def _to_publish(task: BatchTask, marker: Marker) -> Iterator[beam.pvalue.TaggedOutput]:
+def _to_publish(task: BatchTask, marker: Marker) -> Iterator[_ToPublish]:
     """What the marker names, spread over keys."""
     attempt = orjson.dumps(
         {**marker.attempt.to_json(), "stream_id": task.stream_id, "publisher_epoch": task.attempt.writer_epoch}
@@ -152,8 +145,7 @@ def _to_publish(task: BatchTask, marker: Marker) -> Iterator[beam.pvalue.TaggedO
     number = 0
     for sink, committables in marker.committables.items():
         for committable in committables:
-            named = (sink, attempt, orjson.dumps(committable).decode())
-            yield beam.pvalue.TaggedOutput(COMMITTABLE, (number % PUBLISH_KEYS, named))
+            yield number % PUBLISH_KEYS, (sink, attempt, orjson.dumps(committable).decode())
             number += 1
 
 
@@ -184,8 +176,8 @@ def _decide(writer: StreamWriter, task: BatchTask, pieces: list[Piece], committa
     return writer.commit(marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat()))
 
 
-class _Publish(beam.DoFn):
-    """Makes committables visible."""
+class _Publish(StatelessDoFn):
+    """Makes committables visible; hands on what is for the last step."""
 
     def __init__(self, location: _Location, publishers: Mapping[str, Publisher]) -> None:
         self._location = location
@@ -193,6 +185,9 @@ class _Publish(beam.DoFn):
 
     def process(self, keyed: tuple[int, Iterable[tuple[str, str, str]]]) -> Iterator[tuple[str, str]]:
         for sink, attempt_json, committable_json in keyed[1]:
+            if not sink:
+                yield "", committable_json
+                continue
             stored = orjson.loads(attempt_json)
             try:
                 self._publishers[sink].publish(Attempt.from_json(stored), orjson.loads(committable_json))
@@ -203,7 +198,7 @@ class _Publish(beam.DoFn):
         yield "", ""
 
 
-class _Finish(beam.DoFn):
+class _Finish(StatelessDoFn):
     """Each sink's last step, once everything of the batch is visible."""
 
     def __init__(self, publishers: Mapping[str, Publisher]) -> None:

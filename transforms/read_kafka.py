@@ -14,6 +14,7 @@ from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import BatchLimits, Start, first_offsets
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.read_ranges import Output, ReadOffsetRanges
+from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 
 BYTES_PER_BATCH_MAX = 128 << 20
@@ -152,7 +153,7 @@ def planned_ranges(task_json: str, source: str) -> list[OffsetRange]:
     return list(plan.sources[source].ranges)
 
 
-class _FindRanges(beam.DoFn):
+class _FindRanges(StatelessDoFn):
     """Finds, when the pipeline runs, what a bounded read reads."""
 
     def __init__(

@@ -20,6 +20,7 @@ from beam_exactly_once.errors import ConfigurationError, DataLoss
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
+from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, gathered_piece, typed
 
 PIECES = "pieces"
@@ -110,7 +111,7 @@ class _RangeProvider(RestrictionProvider):
         return OffsetRangeCoder()
 
 
-class _ReadRange(beam.DoFn):
+class _ReadRange(StatelessDoFn):
     """Claims and emits chunks; reports what it finished."""
 
     def __init__(self, settings: KafkaSettings, source: str, fail_on_data_loss: bool) -> None:
@@ -179,12 +180,12 @@ def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
     return OffsetRange(lost.topic, lost.partition, lost.start, min(lost.stop, stop))
 
 
-class _ToRecords(beam.DoFn):
+class _ToRecords(StatelessDoFn):
     def process(self, chunk: Chunk) -> Iterator[KafkaRecord]:
         return chunk.records()
 
 
-class _ToTimedRecords(beam.DoFn):
+class _ToTimedRecords(StatelessDoFn):
     """Event time from Kafka. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
 
     def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
@@ -194,7 +195,7 @@ class _ToTimedRecords(beam.DoFn):
             yield create(record, record.timestamp_ms * 1000, windows)
 
 
-class _ToArrow(beam.DoFn):
+class _ToArrow(StatelessDoFn):
     def process(self, chunk: Chunk) -> list[pa.RecordBatch]:
         return [chunk.to_arrow()]
 

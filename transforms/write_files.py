@@ -44,6 +44,7 @@ from beam_exactly_once.transforms.file_manifest import (
     part_name,
     read_manifest,
 )
+from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import (
     Gathered,
     Publisher,
@@ -230,7 +231,7 @@ class _BundleFiles:
         self._writer = self._file = None
 
 
-class _ToBlocks(beam.DoFn):
+class _ToBlocks(StatelessDoFn):
     """Makes blocks of rows, so that what follows is paid once a block: a side input costs as much as this step."""
 
     def __init__(self, layout: FileLayout) -> None:
@@ -274,7 +275,7 @@ class _ToBlocks(beam.DoFn):
         return blocks
 
 
-class _StageFiles(beam.DoFn):
+class _StageFiles(StatelessDoFn):
     """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
     def __init__(self, output: _Output, layout: FileLayout) -> None:

@@ -142,9 +142,10 @@ class Checkpoint:
         body, mine = self._create(layout.commits_key(marker.batch_id), "commit", stored, marker.batch_id)
         return Decided(marker if mine else Marker.from_json(self._unspilled(body)), mine)
 
-    def marker_ids(self) -> Iterator[int]:
-        """Ids of the batches that have a marker, in order. One LIST."""
-        for entry in self.store.list(layout.COMMITS):
+    def marker_ids(self, above: int = -1) -> Iterator[int]:
+        """Ids of the batches above ``above`` that have a marker, in order. One LIST."""
+        start_after = layout.commits_key(above) if above >= 0 else ""
+        for entry in self.store.list(layout.COMMITS, start_after):
             yield layout.number_in(entry.key)
 
     def newest_marker(self) -> Marker | None:

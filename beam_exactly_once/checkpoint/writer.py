@@ -144,16 +144,50 @@ class StreamWriter:
            names; the batch is replayed. A crash after it leaves a decided batch: the next start publishes it.
         2. Successor check. A frozen writer's delayed create can succeed after the original marker was swept;
            only a newer writer can have gone past it, so whoever finds one publishes nothing.
+        3. Who lost the create: is the winner's marker the original? See :meth:`_ensure_original`.
 
         Returns:
             The marker that holds, to be published by the caller also when another attempt won.
 
         Raises:
-            Fenced: a newer writer exists.
+            Fenced: a newer writer exists, or this one has itself gone past the batch.
         """
         decided = self.create_marker(marker)
         self.ensure_newest()
+        if not decided.mine:
+            self._ensure_original(marker.batch_id)
         return decided.record
+
+    def decided(self, batch_id: int) -> Marker:
+        """The marker of a batch that is known to be decided, to be published again.
+
+        Raises:
+            Fenced: a newer writer exists, or this one has itself gone past the batch.
+            CheckpointHole: the marker is gone.
+        """
+        marker = self.checkpoint.read_marker(batch_id)
+        self.ensure_newest()
+        self._ensure_original(batch_id)
+        if marker is None:
+            raise CheckpointHole(f"the marker of batch {batch_id} vanished from {self.checkpoint.store.uri}.")
+        return marker
+
+    def _ensure_original(self, batch_id: int) -> None:
+        """A marker that somebody else created, read before, is to be published only while no later batch is decided.
+
+        Without this, a worker that its own runner has given up would do harm: it wakes after its driver, still the
+        newest writer, has gone on and swept the marker, and reads what a replaced writer's delayed create has put there.
+        The newest marker is never swept, so without a later one this is the original. With one, the batch was published.
+
+        Raises:
+            Fenced: a later batch is decided. One LIST, which losers alone pay.
+        """
+        later = next(self.checkpoint.marker_ids(above=batch_id), None)
+        if later is not None:
+            raise Fenced(
+                f"batch {batch_id} of {self.checkpoint.store.uri} was decided and published long ago: batch {later} is "
+                "decided, too. Nothing to do: this is a late worker of a run that has been repeated elsewhere."
+            )
 
     def create_marker(self, marker: Marker) -> Decided[Marker]:
         """Step 1 of :meth:`commit`."""

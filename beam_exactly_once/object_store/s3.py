@@ -32,6 +32,7 @@ from beam_exactly_once.object_store.s3_client import (
 PART_BYTES = 8 << 20  # S3 takes no smaller part but the last one; some servers want all others of one size
 PARTS_MAX = 10_000
 DELETE_KEYS_MAX = 1000
+LIST_KEYS_MAX = 1000
 
 
 class S3Store(DefiniteStore):
@@ -110,7 +111,7 @@ class S3Store(DefiniteStore):
 
     def _list_page(self, prefix: str, start_after: str) -> Page:
         after = {"StartAfter": self._prefix + start_after} if start_after else {}
-        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, **after)
+        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, MaxKeys=LIST_KEYS_MAX, **after)
         keys = [(found["Key"].removeprefix(self._prefix), int(found["Size"])) for found in answer.get("Contents", ())]
         # Consoles mark folders by empty objects whose names end in a slash: no keys of ours.
         entries = [ObjectEntry(key, size_bytes) for key, size_bytes in keys if key and not key.endswith("/")]

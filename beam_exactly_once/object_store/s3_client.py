@@ -51,6 +51,8 @@ _CREDENTIAL_ERRORS = (
 )
 _PASSING_ERRORS = (
     boto_errors.HTTPClientError,  # lost connections, timeouts, proxies
+    boto_errors.EndpointConnectionError,  # nobody listens, for now
+    boto_errors.ConnectTimeoutError,
     boto_errors.IncompleteReadError,
     boto_errors.ChecksumError,
     boto_errors.FlexibleChecksumError,
@@ -111,7 +113,7 @@ def _check_together(uri: str, given: Mapping[str, Any], secrets: Mapping[str, An
 
 ClientKey = tuple[tuple[str, str], ...]
 
-_clients: dict[tuple[int, ClientKey], Any] = {}
+_clients: dict[tuple[int, ClientKey, ClientKey], Any] = {}
 _clients_lock = threading.Lock()
 
 
@@ -144,17 +146,23 @@ def shared_client(key: ClientKey) -> Any:
 
     A client is safe in many threads, but not after a fork.
     """
-    found = _clients.get((os.getpid(), key))
+    place = (os.getpid(), _from_environment(), key)
+    found = _clients.get(place)
     if found is not None:
         return found
     with _clients_lock:
-        found = _clients.get((os.getpid(), key))
+        found = _clients.get(place)
         if found is None:
             found = _new_client(dict(key))
             while len(_clients) >= CLIENTS_MAX:
                 del _clients[next(iter(_clients))]
-            _clients[os.getpid(), key] = found
+            _clients[place] = found
     return found
+
+
+def _from_environment() -> ClientKey:
+    """What boto3 takes from the environment when a client is made: another endpoint is another client."""
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
 def _new_client(arguments: dict[str, str]) -> Any:

@@ -35,9 +35,7 @@ def each_piece_twice(piece: Any) -> Iterator[Any]:
     yield piece
 
 
-@pytest.mark.parametrize(
-    ("broken", "words"), [(no_piece, "was not read"), (each_piece_twice, "was read 2 times")]
-)
+@pytest.mark.parametrize(("broken", "words"), [(no_piece, "was not read"), (each_piece_twice, "was read 2 times")])
 def test_pieces_that_do_not_tile_the_plan_are_not_committed(
     broken: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +45,9 @@ def test_pieces_that_do_not_tile_the_plan_are_not_committed(
     class Broken(ReadOffsetRanges):
         def expand(self, ranges: beam.PCollection[Any]) -> ReadResult:
             read = super().expand(ranges)
-            return ReadResult(read.records, read.pieces | beam.FlatMap(broken).with_output_types(read.pieces.element_type))
+            return ReadResult(
+                read.records, read.pieces | beam.FlatMap(broken).with_output_types(read.pieces.element_type)
+            )
 
     with monkeypatch.context() as patched:
         patched.setattr(read_kafka, "ReadOffsetRanges", Broken)

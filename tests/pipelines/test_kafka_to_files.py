@@ -6,6 +6,7 @@ import base64
 import bz2
 import io
 import logging
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
-from support.moto_server import MotoServer, moto_server
 
 from beam_exactly_once.errors import EXIT_DONE
 from beam_exactly_once.kafka import EmbeddedBroker, produce
@@ -27,6 +27,7 @@ from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
+from support.moto_server import moto_server
 
 CANARY = "canary-7f3a9c"
 PARTITIONS = 3
@@ -39,13 +40,12 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[MotoServer]:
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of an empty bucket of this test alone: moto's buckets outlive its server."""
     with moto_server() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        for bucket in ("lake", "checkpoints"):
-            server.create_bucket(bucket)
-        yield server
+        yield server.create_bucket(f"lake-{secrets.token_hex(4)}")
 
 
 def send(broker: EmbeddedBroker, ids: Iterable[int]) -> None:
@@ -53,12 +53,12 @@ def send(broker: EmbeddedBroker, ids: Iterable[int]) -> None:
         pass
 
 
-def flags(broker: EmbeddedBroker, place: str, *more: str, checkpoint: str | None = None) -> list[str]:
+def flags(broker: EmbeddedBroker, place: str, *more: str) -> list[str]:
     return [
         f"--bootstrap_servers={broker.bootstrap_servers}",
         "--topics=orders",
         f"--output={place}/output",
-        f"--checkpoint_location={checkpoint or place + '/checkpoint'}",
+        f"--checkpoint_location={place}/checkpoint",
         *more,
     ]
 
@@ -95,19 +95,21 @@ def test_to_json_lines(broker: EmbeddedBroker, tmp_path: Path) -> None:
     assert {row["topic"] for row in rows} == {"orders"}
 
 
-def test_to_s3_with_the_checkpoint_there_too(broker: EmbeddedBroker, s3: MotoServer) -> None:
+def test_to_s3_with_the_checkpoint_there_too(broker: EmbeddedBroker, bucket: str) -> None:
     send(broker, range(500))
-    to_s3 = flags(broker, "s3://lake/orders", "--max_offsets_per_batch=200", checkpoint="s3://checkpoints/orders")
+    to_s3 = flags(broker, bucket, "--max_offsets_per_batch=200")
     assert main(to_s3) == EXIT_DONE
     send(broker, range(500, 700))
     assert main(to_s3) == EXIT_DONE
-    assert ids_in("s3://lake/orders/output") == list(range(700))
+    assert ids_in(f"{bucket}/output") == list(range(700))
 
 
-@pytest.mark.parametrize("kill_after", ["put_if_absent:commits/:2", "stage::2", "publish::2", "put_if_absent:offsets/:2"])
-def test_killed_while_writing_to_s3(broker: EmbeddedBroker, s3: MotoServer, kill_after: str) -> None:
+@pytest.mark.parametrize(
+    "kill_after", ["put_if_absent:commits/:2", "stage::2", "publish::2", "put_if_absent:offsets/:2"]
+)
+def test_killed_while_writing_to_s3(broker: EmbeddedBroker, bucket: str, kill_after: str) -> None:
     send(broker, range(500))
-    command = flags(broker, "s3://lake/orders", "--max_offsets_per_batch=200", checkpoint="s3://checkpoints/orders")
+    command = flags(broker, bucket, "--max_offsets_per_batch=200")
     killed = subprocess.run(
         [
             sys.executable,
@@ -120,8 +122,8 @@ def test_killed_while_writing_to_s3(broker: EmbeddedBroker, s3: MotoServer, kill
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert main(command) == EXIT_DONE
-    assert ids_in("s3://lake/orders/output") == list(range(500))
-    assert list(open_object_store("s3://lake/orders/output").list_staged()) == []
+    assert ids_in(f"{bucket}/output") == list(range(500))
+    assert list(open_object_store(f"{bucket}/output").list_staged()) == []
 
 
 def test_sigterm_finishes_the_batch_and_exits_0(broker: EmbeddedBroker, tmp_path: Path) -> None:
@@ -178,7 +180,9 @@ def test_a_secret_is_not_in_the_pipeline_proto(monkeypatch: pytest.MonkeyPatch, 
     stream = ExactlyOnceStream(str(tmp_path / "checkpoint"))
     _ = (
         stream
-        | ReadFromKafka("localhost:9092", ["orders"], consumer_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")})
+        | ReadFromKafka(
+            "localhost:9092", ["orders"], consumer_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")}
+        )
         | WriteToFiles(str(tmp_path / "output"))
     )
     payloads = list(payloads_of(stream.to_runner_api()))
@@ -204,5 +208,3 @@ def test_an_unknown_flag_of_neither_program_is_beams_to_judge(broker: EmbeddedBr
     send(broker, range(3))
     assert main(flags(broker, str(tmp_path), "--direct_num_workers=1")) == EXIT_DONE
     assert ids_in(f"{tmp_path}/output") == [0, 1, 2]
-
-

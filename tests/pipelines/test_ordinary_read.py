@@ -31,7 +31,9 @@ def orders() -> MemoryKafka:
 def read(cluster: MemoryKafka, expected: list[Any], **arguments: Any) -> None:
     with cluster.serving(), beam.Pipeline("FnApiRunner") as pipeline:
         values = (
-            pipeline | ReadFromKafka("memory:9092", ["orders"], **arguments) | beam.Map(lambda record: int(record.value))
+            pipeline
+            | ReadFromKafka("memory:9092", ["orders"], **arguments)
+            | beam.Map(lambda record: int(record.value))
         )
         assert_that(values, equal_to(expected))
 
@@ -52,7 +54,7 @@ def test_between_timestamps(orders: MemoryKafka) -> None:
 
 def test_a_stop_without_a_time_zone_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="time zone"):
-        ReadFromKafka("memory:9092", ["orders"], stop_timestamp=datetime.datetime(2026, 1, 1))  # noqa: DTZ001
+        ReadFromKafka("memory:9092", ["orders"], stop_timestamp=datetime.datetime(2026, 1, 1))
 
 
 def test_records_carry_their_kafka_timestamp(orders: MemoryKafka) -> None:
@@ -72,9 +74,7 @@ def test_a_stop_in_a_stream_is_refused(orders: MemoryKafka) -> None:
     from beam_exactly_once.testing import run_in_memory
 
     with pytest.raises(ConfigurationError, match="ordinary"):
-        run_in_memory(
-            lambda stream: stream | ReadFromKafka("m:1", ["orders"], stop_timestamp=1), {"orders": [[b"1"]]}
-        )
+        run_in_memory(lambda stream: stream | ReadFromKafka("m:1", ["orders"], stop_timestamp=1), {"orders": [[b"1"]]})
 
 
 @pytest.mark.parametrize("output", ["records", "arrow"])

@@ -6,8 +6,14 @@ became superfluous; both are worth knowing.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 from beam_exactly_once.checkpoint import (
     Attempt,
+    Checkpoint,
     Marker,
     Piece,
     Plan,
@@ -17,15 +23,20 @@ from beam_exactly_once.checkpoint import (
     StreamWriter,
     layout,
 )
-from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.records import Json, WriterClaim
 from beam_exactly_once.checkpoint.retention import Retention
+from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObject, Taken
 from beam_exactly_once.object_store.definite import Unclear
-from support.simulated_driver import SINK, SOURCE, Driver, Scene
+from support.simulated_driver import NOW, SINK, SOURCE, Driver
 from support.simulated_store import SimulatedStore
+from support.simulation import Simulation
 
-SEEDS_MAX = 3000
+SEEDS_MAX = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""
+
+DECISIONS = (layout.OFFSETS, layout.COMMITS)
+NO_SUCCESSOR = 1_000_000
 
 
 # -- the successor check ---------------------------------------------------------------------------------------------
@@ -83,6 +94,29 @@ class OldWritersDeleted(Driver):
     retention_class = SweepsWriters
 
 
+class SharesEpochs(StreamWriter):
+    @classmethod
+    def claim(cls, checkpoint: Checkpoint, *, owner: str, claimed_at: str) -> StreamWriter:
+        writer_epoch = checkpoint.newest_writer_epoch() + 1
+        checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at))
+        return cls(checkpoint, writer_epoch)
+
+
+class EpochTakenWhoeverCreatedIt(Driver):
+    writer_class = SharesEpochs
+
+
+class LateDriverTakenForABrokenStream(Driver):
+    """What a newer writer did looks odd to an older one: it must ask before it complains."""
+
+    @contextmanager
+    def fencing_first(self) -> Iterator[None]:
+        yield
+
+    def publish(self, writer: StreamWriter, marker: Marker) -> None:
+        super().publish(StreamWriter(self.checkpoint, NO_SUCCESSOR), marker)
+
+
 # -- publishing ------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +157,15 @@ class PublishedByListing(Driver):
         super().publish(writer, marker)
 
 
+class SweepsTheNewest(Retention):
+    def sweep_all(self, newest_batch_id: int) -> None:
+        super().sweep_all(newest_batch_id + self._retain_batches)
+
+
+class NewestMarkerSwept(Driver):
+    retention_class = SweepsTheNewest
+
+
 class SweepsAboveThePublished(Driver):
     """Collects what is staged for batches that are not decided yet."""
 
@@ -138,7 +181,7 @@ class SweepsAboveThePublished(Driver):
 class TakenPlanNotAdopted(Driver):
     def decide_plan(self, batch_id: int, source: SourcePlan) -> Plan:
         super().decide_plan(batch_id, source)
-        return Plan(batch_id, self.writer.writer_epoch, "", {SOURCE: source})
+        return Plan(batch_id, self.writer.writer_epoch, NOW, {SOURCE: source})
 
 
 class PlansNotReplayed(Driver):
@@ -149,7 +192,7 @@ class PlansNotReplayed(Driver):
         super().recover(Recovery(recovery.newest, ()))
 
     def decide_plan(self, batch_id: int, source: SourcePlan) -> Plan:
-        own = Plan(batch_id, self.writer.writer_epoch, "", {SOURCE: source})
+        own = Plan(batch_id, self.writer.writer_epoch, NOW, {SOURCE: source})
         return own if self.checkpoint.read_plan(batch_id) is not None else super().decide_plan(batch_id, source)
 
 
@@ -165,53 +208,77 @@ class TilingNotChecked(Driver):
 
     marker_of = staticmethod(marker_of_anything)
 
-    def __init__(self, scene: Scene, name: str) -> None:
-        super().__init__(scene, name)
-        if scene.grows_to <= 30:  # acts 2 and 4 are undisturbed
-            scene.weather.reader_errs = max(scene.weather.reader_errs, 0.01)
+    def read(self, plan: Plan) -> list[Piece]:
+        if self.scene.weather.bundle_repeated:
+            self.scene.weather.reader_errs = 0.05
+        return super().read(plan)
 
 
 # -- writes without an answer ----------------------------------------------------------------------------------------
 
 
+class TriesOnce(SimulatedStore):
+    """Gives up on a plan or marker when an answer is lost and the object is not there."""
+
+    def put_if_absent(self, key: str, body: bytes) -> PutResult:
+        if not key.startswith(DECISIONS):
+            return super().put_if_absent(key, body)
+        try:
+            if self._create(key, body):
+                return Created()
+        except Unclear:
+            found = self.get(key)
+            if found is None:
+                raise StoreUnavailable(key) from None
+            return Mine() if found == body else Taken(found)
+        return super().put_if_absent(key, body)
+
+
 class UnclearPlanTakenForFailed(Driver):
-    """Plans anew when the answer was lost, and then takes what is there for its own."""
+    """Plans other ranges, and takes whatever is there then for its own."""
 
     def decide_plan(self, batch_id: int, source: SourcePlan) -> Plan:
-        own = Plan(batch_id, self.writer.writer_epoch, "", {SOURCE: source})
         try:
-            if self.scene.checkpoint_store._create(layout.offsets_key(batch_id), b"unsealed"):
-                raise AssertionError("only sealed plans are created")
-        except Unclear:
-            return own
-        return own
+            return super().decide_plan(batch_id, source)
+        except StoreUnavailable:
+            source = self.ranges() or source
+            super().decide_plan(batch_id, source)
+            return Plan(batch_id, self.writer.writer_epoch, NOW, {SOURCE: source})
 
 
 class UnclearMarkerTakenForFailed(Driver):
     """Drops what the attempt staged, and runs it again."""
 
     def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> None:
-        store = self.scene.checkpoint_store
-        assert isinstance(store, TakesUnclearForFailed)
-        if not store.is_clear(layout.commits_key(marker.batch_id)):
-            drop(self, marker)
-        super().commit_and_publish(writer, marker)
-
-
-class TakesUnclearForDone(SimulatedStore):
-    def put_if_absent(self, key: str, body: bytes) -> PutResult:
         try:
-            if self._create(key, body):
-                return Created()
+            won = writer.commit(marker)
+        except StoreUnavailable:
+            drop(self, marker)
+            plan = self.checkpoint.read_plan(marker.batch_id)
+            if plan is None:
+                raise
+            won = writer.commit(self.stage(plan, marker.attempt))
+        self.publish(writer, won)
+
+
+class UnclearIsDone(SimulatedStore):
+    """Takes a lost answer for a yes."""
+
+    def put_if_absent(self, key: str, body: bytes) -> PutResult:
+        if not key.startswith(DECISIONS):
+            return super().put_if_absent(key, body)
+        try:
+            return Created() if self._create(key, body) else super().put_if_absent(key, body)
         except Unclear:
             return Created()
-        return super().put_if_absent(key, body)
 
 
-class TakesExistingForOwnAfterUnclear(SimulatedStore):
+class ExistingIsMineAfterUnclear(SimulatedStore):
     """A client whose retry meets 412 and takes the object for its own."""
 
     def put_if_absent(self, key: str, body: bytes) -> PutResult:
+        if not key.startswith(DECISIONS):
+            return super().put_if_absent(key, body)
         try:
             return Created() if self._create(key, body) else super().put_if_absent(key, body)
         except Unclear:
@@ -229,3 +296,40 @@ class OverwritesMarkers(SimulatedStore):
 def drop(driver: Driver, marker: Marker) -> None:
     for committable in marker.committables.get(SINK, ()):
         driver.output.discard(StagedObject.from_json(committable["staged"]))
+
+
+MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore]]] = {
+    SuccessorCheckedBeforeTheCreate: (SuccessorCheckedBeforeTheCreate, SimulatedStore),
+    NoSuccessorCheckAfterTheCreate: (NoSuccessorCheckAfterTheCreate, SimulatedStore),
+    NoSuccessorCheckInRecovery: (NoSuccessorCheckInRecovery, SimulatedStore),
+    EpochClaimedAfterTheRecoveryReads: (EpochClaimedAfterTheRecoveryReads, SimulatedStore),
+    EpochTakenWhoeverCreatedIt: (EpochTakenWhoeverCreatedIt, SimulatedStore),
+    OldWritersDeleted: (OldWritersDeleted, SimulatedStore),
+    LateDriverTakenForABrokenStream: (LateDriverTakenForABrokenStream, SimulatedStore),
+    LoserDropsItsOwnAndGoesOn: (LoserDropsItsOwnAndGoesOn, SimulatedStore),
+    LoserPublishesItsOwn: (LoserPublishesItsOwn, SimulatedStore),
+    NewestNotPublishedAgain: (NewestNotPublishedAgain, SimulatedStore),
+    PublishedBeforeTheMarker: (PublishedBeforeTheMarker, SimulatedStore),
+    PublishedByListing: (PublishedByListing, SimulatedStore),
+    NewestMarkerSwept: (NewestMarkerSwept, SimulatedStore),
+    SweepsAboveThePublished: (SweepsAboveThePublished, SimulatedStore),
+    TakenPlanNotAdopted: (TakenPlanNotAdopted, SimulatedStore),
+    PlansNotReplayed: (PlansNotReplayed, SimulatedStore),
+    TilingNotChecked: (TilingNotChecked, SimulatedStore),
+    UnclearPlanTakenForFailed: (UnclearPlanTakenForFailed, TriesOnce),
+    UnclearMarkerTakenForFailed: (UnclearMarkerTakenForFailed, TriesOnce),
+    UnclearIsDone: (Driver, UnclearIsDone),
+    ExistingIsMineAfterUnclear: (Driver, ExistingIsMineAfterUnclear),
+    OverwritesMarkers: (Driver, OverwritesMarkers),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_rule_left_out_is_caught(mutant: type) -> None:
+    driver_class, store_class = MUTANTS[mutant]
+    for seed in range(SEEDS_MAX):
+        faults = Simulation(seed, driver_class, store_class).faults()
+        if faults:
+            print(f"seed {seed}: {faults[0]}")
+            return
+    pytest.fail(f"{mutant.__name__} survived {SEEDS_MAX} seeds")

@@ -1,0 +1,354 @@
+"""Objects in a bucket of Google Cloud Storage.
+
+A create is an upload with ``ifGenerationMatch=0``. Staged content is an object under a hidden sibling of the root, so
+that no listing of the root shows it; publishing rewrites it to its name on the server, again only if that is absent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import google.auth.exceptions
+import requests
+from google.api_core import exceptions as api_errors
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage  # type: ignore[attr-defined, import-untyped, unused-ignore]
+from google.cloud.storage import exceptions as media_errors  # type: ignore[import-untyped, unused-ignore]
+from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped, unused-ignore]
+
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
+from beam_exactly_once.object_store.contract import (
+    ObjectEntry,
+    StagedObject,
+    StagingWriter,
+    checked_key,
+    checked_prefix,
+)
+from beam_exactly_once.object_store.definite import RETRY_TIMEOUT_S, DefiniteStore, Page, Unclear
+
+TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
+CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
+LIST_NAMES_MAX = 1000
+KNOWN_OPTIONS = ("user_project", "kms_key_name", "service_account_file")
+
+_STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
+_TAKEN = 412
+_ABSENT = 404
+
+_clients: dict[tuple[int, str], Any] = {}
+
+
+class GcsStore(DefiniteStore):
+    """A prefix of a bucket. Credentials are the application's default ones, unless ``options`` name a file.
+
+    Args:
+        uri: ``gs://bucket/prefix``; the prefix is not empty, since staged content needs a place beside it.
+        options: ``user_project`` (who pays), ``kms_key_name`` (for all that is written), ``service_account_file`` (a
+            path on every machine that connects).
+
+    Raises:
+        ConfigurationError: the URI lacks bucket or prefix, or an option is wrong.
+    """
+
+    def __init__(self, uri: str, options: Mapping[str, Any] | None = None, **contract: Any) -> None:
+        self._bucket_name, self._prefix, self._staging = _split(uri)
+        super().__init__(f"gs://{self._bucket_name}/{self._prefix}".rstrip("/"), **contract)
+        self._options = _checked_options(self.uri, options)
+
+    def stage(self, final_key: str) -> StagingWriter:
+        """An object beside the root, sent in chunks."""
+        checked_key(final_key)
+        return self._definite(f"stage {final_key}", lambda: self._begin(final_key))
+
+    def _begin(self, final_key: str) -> StagingWriter:
+        name = f"{final_key}/{secrets.token_hex(16)}"
+        with _sorted_errors(self.uri, self._bucket_name):
+            file = self._blob(self._staging + name).open(
+                "wb",
+                chunk_size=CHUNK_BYTES,
+                ignore_flush=True,
+                content_type="application/octet-stream",
+                timeout=TIMEOUT_S,
+                # A chunk is sent again by the client, which knows how much of it has arrived.
+                retry=DEFAULT_RETRY.with_timeout(RETRY_TIMEOUT_S),
+            )
+        return _GcsWriter(self.uri, self._bucket_name, final_key, name, file)
+
+    def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
+        """See :class:`ObjectStore`; in order of final keys."""
+        checked_prefix(prefix)
+        after = ""
+        while True:
+            names, more = self._definite(
+                f"list staged {prefix}",
+                lambda after=after: self._names_behind(self._staging + prefix, after),  # type: ignore[misc]
+            )
+            for name, size_bytes in names:
+                staged_name = name.removeprefix(self._staging)
+                yield StagedObject(staged_name.rpartition("/")[0], size_bytes, {"name": staged_name})
+            if not more:
+                return
+            after = names[-1][0]
+
+    def _create(self, key: str, body: bytes) -> bool:
+        try:
+            with _sorted_errors(self.uri, self._bucket_name, _TAKEN):
+                self._blob(self._prefix + key).upload_from_string(
+                    body,
+                    content_type="application/octet-stream",
+                    if_generation_match=0,
+                    timeout=TIMEOUT_S,
+                    retry=None,
+                )
+        except _Refusal:
+            return False
+        return True
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            with _sorted_errors(self.uri, self._bucket_name, _ABSENT):
+                body: bytes = self._blob(self._prefix + key).download_as_bytes(timeout=TIMEOUT_S, retry=None)
+                return body
+        except _Refusal:
+            return None
+
+    def _size_bytes(self, key: str) -> int | None:
+        with _sorted_errors(self.uri, self._bucket_name):
+            found = self._bucket().get_blob(self._prefix + key, timeout=TIMEOUT_S, retry=None)
+        return None if found is None else int(found.size or 0)
+
+    def _list_page(self, prefix: str, start_after: str) -> Page:
+        names, more = self._names_behind(self._prefix + prefix, self._prefix + start_after)
+        keys = [(name.removeprefix(self._prefix), size_bytes) for name, size_bytes in names]
+        entries = [
+            ObjectEntry(key, size_bytes)
+            for key, size_bytes in keys
+            if not key.endswith("/") and not _STAGING_FOLDER.search(key)
+        ]
+        return Page(entries, resume_after=keys[-1][0] if more else None)
+
+    def _delete(self, keys: list[str]) -> None:
+        for key in keys:
+            self._delete_object(self._prefix + key)
+
+    def _publish(self, staged: StagedObject) -> bool:
+        source, final = self._blob(self._staging + staged.token["name"]), self._blob(self._prefix + staged.final_key)
+        try:
+            with _sorted_errors(self.uri, self._bucket_name, _TAKEN, _ABSENT):
+                rewrite_token = None
+                while True:
+                    rewrite_token, _, _ = final.rewrite(
+                        source, token=rewrite_token, if_generation_match=0, timeout=TIMEOUT_S, retry=None
+                    )
+                    if rewrite_token is None:
+                        break
+            published = True
+        except _Refusal as refusal:
+            if refusal.status == _ABSENT and self._size_bytes(staged.final_key) is None:
+                raise StagedOutputMissing(
+                    f"{self.uri}/{staged.final_key} is neither published nor staged (as {source.name}). Did a lifecycle "
+                    "rule of the bucket delete it? Pass the batch by `beam-exactly-once resolve`, or start a new checkpoint."
+                ) from None
+            published = False
+        self._discard(staged)
+        return published
+
+    def _discard(self, staged: StagedObject) -> None:
+        self._delete_object(self._staging + staged.token["name"])
+
+    def _delete_object(self, name: str) -> None:
+        with suppress(_Refusal), _sorted_errors(self.uri, self._bucket_name, _ABSENT):
+            self._blob(name).delete(timeout=TIMEOUT_S, retry=None)
+
+    def _names_behind(self, prefix: str, after: str) -> tuple[list[tuple[str, int]], bool]:
+        """One page of names with their sizes, and whether there may be more."""
+        with _sorted_errors(self.uri, self._bucket_name):
+            listing = self._client().list_blobs(
+                self._bucket(),
+                prefix=prefix,
+                start_offset=after,  # included, if it exists
+                page_size=LIST_NAMES_MAX,
+                fields="items(name,size),nextPageToken",
+                timeout=TIMEOUT_S,
+                retry=None,
+            )
+            for page in listing.pages:
+                names = [(blob.name, int(blob.size or 0)) for blob in page if blob.name > after]
+                if names:  # pages may be empty before the last one
+                    return names, bool(listing.next_page_token)
+            return [], False
+
+    def _blob(self, name: str) -> Any:
+        return self._bucket().blob(name, chunk_size=None, kms_key_name=self._options.get("kms_key_name"))
+
+    def _bucket(self) -> Any:
+        return self._client().bucket(self._bucket_name, user_project=self._options.get("user_project"))
+
+    def _client(self) -> Any:
+        return _shared_client(self._options.get("service_account_file", ""))
+
+
+class _GcsWriter(StagingWriter):
+    def __init__(self, uri: str, bucket: str, final_key: str, name: str, file: Any) -> None:
+        super().__init__(final_key)
+        self._uri = uri
+        self._bucket = bucket
+        self._name = name
+        self._file = file
+
+    def _append(self, data: memoryview) -> None:
+        with self._errors():
+            self._file.write(data)
+
+    def _complete(self) -> dict[str, Any]:
+        with self._errors():
+            self._file.close()
+        return {"name": self._name}
+
+    def _drop(self) -> None:
+        with suppress(Exception):  # what stays of an upload that is not finished, GCS itself drops
+            self._file.terminate()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with _sorted_errors(self._uri, self._bucket):
+                yield
+        except Unclear as unclear:
+            raise StoreUnavailable(
+                f"{self._uri} gave no definite answer to: stage {self._final_key}, for {RETRY_TIMEOUT_S:g} s ({unclear}). "
+                "Nothing is lost: start again when the store answers."
+            ) from None
+
+
+class _Refusal(Exception):
+    """An answer that the caller of a request expects and acts on."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@contextmanager
+def _sorted_errors(uri: str, bucket: str, *expected: int) -> Iterator[None]:
+    """Errors of one request, sorted by who must act.
+
+    Raises:
+        _Refusal: GCS answered with one of the ``expected`` statuses.
+        Unclear: no definite answer.
+        ConfigurationError: the request can never succeed as things are.
+    """
+    try:
+        yield
+        return
+    except api_errors.RetryError:
+        raise Unclear("no answer in time") from None
+    except api_errors.GoogleAPICallError as error:
+        status = int(error.code or 0)
+    except media_errors.InvalidResponse as error:  # of uploads in chunks
+        status = int(error.response.status_code)
+    except media_errors.DataCorruption:
+        raise Unclear("an object arrived damaged") from None
+    except requests.exceptions.SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            raise Unclear("the TLS connection broke") from None
+        raise ConfigurationError(f"{uri}: the server's certificate is not trusted.") from None
+    except (requests.exceptions.RequestException, ConnectionError) as error:
+        raise Unclear(f"the connection failed: {type(error).__name__}") from None
+    except google.auth.exceptions.GoogleAuthError as error:
+        if isinstance(error, google.auth.exceptions.TransportError) or error.retryable:
+            raise Unclear("the credentials could not be renewed") from None
+        raise ConfigurationError(_no_credentials(uri, error)) from None
+    _raise_sorted(uri, bucket, status, expected)
+
+
+def _raise_sorted(uri: str, bucket: str, status: int, expected: tuple[int, ...]) -> None:
+    if status in expected:
+        raise _Refusal(status)
+    if status in (0, 408, 409, 429) or (status >= 500 and status != 501):
+        raise Unclear(f"it was answered by {status}")
+    if status == _ABSENT:
+        raise ConfigurationError(f"{uri}: the bucket {bucket} does not exist. Create it, or correct the URI.")
+    if status in (401, 403):
+        raise OutputNotWritable(
+            f"{uri}: no permission on bucket {bucket} ({status}). It takes the role Storage Object Admin "
+            "(storage.objects.create, get, list and delete), and the use of the KMS key if there is one."
+        )
+    raise ConfigurationError(f"{uri}: GCS refuses this use of bucket {bucket} ({status}). Check store_options.")
+
+
+_clients_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _clients_lock
+    _clients_lock = threading.Lock()  # a thread that is gone may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _shared_client(service_account_file: str) -> Any:
+    """The client of this process: making one costs much, and stores are opened anew for every batch."""
+    key = (os.getpid(), service_account_file)
+    if key not in _clients:
+        with _clients_lock:
+            if key not in _clients:
+                _clients[key] = _new_client(service_account_file)
+    return _clients[key]
+
+
+def _new_client(service_account_file: str) -> Any:
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return storage.Client(project=None, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+    if service_account_file:
+        try:
+            return storage.Client.from_service_account_json(service_account_file)
+        except (OSError, ValueError) as error:  # its text may quote the file
+            raise ConfigurationError(_no_credentials(service_account_file, error)) from None
+    return storage.Client(project=None)
+
+
+def _no_credentials(where: str, error: Exception) -> str:
+    return (
+        f"{where}: no usable Google credentials on this machine ({type(error).__name__}). Set "
+        "GOOGLE_APPLICATION_CREDENTIALS, run `gcloud auth application-default login`, or name a service_account_file in "
+        "store_options."
+    )
+
+
+def _checked_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, str]:
+    given = dict(options or {})
+    unknown = sorted(set(given) - set(KNOWN_OPTIONS))
+    if unknown:
+        raise ConfigurationError(
+            f"{uri}: unknown store_options {', '.join(unknown)}. Known: {', '.join(KNOWN_OPTIONS)}."
+        )
+    for name, value in given.items():
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(f"{uri}: {name} in store_options must be a non-empty string.")
+    return given
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    """Bucket, prefix, and the prefix of staged content; both prefixes with a trailing slash."""
+    bucket, _, path = uri.partition("://")[2].partition("/")
+    path = path.strip("/")
+    if not bucket or "@" in bucket:
+        raise ConfigurationError(
+            "a GCS location names its bucket and nothing else before it; write gs://bucket/prefix."
+        )
+    try:
+        parent, _, name = checked_key(path).rpartition("/")
+    except ValueError:
+        raise ConfigurationError(
+            f"{uri} cannot be a store: name a prefix below the bucket, as gs://bucket/prefix."
+        ) from None
+    return bucket, f"{path}/", f"{parent}/.{name}.staging/" if parent else f".{name}.staging/"

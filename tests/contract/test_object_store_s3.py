@@ -1,0 +1,459 @@
+"""What is S3's own: answers of HTTP, parts, pages, options, secrets, forks."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
+from beam_exactly_once.object_store import Created, Mine, StagedObject, Taken, open_object_store, s3, s3_client
+from beam_exactly_once.object_store.s3 import S3Store
+from beam_exactly_once.secret_values import secret_from_env, secret_from_file
+from support.faulty_store import ManualClock
+from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, HttpFault, MotoServer, moto_server
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[MotoServer]:
+    with moto_server() as server:
+        server.create_bucket("own")
+        yield server
+
+
+@pytest.fixture
+def server(running: MotoServer, monkeypatch: pytest.MonkeyPatch) -> MotoServer:
+    for variable, value in running.environment.items():
+        monkeypatch.setenv(variable, value)
+    running.take_requests()
+    return running
+
+
+@pytest.fixture
+def store(server: MotoServer) -> S3Store:
+    return S3Store(f"s3://own/{secrets.token_hex(8)}", clock=ManualClock())
+
+
+def staged(store: S3Store, final_key: str, body: bytes = b"content") -> StagedObject:
+    with store.stage(final_key) as writer:
+        writer.write(body)
+    return writer.staged
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+PASSING = [
+    HttpFault(409, "ConditionalRequestConflict"),
+    HttpFault(409, "OperationAborted"),
+    HttpFault(429, "TooManyRequests"),
+    HttpFault(400, "RequestTimeout"),
+    HttpFault(500, "InternalError"),
+    HttpFault(502),
+    HttpFault(503, "SlowDown"),
+    HttpFault(503, ""),
+    HttpFault(504, ""),
+    HttpFault(None),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: f"{fault.status}{fault.code}")
+def test_a_passing_fault_is_tried_again(server: MotoServer, store: S3Store, fault: HttpFault) -> None:
+    server.fail_next(fault, fault)
+
+    assert store.put_if_absent("marker", b"mine") == Created()
+    assert store.get("marker") == b"mine"
+
+
+@pytest.mark.parametrize("status", [None, 500, 503])
+def test_a_write_whose_answer_is_lost_is_known_as_ones_own(
+    server: MotoServer, store: S3Store, status: int | None
+) -> None:
+    server.fail_next(HttpFault(status, carried_out=True))
+
+    assert store.put_if_absent("marker", b"mine") == Mine()
+    assert store.put_if_absent("marker", b"other") == Taken(b"mine")
+
+
+def test_a_timeout_is_not_a_failure(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(s3_client, "_clients", {})
+    store = S3Store(f"s3://own/{secrets.token_hex(8)}")
+    server.fail_next(HttpFault(0), HttpFault(0, carried_out=True))
+
+    assert store.put_if_absent("marker", b"mine") == Mine()
+
+
+def test_a_server_that_is_gone_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with moto_server() as gone:
+        for variable, value in gone.environment.items():
+            monkeypatch.setenv(variable, value)
+    store = S3Store("s3://own/x", clock=ManualClock(), retry_timeout_s=1)
+
+    with pytest.raises(StoreUnavailable, match=r"s3://own/x gave no definite answer to: read a, for 1 s .*connect"):
+        store.get("a")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "PUT"])
+@pytest.mark.parametrize("fault", [HttpFault(503, "SlowDown"), HttpFault(None), HttpFault(None, carried_out=True)])
+def test_every_operation_bears_faults(server: MotoServer, store: S3Store, method: str, fault: HttpFault) -> None:
+    fault = HttpFault(fault.status, fault.code, fault.carried_out, method)
+    dropped = staged(store, "dropped")
+
+    server.fail_next(fault)
+    store.put_if_absent("a/b", b"body")
+    one = staged(store, "part", b"x" * (9 << 20))
+    server.fail_next(fault)
+    assert store.get("a/b") == b"body"
+    assert store.size_bytes("a/b") == 4
+    store.publish(one)
+    server.fail_next(fault)
+    assert [entry.key for entry in store.list()] == ["a/b", "part"]
+    store.discard(dropped)
+    assert store.size_bytes("part") == 9 << 20
+    server.fail_next(fault)
+    store.delete(["a/b", "part"])
+    assert store.get("part") is None
+    assert store.size_bytes("part") is None
+    for empty in list(store.list_staged()):  # a begun upload whose answer was lost stays, for the sweep
+        store.discard(empty)
+
+    assert store.put_if_absent("end", b"") in (Created(), Mine())
+    assert [entry.key for entry in store.list()] == ["end"]
+    assert list(store.list_staged()) == []
+    server._application.faults.clear()
+
+
+def test_a_missing_bucket_is_named(server: MotoServer) -> None:
+    store = S3Store("s3://no-such-bucket/x")
+    one = StagedObject("a", 1, {"upload_id": "x", "parts": [["e", None]]})
+    for use in (
+        lambda: store.put_if_absent("a", b""),
+        lambda: store.get("a"),
+        lambda: list(store.list()),
+        lambda: store.delete(["a"]),
+        lambda: store.stage("a").close(),
+        lambda: store.publish(one),
+        lambda: list(store.list_staged()),
+        store.verify,
+    ):
+        with pytest.raises(ConfigurationError, match=r"bucket no-such-bucket does not exist. Create it"):
+            use()
+
+
+def test_a_missing_permission_is_named(server: MotoServer, store: S3Store) -> None:
+    server.fail_next(HttpFault(403, "AccessDenied"))
+
+    with pytest.raises(OutputNotWritable, match=r"bucket own \(PutObject was answered by 403 AccessDenied\).*s3:PutO"):
+        store.verify()
+    server.fail_next(HttpFault(403, method="HEAD"))
+    with pytest.raises(OutputNotWritable, match="HeadObject"):
+        store.size_bytes("a")
+
+
+def test_refused_credentials_are_named_without_them(server: MotoServer, store: S3Store) -> None:
+    for code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+        server.fail_next(HttpFault(403 if code != "ExpiredToken" else 400, code))
+        with pytest.raises(ConfigurationError, match=rf"refuses the credentials \({code}\)") as raised:
+            store.put_if_absent("a", b"")
+        assert ACCESS_KEY_ID not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(501, "NotImplemented"), (400, "InvalidRequest"), (301, "PermanentRedirect")]
+)
+def test_what_can_never_succeed_is_not_tried_again(server: MotoServer, store: S3Store, status: int, code: str) -> None:
+    server.fail_next(HttpFault(status, code))
+
+    with pytest.raises(ConfigurationError, match=f"{status} {code}"):
+        store.put_if_absent("a", b"")
+
+
+def test_no_credentials_at_all_are_explained(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setattr(s3_client, "_clients", {})
+
+    with pytest.raises(ConfigurationError, match="no usable AWS credentials"):
+        S3Store("s3://own/x").get("a")
+    with pytest.raises(ConfigurationError, match=r"no usable AWS credentials.*\(nobody\)"):
+        S3Store("s3://own/x", {"profile_name": "nobody"}).get("a")
+
+
+def test_a_deletion_that_is_refused_in_part_is_an_error(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [[{"Code": "InternalError"}], [{"Code": "AccessDenied"}]]
+    monkeypatch.setattr(store, "_call", lambda *_, **__: {"Errors": answers.pop(0)})
+
+    with pytest.raises(OutputNotWritable, match="delete in bucket own"):
+        store.delete(["a"])
+
+
+# -- staging ------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_bounded_and_uploads_begin_late(server: MotoServer, store: S3Store) -> None:
+    server.take_requests()
+    with store.stage("part") as writer:
+        writer.write(b"x" * (8 << 20))
+        writer.write(b"y")
+    assert [method for method, _ in server.take_requests()] == ["POST", "PUT", "PUT"]
+
+    with store.stage("small") as writer:
+        writer.write(b"1")
+        writer.write(b"2")
+        assert server.take_requests() == []
+    assert [method for method, _ in server.take_requests()] == ["POST", "PUT"]
+
+    with pytest.raises(RuntimeError), store.stage("never") as writer:
+        writer.write(b"1")
+        raise RuntimeError
+    assert server.take_requests() == []
+
+
+def test_more_parts_than_s3_takes_are_refused(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PARTS_MAX", 2)
+    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
+    writer = store.stage("part")
+    writer.write(b"x" * (10 << 20))
+
+    with pytest.raises(ConfigurationError, match="exceeds 2 parts"):
+        writer.write(b"x" * (5 << 20))
+    with pytest.raises(ValueError, match="a write of it failed"):
+        writer.close()
+    assert list(store.list_staged()) == []
+
+
+def test_a_server_that_is_gone_while_staging_leaves_its_error(server: MotoServer, store: S3Store) -> None:
+    server.fail_next(*[HttpFault(503)] * 100)
+    with pytest.raises(StoreUnavailable, match="stage part"), store.stage("part") as writer:
+        writer.write(b"x" * (20 << 20))
+    server._application.faults.clear()
+
+    assert writer.closed
+    assert list(store.list_staged()) == []  # the upload was begun, and aborted
+
+
+def test_parts_that_are_gone_are_missing_output(store: S3Store) -> None:
+    one = staged(store, "part")
+    broken = StagedObject("part", 7, {**one.token, "parts": [['"0123"', None]]})
+
+    with pytest.raises(StagedOutputMissing, match=r"neither published nor staged \(InvalidPart\)"):
+        store.publish(broken)
+
+
+def test_pages_are_joined(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "LIST_KEYS_MAX", 2)
+    monkeypatch.setattr(s3, "DELETE_KEYS_MAX", 2)
+    named = [f"a/{number}" for number in range(5)]
+    for key in named:
+        store.put_if_absent(key, b"1")
+
+    assert [entry.key for entry in store.list("a/")] == named
+    assert [entry.key for entry in store.list("a/", "a/1")] == named[2:]
+    store.delete(named)
+    assert list(store.list()) == []
+
+
+def test_folder_marks_of_consoles_are_no_objects(
+    server: MotoServer, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "LIST_KEYS_MAX", 1)
+    prefix = store.uri.removeprefix("s3://own/")
+    for folder in ("", "a/", "b/"):
+        server.client().put_object(Bucket="own", Key=f"{prefix}/{folder}", Body=b"")
+    store.put_if_absent("b/c", b"1")
+
+    assert [entry.key for entry in store.list()] == ["b/c"]
+
+
+def test_pages_of_uploads_are_joined(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = store.uri.removeprefix("s3://own/")
+    pages = {
+        (): {
+            "IsTruncated": True,
+            "NextKeyMarker": "k",
+            "NextUploadIdMarker": "u",
+            "Uploads": [_upload(f"{prefix}/a", "1")],
+        },
+        ("k", "u"): {"IsTruncated": False, "Uploads": [_upload(f"{prefix}/b", "2"), _upload("elsewhere", "3")]},
+    }
+    asked = []
+
+    def call(operation: str, *_: str, Prefix: str, **after: str) -> Any:
+        asked.append(Prefix)
+        return pages[tuple(after.values())]
+
+    monkeypatch.setattr(store, "_call", call)
+
+    assert [(one.final_key, one.token) for one in store.list_staged()] == [
+        ("a", {"upload_id": "1"}),
+        ("b", {"upload_id": "2"}),
+    ]
+    assert asked == [f"{prefix}/"] * 2
+
+
+def _upload(key: str, upload_id: str) -> dict[str, str]:
+    return {"Key": key, "UploadId": upload_id}
+
+
+def test_a_whole_bucket_can_be_a_root(server: MotoServer) -> None:
+    store = S3Store(server.create_bucket(f"whole-{secrets.token_hex(4)}") + "/")
+
+    assert store.put_if_absent("a/b", b"1") == Created()
+    one = staged(store, "c")
+    assert [listed.final_key for listed in store.list_staged()] == ["c"]
+    store.publish(one)
+    assert [entry.key for entry in store.list(start_after="a/b")] == ["c"]
+
+
+# -- options ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"endpoint": "http://x"}, r"unknown store_options endpoint. Known: endpoint_url"),
+        ({"region_name": 7}, "region_name in store_options must be a non-empty string"),
+        ({"profile_name": ""}, "profile_name in store_options must be"),
+        ({"aws_access_key_id": "AKIA1", "aws_secret_access_key": "hunter2"}, "must not be plain text"),
+        ({"aws_secret_access_key": secret_from_env("X")}, "go together"),
+        ({"aws_access_key_id": secret_from_env("X")}, "go together"),
+        ({"endpoint_url": "http://me:hunter2@host"}, "must not hold a user"),
+        (
+            {
+                "profile_name": "p",
+                "aws_access_key_id": secret_from_env("X"),
+                "aws_secret_access_key": lambda: "hunter2",
+            },
+            "a profile and keys",
+        ),
+    ],
+)
+def test_wrong_options_are_explained(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        S3Store("s3://own/x", options)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://", "names no bucket"),
+        ("s3:///x", "names no bucket"),
+        ("s3://key:hunter2@own/x", r"s3://\*\*\*@own: credentials do not belong"),
+        ("s3://own/a/../b", "is no key"),
+        ("s3://own--use1-az4--x-s3/a", "directory buckets"),
+    ],
+)
+def test_wrong_uris_are_explained(uri: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        open_object_store(uri)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_uris_are_canonical() -> None:
+    assert open_object_store("s3a://own/a/b//").uri == "s3://own/a/b"
+    assert open_object_store("s3://own").uri == "s3://own"
+
+
+def test_opening_asks_nothing_and_reads_no_secret(server: MotoServer) -> None:
+    S3Store("s3://own/x", {"aws_access_key_id": secret_from_env("NO_SUCH"), "aws_secret_access_key": lambda: "never"})
+
+    assert server.take_requests() == []
+
+
+def test_credentials_come_by_reference(server: MotoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET_ACCESS_KEY)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("MY_KEY", ACCESS_KEY_ID)
+    options = {
+        "aws_access_key_id": secret_from_env("MY_KEY"),
+        "aws_secret_access_key": secret_from_file(tmp_path / "secret"),
+        "aws_session_token": lambda: "token",
+    }
+
+    store = S3Store(f"s3://own/{secrets.token_hex(8)}", options)
+
+    assert store.put_if_absent("a", b"1") == Created()
+    shown = f"{store!r} {vars(store)['_options']!r}"
+    assert SECRET_ACCESS_KEY not in shown
+    with pytest.raises(ConfigurationError, match="variable NO_SUCH"):
+        S3Store("s3://own/x", {**options, "aws_access_key_id": secret_from_env("NO_SUCH")}).get("a")
+    with pytest.raises(ConfigurationError, match="aws_session_token in store_options gave no text"):
+        S3Store("s3://own/x", {**options, "aws_session_token": lambda: None}).get("a")
+
+
+def test_options_reach_the_server(server: MotoServer) -> None:
+    options = {
+        "endpoint_url": server.endpoint_url,
+        "region_name": "us-east-1",
+        "server_side_encryption": "aws:kms",
+        "sse_kms_key_id": "my-key",
+        "storage_class": "STANDARD_IA",
+        "request_payer": "requester",
+    }
+    name = secrets.token_hex(8)
+    store = S3Store(f"s3://own/{name}", options)
+    store.put_if_absent("a", b"1")
+    store.publish(staged(store, "b"))
+    assert store.get("a") == b"1"
+    store.list_staged()
+
+    for key in ("a", "b"):
+        found = server.client().head_object(Bucket="own", Key=f"{name}/{key}")
+        assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", "my-key")
+        assert found["StorageClass"] == "STANDARD_IA"
+    store.delete(["a", "b"])
+
+
+def test_servers_without_checksums_are_spared_them(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_checksum = staged(S3Store("s3://own/checksums"), "a")
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    monkeypatch.setattr(s3_client, "_clients", {})
+    store = S3Store("s3://own/checksums")
+    without = staged(store, "b")
+
+    assert [part[1] is None for part in (*with_checksum.token["parts"], *without.token["parts"])] == [False, True]
+    for one in (with_checksum, without):
+        store.publish(one)
+        assert store.get(one.final_key) == b"content"
+
+
+# -- clients ------------------------------------------------------------------------------------------------------
+
+
+def test_stores_share_clients(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    new_client = s3_client._new_client
+    monkeypatch.setattr(s3_client, "_clients", {})
+    monkeypatch.setattr(
+        s3_client, "_new_client", lambda arguments: made.append(dict(arguments)) or new_client(arguments)
+    )
+
+    for _ in range(3):
+        S3Store("s3://own/a").get("x")
+        S3Store("s3://own/b", {"region_name": "eu-west-1", "storage_class": "STANDARD"}).get("x")
+
+    assert made == [{}, {"region_name": "eu-west-1"}]
+    for number in range(20):  # credentials that rotate
+        S3Store("s3://own/a", {"region_name": f"us-east-{number}"}).get("x")
+    assert len(s3_client._clients) <= s3_client.CLIENTS_MAX
+
+
+def test_a_forked_process_has_its_own_client(server: MotoServer, store: S3Store) -> None:
+    store.put_if_absent("parent", b"1")
+    s3_client._clients_lock.acquire()  # as another thread might, at the time of the fork
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if store.get("parent") == b"1" and store.put_if_absent("child", b"2") == Created() else 1)
+        finally:
+            os._exit(2)
+    s3_client._clients_lock.release()
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store.get("child") == b"2"
+    assert {pid for pid, _ in s3_client._clients} == {os.getpid()}
