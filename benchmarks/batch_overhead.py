@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import tempfile
@@ -86,7 +87,7 @@ def figures_of(measured: Measured) -> dict[str, float]:
     batches = measured.batches
     begin_s, first_s, *_, end_s = measured.moments_s
     recorded_s = measured.moments_s[1:-1]
-    steady_s = [after - before for before, after in zip(recorded_s, recorded_s[1:], strict=False)]
+    steady_s = [after - before for before, after in itertools.pairwise(recorded_s)]
     figures = {
         "steady_median_s": statistics.median(steady_s),
         "steady_p95_s": statistics.quantiles(steady_s, n=20)[-1],

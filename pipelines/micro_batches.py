@@ -152,7 +152,8 @@ class MicroBatches:
             if planned is None:
                 if isinstance(trigger, AvailableNow):
                     return
-                self._clock.wait(self._stop, 0.0 if trigger.seconds else IDLE_POLL_S)
+                if not trigger.seconds:
+                    self._clock.wait(self._stop, IDLE_POLL_S)
                 continue
             plan, plan_s = planned
             self._run_planned(plan, plan_s)

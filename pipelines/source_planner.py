@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, SourcePlan
@@ -110,15 +111,18 @@ class SourcePlanner:
         """
         if self._average_record_bytes is None:
             self._average_record_bytes = self._sampled_record_bytes()
+        # Partitions that the user no longer names keep their place; they are not lost.
+        read = {one: offset for one, offset in self._next_offsets.items() if self._is_read(one)}
         planned = plan_ranges(
-            self._next_offsets,
+            read,
             self._bounds,
             self.spec.limits,
             average_record_bytes=self._average_record_bytes,
-            waited_s=self._clock.monotonic_s() - self._planned_at_s,
+            # What is available now is read now, however little.
+            waited_s=math.inf if self._target is not None else self._clock.monotonic_s() - self._planned_at_s,
             fail_on_data_loss=self.spec.fail_on_data_loss,
         )
-        return SourcePlan(planned.ranges, planned.lost, planned.next_offsets)
+        return SourcePlan(planned.ranges, planned.lost, {**self._next_offsets, **planned.next_offsets})
 
     def advance(self, plan: SourcePlan) -> None:
         """Stand after a committed batch."""
@@ -142,6 +146,9 @@ class SourcePlanner:
         except DataLoss:  # retention was faster; the plan judges that
             return RECORD_BYTES_GUESS
         return max(1.0, sample.bytes / len(sample)) if len(sample) else RECORD_BYTES_GUESS
+
+    def _is_read(self, partition: TopicPartition) -> bool:
+        return not self.spec.partitions or partition in self._partitions
 
     def _find_partitions(self) -> list[TopicPartition]:
         if not self.spec.partitions:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from itertools import repeat
+from operator import mul
 from typing import Any, Literal, NamedTuple
 
 import apache_beam as beam
@@ -189,10 +191,8 @@ class _ToTimedRecords(StatelessDoFn):
     """Event time from Kafka. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
 
     def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
-        windows = (window,)
-        create = windowed_value.create
-        for record in chunk.records():
-            yield create(record, record.timestamp_ms * 1000, windows)
+        timestamps_us = map(mul, chunk.columns.timestamps_ms, repeat(1000))
+        return map(windowed_value.create, chunk.records(), timestamps_us, repeat((window,)))
 
 
 class _ToArrow(StatelessDoFn):

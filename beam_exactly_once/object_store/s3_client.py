@@ -50,7 +50,8 @@ _CREDENTIAL_ERRORS = (
     boto_errors.TokenRetrievalError,
 )
 _PASSING_ERRORS = (
-    boto_errors.HTTPClientError,  # lost connections, timeouts, proxies
+    boto_errors.ConnectionError,
+    boto_errors.HTTPClientError,  # connections that broke later
     boto_errors.EndpointConnectionError,  # nobody listens, for now
     boto_errors.ConnectTimeoutError,
     boto_errors.IncompleteReadError,
@@ -111,7 +112,13 @@ def _check_together(uri: str, given: Mapping[str, Any], secrets: Mapping[str, An
         raise ConfigurationError(f"{uri}: store_options name a profile and keys; leave one of them out.")
 
 
-ClientKey = tuple[tuple[str, str], ...]
+@dataclass(frozen=True)
+class ClientKey:
+    """What one client serves: arguments of its session and the variables that boto3 reads. Holds secrets."""
+
+    arguments: tuple[tuple[str, str], ...] = field(repr=False)
+    environment: tuple[tuple[str, str], ...] = field(repr=False)
+
 
 _clients: dict[tuple[int, ClientKey, ClientKey], Any] = {}
 _clients_lock = threading.Lock()
@@ -127,7 +134,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def client_key(options: S3Options) -> ClientKey:
-    """What one client serves. Reads the secrets, now and here.
+    """The key of the client for ``options``. Reads secrets and variables, now and here.
 
     Raises:
         ConfigurationError: a secret cannot be read.
@@ -138,7 +145,8 @@ def client_key(options: S3Options) -> ClientKey:
         if not isinstance(value, str) or not value:
             raise ConfigurationError(f"{name} in store_options gave no text when it was asked for the credential.")
         secrets.append((name, value))
-    return (*options.client, *secrets)
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    return ClientKey((*options.client, *secrets), environment)
 
 
 def shared_client(key: ClientKey) -> Any:
@@ -153,7 +161,7 @@ def shared_client(key: ClientKey) -> Any:
     with _clients_lock:
         found = _clients.get(place)
         if found is None:
-            found = _new_client(dict(key))
+            found = _new_client(dict(key.arguments))
             while len(_clients) >= CLIENTS_MAX:
                 del _clients[next(iter(_clients))]
             _clients[place] = found

@@ -25,6 +25,7 @@ from beam_exactly_once.object_store import (
     ObjectEntry,
     ObjectStore,
     StagedObject,
+    StagingWriter,
     Taken,
     open_object_store,
 )
@@ -78,6 +79,12 @@ def staged(store: ObjectStore, final_key: str, body: bytes) -> StagedObject:
     with store.stage(final_key) as writer:
         writer.write(body)
     return writer.staged
+
+
+def fail_after(writer: StagingWriter, body: bytes) -> None:
+    with writer:
+        writer.write(body)
+        raise RuntimeError("row 7")
 
 
 def keys(store: ObjectStore, prefix: str = "", start_after: str = "") -> list[str]:
@@ -335,9 +342,9 @@ def test_staged_content_is_what_was_written(store: ObjectStore, sizes: tuple[int
 
 
 def test_an_error_while_writing_drops_what_was_written(store: ObjectStore) -> None:
-    with pytest.raises(RuntimeError, match="row 7"), store.stage("part") as writer:
-        writer.write(b"x" * (9 << 20))
-        raise RuntimeError("row 7")
+    writer = store.stage("part")
+    with pytest.raises(RuntimeError, match="row 7"):
+        fail_after(writer, b"x" * (9 << 20))
 
     assert writer.closed
     assert list(store.list_staged()) == []

@@ -224,5 +224,5 @@ def test_a_store_whose_listings_lag_is_found_out() -> None:
 def test_a_store_that_does_not_answer_is_not_unsuitable(backend: DefiniteStore) -> None:
     store = FaultyStore(backend, always={"create": REQUEST_LOST, "delete": REQUEST_LOST})
 
-    with pytest.raises(StoreUnavailable, match="write .verify/"):
+    with pytest.raises(StoreUnavailable, match=r"write \.verify/"):
         store.verify()

@@ -174,7 +174,6 @@ def test_what_can_never_succeed_is_not_tried_again(server: MotoServer, store: S3
 
 def test_no_credentials_at_all_are_explained(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.setattr(s3_client, "_clients", {})
 
     with pytest.raises(ConfigurationError, match="no usable AWS credentials"):
         S3Store("s3://own/x").get("a")
@@ -206,9 +205,9 @@ def test_parts_are_bounded_and_uploads_begin_late(server: MotoServer, store: S3S
         assert server.take_requests() == []
     assert [method for method, _ in server.take_requests()] == ["POST", "PUT"]
 
-    with pytest.raises(RuntimeError), store.stage("never") as writer:
-        writer.write(b"1")
-        raise RuntimeError
+    writer = store.stage("never")
+    writer.write(b"1")
+    writer.abort()
     assert server.take_requests() == []
 
 
@@ -412,7 +411,6 @@ def test_options_reach_the_server(server: MotoServer) -> None:
 def test_servers_without_checksums_are_spared_them(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with_checksum = staged(S3Store("s3://own/checksums"), "a")
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-    monkeypatch.setattr(s3_client, "_clients", {})
     store = S3Store("s3://own/checksums")
     without = staged(store, "b")
 

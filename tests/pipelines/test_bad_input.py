@@ -33,6 +33,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open_object_store, override_stores
+from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing import MemoryKafka
@@ -288,6 +289,23 @@ def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream:
             | beam.Reshuffle()
             | "Otherwise" >> WriteToFiles(str(stream.output), file_format="json")
         )
+    assert stream.written() == [1, 2, 3]
+
+
+def test_partitions_that_are_no_longer_named_keep_their_place(stream: Stream) -> None:
+    stream.cluster.add_partitions("orders", 2)
+    stream.cluster.append([KafkaRecord("orders", 1, value=b"10")])
+    stream.run()
+    assert stream.written() == [1, 2, 3, 10]
+    stream.cluster.append([KafkaRecord("orders", 1, value=b"11"), KafkaRecord("orders", 0, value=b"4")])
+    stream.run(topics=(), partitions=[TopicPartition("orders", 0)])
+    assert stream.written() == [1, 2, 3, 4, 10]
+    stream.run()
+    assert stream.written() == [1, 2, 3, 4, 10, 11]
+
+
+def test_what_is_available_now_is_read_now_however_little(stream: Stream) -> None:
+    stream.run(min_offsets_per_batch=1000, max_batch_delay_s=3600.0)
     assert stream.written() == [1, 2, 3]
 
 

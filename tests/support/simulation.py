@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 
 from support.simulated_driver import PARTITIONS, Driver, Scene, Weather, expected_ends
+from support.simulated_operator import OPERATOR_ENDS, pass_next_batch
 from support.simulated_store import SimulatedStore
 from support.simulated_world import Actor, Call, Fate, World
 from support.simulation_oracle import faults_of, watch
@@ -154,6 +155,7 @@ class Simulation:
         self.ledger = watch(self.scene)
         self.policy.start_life = self._start_life
         self._driver_class = driver_class
+        self._operators = chance.choice((0.0, 0.0, 0.3))
         self._lives = 0
 
     def faults(self) -> list[str]:
@@ -194,6 +196,9 @@ class Simulation:
 
     def _start_life(self) -> Actor:
         self._lives += 1
+        if self.policy.act == 1 and self._lives > 1 and self.scene.random.random() < self._operators:
+            name = f"operator {self._lives}"
+            return self.world.spawn(name, lambda: pass_next_batch(self.scene, name), OPERATOR_ENDS)
         name = f"driver {self._lives}"
         return self.world.spawn(name, self._driver_class(self.scene, name).live)
 

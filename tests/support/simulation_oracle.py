@@ -49,10 +49,11 @@ def watch(scene: Scene) -> Ledger:
 
 def faults_of(scene: Scene, ledger: Ledger) -> list[str]:
     """Everything that is not as promised; empty when all is well."""
-    return ledger.faults + _plan_faults(scene, ledger) + _output_faults(scene, ledger) + _row_faults(scene)
+    return ledger.faults + _history_faults(scene, ledger) + _output_faults(scene, ledger) + _row_faults(scene, ledger)
 
 
-def _plan_faults(scene: Scene, ledger: Ledger) -> list[str]:
+def _history_faults(scene: Scene, ledger: Ledger) -> list[str]:
+    """Plans and markers follow each other without gap or overlap, up to the end."""
     faults = []
     next_offsets = dict.fromkeys(PARTITIONS, 0)
     for expected, (batch_id, plan) in enumerate(ledger.plans.items()):
@@ -62,11 +63,13 @@ def _plan_faults(scene: Scene, ledger: Ledger) -> list[str]:
         for planned in source.ranges:
             if next_offsets[planned.topic_partition] != planned.start:
                 faults.append(f"batch {batch_id} plans {planned} after {next_offsets[planned.topic_partition]}")
-            next_offsets[planned.topic_partition] = planned.stop
-        if dict(source.next_offsets) != next_offsets:
-            faults.append(f"batch {batch_id} stands at {source.next_offsets} after reading up to {next_offsets}")
+        marker = ledger.markers.get(batch_id)
+        if marker is not None and marker.outcome != "abandoned":
+            next_offsets |= {planned.topic_partition: planned.stop for planned in source.ranges}
+        if marker is not None and dict(marker.sources[SOURCE].next_offsets) != next_offsets:
+            faults.append(f"the marker of batch {batch_id} stands at {marker.sources[SOURCE].next_offsets}")
     if next_offsets != scene.latest:
-        faults.append(f"planned up to {next_offsets}, but Kafka has {scene.latest}")
+        faults.append(f"decided up to {next_offsets}, but Kafka has {scene.latest}")
     if list(ledger.markers) != list(ledger.plans):
         faults.append(f"decided were, in this order, {list(ledger.markers)}; planned {list(ledger.plans)}")
     return faults
@@ -92,13 +95,19 @@ def _output_faults(scene: Scene, ledger: Ledger) -> list[str]:
     return faults
 
 
-def _row_faults(scene: Scene) -> list[str]:
-    """Every offset once."""
+def _row_faults(scene: Scene, ledger: Ledger) -> list[str]:
+    """Every offset once: in the output, or on the record as skipped by an operator."""
     found = Counter(
         (row[0], row[1])
         for key, body in scene.output.objects.items()
         if not key.startswith(MANIFESTS)
         for row in orjson.loads(body)["rows"]
+    )
+    found += Counter(
+        (lost.partition, offset)
+        for marker in ledger.markers.values()
+        for lost in marker.sources[SOURCE].lost
+        for offset in range(lost.start, lost.stop)
     )
     wanted = Counter((one.partition, offset) for one in PARTITIONS for offset in range(scene.latest[one]))
     faults = [f"partition {partition} offset {offset} is lost" for partition, offset in sorted(wanted - found)]

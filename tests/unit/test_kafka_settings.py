@@ -30,7 +30,7 @@ def test_the_client_gets_what_exact_reading_needs() -> None:
         "enable.partition.eof": "true",
         "group.id": "beam-exactly-once-no-group",
         "fetch.queue.backoff.ms": "10",
-        "fetch.wait.max.ms": "20",
+        "fetch.wait.max.ms": "5",
         "queued.max.messages.kbytes": "16384",
         "log_level": "3",
     }
