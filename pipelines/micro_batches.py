@@ -8,9 +8,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beam_exactly_once.checkpoint import Attempt, Checkpoint, Plan, SourcePlan, StreamWriter, this_process
+from beam_exactly_once.checkpoint import (
+    Attempt,
+    Checkpoint,
+    Marker,
+    Plan,
+    SourceCommit,
+    SourcePlan,
+    StreamWriter,
+    this_process,
+)
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.location import new_nonce
+from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, SinkChanged, find_in_text
@@ -65,7 +75,7 @@ class MicroBatches:
                 open_logs.callback(planner.close)
             store = open_object_store(self._settings.checkpoint_location, self._settings.store_options)
             self._checkpoint = Checkpoint.open(store, clock=self._clock)
-            self._compare_definitions()
+            self._refuse_changed_graph()
             now = self._clock.utc_now().isoformat()
             self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at=now)
             self._retention = Retention(self._checkpoint, self._settings.retain_batches)
@@ -94,31 +104,44 @@ class MicroBatches:
 
     # -- start -------------------------------------------------------------------------------------------------
 
-    def _compare_definitions(self) -> None:
+    def _refuse_changed_graph(self) -> None:
         """Refuse a graph that lost a source or sink which the checkpoint knows, or has it otherwise."""
-        for prefix, role, present in ((SOURCES, "source", self._graph.sources), (SINKS, "sink", self._graph.sinks)):
-            for name in self._checkpoint.definitions(prefix).keys() - present.keys():
-                raise SinkChanged(
-                    f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
-                    f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-                    "purpose, start a new checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
-                )
+        sinks = self._checkpoint.definitions(SINKS)
+        self._refuse_missing("source", self._checkpoint.definitions(SOURCES), self._graph.sources)
+        self._refuse_missing("sink", sinks, self._graph.sinks)
+        for name, sink in self._graph.sinks.items():
+            self._refuse_changed_sink(name, sink.definition, sinks.get(name, sink.definition))
+
+    def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
+        for name in sorted(recorded.keys() - present.keys()):
+            raise SinkChanged(
+                f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
+                f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
+                "purpose, start a new checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
+            )
+
+    def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
+        changed = sorted(key for key, value in definition.items() if recorded.get(key) != value)
+        if changed:
+            raise SinkChanged(
+                f"sink {name!r} had "
+                + ", ".join(f"{key}={recorded.get(key)!r}, now {definition[key]!r}" for key in changed)
+                + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
+                "checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
+            )
+
+    def _check_sinks(self, next_batch_id: int) -> None:
+        """Prove that every sink can take the next batch; then record those that are new."""
+        for sink in self._graph.sinks.values():
+            sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
         for name, sink in self._graph.sinks.items():
             recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
-            changed = {key for key, value in sink.definition.items() if recorded.get(key) != value}
-            if changed:
-                raise SinkChanged(
-                    f"sink {name!r} had "
-                    + ", ".join(f"{key}={recorded.get(key)!r}, now {sink.definition[key]!r}" for key in sorted(changed))
-                    + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
-                    "checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
-                )
+            self._refuse_changed_sink(name, sink.definition, recorded)
 
     def _recover(self) -> int:
         """Publish the newest marker again and replay what was planned above it; returns the next batch id."""
         recovery = self._writer.recover()
-        for sink in self._graph.sinks.values():
-            sink.publisher.check_start(self._checkpoint.stream_id, recovery.next_batch_id)
+        self._check_sinks(recovery.next_batch_id)
         if recovery.newest is not None:
             self._run(self._task(recovery.newest.batch_id, None))
             self._sweep(recovery.newest.batch_id)
@@ -196,13 +219,14 @@ class MicroBatches:
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
         """Run a planned batch to its publish, and stand after it."""
         began_s = self._clock.monotonic_s()
-        counts = self._run(self._task(plan.batch_id, plan))
+        counts, decided = self._run(self._task(plan.batch_id, plan))
         run_s = self._clock.monotonic_s() - began_s
         for name, planner in self._planners.items():
             if name in plan.sources:
-                planner.advance(plan.sources[name])
+                after: SourcePlan | SourceCommit = plan.sources[name] if decided is None else decided.sources[name]
+                planner.advance(after.next_offsets)
                 planner.measured(counts.get(f"records.{name}", 0), counts.get(f"bytes_read.{name}", 0))
-        self._report(plan, counts, plan_s, run_s)
+        self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
 
@@ -210,26 +234,30 @@ class MicroBatches:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_nonce())
         return BatchTask(self._checkpoint.stream_id, attempt, plan)
 
-    def _run(self, task: BatchTask) -> Counts:
-        """Run the graph, and be sure that the batch was decided."""
+    def _run(self, task: BatchTask) -> tuple[Counts, Marker | None]:
+        """Run the graph; returns what its commit counted, and the marker unless it is known that this batch committed.
+
+        The marker is read where somebody else decided the batch otherwise (an operator passed it while this
+        driver ran), and on runners without counters.
+        """
         counts = self._run_task(task)
-        if any(name.startswith("outcome.") for name in counts):
-            return counts
-        # A runner without metrics: the marker says whether the batch was decided.
-        if self._checkpoint.read_marker(task.attempt.batch_id) is None:
+        if counts.get("outcome.committed"):
+            return counts, None
+        marker = self._checkpoint.read_marker(task.attempt.batch_id)
+        if marker is None:
             raise CheckpointHole(
                 f"the runner says that batch {task.attempt.batch_id} succeeded, but its marker is not in "
                 f"{self._checkpoint.store.uri}. The runner lost a part of the graph; nothing was committed."
             )
-        return counts
+        return counts, marker
 
-    def _report(self, plan: Plan, counts: Counts, plan_s: float, run_s: float) -> None:
+    def _report(self, plan: Plan, counts: Counts, outcome: str, plan_s: float, run_s: float) -> None:
         commit_s, publish_s = counts.get("commit_us", 0) / 1e6, counts.get("publish_us", 0) / 1e6
         self._listen(
             BatchProgress(
                 stream_id=self._checkpoint.stream_id,
                 batch_id=plan.batch_id,
-                outcome=next((name[8:] for name in counts if name.startswith("outcome.")), "committed"),
+                outcome=outcome,
                 writer_epoch=self._writer.writer_epoch,
                 records=sum(counts.get(f"records.{name}", 0) for name in plan.sources),
                 bytes_read=sum(counts.get(f"bytes_read.{name}", 0) for name in plan.sources),

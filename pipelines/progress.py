@@ -27,7 +27,7 @@ class BatchProgress:
         stream_id: random id of the stream's checkpoint.
         batch_id: number of the batch.
         outcome: ``committed``, or how the batch was passed over.
-        writer_epoch: of the attempt that won.
+        writer_epoch: of the driver that reports.
         records: read from Kafka, over all sources.
         bytes_read: keys and values of these records.
         rows: written by each sink.

@@ -12,7 +12,7 @@ from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import CheckpointHole, DataLoss, SinkChanged
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
 from beam_exactly_once.planning import Start, first_offsets, lag, plan_ranges
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec
 
@@ -124,9 +124,9 @@ class SourcePlanner:
         )
         return SourcePlan(planned.ranges, planned.lost, {**self._next_offsets, **planned.next_offsets})
 
-    def advance(self, plan: SourcePlan) -> None:
-        """Stand after a committed batch."""
-        self._next_offsets = dict(plan.next_offsets)
+    def advance(self, next_offsets: NextOffsets) -> None:
+        """Stand where a decided batch leaves the source."""
+        self._next_offsets = dict(next_offsets)
         self._planned_at_s = self._clock.monotonic_s()
 
     def measured(self, records: int, bytes_read: int) -> None:

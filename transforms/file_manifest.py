@@ -51,13 +51,14 @@ class PublishedBatch:
 
 
 def read_batches(
-    output: str, *, after: int = -1, store_options: Mapping[str, Any] | None = None
+    output: str, *, after: int | None = None, store_options: Mapping[str, Any] | None = None
 ) -> Iterator[PublishedBatch]:
     """The batches that ``WriteToFiles`` has published to ``output``, whole and in order.
 
     Args:
         output: URI of the output.
-        after: batch id to go on behind, -1 for all: a reader remembers the last one it has seen.
+        after: batch id to go on behind: a reader remembers the last one it has seen. None begins with the oldest
+            that is there: a sink that came later than its stream has none of the batches before it.
         store_options: options of the output's store.
 
     Raises:
@@ -65,10 +66,10 @@ def read_batches(
         CorruptObject, NewerFormat: a manifest cannot be read.
     """
     store = open_object_store(output, store_options)
-    expected = after + 1
-    for batch_id in manifest_ids(store, after=after):
+    expected = None if after is None else after + 1
+    for batch_id in manifest_ids(store, after=-1 if after is None else after):
         # A listing is no snapshot: what it passed over may have been written while it ran.
-        for passed_over in range(expected, batch_id):
+        for passed_over in range(batch_id if expected is None else expected, batch_id):
             yield _read_or_raise(store, passed_over, batch_id)
         yield _read_or_raise(store, batch_id, batch_id)
         expected = batch_id + 1

@@ -114,7 +114,7 @@ class ReadFromKafka(beam.PTransform):
                 "max_offsets_per_batch bounds a batch."
             )
         name = graph.source_name(self._name)
-        ranges = graph.tasks | "Ranges" >> beam.FlatMap(planned_ranges, name).with_output_types(OffsetRange)
+        ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name)).with_output_types(OffsetRange)
         read = ranges | "Read" >> self._reader(name, event_time=False)
         graph.sources[name] = KafkaSourceSpec(
             name,
@@ -145,12 +145,15 @@ class ReadFromKafka(beam.PTransform):
         )
 
 
-def planned_ranges(task_json: str, source: str) -> list[OffsetRange]:
+class _PlannedRanges(StatelessDoFn):
     """The ranges that a task plans for one source."""
-    plan = BatchTask.from_json(task_json).plan
-    if plan is None or source not in plan.sources:
-        return []
-    return list(plan.sources[source].ranges)
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def process(self, task_json: str) -> Sequence[OffsetRange]:
+        plan = BatchTask.from_json(task_json).plan
+        return () if plan is None or self._source not in plan.sources else plan.sources[self._source].ranges
 
 
 class _FindRanges(StatelessDoFn):

@@ -15,7 +15,7 @@ from beam_exactly_once.checkpoint.envelope import Envelope, seal, unseal
 from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import CheckpointHole, CorruptObject
-from beam_exactly_once.object_store import ObjectStore, Taken
+from beam_exactly_once.object_store import VERIFY_PREFIX, ObjectStore, Taken
 
 GUARANTEE = "exactly_once"
 MARKER_BYTES_MAX = 1 << 20
@@ -79,7 +79,8 @@ class Checkpoint:
         """
         data = store.get(layout.METADATA)
         if data is None:
-            entry = next(store.list(), None)
+            # What a test of the store left, when it was cut off, is no part of a checkpoint.
+            entry = next((one for one in store.list() if not one.key.startswith(VERIFY_PREFIX)), None)
             if entry is None:
                 return None
             # Another driver may have made the stream between the two requests: it writes metadata.json first.
@@ -189,7 +190,7 @@ class Checkpoint:
     def _spilled(self, marker: Marker) -> Json:
         """The marker's JSON; committables that would make it large go to an object of their own first."""
         stored = marker.to_json()
-        committables = orjson.dumps(stored["committables"])
+        committables = _canonical(stored["committables"])
         if len(committables) <= MARKER_BYTES_MAX:
             return stored
         nonce = self._nonces()
@@ -215,11 +216,16 @@ class Checkpoint:
                 f"{self.store.uri}/{spilled['key']}, which names the {spilled['count']} outputs of batch "
                 f"{body['batch_id']}, is missing. Restore it from a copy; nothing else names that output."
             )
-        if hashlib.sha256(orjson.dumps(found["committables"])).hexdigest() != spilled["sha256"]:
+        if hashlib.sha256(_canonical(found["committables"])).hexdigest() != spilled["sha256"]:
             raise CorruptObject(
                 f"{self.store.uri}/{spilled['key']} is not what the marker names. Restore it from a copy."
             )
         return {**body, "committables": found["committables"]}
+
+
+def _canonical(committables: Json) -> bytes:
+    """The same bytes for the same content, in whatever order its keys came."""
+    return orjson.dumps(committables, option=orjson.OPT_SORT_KEYS)
 
 
 def _metadata(store: ObjectStore, data: bytes) -> Envelope:

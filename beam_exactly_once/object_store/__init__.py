@@ -1,6 +1,7 @@
 """Object stores: memory, local disk, S3, GCS, behind one contract."""
 
 from beam_exactly_once.object_store.contract import (
+    VERIFY_PREFIX,
     Created,
     Mine,
     ObjectEntry,
@@ -13,6 +14,7 @@ from beam_exactly_once.object_store.contract import (
 from beam_exactly_once.object_store.opening import open_object_store, override_stores
 
 __all__ = [
+    "VERIFY_PREFIX",
     "Created",
     "Mine",
     "ObjectEntry",

@@ -153,7 +153,7 @@ class GcsStore(DefiniteStore):
             if refusal.status == _ABSENT and self._size_bytes(staged.final_key) is None:
                 raise StagedOutputMissing(
                     f"{self.uri}/{staged.final_key} is neither published nor staged (as {source.name}). Did a lifecycle "
-                    "rule of the bucket delete it? Pass the batch by `beam-exactly-once resolve`, or start a new checkpoint."
+                    "rule of the bucket delete it? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
                 ) from None
             published = False
         self._discard(staged)

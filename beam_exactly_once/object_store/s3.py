@@ -110,8 +110,8 @@ class S3Store(DefiniteStore):
             return None
 
     def _list_page(self, prefix: str, start_after: str) -> Page:
-        after = {"StartAfter": self._prefix + start_after} if start_after else {}
-        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, MaxKeys=LIST_KEYS_MAX, **after)
+        after = self._prefix + start_after  # leaves out the mark of the root itself, too
+        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, StartAfter=after, MaxKeys=LIST_KEYS_MAX)
         keys = [(found["Key"].removeprefix(self._prefix), int(found["Size"])) for found in answer.get("Contents", ())]
         # Consoles mark folders by empty objects whose names end in a slash: no keys of ours.
         entries = [ObjectEntry(key, size_bytes) for key, size_bytes in keys if key and not key.endswith("/")]
@@ -147,7 +147,7 @@ class S3Store(DefiniteStore):
                 return False
             raise StagedOutputMissing(
                 f"{self.uri}/{staged.final_key} is neither published nor staged ({refusal.code}). Did a lifecycle rule "
-                "of the bucket abort its upload? Pass the batch by `beam-exactly-once resolve`, or start a new checkpoint."
+                "of the bucket abort its upload? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
             ) from None
         return True
 

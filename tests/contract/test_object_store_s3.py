@@ -162,9 +162,7 @@ def test_refused_credentials_are_named_without_them(server: MotoServer, store: S
         assert ACCESS_KEY_ID not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(501, "NotImplemented"), (400, "InvalidRequest"), (301, "PermanentRedirect")]
-)
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidRequest")])
 def test_what_can_never_succeed_is_not_tried_again(server: MotoServer, store: S3Store, status: int, code: str) -> None:
     server.fail_next(HttpFault(status, code))
 

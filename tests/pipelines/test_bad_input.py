@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 import pytest
 
+from beam_exactly_once.checkpoint import Attempt, Checkpoint, marker_of_resolution
 from beam_exactly_once.checkpoint.layout import commits_key, offsets_key
+from beam_exactly_once.checkpoint.resolution import propose
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     CheckpointHole,
@@ -39,6 +41,7 @@ from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.file_manifest import read_batches
 
 
 class Stream:
@@ -272,6 +275,74 @@ def test_a_renamed_sink_is_refused(stream: Stream) -> None:
 def test_a_sink_that_moved_is_refused(stream: Stream) -> None:
     stream.output = stream.output.with_name("elsewhere")
     refused(stream, SinkChanged, "elsewhere", "output")
+
+
+def test_a_wrong_output_of_a_new_stream_can_be_corrected(tmp_path: Path) -> None:
+    stream = Stream(tmp_path)
+    stream.produce(1)
+    right = stream.output
+    stream.output = tmp_path / "file" / "output"
+    stream.output.parent.write_text("in the way")
+    with pytest.raises(OutputNotWritable):
+        stream.run()
+    stream.output = right
+    stream.run()
+    assert stream.written() == [1]
+
+
+def test_a_test_of_the_store_that_was_cut_off_is_no_stream(tmp_path: Path) -> None:
+    stream = Stream(tmp_path)
+    stream.produce(1)
+    left = stream.checkpoint / ".verify" / "00"
+    left.parent.mkdir(parents=True)
+    left.write_text("left behind")
+    stream.run()
+    assert stream.written() == [1]
+
+
+def test_a_batch_that_an_operator_abandons_while_a_driver_replays_it_is_read_by_the_next(stream: Stream) -> None:
+    """The operator's marker wins; the driver goes on from where that marker says, not from its own plan."""
+    planned = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), stop_here)
+    with watching(planned), pytest.raises(Stopped):
+        stream.run()
+    proposal = propose(open_object_store(str(stream.checkpoint)), 1, "abandoned")
+
+    def abandon() -> None:
+        checkpoint = Checkpoint(open_object_store(str(stream.checkpoint)), proposal.checkpoint.stream_id)
+        plan = checkpoint.read_plan(1)
+        assert plan is not None
+        checkpoint.create_marker(marker_of_resolution(plan, Attempt(1, 1, "operator"), "abandoned", "now"))
+
+    stream.produce(4)
+    replaying = StoreCalls(KillPoint("list", "offsets/", 1), abandon)
+    with watching(replaying):
+        stream.run()
+    assert stream.written() == [1, 2, 3, 4]
+    assert [batch.outcome for batch in stream.progress[1:]] == ["abandoned", "committed"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_here() -> None:
+    raise Stopped
+
+
+def test_a_sink_that_came_later_begins_where_the_stream_stood(stream: Stream) -> None:
+    with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as wider:
+        records = wider | ReadFromKafka("memory:9092", ["orders"], output="arrow")
+        _ = records | "Old" >> WriteToFiles(str(stream.output), file_format="json", name="files")
+        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", file_format="json", name="new")
+    assert [(batch.batch_id, batch.rows) for batch in read_batches(f"{stream.output}-new")] == [(0, 0), (1, 1)]
+    assert [(batch.batch_id, batch.rows) for batch in read_batches(str(stream.output))] == [(0, 2), (1, 1)]
+    stream.produce(4, 5)
+    shutil.rmtree(f"{stream.output}-new/_batches")  # as a consumer does who has read them
+    with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as same:
+        records = same | ReadFromKafka("memory:9092", ["orders"], output="arrow")
+        _ = records | "Old" >> WriteToFiles(str(stream.output), file_format="json", name="files")
+        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", file_format="json", name="new")
+    assert [(batch.batch_id, batch.rows) for batch in read_batches(f"{stream.output}-new")] == [(1, 1), (2, 2)]
 
 
 def test_a_renamed_source_is_refused(stream: Stream) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from beam_exactly_once.checkpoint import (
     Attempt,
     Checkpoint,
@@ -28,13 +29,15 @@ from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObject, Taken
 from beam_exactly_once.object_store.definite import Unclear
+from beam_exactly_once.offsets import TopicPartition
 from support.simulated_driver import NOW, SINK, SOURCE, Driver
 from support.simulated_store import SimulatedStore
-from support.simulation import Simulation
+from support.simulation import Focus, Simulation
 
 SEEDS_MAX = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""
 
+FOCUSED_SEEDS = 200
 DECISIONS = (layout.OFFSETS, layout.COMMITS)
 NO_SUCCESSOR = 1_000_000
 
@@ -121,18 +124,20 @@ class LateDriverTakenForABrokenStream(Driver):
 
 
 class LoserDropsItsOwnAndGoesOn(Driver):
-    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> None:
+    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> Marker:
         won = writer.commit(marker)
         if won == marker:
             self.publish(writer, won)
         else:
             drop(self, marker)
+        return won
 
 
 class LoserPublishesItsOwn(Driver):
-    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> None:
-        writer.commit(marker)
+    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> Marker:
+        won = writer.commit(marker)
         self.publish(writer, marker)
+        return won
 
 
 class NewestNotPublishedAgain(Driver):
@@ -143,9 +148,9 @@ class NewestNotPublishedAgain(Driver):
 
 
 class PublishedBeforeTheMarker(Driver):
-    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> None:
+    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> Marker:
         self.publish(writer, marker)
-        writer.commit(marker)
+        return writer.commit(marker)
 
 
 class PublishedByListing(Driver):
@@ -182,6 +187,13 @@ class TakenPlanNotAdopted(Driver):
     def decide_plan(self, batch_id: int, source: SourcePlan) -> Plan:
         super().decide_plan(batch_id, source)
         return Plan(batch_id, self.writer.writer_epoch, NOW, {SOURCE: source})
+
+
+class AbandonedBatchTakenForRead(Driver):
+    """Goes on behind the plan, whatever the marker says."""
+
+    def stand_after(self, plan: Plan, won: Marker) -> dict[TopicPartition, int]:
+        return dict(plan.sources[SOURCE].next_offsets)
 
 
 class PlansNotReplayed(Driver):
@@ -249,7 +261,7 @@ class UnclearPlanTakenForFailed(Driver):
 class UnclearMarkerTakenForFailed(Driver):
     """Drops what the attempt staged, and runs it again."""
 
-    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> None:
+    def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> Marker:
         try:
             won = writer.commit(marker)
         except StoreUnavailable:
@@ -259,6 +271,7 @@ class UnclearMarkerTakenForFailed(Driver):
                 raise
             won = writer.commit(self.stage(plan, marker.attempt))
         self.publish(writer, won)
+        return won
 
 
 class UnclearIsDone(SimulatedStore):
@@ -298,38 +311,51 @@ def drop(driver: Driver, marker: Marker) -> None:
         driver.output.discard(StagedObject.from_json(committable["staged"]))
 
 
-MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore]]] = {
-    SuccessorCheckedBeforeTheCreate: (SuccessorCheckedBeforeTheCreate, SimulatedStore),
-    NoSuccessorCheckAfterTheCreate: (NoSuccessorCheckAfterTheCreate, SimulatedStore),
-    NoSuccessorCheckInRecovery: (NoSuccessorCheckInRecovery, SimulatedStore),
-    EpochClaimedAfterTheRecoveryReads: (EpochClaimedAfterTheRecoveryReads, SimulatedStore),
-    EpochTakenWhoeverCreatedIt: (EpochTakenWhoeverCreatedIt, SimulatedStore),
-    OldWritersDeleted: (OldWritersDeleted, SimulatedStore),
-    LateDriverTakenForABrokenStream: (LateDriverTakenForABrokenStream, SimulatedStore),
-    LoserDropsItsOwnAndGoesOn: (LoserDropsItsOwnAndGoesOn, SimulatedStore),
-    LoserPublishesItsOwn: (LoserPublishesItsOwn, SimulatedStore),
-    NewestNotPublishedAgain: (NewestNotPublishedAgain, SimulatedStore),
-    PublishedBeforeTheMarker: (PublishedBeforeTheMarker, SimulatedStore),
-    PublishedByListing: (PublishedByListing, SimulatedStore),
-    NewestMarkerSwept: (NewestMarkerSwept, SimulatedStore),
-    SweepsAboveThePublished: (SweepsAboveThePublished, SimulatedStore),
-    TakenPlanNotAdopted: (TakenPlanNotAdopted, SimulatedStore),
-    PlansNotReplayed: (PlansNotReplayed, SimulatedStore),
-    TilingNotChecked: (TilingNotChecked, SimulatedStore),
-    UnclearPlanTakenForFailed: (UnclearPlanTakenForFailed, TriesOnce),
-    UnclearMarkerTakenForFailed: (UnclearMarkerTakenForFailed, TriesOnce),
-    UnclearIsDone: (Driver, UnclearIsDone),
-    ExistingIsMineAfterUnclear: (Driver, ExistingIsMineAfterUnclear),
-    OverwritesMarkers: (Driver, OverwritesMarkers),
+TAKE_OVER = Focus((("get", "commits"), ("stage", None), ("create", "commits")))
+LATE_WORKER = Focus((("stage", None), ("create", "commits"), ("get", "commits")), worker_forgotten=0.1)
+OPERATOR = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
+
+MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
+    SuccessorCheckedBeforeTheCreate: (SuccessorCheckedBeforeTheCreate, SimulatedStore, None),
+    NoSuccessorCheckAfterTheCreate: (NoSuccessorCheckAfterTheCreate, SimulatedStore, None),
+    NoSuccessorCheckInRecovery: (NoSuccessorCheckInRecovery, SimulatedStore, TAKE_OVER),
+    EpochClaimedAfterTheRecoveryReads: (EpochClaimedAfterTheRecoveryReads, SimulatedStore, None),
+    EpochTakenWhoeverCreatedIt: (EpochTakenWhoeverCreatedIt, SimulatedStore, None),
+    OldWritersDeleted: (OldWritersDeleted, SimulatedStore, None),
+    LateDriverTakenForABrokenStream: (LateDriverTakenForABrokenStream, SimulatedStore, None),
+    LoserDropsItsOwnAndGoesOn: (LoserDropsItsOwnAndGoesOn, SimulatedStore, None),
+    LoserPublishesItsOwn: (LoserPublishesItsOwn, SimulatedStore, None),
+    NewestNotPublishedAgain: (NewestNotPublishedAgain, SimulatedStore, None),
+    PublishedBeforeTheMarker: (PublishedBeforeTheMarker, SimulatedStore, None),
+    PublishedByListing: (PublishedByListing, SimulatedStore, None),
+    NewestMarkerSwept: (NewestMarkerSwept, SimulatedStore, None),
+    SweepsAboveThePublished: (SweepsAboveThePublished, SimulatedStore, None),
+    TakenPlanNotAdopted: (TakenPlanNotAdopted, SimulatedStore, None),
+    PlansNotReplayed: (PlansNotReplayed, SimulatedStore, None),
+    AbandonedBatchTakenForRead: (AbandonedBatchTakenForRead, SimulatedStore, OPERATOR),
+    TilingNotChecked: (TilingNotChecked, SimulatedStore, None),
+    UnclearPlanTakenForFailed: (UnclearPlanTakenForFailed, TriesOnce, None),
+    UnclearMarkerTakenForFailed: (UnclearMarkerTakenForFailed, TriesOnce, None),
+    UnclearIsDone: (Driver, UnclearIsDone, None),
+    ExistingIsMineAfterUnclear: (Driver, ExistingIsMineAfterUnclear, None),
+    OverwritesMarkers: (Driver, OverwritesMarkers, None),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_rule_left_out_is_caught(mutant: type) -> None:
-    driver_class, store_class = MUTANTS[mutant]
+    driver_class, store_class, focus = MUTANTS[mutant]
     for seed in range(SEEDS_MAX):
-        faults = Simulation(seed, driver_class, store_class).faults()
+        faults = Simulation(seed, driver_class, store_class, focus).faults()
         if faults:
             print(f"seed {seed}: {faults[0]}")
             return
     pytest.fail(f"{mutant.__name__} survived {SEEDS_MAX} seeds")
+
+
+@pytest.mark.parametrize("focus", [TAKE_OVER, LATE_WORKER, OPERATOR], ids=["take_over", "late_worker", "operator"])
+def test_the_protocol_holds_where_the_rare_mutants_fail(focus: Focus) -> None:
+    for seed in range(FOCUSED_SEEDS):
+        simulation = Simulation(seed, focus=focus)
+        faults = simulation.faults()
+        assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"

@@ -41,6 +41,8 @@ from support.simulated_world import World
 SOURCE, SINK, TOPIC = "orders", "files", "orders"
 PARTITIONS = (TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1))
 MANIFESTS = "_batches/"
+FORGOTTEN_ENDS = (StagedOutputMissing, CheckpointHole)
+"""How a worker may end that its runner has forgotten, so that nobody hears it: what it wants may be swept."""
 NOW = "2026-01-01T00:00:00+00:00"
 
 MarkerOf = Callable[..., Marker]
@@ -177,11 +179,15 @@ class Driver:
         return self.writer.plan(Plan(batch_id, self.writer.writer_epoch, NOW, {SOURCE: source}))
 
     def run_planned(self, plan: Plan) -> None:
-        self.run(plan, Attempt(self.writer.writer_epoch, plan.batch_id, self.scene.nonce()))
-        self.next_offsets = dict(plan.sources[SOURCE].next_offsets)  # BUG as in micro_batches
+        won = self.run(plan, Attempt(self.writer.writer_epoch, plan.batch_id, self.scene.nonce()))
+        self.next_offsets = self.stand_after(plan, won)
         self.batch_id = plan.batch_id + 1
         if self.retention.is_due(plan.batch_id):
             self.sweep(plan.batch_id)
+
+    def stand_after(self, plan: Plan, won: Marker) -> dict[TopicPartition, int]:
+        """Where the marker says; an operator may have abandoned the batch, whose offsets are then to be planned anew."""
+        return dict(won.sources[SOURCE].next_offsets)
 
     def sweep(self, published_batch_id: int) -> None:
         self.retention.sweep_all(published_batch_id)
@@ -210,7 +216,7 @@ class Driver:
         """Sometimes the runner takes a worker for dead, and repeats its work; but the worker goes on."""
         if self.scene.random.random() >= self.scene.weather.worker_forgotten:
             return False
-        self.scene.world.spawn(f"{self.name}'s forgotten worker of {what}", work, tolerated=(StagedOutputMissing,))
+        self.scene.world.spawn(f"{self.name}'s forgotten worker of {what}", work, tolerated=FORGOTTEN_ENDS)
         return True
 
     def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> Marker:

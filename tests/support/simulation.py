@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from support.simulated_driver import PARTITIONS, Driver, Scene, Weather, expected_ends
 from support.simulated_operator import OPERATOR_ENDS, pass_next_batch
@@ -37,16 +38,25 @@ HOT_SPOTS = (
 """Where drivers like to pause; each seed prefers a few. None stands for any file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """Where to look for what is rare: these spots are hot, and runners forget workers this often."""
+
+    hot_spots: tuple[tuple[str, str | None], ...]
+    worker_forgotten: float = 0.0
+    operators: float = 0.0
+
+
 class Chaos:
     """The policy: everything random, from one seed; some calm in acts 2 to 4."""
 
-    def __init__(self, chance: random.Random, lives: int) -> None:
+    def __init__(self, chance: random.Random, lives: int, focus: Focus | None) -> None:
         self.chance = chance
         self.act = 1
         self.lives_left = lives
         self.start_life: Callable[[], Actor]
         self.undisturbed: Actor | None = None
-        chosen = chance.sample(HOT_SPOTS, chance.randint(0, 4))
+        chosen = chance.sample(HOT_SPOTS, chance.randint(0, 4)) if focus is None else focus.hot_spots
         self._pause_at = dict.fromkeys(chosen, chance.choice((0.2, 0.5, 0.8)))
         self._pause = chance.choice((0.0, 0.005, 0.02))
         self._crash = chance.choice((0.0, 0.002, 0.01))
@@ -131,14 +141,19 @@ class Simulation:
         seed: decides everything.
         driver_class: the protocol, or a mutant of it.
         store_class: where it keeps its checkpoint and output.
+        focus: what is to happen more often than by chance.
     """
 
     def __init__(
-        self, seed: int, driver_class: type[Driver] = Driver, store_class: type[SimulatedStore] = SimulatedStore
+        self,
+        seed: int,
+        driver_class: type[Driver] = Driver,
+        store_class: type[SimulatedStore] = SimulatedStore,
+        focus: Focus | None = None,
     ) -> None:
         self.seed = seed
         chance = random.Random(seed)
-        self.policy = Chaos(chance, lives=chance.randint(2, 6))
+        self.policy = Chaos(chance, chance.randint(2, 6), focus)
         self.world = World(self.policy)
         page_entries = chance.choice((1, 3, 1000))
         self.scene = Scene(
@@ -156,6 +171,9 @@ class Simulation:
         self.policy.start_life = self._start_life
         self._driver_class = driver_class
         self._operators = chance.choice((0.0, 0.0, 0.3))
+        if focus is not None:
+            self.scene.weather.worker_forgotten = focus.worker_forgotten
+            self._operators = focus.operators
         self._lives = 0
 
     def faults(self) -> list[str]:
@@ -209,4 +227,3 @@ class Simulation:
             for actor in self.world.actors
             if actor.error is not None and not isinstance(actor.error, expected_ends() + actor.tolerated)
         ]
-

@@ -111,4 +111,6 @@ def _row_faults(scene: Scene, ledger: Ledger) -> list[str]:
     )
     wanted = Counter((one.partition, offset) for one in PARTITIONS for offset in range(scene.latest[one]))
     faults = [f"partition {partition} offset {offset} is lost" for partition, offset in sorted(wanted - found)]
-    return faults + [f"partition {partition} offset {offset} is doubled" for partition, offset in sorted(found - wanted)]
+    return faults + [
+        f"partition {partition} offset {offset} is doubled" for partition, offset in sorted(found - wanted)
+    ]
