@@ -4,7 +4,7 @@
 
 - ``raw``: ``Consumer.consume(1000)`` and a 5-tuple a record; reads only, writes nothing.
 - ``parquet``: ``ReadFromKafka(output="arrow")`` to ``WriteToFiles``, one batch: staged, committed, published.
-- ``parquet-batches``: the same in the default batches of 256 MiB, as the average record size is learnt.
+- ``parquet_batches``: the same in the default batches of 256 MiB, as the average record size is learnt.
 
 Time runs from the call of ``run()`` to its return in a fresh process. The rows in the published files are counted.
 """
@@ -12,7 +12,6 @@ Time runs from the call of ``run()`` to its return in a fresh process. The rows 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pyarrow.parquet as pq
 
@@ -20,12 +19,12 @@ import support
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
-from support import TOPIC, Source, Way
+from support import TOPIC, Source
 
 BYTES_PER_BATCH_MAX = 256 << 20
 
 
-def prepare(bytes_per_batch_max: int | None, source: Source) -> Callable[[], int]:
+def prepare(source: Source, bytes_per_batch_max: int | None) -> Callable[[], int]:
     output = f"{source.work_dir}/output"
     stream = ExactlyOnceStream(f"{source.work_dir}/checkpoint")
     read = ReadFromKafka(source.bootstrap_servers, [TOPIC], output="arrow", max_bytes_per_batch=bytes_per_batch_max)
@@ -39,7 +38,13 @@ def prepare(bytes_per_batch_max: int | None, source: Source) -> Callable[[], int
     return run
 
 
-WAYS: dict[str, Way] = {"parquet": partial(prepare, None), "parquet-batches": partial(prepare, BYTES_PER_BATCH_MAX)}
+def parquet(source: Source) -> Callable[[], int]:
+    return prepare(source, None)
+
+
+def parquet_batches(source: Source) -> Callable[[], int]:
+    return prepare(source, BYTES_PER_BATCH_MAX)
+
 
 if __name__ == "__main__":
-    support.run_throughput("kafka_to_files", __doc__, WAYS)
+    support.run_throughput("kafka_to_files", __doc__, [parquet, parquet_batches])

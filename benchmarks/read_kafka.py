@@ -1,10 +1,10 @@
 """Reading Kafka: records that reach a counting step, against a raw client loop on the same broker.
 
-    python benchmarks/read_kafka.py [--records 2400000] [--rounds 5] [--only arrow-stream …] [--json]
+    python benchmarks/read_kafka.py [--records 2400000] [--rounds 5] [--only arrow_in_stream …] [--json]
 
 - ``raw``: ``Consumer.consume(1000)`` and a 5-tuple a record, no Beam.
 - ``arrow``, ``records``: ``ReadFromKafka`` in an ordinary bounded ``beam.Pipeline``; records pass one ``beam.Map``.
-- ``arrow-stream``, ``records-stream``: the same in an ``ExactlyOnceStream``, one batch, checkpoint on the local disk.
+- ``arrow_in_stream``, ``records_in_stream``: the same in an ``ExactlyOnceStream``, one batch, checkpoint on the local disk.
 
 Time runs from the call of ``run()`` to its return in a fresh process, so starting the runner and opening clients count.
 """
@@ -12,48 +12,68 @@ Time runs from the call of ``run()`` to its return in a fresh process, so starti
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 
 import support
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.transforms import ReadFromKafka
-from support import TOPIC, Count, Source, Way
+from support import TOPIC, Source
+
+counted = 0
+"""What :class:`Count` counted in this process."""
+
+
+class Count(beam.DoFn):
+    """Counts its elements, or the rows of those that are Arrow batches."""
+
+    def __init__(self, *, arrow: bool) -> None:
+        self._arrow = arrow
+        self._count = 0
+
+    def process(self, element: pa.RecordBatch | bytes) -> None:
+        self._count += element.num_rows if self._arrow else 1
+
+    def finish_bundle(self) -> None:
+        global counted
+        counted += self._count
+        self._count = 0
 
 
 def value_of(record: KafkaRecord) -> bytes | None:
     return record.value
 
 
-def prepare(arrow: bool, in_stream: bool, source: Source) -> Callable[[], int]:
-    pipeline: Any = (
-        ExactlyOnceStream(f"{source.work_dir}/checkpoint") if in_stream else beam.Pipeline(runner="FnApiRunner")
-    )
-    read = pipeline | ReadFromKafka(
-        source.bootstrap_servers,
-        [TOPIC],
-        output="arrow" if arrow else "records",
-        max_bytes_per_batch=None,
-    )
+def arrow(source: Source) -> Callable[[], int]:
+    return prepare(beam.Pipeline(runner="FnApiRunner"), source, arrow=True)
+
+
+def arrow_in_stream(source: Source) -> Callable[[], int]:
+    return prepare(ExactlyOnceStream(f"{source.work_dir}/checkpoint"), source, arrow=True)
+
+
+def records(source: Source) -> Callable[[], int]:
+    return prepare(beam.Pipeline(runner="FnApiRunner"), source, arrow=False)
+
+
+def records_in_stream(source: Source) -> Callable[[], int]:
+    return prepare(ExactlyOnceStream(f"{source.work_dir}/checkpoint"), source, arrow=False)
+
+
+def prepare(pipeline: beam.Pipeline, source: Source, *, arrow: bool) -> Callable[[], int]:
+    output = "arrow" if arrow else "records"
+    read = pipeline | ReadFromKafka(source.bootstrap_servers, [TOPIC], output=output, max_bytes_per_batch=None)
     rows = read if arrow else read | beam.Map(value_of)
     _ = rows | beam.ParDo(Count(arrow=arrow))
 
     def run() -> int:
         pipeline.run().wait_until_finish()
-        return support.counted
+        return counted
 
     return run
 
 
-WAYS: dict[str, Way] = {
-    "arrow": partial(prepare, True, False),
-    "arrow-stream": partial(prepare, True, True),
-    "records": partial(prepare, False, False),
-    "records-stream": partial(prepare, False, True),
-}
-
 if __name__ == "__main__":
-    support.run_throughput("read_kafka", __doc__, WAYS)
+    support.run_throughput("read_kafka", __doc__, [arrow, arrow_in_stream, records, records_in_stream])

@@ -1,26 +1,28 @@
 """What the benchmarks share: a filled broker in a process of its own, the raw client loop, rounds and tables.
 
-Every measurement runs in a fresh process, so that no way of reading inherits another's heap, caches or imports. Ways
-are run in turn, round after round, and compared within a round: other work on the machine then hits all of them.
+Every measurement runs in a fresh process, so that no way of reading inherits another's heap, caches or imports; the raw
+loop runs without Beam in its process, whose heap would make the garbage collector cost it a third more. Ways are run in
+turn, round after round, and compared within a round: other work on the machine then hits all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import apache_beam as beam
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from beam_exactly_once.kafka import EmbeddedBroker
@@ -65,7 +67,7 @@ class Sample:
 
 
 Way: TypeAlias = Callable[[Source], Callable[[], int]]
-"""Prepares a run; what it returns runs it, and says how many records came."""
+"""Prepares a run; what it returns runs it, and says how many records came. A function of a benchmark's module."""
 
 
 # -- the broker ----------------------------------------------------------------------------------------------------
@@ -147,49 +149,28 @@ def raw(source: Source) -> Callable[[], int]:
     return run
 
 
-# -- counting in a pipeline ----------------------------------------------------------------------------------------
-
-counted = 0
-"""What :class:`Count` counted in this process."""
-
-
-class Count(beam.DoFn):  # type: ignore[misc]
-    """Counts its elements, or the rows of those that are Arrow batches."""
-
-    def __init__(self, *, arrow: bool = False) -> None:
-        self._arrow = arrow
-        self._count = 0
-
-    def process(self, element: Any) -> None:
-        self._count += element.num_rows if self._arrow else 1
-
-    def finish_bundle(self) -> None:
-        global counted
-        counted += self._count
-        self._count = 0
-
-
 # -- rounds and tables ---------------------------------------------------------------------------------------------
 
 
-def compare(ways: Mapping[str, Way], bootstrap_servers: str, records: int, rounds: int) -> dict[str, list[Sample]]:
-    """Measure each way in turn, ``rounds`` times."""
-    samples: dict[str, list[Sample]] = {name: [] for name in ways}
+def compare(ways: Sequence[str], bootstrap_servers: str, records: int, rounds: int) -> dict[str, list[Sample]]:
+    """Measure each way, named ``module:function``, in turn, ``rounds`` times."""
+    samples: dict[str, list[Sample]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for name, way in ways.items():
-            samples[name].append(_measure_apart(way, bootstrap_servers, records))
+        for way in ways:
+            with tempfile.TemporaryDirectory() as work_dir:
+                samples[way].append(_measure_apart(way, Source(bootstrap_servers, records, work_dir)))
     return samples
 
 
-def _measure_apart(way: Way, bootstrap_servers: str, records: int) -> Sample:
-    with (
-        tempfile.TemporaryDirectory() as work_dir,
-        ProcessPoolExecutor(max_workers=1, mp_context=_SPAWN) as fresh_process,
-    ):
-        return fresh_process.submit(_measure, way, Source(bootstrap_servers, records, work_dir)).result()
+def _measure_apart(way: str, source: Source) -> Sample:
+    command = [sys.executable, __file__, way, json.dumps(asdict(source))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=PATIENCE_S)
+    return Sample(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _measure(way: Way, source: Source) -> Sample:
+def _measure(name: str, source: Source) -> Sample:
+    module, _, function = name.partition(":")
+    way: Way = getattr(importlib.import_module(module), function)
     run = way(source)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     count = run()
@@ -199,46 +180,48 @@ def _measure(way: Way, source: Source) -> Sample:
     return Sample(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def report(title: str, records: int, samples: Mapping[str, Sequence[Sample]], *, as_json: bool) -> None:
+def report(title: str, records: int, samples: dict[str, list[Sample]], *, as_json: bool) -> None:
     """A table, ratios against the first way, and one JSON line if asked for."""
     base = next(iter(samples.values()))
-    figures: dict[str, Any] = {"benchmark": title, "records": records, "rounds": len(base), "ways": {}}
+    figures = {way.partition(":")[2]: _figure(records, base, of_way) for way, of_way in samples.items()}
     print(f"{title}: {records:,} records, median of {len(base)} rounds, ratio within a round to the first line")
-    print(f"{'way':<24}{'k records/s':>12}{'ratio':>8}{'[min-max]':>14}{'CPU s/M':>10}{'peak MB':>9}")
-    for name, of_way in samples.items():
-        ratios = [one.seconds / sample.seconds for one, sample in zip(base, of_way, strict=True)]
-        figure = {
-            "records_per_s": round(records / statistics.median(sample.seconds for sample in of_way)),
-            "ratio": round(statistics.median(ratios), 3),
-            "ratio_min": round(min(ratios), 3),
-            "ratio_max": round(max(ratios), 3),
-            "cpu_s_per_million": round(statistics.median(one.cpu_seconds for one in of_way) / records * 1e6, 3),
-            "peak_mb": round(max(sample.peak_mb for sample in of_way)),
-        }
-        figures["ways"][name] = figure
+    print(f"{'way':<18}{'k records/s':>12}{'ratio':>8}{'[min-max]':>12}{'CPU s/M':>10}{'peak MB':>9}")
+    for name, figure in figures.items():
         spread = f"{figure['ratio_min']:.2f}-{figure['ratio_max']:.2f}"
         print(
-            f"{name:<24}{figure['records_per_s'] / 1000:>12,.0f}{figure['ratio']:>8.2f}{spread:>14}"
-            f"{figure['cpu_s_per_million']:>10.2f}{figure['peak_mb']:>9}"
+            f"{name:<18}{figure['records_per_s'] / 1000:>12,.0f}{figure['ratio']:>8.2f}{spread:>12}"
+            f"{figure['cpu_s_per_million']:>10.2f}{figure['peak_mb']:>9.0f}"
         )
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps({"benchmark": title, "records": records, "rounds": len(base), "ways": figures}))
 
 
-def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """The flags that all throughput benchmarks have."""
+def _figure(records: int, base: Sequence[Sample], of_way: Sequence[Sample]) -> dict[str, float]:
+    ratios = [one.seconds / sample.seconds for one, sample in zip(base, of_way, strict=True)]
+    return {
+        "records_per_s": round(records / statistics.median(sample.seconds for sample in of_way)),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_min": round(min(ratios), 3),
+        "ratio_max": round(max(ratios), 3),
+        "cpu_s_per_million": round(statistics.median(one.cpu_seconds for one in of_way) / records * 1e6, 3),
+        "peak_mb": round(max(sample.peak_mb for sample in of_way)),
+    }
+
+
+def run_throughput(title: str, description: str | None, ways: Sequence[Way]) -> None:
+    """Compare ``ways`` with the raw loop, as the command line says. Each is a function of module ``title``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=RECORDS)
-    parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--only", nargs="*", default=None, metavar="WAY", help="leave out the others (never raw)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=None, metavar="WAY", help="these besides the raw loop")
     parser.add_argument("--json", action="store_true", help="one JSON line at the end")
-    return parser
-
-
-def run_throughput(title: str, description: str | None, ways: Mapping[str, Way]) -> None:
-    """Compare ``ways`` with the raw loop, as the command line says."""
-    flags = parser(description, rounds=5).parse_args()
-    chosen = {name: way for name, way in ways.items() if flags.only is None or name in flags.only}
+    flags = parser.parse_args()
+    names = [way.__name__ for way in ways]
+    chosen = [f"{title}:{name}" for name in names if flags.only is None or name in flags.only]
     with filled_broker(flags.records) as bootstrap_servers:
-        samples = compare({"raw": raw, **chosen}, bootstrap_servers, flags.records, flags.rounds)
+        samples = compare(["support:raw", *chosen], bootstrap_servers, flags.records, flags.rounds)
     report(title, flags.records, samples, as_json=flags.json)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_measure(sys.argv[1], Source(**json.loads(sys.argv[2]))))))

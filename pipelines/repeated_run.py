@@ -101,7 +101,8 @@ def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runn
 def counts_of(result: PipelineResult) -> Counts:
     """The counters that the commit of a run set; empty where a runner reports none."""
     found = result.metrics().query(MetricsFilter().with_namespace(METRICS))["counters"]
-    return {counter.key.metric.name: int(counter.result) for counter in found}
+    # Portable runners report no attempted value, and Beam then takes a committed 0 for none.
+    return {counter.key.metric.name: int(counter.result or 0) for counter in found}
 
 
 class _Done(PipelineResult):

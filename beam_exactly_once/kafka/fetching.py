@@ -21,7 +21,7 @@ from confluent_kafka import TopicPartition as ClientTopicPartition
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnknownTopic
 from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
-from beam_exactly_once.kafka.records import Chunk, Columns, Headers, rises_strictly
+from beam_exactly_once.kafka.records import Chunk, Columns, Headers, bytes_of, rises_strictly
 from beam_exactly_once.offsets import TopicPartition
 
 # One call's worth of messages. Small enough that the messages die before the garbage collector counts them and that
@@ -281,8 +281,9 @@ class _TakenRecords:
         self._timestamps_ms += timestamps_ms
         self._timestamp_types += types
         self._keys += map(Message.key, messages)
-        self._values += map(Message.value, messages)
-        self.value_bytes += sum(map(len, messages))
+        values = list(map(Message.value, messages))
+        self._values += values
+        self.value_bytes += bytes_of(values)
 
     def columns(self) -> Columns:
         """What was taken, as a chunk's columns."""

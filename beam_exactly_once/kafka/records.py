@@ -6,6 +6,7 @@ a list of retained tuples or client messages is walked again and again.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, repeat
@@ -148,7 +149,7 @@ class Chunk:
     @property
     def bytes(self) -> int:
         """Bytes of all keys and values."""
-        return _bytes_of(self._columns.values) + _bytes_of(self._columns.keys)
+        return bytes_of(self._columns.values) + bytes_of(self._columns.keys)
 
     @property
     def columns(self) -> Columns:
@@ -178,8 +179,8 @@ class Chunk:
         arrays = [
             pa.repeat(pa.scalar(self.topic, pa.string()), size),
             pa.repeat(pa.scalar(self.partition, pa.int32()), size),
-            pa.array(columns.offsets, pa.int64()),
-            pa.array(columns.timestamps_ms, pa.int64()),
+            _int64_array(columns.offsets),
+            _int64_array(columns.timestamps_ms),
             _timestamp_types_array(columns.timestamp_types),
             pa.array(columns.keys, pa.binary()),
             pa.array(columns.values, pa.binary()),
@@ -216,11 +217,17 @@ def rises_strictly(offsets: list[int]) -> bool:
     return all(map(lt, offsets, offsets[1:]))
 
 
-def _bytes_of(texts: list[bytes | None]) -> int:
+def bytes_of(texts: list[bytes | None]) -> int:
+    """Bytes of all of them together."""
     try:
         return sum(map(len, texts))  # type: ignore[arg-type] # nulls are rare, and looking for them costs as much again
     except TypeError:
         return sum(map(len, filter(None, texts)))
+
+
+def _int64_array(numbers: list[int]) -> pa.Array:
+    # The standard library reads a list of whole numbers in a third of the time that pyarrow takes.
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(array("q", numbers))])
 
 
 def _headers_array(headers: list[Headers] | None, size: int) -> pa.Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import io
+import re
 import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -299,6 +300,11 @@ def checked_prefix(prefix: str) -> str:
     if "/" in prefix:
         checked_key(folder)
     return prefix
+
+
+def without_credentials(text: str) -> str:
+    """``text`` to show, where every ``scheme://user:password@host`` has lost its user and password."""
+    return re.sub(r"://\S*@", "://***@", text)  # to the last "@": passwords may hold slashes
 
 
 def _unsuitable(uri: str, what: str) -> str:

@@ -37,6 +37,7 @@ CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer h
 LIST_NAMES_MAX = 1000
 KNOWN_OPTIONS = ("user_project", "kms_key_name", "service_account_file")
 
+_BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
 _TAKEN = 412
 _ABSENT = 404
@@ -341,7 +342,7 @@ def _split(uri: str) -> tuple[str, str, str]:
     """Bucket, prefix, and the prefix of staged content; both prefixes with a trailing slash."""
     bucket, _, path = uri.partition("://")[2].partition("/")
     path = path.strip("/")
-    if not bucket or "@" in bucket:
+    if not _BUCKET.fullmatch(bucket):  # may hold a part of a password, so it is not shown
         raise ConfigurationError(
             "a GCS location names its bucket and nothing else before it; write gs://bucket/prefix."
         )

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
 from beam_exactly_once.object_store.contract import (
     ObjectEntry,
     StagedObject,
@@ -87,14 +87,18 @@ class LocalStore(DefiniteStore):
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
         """See :class:`ObjectStore`."""
         checked_prefix(prefix)
+        yield from self._definite(f"list staged {prefix}", lambda: self._all_staged(prefix))
+
+    def _all_staged(self, prefix: str) -> list[StagedObject]:
+        found = []
         with _named_errors(self._staging):
             # Not glob(), which hides errors.
-            names = sorted(path.name for path in self._staging.iterdir()) if self._staging.is_dir() else []
-        for name in names:
-            final_key = urllib.parse.unquote(name.removeprefix(_STAGED).partition("-")[2])
-            if name.startswith(_STAGED) and final_key.startswith(prefix):
-                with suppress(FileNotFoundError):
-                    yield StagedObject(final_key, (self._staging / name).stat().st_size, {"name": name})
+            for path in sorted(self._staging.iterdir()) if self._staging.is_dir() else []:
+                final_key = urllib.parse.unquote(path.name.removeprefix(_STAGED).partition("-")[2])
+                if path.name.startswith(_STAGED) and final_key.startswith(prefix):
+                    with suppress(FileNotFoundError):
+                        found.append(StagedObject(final_key, path.stat().st_size, {"name": path.name}))
+        return found
 
     def _begin(self, final_key: str, path: Path) -> StagingWriter:
         with _named_errors(path):
@@ -177,14 +181,14 @@ class _LocalWriter(StagingWriter):
         self._file = path.open("xb", buffering=1 << 20)
 
     def _append(self, data: memoryview) -> None:
-        with _named_errors(self._path):
+        with self._errors():
             self._file.write(data)
 
     def flush(self) -> None:
         """Nothing: closing makes it durable."""
 
     def _complete(self) -> dict[str, Any]:
-        with _named_errors(self._path):
+        with self._errors():
             with self._file:
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -196,6 +200,17 @@ class _LocalWriter(StagingWriter):
             self._file.close()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        # What a file holds after a write or a sync that failed is not known, so neither is tried again.
+        try:
+            with _named_errors(self._path):
+                yield
+        except Unclear as unclear:
+            raise StoreUnavailable(
+                f"{self._path} could not be staged ({unclear}). Nothing is lost: start again when the disk answers."
+            ) from None
 
 
 def _link(source: Path, final: Path) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.object_store.contract import ObjectStore
+from beam_exactly_once.object_store.contract import ObjectStore, without_credentials
 from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.object_store.memory import MemoryStore
 
@@ -51,6 +51,8 @@ def open_object_store(uri: str, options: Mapping[str, Any] | None = None) -> Obj
         return LocalStore(_local_path(uri))
     if scheme == "memory":
         _no_options(uri, options)
+        if not uri.partition("://")[2].strip("/"):
+            raise ConfigurationError(f"{uri} names no store; write memory://name.")
         return MemoryStore(uri.rstrip("/"))
     if scheme in ("s3", "s3a"):
         with _extra("s3", uri):
@@ -60,7 +62,9 @@ def open_object_store(uri: str, options: Mapping[str, Any] | None = None) -> Obj
         with _extra("gcs", uri):
             from beam_exactly_once.object_store.gcs import GcsStore
         return GcsStore(uri, options)
-    raise ConfigurationError(f"{uri}: scheme {scheme!r} is not known; use a local path, file, memory, s3, s3a or gs.")
+    raise ConfigurationError(
+        f"{without_credentials(uri)}: scheme {scheme!r} is not known; use a local path, file, memory, s3, s3a or gs."
+    )
 
 
 @contextmanager
@@ -76,13 +80,17 @@ def override_stores(factory: StoreFactory) -> Iterator[None]:
 def _local_path(uri: str) -> str:
     path = uri.removeprefix("file://localhost").removeprefix("file://")
     if path != uri and not path.startswith("/"):
-        raise ConfigurationError(f"{uri} names a host or a relative path; write file:///path, or the path alone.")
+        raise ConfigurationError(
+            f"{without_credentials(uri)} names a host or a relative path; write file:///path, or the path alone."
+        )
     return path
 
 
 def _no_options(uri: str, options: Mapping[str, Any] | None) -> None:
     if options:
-        raise ConfigurationError(f"{uri} takes no store_options, but got {', '.join(sorted(options))}.")
+        raise ConfigurationError(
+            f"{without_credentials(uri)} takes no store_options, but got {', '.join(sorted(options))}."
+        )
 
 
 @contextmanager
@@ -90,4 +98,6 @@ def _extra(name: str, uri: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ConfigurationError(f"{uri} needs an extra: pip install 'beam_exactly_once[{name}]' ({error}).") from None
+        raise ConfigurationError(
+            f"{without_credentials(uri)} needs an extra: pip install 'beam_exactly_once[{name}]' ({error})."
+        ) from None

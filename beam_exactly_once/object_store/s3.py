@@ -6,6 +6,7 @@ open: it is durable, no listing of objects shows it, and completing it makes it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -34,6 +35,8 @@ PARTS_MAX = 10_000
 DELETE_KEYS_MAX = 1000
 LIST_KEYS_MAX = 1000
 
+_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
+
 
 class S3Store(DefiniteStore):
     """A prefix of a bucket.
@@ -58,6 +61,10 @@ class S3Store(DefiniteStore):
         super().__init__(f"s3://{self._bucket}/{self._prefix}".rstrip("/"), **contract)
         self._options = S3Options.checked(self.uri, options)
         self._client_key: ClientKey | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without secrets and variables of this machine: another process resolves its own."""
+        return {**self.__dict__, "_client_key": None}
 
     def stage(self, final_key: str) -> StagingWriter:
         """A multipart upload, begun when the first part is full."""
@@ -254,6 +261,10 @@ def _split(uri: str) -> tuple[str, str]:
     path = path.strip("/")
     if not bucket:
         raise ConfigurationError(f"{uri} names no bucket; write s3://bucket/prefix.")
+    if not _BUCKET.fullmatch(bucket):  # may hold a part of a key with slashes, so it is not shown
+        raise ConfigurationError(
+            "an S3 location names its bucket and nothing else before it; write s3://bucket/prefix."
+        )
     if bucket.endswith("--x-s3"):
         raise ConfigurationError(f"{uri}: directory buckets list in no order; use a general purpose bucket.")
     try:

@@ -15,6 +15,7 @@ import botocore.exceptions as boto_errors
 import botocore.parsers
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
+from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.definite import Unclear
 from beam_exactly_once.secret_values import SecretValue
 
@@ -120,7 +121,7 @@ class ClientKey:
     environment: tuple[tuple[str, str], ...] = field(repr=False)
 
 
-_clients: dict[tuple[int, ClientKey, ClientKey], Any] = {}
+_clients: dict[tuple[int, ClientKey], Any] = {}
 _clients_lock = threading.Lock()
 
 
@@ -154,7 +155,7 @@ def shared_client(key: ClientKey) -> Any:
 
     A client is safe in many threads, but not after a fork.
     """
-    place = (os.getpid(), _from_environment(), key)
+    place = (os.getpid(), key)
     found = _clients.get(place)
     if found is not None:
         return found
@@ -166,11 +167,6 @@ def shared_client(key: ClientKey) -> Any:
                 del _clients[next(iter(_clients))]
             _clients[place] = found
     return found
-
-
-def _from_environment() -> ClientKey:
-    """What boto3 takes from the environment when a client is made: another endpoint is another client."""
-    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
 def _new_client(arguments: dict[str, str]) -> Any:
@@ -214,7 +210,7 @@ def sorted_errors(uri: str, bucket: str, *expected: str) -> Iterator[None]:
             f"{uri}: the server's certificate is not trusted. Name its authority by the variable AWS_CA_BUNDLE."
         ) from None
     except _PASSING_ERRORS as error:
-        raise Unclear(str(error)) from None
+        raise Unclear(without_credentials(str(error))) from None
     except botocore.parsers.ResponseParserError:
         raise Unclear("the answer could not be read") from None
     except _CREDENTIAL_ERRORS as error:
@@ -223,7 +219,9 @@ def sorted_errors(uri: str, bucket: str, *expected: str) -> Iterator[None]:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or store_options."
         ) from None
     except boto_errors.BotoCoreError as error:
-        raise ConfigurationError(f"{uri}: S3 cannot be asked with these options: {error}") from None
+        raise ConfigurationError(
+            f"{uri}: S3 cannot be asked with these options: {without_credentials(str(error))}"
+        ) from None
 
 
 def _raise_sorted(uri: str, bucket: str, response: Any, operation: str, expected: tuple[str, ...]) -> NoReturn:

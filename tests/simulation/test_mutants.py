@@ -37,7 +37,7 @@ from support.simulation import Focus, Simulation
 SEEDS_MAX = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""
 
-FOCUSED_SEEDS = 200
+FOCUSED_SEEDS = 100
 DECISIONS = (layout.OFFSETS, layout.COMMITS)
 NO_SUCCESSOR = 1_000_000
 
@@ -313,10 +313,12 @@ def drop(driver: Driver, marker: Marker) -> None:
 
 TAKE_OVER = Focus((("get", "commits"), ("stage", None), ("create", "commits")))
 LATE_WORKER = Focus((("stage", None), ("create", "commits"), ("get", "commits")), worker_forgotten=0.1)
+BEFORE_THE_CREATE = Focus((("create", "commits"),))
+CONTESTED = Focus((("create", "commits"), ("create", "offsets")), request_fails=0.15)
 OPERATOR = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
 
 MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
-    SuccessorCheckedBeforeTheCreate: (SuccessorCheckedBeforeTheCreate, SimulatedStore, None),
+    SuccessorCheckedBeforeTheCreate: (SuccessorCheckedBeforeTheCreate, SimulatedStore, BEFORE_THE_CREATE),
     NoSuccessorCheckAfterTheCreate: (NoSuccessorCheckAfterTheCreate, SimulatedStore, None),
     NoSuccessorCheckInRecovery: (NoSuccessorCheckInRecovery, SimulatedStore, TAKE_OVER),
     EpochClaimedAfterTheRecoveryReads: (EpochClaimedAfterTheRecoveryReads, SimulatedStore, None),
@@ -337,7 +339,7 @@ MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
     UnclearPlanTakenForFailed: (UnclearPlanTakenForFailed, TriesOnce, None),
     UnclearMarkerTakenForFailed: (UnclearMarkerTakenForFailed, TriesOnce, None),
     UnclearIsDone: (Driver, UnclearIsDone, None),
-    ExistingIsMineAfterUnclear: (Driver, ExistingIsMineAfterUnclear, None),
+    ExistingIsMineAfterUnclear: (Driver, ExistingIsMineAfterUnclear, CONTESTED),
     OverwritesMarkers: (Driver, OverwritesMarkers, None),
 }
 
@@ -353,7 +355,16 @@ def test_a_rule_left_out_is_caught(mutant: type) -> None:
     pytest.fail(f"{mutant.__name__} survived {SEEDS_MAX} seeds")
 
 
-@pytest.mark.parametrize("focus", [TAKE_OVER, LATE_WORKER, OPERATOR], ids=["take_over", "late_worker", "operator"])
+FOCUSES = {
+    "before_the_create": BEFORE_THE_CREATE,
+    "contested": CONTESTED,
+    "take_over": TAKE_OVER,
+    "late_worker": LATE_WORKER,
+    "operator": OPERATOR,
+}
+
+
+@pytest.mark.parametrize("focus", FOCUSES.values(), ids=FOCUSES)
 def test_the_protocol_holds_where_the_rare_mutants_fail(focus: Focus) -> None:
     for seed in range(FOCUSED_SEEDS):
         simulation = Simulation(seed, focus=focus)

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from beam_exactly_once.checkpoint import layout
+from beam_exactly_once.checkpoint import layout, location
 from support.simulation import Simulation
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
@@ -22,6 +22,14 @@ PARTS = min(8, SEEDS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_record_once(part: int) -> None:
     for seed in range(FIRST_SEED + part, FIRST_SEED + SEEDS, PARTS):
+        simulation = Simulation(seed)
+        faults = simulation.faults()
+        assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"
+
+
+def test_every_record_once_when_markers_name_their_committables_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location, "MARKER_BYTES_MAX", 300)
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS // 8):
         simulation = Simulation(seed)
         faults = simulation.faults()
         assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"

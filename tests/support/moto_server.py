@@ -85,7 +85,9 @@ class _OneAtATime:
                     answer.close()
 
 
-class _Quiet(WSGIRequestHandler):
+class Quiet(WSGIRequestHandler):
+    """Keeps connections open, and says nothing."""
+
     protocol_version = "HTTP/1.1"
 
     def log(self, type: str, message: str, *args: Any) -> None:
@@ -147,8 +149,8 @@ def _complete_multipart_upload(self: S3Backend, bucket_name: str, multipart_id: 
 def moto_server() -> Iterator[MotoServer]:
     """Run a server inside the block."""
     application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, name="moto", daemon=True)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="moto", daemon=True)
     thread.start()
     try:
         with mock.patch.object(S3Backend, "complete_multipart_upload", _complete_multipart_upload):

@@ -5,6 +5,7 @@ The loop that makes answers definite is the library's own: only single tries are
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -113,10 +114,8 @@ class SimulatedStore(DefiniteStore):
 
     def _change(self, method: str, key: str, effect: Callable[[], Result]) -> Result:
         def nobody_hears() -> None:
-            try:
+            with contextlib.suppress(StagedOutputMissing):
                 effect()
-            except StagedOutputMissing:
-                pass
 
         fate = self.world.call(method, key)
         if fate is Fate.DONE:

@@ -45,6 +45,7 @@ class Focus:
     hot_spots: tuple[tuple[str, str | None], ...]
     worker_forgotten: float = 0.0
     operators: float = 0.0
+    request_fails: float | None = None
 
 
 class Chaos:
@@ -61,6 +62,8 @@ class Chaos:
         self._pause = chance.choice((0.0, 0.005, 0.02))
         self._crash = chance.choice((0.0, 0.002, 0.01))
         self._fault = chance.choice((0.0, 0.02, 0.1))
+        if focus is not None and focus.request_fails is not None:
+            self._fault = focus.request_fails
         self._switch = chance.choice((0.02, 0.1, 0.5))
         self._start = chance.choice((0.0, 0.005, 0.02))
         self._deliver = chance.choice((0.005, 0.05, 0.3))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from beam_exactly_once.checkpoint import Marker, Plan, layout
+from beam_exactly_once.checkpoint.records import Json
 from support.simulated_driver import MANIFESTS, PARTITIONS, SINK, SOURCE, Scene, manifest, manifest_key
 
 
@@ -29,7 +30,8 @@ def watch(scene: Scene) -> Ledger:
             ledger.plans.setdefault(layout.number_in(key), Plan.from_json(orjson.loads(body)["body"]))
         elif key.startswith(layout.COMMITS):
             batch_id = layout.number_in(key)
-            ledger.markers.setdefault(batch_id, Marker.from_json(orjson.loads(body)["body"]))
+            if batch_id not in ledger.markers:
+                ledger.markers[batch_id] = _marker(scene, orjson.loads(body)["body"])
             scene.world.newest_batch_id = max(scene.world.newest_batch_id, batch_id)
 
     def on_output(key: str, body: bytes) -> None:
@@ -45,6 +47,14 @@ def watch(scene: Scene) -> Ledger:
     scene.checkpoint_store.on_create = on_checkpoint
     scene.output.on_create = on_output
     return ledger
+
+
+def _marker(scene: Scene, stored: Json) -> Marker:
+    """The marker with the committables that it names elsewhere."""
+    if "spilled" in stored:
+        spilled = orjson.loads(scene.checkpoint_store.objects[stored["spilled"]["key"]])["body"]
+        stored = {**stored, "committables": spilled["committables"]}
+    return Marker.from_json(stored)
 
 
 def faults_of(scene: Scene, ledger: Ledger) -> list[str]:

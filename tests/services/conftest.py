@@ -1,0 +1,62 @@
+"""Fixtures that need a real service: skipped, with the way to get it, where no environment variable says where it is."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import boto3
+import pytest
+from services.topics import Topic
+
+REQUIRE_VARIABLE = "BEAM_EXACTLY_ONCE_REQUIRE_SERVICES"
+
+
+def address(service: str, variable: str) -> str:
+    """Where a service is; else the test is skipped, or fails when services are required."""
+    found = os.environ.get(variable)
+    if found:
+        return found
+    way = (
+        f"needs {service}: ${variable} is not set. "
+        f"Run it as: python tests/services/run.py {service} -- pytest tests/services"
+    )
+    if os.environ.get(REQUIRE_VARIABLE) == "1":
+        pytest.fail(way, pytrace=False)
+    pytest.skip(way)
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers() -> str:
+    """Of a real Kafka broker."""
+    return address("kafka", "KAFKA_BOOTSTRAP_SERVERS")
+
+
+@pytest.fixture
+def new_topic(bootstrap_servers: str) -> Iterator[Callable[..., Topic]]:
+    """Creates topics of this test alone; ends their open transactions and deletes them afterwards."""
+    topics: list[Topic] = []
+
+    def create(partitions: int = 1, **config: object) -> Topic:
+        topics.append(Topic(bootstrap_servers, f"orders-{secrets.token_hex(4)}", partitions, config))
+        return topics[-1]
+
+    yield create
+    for topic in topics:
+        topic.close()
+
+
+@pytest.fixture
+def bucket() -> str:
+    """URI of an empty bucket of this test alone, on a real S3 server."""
+    endpoint_url = address("s3", "AWS_ENDPOINT_URL_S3")
+    name = f"lake-{secrets.token_hex(4)}"
+    boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def prism_location() -> str:
+    """The path of Beam's Prism runner."""
+    return address("prism", "PRISM_LOCATION")

@@ -1,0 +1,70 @@
+"""MinIO for tests: an S3 server that decides conditional creates under a lock; compiled with Go, a process of its own."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+from services.built import go_program
+from services.server import Server, free_ports
+
+MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
+ACCESS_KEY_ID = "for-tests"
+SECRET_ACCESS_KEY = "no-secret-at-all"
+REGION = "us-east-1"
+
+
+def minio_program() -> Path:
+    """The program; compiled at first use."""
+    return go_program("github.com/minio/minio", MINIO_VERSION)
+
+
+class Minio:
+    """One server on a free port, with no buckets and its data in a temporary folder; a context manager."""
+
+    def __init__(self) -> None:
+        program = minio_program()
+        port, console_port = free_ports(2)
+        self.endpoint_url = f"http://127.0.0.1:{port}"
+        self._server = Server("minio")
+        command = [str(program), "server", "--quiet", "--address", f"127.0.0.1:{port}"]
+        command += ["--console-address", f"127.0.0.1:{console_port}", str(self._server.folder / "data")]
+        environment = {
+            "MINIO_ROOT_USER": ACCESS_KEY_ID,
+            "MINIO_ROOT_PASSWORD": SECRET_ACCESS_KEY,
+            "MINIO_BROWSER": "off",
+            "MINIO_UPDATE": "off",
+            "HOME": str(self._server.folder),
+        }
+        self._server.start(command, environment, self._answers)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes boto3 talk to this server."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint_url}/minio/health/ready", timeout=1.0) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End the server; twice does no harm."""
+        self._server.stop(keep_log=keep_log)
+
+    def __enter__(self) -> Minio:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(keep_log=kind is not None)

@@ -1,0 +1,81 @@
+"""Runs a command with real services beside it.
+
+    python tests/services/run.py kafka s3 prism -- pytest tests/services
+
+Starts the named services, says where they are in environment variables, runs the command, stops them, and exits with
+the command's code. The first run downloads (Kafka: Maven, Java 17) or compiles (MinIO, Prism: Go) them into
+~/.cache/beam_exactly_once/services, or $BEAM_EXACTLY_ONCE_SERVICES_CACHE. Without a command it only does that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
+
+from services.kafka_broker import Kafka, kafka_jars  # noqa: E402
+from services.minio import Minio, minio_program  # noqa: E402
+from services.prism import prism_program  # noqa: E402
+
+PREPARE: dict[str, Callable[[], Path]] = {"kafka": kafka_jars, "s3": minio_program, "prism": prism_program}
+
+
+def start(name: str, services: contextlib.ExitStack) -> dict[str, str]:
+    """Start one service; returns what says where it is."""
+    if name == "kafka":
+        return {"KAFKA_BOOTSTRAP_SERVERS": services.enter_context(Kafka()).bootstrap_servers}
+    if name == "s3":
+        return services.enter_context(Minio()).environment
+    return {"PRISM_LOCATION": str(prism_program())}
+
+
+class CommandFailed(Exception):
+    """Makes services keep their logs."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the command ended with {code}")
+        self.code = code
+
+
+def run(names: list[str], command: list[str]) -> None:
+    """Raises CommandFailed."""
+    with contextlib.ExitStack() as services:
+        environment: dict[str, str] = {}
+        for name in names:
+            environment |= start(name, services)
+        code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+        if code:
+            raise CommandFailed(code if code > 0 else 128 - code)
+
+
+def main(arguments: list[str]) -> int:
+    names = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    command = arguments[len(names) + 1 :]
+    unknown = [name for name in names if name not in PREPARE]
+    if unknown or not names:
+        print(f"{__doc__}\nknown services: {', '.join(PREPARE)}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _exit)
+    for name in names:
+        PREPARE[name]()
+    try:
+        if command:
+            run(names, command)
+    except CommandFailed as failed:
+        return failed.code
+    return 0
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

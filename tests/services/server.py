@@ -1,0 +1,94 @@
+"""A service's process: started on free loopback ports, waited for, ended by its pid, its log kept when it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 20.0
+_PAUSE_S = 0.1
+_LOG_TAIL_BYTES = 4000
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on just now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]
+    finally:
+        for opened in sockets:
+            opened.close()
+
+
+class Server:
+    """One process with a folder of its own for its data and its log.
+
+    Args:
+        name: in messages and in the folder's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = Path(tempfile.mkdtemp(prefix=f"beam-exactly-once-{name}-"))
+        self.log = self.folder / "log.txt"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], is_ready: Callable[[], bool]) -> None:
+        """Start and wait until it is ready.
+
+        Raises:
+            RuntimeError: it ended, or was not ready in time; shows the end of its log.
+        """
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C ends the tests first, then they end this
+            )
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not is_ready():
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline_s:
+                self.stop(keep_log=True)
+                tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+                problem = f"ended with {code}" if code is not None else f"was not ready in {START_TIMEOUT_S:g} s"
+                raise RuntimeError(f"{self.name} {problem}; its log is {self.log}, which ends:\n{tail}")
+            time.sleep(_PAUSE_S)
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, *, keep_log: bool) -> None:
+        """End the process and remove its data; also its log unless that is wanted. Twice does no harm."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if not keep_log:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        print(f"{self.name}'s log is kept: {self.log}", file=sys.stderr)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)

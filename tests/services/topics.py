@@ -1,0 +1,190 @@
+"""A topic on a real broker that knows which of its records are committed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer
+from confluent_kafka import TopicPartition as ClientTopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+
+from beam_exactly_once.offsets import TopicPartition
+
+TIMEOUT_S = 30.0
+RECORD_BYTES_MAX = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One that is open: its records are in the log, and nobody has decided it."""
+
+    producer: Producer
+    partition: int
+    values: list[bytes]
+
+
+class Topic:
+    """Created when made.
+
+    Args:
+        bootstrap_servers: of the broker.
+        name: of the topic.
+        partitions: how many.
+        config: of the topic, dots as underscores.
+    """
+
+    def __init__(
+        self, bootstrap_servers: str, name: str, partitions: int, config: Mapping[str, object] | None = None
+    ) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.name = name
+        self.committed: Counter[bytes] = Counter()
+        """Values that a reader of committed records must see, whatever their partition."""
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._open: list[Transaction] = []
+        settings = {key.replace("_", "."): str(value) for key, value in (config or {}).items()}
+        self._new_topic = NewTopic(name, partitions, 1, config=settings)
+        _settle(self._admin.create_topics([self._new_topic]))
+        self._plain = self._producer()
+
+    def __getitem__(self, partition: int) -> TopicPartition:
+        return TopicPartition(self.name, partition)
+
+    def send(self, values: Iterable[bytes], partition: int = 0, **more: Any) -> None:
+        """Produce without a transaction; the records are in the log when this returns."""
+        self.committed.update(self._send(self._plain, values, partition, **more))
+
+    def begin(self, values: Iterable[bytes], partition: int = 0) -> Transaction:
+        """Produce in a transaction that stays open; the records are in the log when this returns."""
+        producer = self._producer(transactional_id=secrets.token_hex(8))
+        producer.init_transactions(TIMEOUT_S)
+        producer.begin_transaction()
+        self._open.append(Transaction(producer, partition, self._send(producer, values, partition)))
+        return self._open[-1]
+
+    def commit(self, transaction: Transaction) -> None:
+        """Commit: one control record is appended."""
+        self._end(transaction, transaction.producer.commit_transaction)
+        self.committed.update(transaction.values)
+
+    def abort(self, transaction: Transaction) -> None:
+        """Abort: one control record is appended, and nobody who reads committed records sees these."""
+        self._end(transaction, transaction.producer.abort_transaction)
+
+    def _end(self, transaction: Transaction, end: Callable[[float], None]) -> None:
+        """Also waits for the control record, which the broker writes after it has answered."""
+        self._open.remove(transaction)
+        before = self._latest(transaction.partition)
+        end(TIMEOUT_S)
+        self._settled(lambda: self._latest(transaction.partition) > before)
+
+    def _latest(self, partition: int) -> int:
+        place = ClientTopicPartition(self.name, partition)
+        found = self._admin.list_offsets(
+            {place: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT_S
+        )
+        return int(found[place].result(TIMEOUT_S).offset)
+
+    def send_committed(self, values: Iterable[bytes], partition: int = 0) -> None:
+        self.commit(self.begin(values, partition))
+
+    def send_aborted(self, values: Iterable[bytes], partition: int = 0) -> None:
+        self.abort(self.begin(values, partition))
+
+    def delete_below(self, offset: int, partition: int = 0) -> None:
+        """Delete the records below ``offset``, as retention would."""
+        _settle(self._admin.delete_records([ClientTopicPartition(self.name, partition, offset)]))
+
+    def grow(self, partitions: int) -> None:
+        """Have this many partitions from now on."""
+        _settle(self._admin.create_partitions([NewPartitions(self.name, partitions)]))
+        self._settled(lambda: len(self._admin.list_topics(self.name).topics[self.name].partitions) == partitions)
+        self._plain = self._producer()  # the old one knows the old partitions
+
+    def make_anew(self) -> None:
+        """Delete the topic and create it again, empty."""
+        _settle(self._admin.delete_topics([self.name]))
+        self._settled(self._is_gone)
+        _settle(self._admin.create_topics([self._new_topic]))
+        self._plain = self._producer()  # the old one knows the old topic
+
+    def wait_compacted(self, records_max: int) -> list[int]:
+        """Wait until at most so many records of partition 0 are left; returns their offsets."""
+        left: list[int] = []
+
+        def is_compacted() -> bool:
+            left[:] = self._offsets_left()
+            return len(left) <= records_max
+
+        self._settled(is_compacted)
+        return left
+
+    def _offsets_left(self) -> list[int]:
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap_servers, "group.id": "none", "enable.partition.eof": True}
+        )
+        consumer.assign([ClientTopicPartition(self.name, 0, 0)])
+        found: list[int] = []
+        try:
+            while True:
+                message = consumer.poll(TIMEOUT_S)
+                assert message is not None
+                if message.error() is not None:
+                    assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                    return found
+                found.append(message.offset() or 0)
+        finally:
+            consumer.close()
+
+    def _is_gone(self) -> bool:
+        return self.name not in self._admin.list_topics(timeout=TIMEOUT_S).topics
+
+    @staticmethod
+    def _settled(is_so: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not is_so():
+            assert time.monotonic() < deadline_s, "not settled"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """End what is open and delete the topic."""
+        for transaction in list(self._open):
+            self.abort(transaction)
+        _settle(self._admin.delete_topics([self.name]))
+
+    def _producer(self, transactional_id: str | None = None) -> Producer:
+        named = {} if transactional_id is None else {"transactional.id": transactional_id}
+        return Producer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "message.max.bytes": RECORD_BYTES_MAX,
+                "linger.ms": 5,
+                **named,
+            }
+        )
+
+    def _send(self, producer: Producer, values: Iterable[bytes], partition: int, **more: Any) -> list[bytes]:
+        sent = list(values)
+        errors: list[object] = []
+
+        def delivered(error: object, _: object) -> None:
+            if error is not None:
+                errors.append(error)
+
+        for value in sent:
+            producer.produce(self.name, value, partition=partition, on_delivery=delivered, **more)
+        left = producer.flush(TIMEOUT_S)
+        assert not errors, errors
+        assert left == 0, f"{left} records were not delivered to {self.name} in {TIMEOUT_S} s"
+        return sent
+
+
+def _settle(futures: Mapping[Any, Future[Any]]) -> None:
+    for future in futures.values():
+        future.result(TIMEOUT_S)
