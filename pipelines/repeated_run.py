@@ -8,8 +8,9 @@ and worker counts.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from apache_beam.internal import pickler
@@ -76,11 +77,30 @@ def _repeating(runner: PipelineRunner, drive: Drive) -> PipelineRunner:
             result.wait_until_finish()
             return counts_of(result)
 
-        drive(run_task)
+        with _loopback_workers(runner, proto, options):
+            drive(run_task)
         return _Done()
 
     setattr(runner, seam, run_repeatedly)
     return runner
+
+
+@contextlib.contextmanager
+def _loopback_workers(
+    runner: PipelineRunner, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions
+) -> Iterator[None]:
+    """Workers in this process, where the graph asks for them, that live as long as the stream.
+
+    Beam would start others for every run, and keep a folder and an exit handler of each until the process ends.
+    """
+    stops: list[Callable[[], object]] = []
+    if isinstance(runner, PortableRunner):
+        stops = runner.start_and_replace_loopback_environments(proto, options)
+    try:
+        yield
+    finally:
+        for stop in stops:
+            stop()
 
 
 def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runner_api_pb2.Pipeline:

@@ -135,6 +135,10 @@ class S3Store(DefiniteStore):
                     raise Unclear(f"a deletion was answered by {error['Code']}")
 
     def _publish(self, staged: StagedObject) -> bool:
+        # Asked first, not as a condition of the completion: servers ignore that, and S3 itself may answer a conditional
+        # completion that races another with a demand for a new upload. Names of staged content are unique anyway.
+        if self._size_bytes(staged.final_key) is not None:
+            return False
         parts = [
             {"PartNumber": number, "ETag": etag} | ({"ChecksumCRC32": crc32} if crc32 else {})
             for number, (etag, crc32) in enumerate(staged.token["parts"], start=1)
@@ -142,15 +146,13 @@ class S3Store(DefiniteStore):
         try:
             self._call(
                 "complete_multipart_upload",
-                *("PreconditionFailed", "NoSuchUpload", "InvalidPart"),
+                *("NoSuchUpload", "InvalidPart"),
                 Key=self._prefix + staged.final_key,
                 UploadId=staged.token["upload_id"],
                 MultipartUpload={"Parts": parts},
-                # Nothing rests on this condition, which some servers ignore: the names of staged content are unique.
-                IfNoneMatch="*",
             )
         except Refusal as refusal:
-            if refusal.code == "PreconditionFailed" or self._size_bytes(staged.final_key) is not None:
+            if self._size_bytes(staged.final_key) is not None:
                 return False
             raise StagedOutputMissing(
                 f"{self.uri}/{staged.final_key} is neither published nor staged ({refusal.code}). Did a lifecycle rule "
