@@ -97,7 +97,8 @@ def figures_of(measured: Measured) -> dict[str, float]:
     }
     for phase in PHASES:
         figures[f"{phase}_s"] = statistics.median(getattr(batch, f"{phase}_s") for batch in batches[1:])
-    figures["other_s"] = figures["steady_median_s"] - sum(figures[f"{phase}_s"] for phase in PHASES)
+    named_s = [sum(getattr(batch, f"{phase}_s") for phase in PHASES) for batch in batches[1:]]
+    figures["other_s"] = statistics.median(whole - named for whole, named in zip(steady_s, named_s, strict=True))
     return {name: round(seconds, 4) for name, seconds in figures.items()}
 
 

@@ -89,15 +89,19 @@ class RangeFetcher:
         self._old_position = int(self._consumer.position([place])[0].offset)
 
     def _introduce(self, topic: str) -> None:
-        """Tell the client of a topic's leaders; by itself it looks for those of a second topic once a second."""
+        """Tell the client of a topic's leaders; by itself it looks for those of a second topic once a second.
+
+        Not of the first: it looks for those at once, and a client that is asked before it has connected may sleep 50 ms.
+        """
         if topic in self._topics:
             return
-        try:
-            self._consumer.list_topics(topic, timeout=self._ask_timeout_s)
-        except KafkaException as exception:
-            self._errors.remember(exception.args[0])  # the read itself will find out how bad it is
-        else:
-            self._topics.add(topic)
+        if self._topics:
+            try:
+                self._consumer.list_topics(topic, timeout=self._ask_timeout_s)
+            except KafkaException as exception:
+                self._errors.remember(exception.args[0])  # the read itself will find out how bad it is
+                return
+        self._topics.add(topic)
 
     def _read(self, position: int, stop: int, records_max: int) -> Columns:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""

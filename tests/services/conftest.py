@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import boto3
 import pytest
+
 from services.topics import Topic
 
 REQUIRE_VARIABLE = "BEAM_EXACTLY_ONCE_REQUIRE_SERVICES"

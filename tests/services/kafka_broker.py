@@ -8,6 +8,7 @@ from types import TracebackType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
 from services.built import built, run_build
 from services.server import Server, free_ports
 
@@ -48,7 +49,7 @@ appender.console.name=console
 appender.console.layout.type=PatternLayout
 appender.console.layout.pattern=%d{ISO8601} %p %c: %m%n
 """
-# One node keeps everything itself; transactions that hang, compaction and retention are looked after every moment.
+# One node keeps everything itself and for ever; transactions that hang and compaction are looked after every moment.
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
@@ -71,7 +72,7 @@ auto.create.topics.enable=false
 message.max.bytes={record_bytes_max}
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.backoff.ms=300
-log.retention.check.interval.ms=1000
+log.retention.ms=-1
 controlled.shutdown.enable=false
 """
 

@@ -1,7 +1,8 @@
-"""Each rule of the protocol, left out, is caught: the simulation finds a history that loses or repeats records.
+"""Each rule of the protocol, left out, is caught: the simulation finds a history that is not as promised.
 
-A mutant is the real protocol with one rule broken. If a mutant survives, either the simulation became blind or the rule
-became superfluous; both are worth knowing.
+That is a record lost or doubled, output of a losing attempt, or a driver that ends with an error which asks somebody to
+act. A mutant is the real protocol with one rule broken, together with whatever else would stand in for it. If a mutant
+survives, either the simulation became blind or the rule became superfluous; both are worth knowing.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class RecoversUnchecked(StreamWriter):
 
 
 class NoSuccessorCheckInRecovery(Driver):
-    """Nor when the newest marker is published again."""
+    """Nor the check of holes, nor the check when the newest marker is published again: each would stand in for the first."""
 
     writer_class = RecoversUnchecked
 
