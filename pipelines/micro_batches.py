@@ -23,7 +23,7 @@ from beam_exactly_once.checkpoint.location import new_nonce
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, SinkChanged, find_in_text
+from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, Retryable, SinkChanged, find_in_text
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
 from beam_exactly_once.pipelines.repeated_run import Counts, RunTask
@@ -89,12 +89,14 @@ class MicroBatches:
 
         Raises:
             Fenced: a newer writer exists.
+            Retryable: none does, but a batch was decided behind this driver's back, as an operator may do.
             BeamExactlyOnceError: as it was raised, whatever a runner made of its type.
         """
         try:
             yield
-        except Fenced:
-            raise
+        except Fenced as error:
+            self._writer.ensure_newest()
+            raise Retryable(f"{error} This driver is the newest writer all the same: start it again.") from error
         except Exception as error:
             self._writer.ensure_newest()
             known = None if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
@@ -158,10 +160,14 @@ class MicroBatches:
         return plan
 
     def _sweep(self, published_batch_id: int) -> None:
-        """Remove what no start needs any more and what losing attempts left."""
-        self._retention.sweep_all(published_batch_id)
+        """Remove what losing attempts left and what no start needs any more.
+
+        In this order: once a marker is gone, a worker that was forgotten long ago could create it anew, and only finds
+        itself too late by its output, which must be gone before.
+        """
         for sink in self._graph.sinks.values():
             sink.publisher.sweep(published_batch_id)
+        self._retention.sweep_all(published_batch_id)
 
     # -- batches -----------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import CheckpointHole, StagedOutputMissing
+from beam_exactly_once.errors import StagedOutputMissing
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stateless import StatelessDoFn
@@ -167,11 +167,7 @@ def _sorted_out(gathered: Iterable[tuple[str, str, str]]) -> tuple[BatchTask, li
 def _decide(writer: StreamWriter, task: BatchTask, pieces: list[Piece], committables: dict[str, list[Json]]) -> Marker:
     batch_id = task.attempt.batch_id
     if task.plan is None:
-        marker = writer.checkpoint.read_marker(batch_id)
-        if marker is None:
-            raise CheckpointHole(f"the marker of batch {batch_id} vanished from {writer.checkpoint.store.uri}.")
-        writer.ensure_newest()
-        return marker
+        return writer.decided(batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(committables.items())}
     return writer.commit(marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat()))
 

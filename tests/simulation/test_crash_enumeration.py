@@ -160,9 +160,15 @@ class BelievesAnyWinner(StreamWriter):
         pass
 
 
-def late_worker(work: str, writer_class: type[StreamWriter], call: int, worker_call: int) -> Stage:
+def late_worker(
+    work: str,
+    writer_class: type[StreamWriter],
+    call: int,
+    worker_call: int,
+    driver_class: type[ForgetsOneWorker] = ForgetsOneWorker,
+) -> Stage:
     """Driver 1 freezes; driver 2 loses a worker, goes to the end and sweeps; driver 1 wakes, and then the worker."""
-    mutant = type("Mutant", (ForgetsOneWorker,), {"forgotten_work": work, "writer_class": writer_class})
+    mutant = type("Mutant", (driver_class,), {"forgotten_work": work, "writer_class": writer_class})
     stage = Stage(mutant)
     first, second = stage.driver(), stage.driver()
     stage.run(first, stop_before=call)
@@ -194,5 +200,20 @@ def test_such_a_worker_must_not_believe_every_winner() -> None:
     """The rule left out: it publishes what a replaced driver's late create put where the marker was swept."""
     faults = [
         fault for call in range(1, LIFE + 1) for fault in finish(late_worker("batch 0", BelievesAnyWinner, call, 1))
+    ]
+    assert any("is doubled" in fault for fault in faults)
+
+
+class LeavesStagedOutput(ForgetsOneWorker):
+    def sweep(self, published_batch_id: int) -> None:
+        self.retention.sweep_all(published_batch_id)
+
+
+def test_such_a_worker_is_why_sinks_sweep_what_is_staged() -> None:
+    """Its own create may succeed, and no successor fences it. Only that its output was swept before its marker saves us."""
+    faults = [
+        fault
+        for call in range(1, LIFE + 1)
+        for fault in finish(late_worker("batch 0", StreamWriter, call, 1, LeavesStagedOutput))
     ]
     assert any("is doubled" in fault for fault in faults)

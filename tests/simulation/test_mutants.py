@@ -38,7 +38,7 @@ from support.simulation import Focus, Simulation
 SEEDS_MAX = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""
 
-FOCUSED_SEEDS = 100
+FOCUSED_SEEDS = 60
 DECISIONS = (layout.OFFSETS, layout.COMMITS)
 NO_SUCCESSOR = 1_000_000
 
@@ -52,7 +52,17 @@ class ChecksBeforeCreating(StreamWriter):
         return self.create_marker(marker).record
 
 
-class SuccessorCheckedBeforeTheCreate(Driver):
+class LeavesStagedOutput(Driver):
+    """A sink that does not sweep what losing attempts staged; the sweep hides faults of mutants.
+
+    No mutant as long as runners forget no worker. With late workers the sweep is needed: see the crash enumeration.
+    """
+
+    def sweep(self, published_batch_id: int) -> None:
+        self.retention.sweep_all(published_batch_id)
+
+
+class SuccessorCheckedBeforeTheCreate(LeavesStagedOutput):
     writer_class = ChecksBeforeCreating
 
 
@@ -367,7 +377,8 @@ FOCUSES = {
 
 @pytest.mark.parametrize("focus", FOCUSES.values(), ids=FOCUSES)
 def test_the_protocol_holds_where_the_rare_mutants_fail(focus: Focus) -> None:
-    for seed in range(FOCUSED_SEEDS):
-        simulation = Simulation(seed, focus=focus)
-        faults = simulation.faults()
-        assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"
+    for driver_class in (Driver,) if focus.worker_forgotten else (Driver, LeavesStagedOutput):
+        for seed in range(FOCUSED_SEEDS):
+            simulation = Simulation(seed, driver_class, focus=focus)
+            faults = simulation.faults()
+            assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"
