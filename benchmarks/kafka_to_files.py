@@ -4,7 +4,7 @@
 
 - ``raw``: ``Consumer.consume(1000)`` and a 5-tuple a record; reads only, writes nothing.
 - ``parquet``: ``ReadFromKafka(output="arrow")`` to ``WriteToFiles``, one batch: staged, committed, published.
-- ``parquet_batches``: the same in the default batches of 256 MiB, as the average record size is learnt.
+- ``parquet_batches``: the same in batches of 256 MiB, as the average record size is learnt.
 
 Time runs from the call of ``run()`` to its return in a fresh process. The rows in the published files are counted.
 """
