@@ -51,7 +51,7 @@ def new_topic(bootstrap_servers: str) -> Iterator[Callable[..., Topic]]:
 @pytest.fixture
 def bucket() -> str:
     """URI of an empty bucket of this test alone, on a real S3 server."""
-    endpoint_url = address("s3", "AWS_ENDPOINT_URL_S3")
+    endpoint_url = address("s3", "S3_ENDPOINT_URL")
     name = f"lake-{secrets.token_hex(4)}"
     boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket=name)
     return f"s3://{name}"

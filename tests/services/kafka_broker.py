@@ -128,6 +128,11 @@ class Kafka:
             raise RuntimeError(f"Kafka's storage cannot be formatted:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         self._server.start([*java, "kafka.Kafka", str(properties)], {}, self._answers)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that say where it is."""
+        return {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
+
     def _answers(self) -> bool:
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         try:

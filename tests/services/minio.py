@@ -45,6 +45,7 @@ class Minio:
     def environment(self) -> dict[str, str]:
         """Variables by which boto3 finds this server, and nothing of the machine's own configuration."""
         return {
+            "S3_ENDPOINT_URL": self.endpoint_url,
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
             "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
 
 from services.built import go_program
 
@@ -12,3 +13,23 @@ BEAM_VERSION = "v2.77.0"
 def prism_program() -> Path:
     """The program; compiled at first use."""
     return go_program("github.com/apache/beam/sdks/v2/go/cmd/prism", BEAM_VERSION)
+
+
+class Prism:
+    """The program alone: each driver starts one of its own, by ``--prism_location``."""
+
+    def __init__(self) -> None:
+        self._program = prism_program()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that say where it is."""
+        return {"PRISM_LOCATION": str(self._program)}
+
+    def __enter__(self) -> Prism:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass

@@ -17,23 +17,32 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
 from services.kafka_broker import Kafka, kafka_jars  # noqa: E402
 from services.minio import Minio, minio_program  # noqa: E402
-from services.prism import prism_program  # noqa: E402
+from services.prism import Prism, prism_program  # noqa: E402
+
+
+class Service(Protocol):
+    """A running service; a context manager that stops it."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Says where it is."""
+        ...
+
+    def __enter__(self) -> Service: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
 
 PREPARE: dict[str, Callable[[], Path]] = {"kafka": kafka_jars, "s3": minio_program, "prism": prism_program}
+"""What downloads or compiles a service, once."""
 
-
-def start(name: str, services: contextlib.ExitStack) -> dict[str, str]:
-    """Start one service; returns what says where it is."""
-    if name == "kafka":
-        return {"KAFKA_BOOTSTRAP_SERVERS": services.enter_context(Kafka()).bootstrap_servers}
-    if name == "s3":
-        return services.enter_context(Minio()).environment
-    return {"PRISM_LOCATION": str(prism_program())}
+START: dict[str, Callable[[], Service]] = {"kafka": Kafka, "s3": Minio, "prism": Prism}
 
 
 class CommandFailed(Exception):
@@ -49,7 +58,7 @@ def run(names: list[str], command: list[str]) -> None:
     with contextlib.ExitStack() as services:
         environment: dict[str, str] = {}
         for name in names:
-            environment |= start(name, services)
+            environment |= services.enter_context(START[name]()).environment
         code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
         if code:
             raise CommandFailed(code if code > 0 else 128 - code)
