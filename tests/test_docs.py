@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import re
 import secrets
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,3 +106,11 @@ def test_the_file_map_names_every_file() -> None:
         for file in (ROOT / top).rglob("*.py"):
             found.setdefault(f"{file.parent.relative_to(ROOT).as_posix()}/", set()).add(file.name)
     assert sections == found
+
+
+def test_the_page_on_runners_says_what_the_tests_prove() -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "runners_page.py")], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert (ROOT / "docs" / "runners.md").read_text(encoding="utf-8") == made.stdout

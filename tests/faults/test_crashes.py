@@ -9,6 +9,8 @@ import pytest
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
 from support.lives import assert_exactly_once, life
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

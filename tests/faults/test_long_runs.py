@@ -31,7 +31,13 @@ def run_program(name: str, *arguments: str) -> Any:
     return json.loads(child.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("runner", ["DirectRunner", "FnApiRunner"])
+@pytest.mark.parametrize(
+    "runner",
+    [
+        pytest.param(runner, marks=pytest.mark.runs_on(runner, trigger="ProcessingTime"))
+        for runner in ("DirectRunner", "FnApiRunner")
+    ],
+)
 def test_300_batches_in_one_process_leave_memory_threads_and_files_as_they_were(runner: str, tmp_path: Path) -> None:
     after_50, after_300 = run_program("many_batches.py", runner, "300", str(tmp_path))
     print(after_50, after_300)
@@ -40,6 +46,7 @@ def test_300_batches_in_one_process_leave_memory_threads_and_files_as_they_were(
         assert after_300[held] == after_50[held], held
 
 
+@pytest.mark.runs_on("DirectRunner")
 @pytest.mark.parametrize("partitions", [1, 1000])
 def test_a_batch_costs_two_creates_and_one_get_whatever_the_partitions(partitions: int, tmp_path: Path) -> None:
     cluster = MemoryKafka({"orders": partitions})
@@ -61,6 +68,7 @@ def test_a_batch_costs_two_creates_and_one_get_whatever_the_partitions(partition
     assert [call for call in calls.log[first:] if call[0] == "list"] == []
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_ten_thousand_files_in_a_batch(tmp_path: Path) -> None:
     """Each is published once, and the marker stays small: the list of files is in an object of its own."""
     cluster = MemoryKafka({"orders": 1})
@@ -76,6 +84,7 @@ def test_ten_thousand_files_in_a_batch(tmp_path: Path) -> None:
     assert len({file.name for file in batch.files}) == len(batch.files) >= 10_000
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_memory_is_bounded_on_a_lag_of_one_gigabyte(tmp_path: Path) -> None:
     """Default limits, a shuffle of everything by the user, records of 10 kB."""
     found = run_program("large_lag.py", "1000000000", str(tmp_path))

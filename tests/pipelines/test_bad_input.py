@@ -45,6 +45,8 @@ from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedSto
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 
 class Stream:
     """Orders in memory, files on disk; run it again and again."""

@@ -16,6 +16,8 @@ from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_kafka
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 
 def run(cluster: MemoryKafka, folder: Path) -> None:
     with cluster.serving(), ExactlyOnceStream(str(folder / "checkpoint")) as stream:

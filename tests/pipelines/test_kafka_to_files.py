@@ -29,6 +29,8 @@ from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
 from support.moto_server import moto_server
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 CANARY = "canary-7f3a9c"
 PARTITIONS = 3
 
@@ -95,6 +97,7 @@ def test_to_json_lines(broker: EmbeddedBroker, tmp_path: Path) -> None:
     assert {row["topic"] for row in rows} == {"orders"}
 
 
+@pytest.mark.runs_on("DirectRunner", storage="S3, by moto")
 def test_to_s3_with_the_checkpoint_there_too(broker: EmbeddedBroker, bucket: str) -> None:
     send(broker, range(500))
     to_s3 = flags(broker, bucket, "--max_offsets_per_batch=200")
@@ -104,6 +107,7 @@ def test_to_s3_with_the_checkpoint_there_too(broker: EmbeddedBroker, bucket: str
     assert ids_in(f"{bucket}/output") == list(range(700))
 
 
+@pytest.mark.runs_on("DirectRunner", storage="S3, by moto")
 @pytest.mark.parametrize(
     "kill_after", ["put_if_absent:commits/:2", "stage::2", "publish::2", "put_if_absent:offsets/:2"]
 )
@@ -126,6 +130,7 @@ def test_killed_while_writing_to_s3(broker: EmbeddedBroker, bucket: str, kill_af
     assert list(open_object_store(f"{bucket}/output").list_staged()) == []
 
 
+@pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime")
 def test_sigterm_finishes_the_batch_and_exits_0(broker: EmbeddedBroker, tmp_path: Path) -> None:
     send(broker, range(100))
     command = flags(broker, str(tmp_path), "--trigger=processing_time", "--interval_s=0.05", "--progress_file=-")

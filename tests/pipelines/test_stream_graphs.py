@@ -17,6 +17,8 @@ from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
+pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
+
 TWO_BATCHES = {"orders": [[b"1", b"2"], [b"3"]]}
 
 

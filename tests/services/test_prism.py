@@ -34,7 +34,10 @@ PARTITIONS = 2
 Step = Callable[["beam.PCollection[Any]"], "beam.PCollection[Any]"]
 
 # Of a job that failed, Prism forgets the worker before the worker's streams have ended: Beam's threads say so.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+    pytest.mark.runs_on("PrismRunner"),
+]
 
 
 @pytest.fixture
