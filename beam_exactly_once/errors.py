@@ -15,11 +15,13 @@
     │   ├── NewerFormat         written by a newer version of this library
     │   ├── CheckpointHole      an object that must exist does not
     │   ├── SinkAhead           a sink holds output that this checkpoint does not know
+    │   ├── SinkBehind          a sink lost output that this checkpoint has published
     │   └── StagedOutputMissing a marker names staged output that is gone
     └── Retryable               nobody: start the same command again
         ├── KafkaUnavailable    no broker answers, or it refuses us
         ├── ReadStalled         a partition makes no progress
         ├── StoreUnavailable    the object store does not answer; the outcome of a write is unknown
+        ├── SinkUnavailable     the system behind a sink does not answer
         └── IncompleteBatch     the readers' pieces do not tile the plan: nothing was committed
 
 Nothing is lost on any of them: what was not committed is run again at the next start.
@@ -115,6 +117,10 @@ class SinkAhead(CheckpointError):
     """A sink already holds a batch that this checkpoint has not decided, or decided otherwise."""
 
 
+class SinkBehind(CheckpointError):
+    """A sink no longer holds a batch that this checkpoint has published."""
+
+
 class StagedOutputMissing(CheckpointError):
     """A marker names staged output that is neither staged nor published."""
 
@@ -135,6 +141,10 @@ class ReadStalled(Retryable):
 
 class StoreUnavailable(Retryable):
     """The object store does not answer. Whether the last write happened is unknown."""
+
+
+class SinkUnavailable(Retryable):
+    """The system behind a sink (a database, a broker) does not answer. What was not published is published by the next start."""
 
 
 class IncompleteBatch(Retryable):

@@ -13,6 +13,7 @@ from beam_exactly_once.checkpoint import (
     Checkpoint,
     Marker,
     Plan,
+    Predecessor,
     SourceCommit,
     SourcePlan,
     StreamWriter,
@@ -20,7 +21,7 @@ from beam_exactly_once.checkpoint import (
 )
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.location import new_nonce
-from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.records import Json, shards_marked
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, Retryable, SinkChanged, find_in_text
@@ -144,8 +145,9 @@ class MicroBatches:
         """Publish the newest marker again and replay what was planned above it; returns the next batch id."""
         recovery = self._writer.recover()
         self._check_sinks(recovery.next_batch_id)
+        self._predecessor = None if recovery.newest is None else recovery.newest.as_predecessor
         if recovery.newest is not None:
-            self._run(self._task(recovery.newest.batch_id, None))
+            self._run_task(self._task(recovery.newest.batch_id, None))
             self._sweep(recovery.newest.batch_id)
         for planner in self._planners.values():
             planner.take_position(self._checkpoint, recovery.newest)
@@ -225,29 +227,36 @@ class MicroBatches:
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
         """Run a planned batch to its publish, and stand after it."""
         began_s = self._clock.monotonic_s()
-        counts, decided = self._run(self._task(plan.batch_id, plan))
+        task = self._task(plan.batch_id, plan)
+        counts, decided = self._run(task)
         run_s = self._clock.monotonic_s() - began_s
         for name, planner in self._planners.items():
             if name in plan.sources:
                 after: SourcePlan | SourceCommit = plan.sources[name] if decided is None else decided.sources[name]
                 planner.advance(after.next_offsets)
                 planner.measured(counts.get(f"records.{name}", 0), counts.get(f"bytes_read.{name}", 0))
+        self._predecessor = self._marked_by(task) if decided is None else decided.as_predecessor
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_nonce())
-        return BatchTask(self._checkpoint.stream_id, attempt, plan)
+        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor)
+
+    def _marked_by(self, task: BatchTask) -> Predecessor:
+        """What follows a batch that ``task`` decided itself, as its marker says."""
+        shards = {name: sink.publisher.shards for name, sink in self._graph.sinks.items()}
+        return Predecessor(task.attempt, shards_marked(task.predecessor, shards))
 
     def _run(self, task: BatchTask) -> tuple[Counts, Marker | None]:
-        """Run the graph; returns what its commit counted, and the marker unless it is known that this batch committed.
+        """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
 
-        The marker is read where somebody else decided the batch otherwise (an operator passed it while this
-        driver ran), and on runners without counters.
+        The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
+        replaced writer's create came late), and on runners without counters.
         """
         counts = self._run_task(task)
-        if counts.get("outcome.committed"):
+        if counts.get("committed"):
             return counts, None
         marker = self._checkpoint.read_marker(task.attempt.batch_id)
         if marker is None:

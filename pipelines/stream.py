@@ -20,6 +20,7 @@ from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
 from beam_exactly_once.transforms.batch_task import ATTEMPT, SEED, BatchTasks
 from beam_exactly_once.transforms.commit_batch import CommitBatch
+from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
 
 RETAIN_BATCHES = 100
@@ -75,7 +76,8 @@ class ExactlyOnceStream(beam.Pipeline):
         options = options if options is not None else PipelineOptions([])
         super().__init__(runner=repeating_runner(runner, options, self._drive), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
-        self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED])
+        checkpoint = StoreLocation(checkpoint_location, store_options).canonical()
+        self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint)
 
     def run(self, test_runner_api: bool | str = "AUTO") -> PipelineResult:
         """Run the stream to the end of its trigger. Called once, by leaving the ``with`` block."""
@@ -104,8 +106,7 @@ class ExactlyOnceStream(beam.Pipeline):
         committables = [sink.committables for sink in graph.sinks.values()]
         gathered = {graph.seeds, *pieces, *committables}
         _ = graph.seeds | "CommitBatch" >> CommitBatch(
-            self._settings.checkpoint_location,
-            self._settings.store_options,
+            graph.checkpoint,
             {name: sink.publisher for name, sink in graph.sinks.items()},
             gathered=[*pieces, *committables],
             leaves=[leaf for leaf in unconsumed(self) if leaf not in gathered],

@@ -11,7 +11,7 @@ import orjson
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from beam_exactly_once.checkpoint import Attempt, Plan
+from beam_exactly_once.checkpoint import Attempt, Plan, Predecessor
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import TASK, Gathered, typed
 
@@ -29,6 +29,8 @@ class BatchTask:
     stream_id: str
     attempt: Attempt
     plan: Plan | None
+    predecessor: Predecessor | None = None
+    """What decided the batch before. A marker that is published again says it itself."""
 
     def to_json(self) -> str:
         """As it is stored."""
@@ -37,6 +39,7 @@ class BatchTask:
                 "stream_id": self.stream_id,
                 "attempt": self.attempt.to_json(),
                 "plan": None if self.plan is None else self.plan.to_json(),
+                "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             }
         ).decode()
 
@@ -44,11 +47,12 @@ class BatchTask:
     def from_json(cls, text: str) -> BatchTask:
         """From what is stored."""
         stored = orjson.loads(text)
-        plan = stored["plan"]
+        plan, predecessor = stored["plan"], stored["predecessor"]
         return cls(
             stored["stream_id"],
             Attempt.from_json(stored["attempt"]),
             None if plan is None else Plan.from_json(plan),
+            None if predecessor is None else Predecessor.from_json(predecessor),
         )
 
     @property

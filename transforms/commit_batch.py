@@ -13,24 +13,25 @@ import apache_beam as beam
 import orjson
 from apache_beam.metrics import Metrics
 
-from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
+from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import StagedOutputMissing
-from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.errors import SinkAhead, SinkBehind, StagedOutputMissing
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.publishing import Part, Publisher, parts_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import PIECE, TASK, Gathered, Publisher
+from beam_exactly_once.transforms.store_location import StoreLocation
+from beam_exactly_once.transforms.stream_graph import PIECE, TASK, Gathered
 
 METRICS = "beam_exactly_once"
 """Namespace of the counters that a commit sets, once a batch."""
 
 PUBLISH_KEYS = 100
-"""Committables of a batch are published under that many keys, which a runner spreads over its workers."""
+"""Parts of a batch are published under that many keys, which a runner spreads over its workers."""
 
 _CLOCK = SystemClock()
-_ToPublish = tuple[int, tuple[str, str, str]]
-"""A key to spread by; the sink, the winning attempt and the committable, the latter two as JSON. One element more, whose
+_ToPublish = tuple[int, tuple[str, int, str]]
+"""A key to spread by; the sink, the epoch that publishes, and the part as JSON. One element more, whose
 sink is empty, is for the last step: a branch of its own for it would cost small batches more than it is worth."""
 
 
@@ -42,8 +43,7 @@ class CommitBatch(beam.PTransform):
     element on one worker; publishing is spread over the workers.
 
     Args:
-        checkpoint_location: URI of the checkpoint.
-        store_options: options of its store.
+        checkpoint: the stream's checkpoint location.
         publishers: how each sink publishes, by its name.
         gathered: what sources and sinks give to a commit.
         leaves: every other PCollection that nothing consumes.
@@ -56,27 +56,27 @@ class CommitBatch(beam.PTransform):
 
     def __init__(
         self,
-        checkpoint_location: str,
-        store_options: Mapping[str, Any] | None,
+        checkpoint: StoreLocation,
         publishers: Mapping[str, Publisher],
         *,
         gathered: Sequence[beam.PCollection[Gathered]],
         leaves: Sequence[beam.PCollection[Any]],
     ) -> None:
         super().__init__()
-        self._location = _Location(checkpoint_location, store_options)
+        self._location = _Location(checkpoint)
         self._publishers = dict(publishers)
         self._gathered = list(gathered)
         self._leaves = list(leaves)
 
     def expand(self, seeds: beam.PCollection[Gathered]) -> beam.pvalue.PDone:
         """Wire gather, commit, publish and finish."""
+        shards = {sink: publisher.shards for sink, publisher in self._publishers.items()}
         gates = [leaf | f"Gate{number}" >> _WaitFor() for number, leaf in enumerate(self._leaves)]
         _ = (
             [seeds, *self._gathered, *gates]
             | "Gather" >> beam.Flatten()
             | "OneBatch" >> beam.GroupByKey()
-            | "Commit" >> beam.ParDo(_Commit(self._location)).with_output_types(_ToPublish)
+            | "Commit" >> beam.ParDo(_Commit(self._location, shards)).with_output_types(_ToPublish)
             | "FanOut" >> beam.GroupByKey()
             | "Publish" >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, str])
             | "AllPublished" >> beam.GroupByKey()
@@ -105,25 +105,25 @@ class _Gate(StatelessDoFn):
 class _Location:
     """A checkpoint location, to be opened on a worker."""
 
-    def __init__(self, uri: str, options: Mapping[str, Any] | None) -> None:
-        self._uri = uri
-        self._options = None if options is None else dict(options)
+    def __init__(self, checkpoint: StoreLocation) -> None:
+        self._checkpoint = checkpoint
 
     def writer(self, stream_id: str, writer_epoch: int) -> StreamWriter:
-        return StreamWriter(Checkpoint(open_object_store(self._uri, self._options), stream_id), writer_epoch)
+        return StreamWriter(Checkpoint(self._checkpoint.store, stream_id), writer_epoch)
 
 
 class _Commit(StatelessDoFn):
     """Writes the marker, or reads it when the task is to publish again; then emits what it names."""
 
-    def __init__(self, location: _Location) -> None:
+    def __init__(self, location: _Location, shards: Mapping[str, int]) -> None:
         self._location = location
+        self._shards = dict(shards)
 
     def process(self, one_batch: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[_ToPublish]:
         began_s = _CLOCK.monotonic_s()
         task, pieces, committables = _sorted_out(one_batch[1])
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
-        marker = _decide(writer, task, pieces, committables)
+        marker = _decide(writer, task, pieces, committables, self._shards)
         for name, source in marker.sources.items():
             _count(f"records.{name}", source.records)
             _count(f"bytes_read.{name}", source.bytes_read)
@@ -131,21 +131,18 @@ class _Commit(StatelessDoFn):
         for sink in marker.committables:
             _count(f"rows.{sink}", marker.rows(sink))
         _count("commit_us", int((_CLOCK.monotonic_s() - began_s) * 1e6))
-        _count("outcome." + marker.outcome, 1)
+        _count("committed", int(marker.outcome == "committed" and marker.attempt == task.attempt))
         seed = {"stream_id": task.stream_id, "marker": marker.to_json(), "committed_at_s": _now_s()}
-        yield 0, ("", "", orjson.dumps(seed).decode())
+        yield 0, ("", 0, orjson.dumps(seed).decode())
         yield from _to_publish(task, marker)
 
 
 def _to_publish(task: BatchTask, marker: Marker) -> Iterator[_ToPublish]:
     """What the marker names, spread over keys."""
-    attempt = orjson.dumps(
-        {**marker.attempt.to_json(), "stream_id": task.stream_id, "publisher_epoch": task.attempt.writer_epoch}
-    ).decode()
     number = 0
-    for sink, committables in marker.committables.items():
-        for committable in committables:
-            yield number % PUBLISH_KEYS, (sink, attempt, orjson.dumps(committable).decode())
+    for sink in sorted({*marker.committables, *marker.shards}):
+        for part in parts_of(task.stream_id, marker, sink):
+            yield number % PUBLISH_KEYS, (sink, task.attempt.writer_epoch, orjson.dumps(part.to_json()).decode())
             number += 1
 
 
@@ -164,12 +161,19 @@ def _sorted_out(gathered: Iterable[tuple[str, str, str]]) -> tuple[BatchTask, li
     return task, pieces, committables
 
 
-def _decide(writer: StreamWriter, task: BatchTask, pieces: list[Piece], committables: dict[str, list[Json]]) -> Marker:
+def _decide(
+    writer: StreamWriter,
+    task: BatchTask,
+    pieces: list[Piece],
+    committables: dict[str, list[Json]],
+    shards: Mapping[str, int],
+) -> Marker:
     batch_id = task.attempt.batch_id
     if task.plan is None:
         return writer.decided(batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(committables.items())}
-    return writer.commit(marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat()))
+    marker = marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat())
+    return writer.commit(marker.following(task.predecessor, shards))
 
 
 class _Publish(StatelessDoFn):
@@ -179,17 +183,17 @@ class _Publish(StatelessDoFn):
         self._location = location
         self._publishers = dict(publishers)
 
-    def process(self, keyed: tuple[int, Iterable[tuple[str, str, str]]]) -> Iterator[tuple[str, str]]:
-        for sink, attempt_json, committable_json in keyed[1]:
+    def process(self, keyed: tuple[int, Iterable[tuple[str, int, str]]]) -> Iterator[tuple[str, str]]:
+        for sink, publisher_epoch, sent in keyed[1]:
             if not sink:
-                yield "", committable_json
+                yield "", sent
                 continue
-            stored = orjson.loads(attempt_json)
+            part = Part.from_json(orjson.loads(sent))
             try:
-                self._publishers[sink].publish(Attempt.from_json(stored), orjson.loads(committable_json))
-            except StagedOutputMissing:
+                self._publishers[sink].publish(part)
+            except (StagedOutputMissing, SinkAhead, SinkBehind):
                 # A newer writer may have published and swept it long ago: then this writer is simply too late.
-                self._location.writer(stored["stream_id"], stored["publisher_epoch"]).ensure_newest()
+                self._location.writer(part.stream_id, publisher_epoch).ensure_newest()
                 raise
         yield "", ""
 

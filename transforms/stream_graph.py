@@ -1,13 +1,10 @@
 """What a stream and its transforms know of each other.
 
-``ExactlyOnceStream`` owns a :class:`StreamGraph`; sources and sinks register with it when they are applied. The
-contract of all sinks stands here: *stage* in the graph under names that no other execution uses, *publish* by
-the marker's list alone.
+``ExactlyOnceStream`` owns a :class:`StreamGraph`; sources and sinks register with it when they are applied.
 """
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,12 +14,14 @@ import orjson
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 
-from beam_exactly_once.checkpoint import Attempt, Piece
+from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.planning import BatchLimits, Start
+from beam_exactly_once.transforms.publishing import Publisher
+from beam_exactly_once.transforms.store_location import StoreLocation
 
 Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
 """What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`), whose (a sink's
@@ -44,39 +43,6 @@ def gathered_piece(piece: Piece) -> Gathered:
 def gathered_committable(sink: str, committable: Json) -> Gathered:
     """What a sink staged: its own JSON, with ``rows`` and ``size_bytes``."""
     return "", (COMMITTABLE, sink, orjson.dumps(committable).decode())
-
-
-class Publisher(abc.ABC):
-    """Makes visible what a marker names. Pickled into the graph; runs on workers, never opened before use.
-
-    Every method may run again, at the same time elsewhere, or hundreds of batches late, and must then do no
-    harm: what is published is skipped.
-    """
-
-    @abc.abstractmethod
-    def publish(self, attempt: Attempt, committable: Json) -> None:
-        """Make one committable of the winning ``attempt`` visible.
-
-        Raises:
-            StagedOutputMissing: it is neither staged nor published.
-        """
-
-    @abc.abstractmethod
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Called once every committable of the batch is visible, also for an empty batch."""
-
-    @abc.abstractmethod
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Called by the driver before anything runs: the output can be written, and is this stream's.
-
-        Raises:
-            OutputNotWritable, UnsuitableStore: the place refuses.
-            SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.
-        """
-
-    @abc.abstractmethod
-    def sweep(self, published_batch_id: int) -> None:
-        """Remove what losing attempts staged for batches up to ``published_batch_id``, all of them published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +87,13 @@ class StreamGraph:
         attempts: one element a batch, the JSON of its :class:`~beam_exactly_once.checkpoint.Attempt`; a sink
             takes it as singleton side input.
         seeds: the same as tasks, for the commit to gather: an empty batch has one, too.
+        checkpoint: the stream's checkpoint location, where sinks may stage.
     """
 
     tasks: beam.PCollection[str]
     attempts: beam.PCollection[str]
     seeds: beam.PCollection[Gathered]
+    checkpoint: StoreLocation
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
 

@@ -25,7 +25,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.object_store import ObjectStore, StagedObject, StagingWriter, Taken, open_object_store
+from beam_exactly_once.object_store import ObjectStore, StagedObject, StagingWriter, Taken
 from beam_exactly_once.transforms.file_formats import (
     RECORD_FIELDS,
     Block,
@@ -44,14 +44,10 @@ from beam_exactly_once.transforms.file_manifest import (
     part_name,
     read_manifest,
 )
+from beam_exactly_once.transforms.publishing import Part, Publisher
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import (
-    Gathered,
-    Publisher,
-    SinkSpec,
-    gathered_committable,
-    sink_graph,
-)
+from beam_exactly_once.transforms.store_location import StoreLocation
+from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, gathered_committable, sink_graph
 
 ROWS_AT_ONCE_FIRST = 64
 ROWS_AT_ONCE_MAX = 1024
@@ -121,7 +117,7 @@ class WriteToFiles(beam.PTransform):
     ) -> None:
         super().__init__()
         self._layout = FileLayout("files", file_format, schema, compression, file_bytes_max, row_group_rows)
-        self._output = _Output(output, store_options)
+        self._output = _output(output, store_options)
         self._name = name
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
@@ -147,31 +143,10 @@ class WriteToFiles(beam.PTransform):
         return beam.pvalue.PDone(rows.pipeline)
 
 
-class _Output:
-    """Where the files go. Pickles without the opened store: clients do not survive it."""
-
-    def __init__(self, uri: str, options: Mapping[str, Any] | None) -> None:
-        if not isinstance(uri, str) or not uri:
-            raise ConfigurationError(
-                f"output={uri!r} must be the URI of a folder: a path, s3://…, gs://… or memory://…."
-            )
-        self._uri = uri
-        self._options = None if options is None else dict(options)
-        self._store: ObjectStore | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_store": None}
-
-    def canonical(self) -> _Output:
-        """The same place by its canonical URI: a relative path means another folder on a worker."""
-        return _Output(self.store.uri, self._options)
-
-    @property
-    def store(self) -> ObjectStore:
-        """The store, opened at first use; that is cheap, and asks no server."""
-        if self._store is None:
-            self._store = open_object_store(self._uri, self._options)
-        return self._store
+def _output(uri: str, options: Mapping[str, Any] | None) -> StoreLocation:
+    if not isinstance(uri, str) or not uri:
+        raise ConfigurationError(f"output={uri!r} must be the URI of a folder: a path, s3://…, gs://… or memory://….")
+    return StoreLocation(uri, options)
 
 
 class _BundleFiles:
@@ -278,7 +253,7 @@ class _ToBlocks(StatelessDoFn):
 class _StageFiles(StatelessDoFn):
     """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
-    def __init__(self, output: _Output, layout: FileLayout) -> None:
+    def __init__(self, output: StoreLocation, layout: FileLayout) -> None:
         self._output = output
         self._layout = layout
         self._files: _BundleFiles | None = None
@@ -320,19 +295,20 @@ class _StageFiles(StatelessDoFn):
 class _FilesPublisher(Publisher):
     """Makes staged files visible, and writes the manifest."""
 
-    def __init__(self, sink: str, output: _Output) -> None:
+    def __init__(self, sink: str, output: StoreLocation) -> None:
         self._sink = sink
         self._output = output
 
-    def publish(self, attempt: Attempt, committable: Json) -> None:
+    def publish(self, part: Part) -> None:
         """Make one file visible. Skipped when it is, or when it was and its batch was finished."""
         store = self._output.store
+        (committable,) = part.committables
         try:
             store.publish(StagedObject.from_json(committable["staged"]))
         except StagedOutputMissing:
             # Published files are the user's: they may be compacted or expired before a late repetition comes.
-            finished = read_manifest(store, attempt.batch_id)
-            if finished is None or finished.attempt != attempt:
+            finished = read_manifest(store, part.attempt.batch_id)
+            if finished is None or finished.attempt != part.attempt:
                 raise
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:

@@ -1,7 +1,7 @@
 """The checkpoint of a stream: its only truth. Plans, commit markers, writers; names, shapes, retention."""
 
 from beam_exactly_once.checkpoint.location import Checkpoint
-from beam_exactly_once.checkpoint.records import Attempt, Marker, Piece, Plan, SourceCommit, SourcePlan
+from beam_exactly_once.checkpoint.records import Attempt, Marker, Piece, Plan, Predecessor, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.writer import (
     Recovery,
     StreamWriter,
@@ -16,6 +16,7 @@ __all__ = [
     "Marker",
     "Piece",
     "Plan",
+    "Predecessor",
     "Recovery",
     "SourceCommit",
     "SourcePlan",

@@ -16,8 +16,10 @@ COMMITS = "commits/"
 SOURCES = "sources/"
 SINKS = "sinks/"
 SPILLED = "staging/committables/"
+ROWS = "staging/rows/"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ROWS = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.arrow")
 _NUMBERED = re.compile(r"(\d{20})\.json")
 
 
@@ -44,6 +46,22 @@ def definition_key(prefix: str, name: str) -> str:
 def spilled_key(batch_id: int, nonce: str) -> str:
     """A list of committables too long for its marker."""
     return f"{SPILLED}{batch_id:020d}-{nonce}.json"
+
+
+def rows_prefix(sink: str) -> str:
+    """Where the staged rows of ``sink`` are."""
+    return f"{ROWS}{checked_name(sink)}/"
+
+
+def rows_key(sink: str, batch_id: int, nonce: str, token: str, number: int) -> str:
+    """Rows that one execution of a bundle staged: the attempt's nonce, the execution's token, a number."""
+    return f"{rows_prefix(sink)}{batch_id:020d}-{nonce}-{token}-{number:05d}.arrow"
+
+
+def rows_batch_id(key: str) -> int | None:
+    """The batch that staged rows are of; None for a name that :func:`rows_key` did not make."""
+    match = _ROWS.fullmatch(key.rpartition("/")[2])
+    return None if match is None else int(match[1])
 
 
 def number_in(key: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
@@ -146,6 +146,34 @@ class SourceCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The batch before, as sinks that keep marks must find it.
+
+    ``shards`` says how many shards of each sink were marked by it. The number never falls: a shard that a pipeline no longer
+    uses is marked all the same, so that one that is used again later is found where it must be.
+    """
+
+    attempt: Attempt
+    shards: Mapping[str, int]
+
+    def to_json(self) -> Json:
+        """As it is stored."""
+        return {"attempt": self.attempt.to_json(), "shards": dict(self.shards)}
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Predecessor:
+        """From what is stored."""
+        return cls(Attempt.from_json(stored["attempt"]), stored["shards"])
+
+
+def shards_marked(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
+    """How many shards of each sink the next batch marks, when the graph's sinks have ``shards``. Pure."""
+    before = {} if predecessor is None else predecessor.shards
+    sinks = sorted(sink for sink in {*before, *shards} if before.get(sink) or shards.get(sink))
+    return {sink: max(before.get(sink, 0), shards.get(sink, 0)) for sink in sinks}
+
+
+@dataclass(frozen=True, slots=True)
 class Marker:
     """The commit marker: decides a batch, and names all that its winning attempt staged."""
 
@@ -156,6 +184,19 @@ class Marker:
     committables: Mapping[str, tuple[Json, ...]]
     """What each sink staged: the sink's own JSON, with ``rows`` and ``size_bytes``."""
     committed_at: str
+    predecessor: Predecessor | None = None
+    """What decided the batch before; None for the first one."""
+    shards: Mapping[str, int] = field(default_factory=dict)
+    """How many shards this batch marks, of each sink that keeps marks."""
+
+    def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
+        """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
+        return replace(self, predecessor=predecessor, shards=shards_marked(predecessor, shards))
+
+    @property
+    def as_predecessor(self) -> Predecessor:
+        """What the next batch follows."""
+        return Predecessor(self.attempt, self.shards)
 
     @property
     def records(self) -> int:
@@ -185,6 +226,8 @@ class Marker:
             "sources": {name: source.to_json() for name, source in self.sources.items()},
             "committables": {name: list(committables) for name, committables in self.committables.items()},
             "committed_at": self.committed_at,
+            "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
+            "shards": dict(self.shards),
         }
 
     @classmethod
@@ -197,6 +240,8 @@ class Marker:
             {name: SourceCommit.from_json(source) for name, source in stored["sources"].items()},
             {name: tuple(committables) for name, committables in stored["committables"].items()},
             str(stored["committed_at"]),
+            None if stored.get("predecessor") is None else Predecessor.from_json(stored["predecessor"]),
+            stored.get("shards", {}),
         )
 
 

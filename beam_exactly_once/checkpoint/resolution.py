@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable
 from beam_exactly_once.checkpoint.layout import offsets_key
 from beam_exactly_once.checkpoint.location import Checkpoint, new_nonce
-from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, SourceCommit
+from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, Predecessor, SourceCommit
 from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
@@ -31,6 +31,8 @@ class Proposal:
     """None when the plan is unreadable: such a batch can only be abandoned, which needs nothing of it."""
     stands_at: Mapping[str, Mapping[TopicPartition, int]]
     """Next offsets of each source before the batch."""
+    predecessor: Predecessor | None
+    """What decided the batch before."""
 
     @property
     def ranges(self) -> list[tuple[str, OffsetRange]]:
@@ -47,9 +49,11 @@ class Proposal:
     def marker(self, attempt: Attempt, committed_at: str) -> Marker:
         """The marker that passes the batch."""
         if self.plan is not None:
-            return marker_of_resolution(self.plan, attempt, self.outcome, committed_at)
-        sources = {name: SourceCommit(offsets, (), 0, 0) for name, offsets in self.stands_at.items()}
-        return Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at)
+            marker = marker_of_resolution(self.plan, attempt, self.outcome, committed_at)
+        else:
+            sources = {name: SourceCommit(offsets, (), 0, 0) for name, offsets in self.stands_at.items()}
+            marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at)
+        return marker.following(self.predecessor, {})
 
 
 def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
@@ -76,7 +80,8 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
             f"where it ends, so its offsets would be read by none. Use --skip, which records them as lost."
         )
     plan = _readable_plan(checkpoint, batch_id, outcome)
-    return Proposal(checkpoint, batch_id, outcome, plan, next_offsets(checkpoint, newest))
+    predecessor = None if newest is None else newest.as_predecessor
+    return Proposal(checkpoint, batch_id, outcome, plan, next_offsets(checkpoint, newest), predecessor)
 
 
 def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:

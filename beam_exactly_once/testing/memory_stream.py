@@ -28,7 +28,7 @@ class MemoryRun:
     """What a stream in memory did."""
 
     published: Mapping[str, list[list[Row]]]
-    """Rows that each sink published, by its name; one list a batch. The order within a batch is not promised."""
+    """Rows that each sink of files published, by its name; one list a batch. The order within a batch is not promised."""
     progress: tuple[BatchProgress, ...]
     """The progress record of each batch."""
 
@@ -86,7 +86,11 @@ def run_in_memory(
                 _append(cluster, topic, of_topic[number] if number < len(of_topic) else ())
             with ExactlyOnceStream("checkpoint", progress=[progress.append], allow_per_batch=allow_per_batch) as stream:
                 build(stream)
-            outputs = {name: sink.definition["output"] for name, sink in stream.stream_graph.sinks.items()}
+            outputs = {
+                name: sink.definition["output"]
+                for name, sink in stream.stream_graph.sinks.items()
+                if sink.definition["kind"] == "files"
+            }
         published = {
             name: [list(_rows(output, batch)) for batch in read_batches(output)] for name, output in outputs.items()
         }

@@ -16,8 +16,10 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.transforms.file_formats import FileLayout
+from beam_exactly_once.transforms.publishing import Part
+from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE
-from beam_exactly_once.transforms.write_files import _FilesPublisher, _Output, _StageFiles, _ToBlocks
+from beam_exactly_once.transforms.write_files import _FilesPublisher, _StageFiles, _ToBlocks
 
 STREAM = "5eed"
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -32,7 +34,7 @@ class Sink:
 
     def __init__(self, output: str, **layout: Any) -> None:
         self.blocks = _ToBlocks(FileLayout("orders", **layout))
-        self.stage = _StageFiles(_Output(output, None), FileLayout("orders", **layout))
+        self.stage = _StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
         self.stage.setup()
 
     def start_bundle(self, attempt: Attempt) -> None:
@@ -69,12 +71,17 @@ def stage_bundle(output: str, rows: Iterable[Any], batch_id: int = 0, **layout: 
         sink.stage.teardown()
 
 
+def part(attempt: Attempt, committable: dict[str, Any]) -> Part:
+    """What a commit has published of a sink without shards."""
+    return Part(STREAM, attempt, None, 0, (committable,))
+
+
 def publish_batch(
     output: str, committables: list[dict[str, Any]], batch_id: int = 0, stream_id: str = STREAM
 ) -> _FilesPublisher:
-    publisher = _FilesPublisher("orders", _Output(output, None))
+    publisher = _FilesPublisher("orders", StoreLocation(output, None))
     for committable in committables:
-        publisher.publish(attempt_of(batch_id), committable)
+        publisher.publish(part(attempt_of(batch_id), committable))
     publisher.finish(stream_id, attempt_of(batch_id), tuple(committables))
     return publisher
 

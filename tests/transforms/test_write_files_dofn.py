@@ -28,14 +28,16 @@ from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     read_batches,
 )
+from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import StreamGraph
-from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher, _Output, _ToBlocks
+from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher, _ToBlocks
 from support.file_sinks import (
     SCHEMA,
     STREAM,
     Sink,
     attempt_of,
     keys,
+    part,
     publish_batch,
     read_json,
     read_parquet,
@@ -114,7 +116,7 @@ class TestBundles:
         sink.stage.teardown()
         assert committable["rows"] == 1
         assert staged_names(output) == [committable["final_key"]]
-        _FilesPublisher("orders", _Output(output, None)).publish(later, committable)
+        _FilesPublisher("orders", StoreLocation(output, None)).publish(part(later, committable))
         assert (read_json if layout.get("file_format") else read_parquet)(output) == [{"id": 1000, "name": None}]
 
     def test_a_wrong_row_leaves_nothing_behind(self, output: str) -> None:
@@ -159,21 +161,21 @@ class TestPublishing:
         publisher = publish_batch(output, committables)
         before = {key: store_of(output).get(key) for key in keys(output)}
         publish_batch(output, committables)
-        pickle.loads(pickle.dumps(publisher)).publish(attempt_of(0), committables[0])
+        pickle.loads(pickle.dumps(publisher)).publish(part(attempt_of(0), committables[0]))
         publisher.finish(STREAM, attempt_of(0), tuple(reversed(committables)))
         assert {key: store_of(output).get(key) for key in keys(output)} == before
         assert staged_names(output) == []
 
     def test_a_file_that_is_gone_is_an_error_until_its_batch_was_finished(self, output: str) -> None:
         (committable,) = stage_bundle(output, records(5))
-        publisher = _FilesPublisher("orders", _Output(output, None))
+        publisher = _FilesPublisher("orders", StoreLocation(output, None))
         store_of(output).discard(StagedObject.from_json(committable["staged"]))
         with pytest.raises(StagedOutputMissing):
-            publisher.publish(attempt_of(0), committable)
+            publisher.publish(part(attempt_of(0), committable))
         publisher.finish(STREAM, attempt_of(0), (committable,))
-        publisher.publish(attempt_of(0), committable)  # published once, and compacted away by the user
+        publisher.publish(part(attempt_of(0), committable))  # published once, and compacted away by the user
         with pytest.raises(StagedOutputMissing):
-            publisher.publish(attempt_of(0, nonce="0ther"), committable)
+            publisher.publish(part(attempt_of(0, nonce="0ther"), committable))
 
     def test_the_manifest_names_all_files_of_the_batch(self, output: str) -> None:
         committables = stage_bundle(output, records(2)) + stage_bundle(output, records(3, first=2))
@@ -202,7 +204,7 @@ class TestPublishing:
             with store_of(output).stage(name) as writer:
                 writer.write(b"someone else's")
             kept.append({"final_key": name})
-        publisher = _FilesPublisher("orders", _Output(output, None))
+        publisher = _FilesPublisher("orders", StoreLocation(output, None))
         publisher.sweep(4)
         assert staged_names(output) == sorted(committable["final_key"] for committable in kept)
         publisher.sweep(4)
@@ -214,7 +216,7 @@ class StreamLike(beam.Pipeline):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(FnApiRunner())
         attempts = self | "Attempts" >> beam.Create([orjson.dumps(attempt_of(4).to_json()).decode()])
-        self.stream_graph = StreamGraph(attempts, attempts, attempts)
+        self.stream_graph = StreamGraph(attempts, attempts, attempts, StoreLocation("memory://checkpoint", None))
 
 
 class TestTransform:

@@ -1,0 +1,175 @@
+"""Sinks that publish by shard with a mark, in a stream."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import apache_beam as beam
+import pytest
+
+from beam_exactly_once.checkpoint import Attempt, Checkpoint
+from beam_exactly_once.errors import SinkAhead, SinkBehind
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once.transforms.publishing import Part
+from support.ledger_sink import LEDGERS, Ledger, WriteToLedger, number_of
+
+pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
+
+
+@dataclass
+class Stream:
+    """Numbers of a topic to a ledger, two a batch."""
+
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    cluster: MemoryKafka = field(default_factory=lambda: MemoryKafka({"orders": 1}))
+
+    @property
+    def ledger(self) -> Ledger:
+        return LEDGERS[self.id]
+
+    @property
+    def location(self) -> str:
+        return f"memory://{self.id}/checkpoint"
+
+    def produce(self, *numbers: int) -> None:
+        self.cluster.append(KafkaRecord("orders", value=b"%d" % number) for number in numbers)
+
+    def run(self, *, shards: int = 2, through: Callable[[int], int] = int, second: str | None = None) -> None:
+        with self.cluster.serving(), ExactlyOnceStream(self.location) as stream:
+            records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+            numbers = records | beam.Map(number_of) | beam.Map(through)
+            _ = numbers | WriteToLedger(self.id, shards)
+            if second is not None:
+                _ = numbers | "Second" >> WriteToLedger(second, shards, name="second")
+
+    def staged(self) -> list[str]:
+        return [entry.key for entry in open_object_store(self.location).list("staging/")]
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+def kill(*_: object) -> None:
+    raise RuntimeError("killed here")
+
+
+def test_every_batch_marks_every_shard_in_order(stream: Stream) -> None:
+    stream.produce(0, 1, 2, 4, 6)
+    stream.run()
+    assert stream.ledger.rows[0] == [(0, [0]), (1, [2, 4]), (2, [6])]
+    assert stream.ledger.rows[1] == [(0, [1]), (1, []), (2, [])]
+    assert {attempt.batch_id for attempt in stream.ledger.marks.values()} == {2}
+    stream.run()
+    assert stream.ledger.numbers() == [0, 1, 2, 4, 6]
+
+
+def test_killed_between_the_shards_of_a_batch(stream: Stream) -> None:
+    stream.produce(0, 1, 2, 3)
+
+    def kill_in_batch_1(part: Part) -> None:
+        if (part.attempt.batch_id, part.shard) == (1, 1):
+            kill()
+
+    stream.ledger.before_write = kill_in_batch_1
+    with pytest.raises(RuntimeError, match="killed here"):
+        stream.run()
+    assert stream.ledger.numbers() == [0, 1, 2]
+    stream.ledger.before_write = lambda part: None
+    stream.run()
+    assert stream.ledger.numbers() == [0, 1, 2, 3]
+
+
+def test_killed_between_two_sinks_of_a_batch(stream: Stream) -> None:
+    """None of a batch is final before all of it is staged; both sinks end right."""
+    second = secrets.token_hex(8)
+    stream.produce(0, 1, 2, 3)
+    LEDGERS[second].before_write = kill
+    with pytest.raises(RuntimeError, match="killed here"):
+        stream.run(second=second)
+    LEDGERS[second].before_write = lambda part: None
+    stream.run(second=second)
+    assert stream.ledger.numbers() == LEDGERS[second].numbers() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("now", [1, 2, 5])
+def test_other_shards_and_other_code_between_attempt_and_replay(stream: Stream, now: int) -> None:
+    """The first attempt staged and died before its marker; what it staged never shows."""
+    stream.produce(0, 1, 2, 3, 4, 5)
+    with (
+        watching(StoreCalls(KillPoint("put_if_absent", "staging/rows/", 3), kill)),
+        pytest.raises(RuntimeError, match="killed here"),
+    ):
+        stream.run(shards=3, through=lambda number: number + 100)
+    assert stream.ledger.numbers() == [100, 101]
+    stream.run(shards=now)
+    stream.run(shards=4)
+    assert stream.ledger.numbers() == [2, 3, 4, 5, 100, 101]
+
+
+def test_shards_come_and_go(stream: Stream) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    shards = random.Random(seed)
+    for number in range(0, 20, 2):
+        stream.produce(number, number + 1)
+        stream.run(shards=shards.randint(1, 5))
+    assert stream.ledger.numbers() == list(range(20))
+
+
+def test_what_is_published_is_swept_from_staging(stream: Stream) -> None:
+    stream.produce(0, 1, 2, 3)
+    stream.run()
+    stream.run()
+    assert stream.staged() == []
+
+
+def newest(stream: Stream) -> tuple[Checkpoint, int]:
+    checkpoint = Checkpoint.open_existing(open_object_store(stream.location))
+    assert checkpoint is not None
+    return checkpoint, max(checkpoint.marker_ids())
+
+
+def test_a_checkpoint_of_five_batches_ago_does_not_write_again(stream: Stream) -> None:
+    stream.produce(*range(16))
+    stream.run()
+    checkpoint, last = newest(stream)
+    checkpoint.store.delete(
+        [f"{kind}/{batch_id:020d}.json" for kind in ("offsets", "commits") for batch_id in range(last - 4, last + 1)]
+    )
+    with pytest.raises(SinkAhead, match=f"holds batch {last} "):
+        stream.run()
+    assert stream.ledger.numbers() == list(range(16))
+
+
+@pytest.mark.parametrize("lost", ["one mark", "all marks", "an older copy"])
+def test_a_sink_that_lost_batches_is_noticed(stream: Stream, lost: str) -> None:
+    stream.produce(*range(8))
+    stream.run()
+    marks = stream.ledger.marks
+    for key in list(marks)[: 1 if lost == "one mark" else None]:
+        if lost == "an older copy":
+            marks[key] = Attempt(1, 1, "older")
+        else:
+            del marks[key]
+    with pytest.raises(SinkBehind):
+        stream.run()
+
+
+def test_a_wiped_checkpoint_skips_nothing(stream: Stream) -> None:
+    """It is another stream, which has marks of its own."""
+    stream.produce(0, 1, 2)
+    stream.run()
+    store = open_object_store(stream.location)
+    store.delete([entry.key for entry in store.list()])
+    stream.run()
+    assert stream.ledger.numbers() == [0, 0, 1, 1, 2, 2]

@@ -1,0 +1,145 @@
+"""The contract of all sinks: *stage* in the graph under names that no other execution uses, *publish* by the marker alone.
+
+A sink without shards publishes each committable by itself, and finds out from what it published whether it has.
+
+A sink with shards publishes all that a batch has for one shard in one transaction, together with a **mark**:
+``(stream id, sink, shard) -> attempt``. The mark is compared and set: equal, the batch is there; the predecessor's, write;
+anything else stops. So a shard has every batch once and in order, whoever publishes it, however often and however late.
+Every batch marks every shard, also one without rows, since the next batch must find it.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from beam_exactly_once.checkpoint import Attempt, Marker
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import SinkAhead, SinkBehind
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is published as one: a committable, or all that a batch has for one shard."""
+
+    stream_id: str
+    attempt: Attempt
+    """Of the marker: the one that won."""
+    predecessor: Attempt | None
+    """The mark to find in the shard; None while it has none."""
+    shard: int
+    committables: tuple[Json, ...]
+
+    def to_json(self) -> Json:
+        """As it travels to the worker that publishes it."""
+        return {
+            "stream_id": self.stream_id,
+            "attempt": self.attempt.to_json(),
+            "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
+            "shard": self.shard,
+            "committables": list(self.committables),
+        }
+
+    @classmethod
+    def from_json(cls, sent: Json) -> Part:
+        """From what travelled."""
+        predecessor = sent["predecessor"]
+        return cls(
+            sent["stream_id"],
+            Attempt.from_json(sent["attempt"]),
+            None if predecessor is None else Attempt.from_json(predecessor),
+            sent["shard"],
+            tuple(sent["committables"]),
+        )
+
+
+class Publisher(abc.ABC):
+    """Makes visible what a marker names. Pickled into the graph; runs on workers, never opened before use.
+
+    Every method may run again, at the same time elsewhere, or hundreds of batches late, and must then do no
+    harm: what is published is skipped.
+    """
+
+    shards: int = 0
+    """How many shards the rows are staged for; 0 for a sink that publishes each committable by itself. A sink with shards gives
+    each committable its ``shard``, counted from 0."""
+
+    @abc.abstractmethod
+    def publish(self, part: Part) -> None:
+        """Make one part of the winning attempt visible.
+
+        Raises:
+            StagedOutputMissing: it is neither staged nor published.
+            SinkAhead, SinkBehind: the mark of its shard is neither its own nor its predecessor's.
+        """
+
+    @abc.abstractmethod
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Called once every part of the batch is visible, also for an empty batch."""
+
+    @abc.abstractmethod
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Called by the driver before anything runs: the output can be written, and is this stream's.
+
+        Raises:
+            OutputNotWritable, UnsuitableStore: the place refuses.
+            SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.
+        """
+
+    @abc.abstractmethod
+    def sweep(self, published_batch_id: int) -> None:
+        """Remove what was staged and is not needed: of losing attempts, and of batches that are published, up to
+        ``published_batch_id``."""
+
+
+def parts_of(stream_id: str, marker: Marker, sink: str) -> Iterator[Part]:
+    """What is to be published of a batch for one sink. Pure."""
+    committables = marker.committables.get(sink, ())
+    shards = marker.shards.get(sink, 0)
+    if not shards:
+        for committable in committables:
+            yield Part(stream_id, marker.attempt, None, 0, (committable,))
+        return
+    before = marker.predecessor
+    for shard in range(shards):
+        is_marked = before is not None and shard < before.shards.get(sink, 0)
+        yield Part(
+            stream_id,
+            marker.attempt,
+            before.attempt if before is not None and is_marked else None,
+            shard,
+            tuple(committable for committable in committables if committable["shard"] == shard),
+        )
+
+
+def is_to_write(part: Part, found: Attempt | None, where: str) -> bool:
+    """What the mark of a shard says of ``part``: False, it is there; True, write it, and set the mark to its attempt. Pure.
+
+    Args:
+        part: what is to be published.
+        found: the mark, read in the transaction that will write; None when there is none.
+        where: the sink and its place, for the message.
+
+    Raises:
+        SinkAhead: the shard holds a batch that this checkpoint does not know, or decided otherwise.
+        SinkBehind: the shard lost a batch that this checkpoint has published.
+    """
+    if found == part.attempt:
+        return False
+    if found == part.predecessor:
+        return True
+    batch_id = part.attempt.batch_id
+    if found is not None and (part.predecessor is None or found.batch_id >= part.predecessor.batch_id):
+        raise SinkAhead(
+            f"{where}, shard {part.shard}, holds batch {found.batch_id} of attempt {found.nonce} of this stream, which does "
+            f"not go before batch {batch_id} of the checkpoint: the checkpoint was restored from an older copy, or is used "
+            "twice. Nothing was written. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
+        )
+    holds = "no batch" if found is None else f"batch {found.batch_id}"
+    expected = "none" if part.predecessor is None else f"batch {part.predecessor.batch_id}"
+    raise SinkBehind(
+        f"{where}, shard {part.shard}, holds {holds} of this stream, where batch {batch_id} must find {expected}: the sink was "
+        "restored from an older copy, or its marks were removed. Nothing was written. Restore the sink, or start a new "
+        "checkpoint_location with Start.from_checkpoint(…) at the last batch that it holds."
+    )

@@ -1,0 +1,31 @@
+"""``StoreLocation``: where an object store is, as it travels in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from beam_exactly_once.object_store import ObjectStore, open_object_store
+
+
+class StoreLocation:
+    """A URI and the options of its store. Pickles without the opened store: clients do not survive it."""
+
+    def __init__(self, uri: str, options: Mapping[str, Any] | None) -> None:
+        self._uri = uri
+        self._options = None if options is None else dict(options)
+        self._store: ObjectStore | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_store": None}
+
+    def canonical(self) -> StoreLocation:
+        """The same place by its canonical URI: a relative path means another folder on a worker."""
+        return StoreLocation(self.store.uri, self._options)
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store, opened at first use; that is cheap, and asks no server."""
+        if self._store is None:
+            self._store = open_object_store(self._uri, self._options)
+        return self._store
