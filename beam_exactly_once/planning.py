@@ -74,6 +74,7 @@ class Start:
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict, hash=False)
     checkpoint_location: str | None = None
     batch_id: int | None = None
+    store_options: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def earliest(cls) -> Start:
@@ -128,8 +129,15 @@ class Start:
         return cls("offsets", offsets=dict(offsets))
 
     @classmethod
-    def from_checkpoint(cls, checkpoint_location: str, batch_id: int) -> Start:
+    def from_checkpoint(
+        cls, checkpoint_location: str, batch_id: int, store_options: Mapping[str, Any] | None = None
+    ) -> Start:
         """From where another stream stood after its batch ``batch_id``.
+
+        Args:
+            checkpoint_location: of the other stream.
+            batch_id: a batch whose marker it still has.
+            store_options: of the store of that location.
 
         Raises:
             ConfigurationError: the location is empty, or the batch id no integer of at least 0.
@@ -138,7 +146,8 @@ class Start:
             raise ConfigurationError("the checkpoint to start from is an empty string: give its location")
         if not _is_count(batch_id):
             raise ConfigurationError(f"a batch id is an integer of at least 0, got {batch_id!r}")
-        return cls("checkpoint", checkpoint_location=checkpoint_location, batch_id=batch_id)
+        options = None if store_options is None else dict(store_options)
+        return cls("checkpoint", checkpoint_location=checkpoint_location, batch_id=batch_id, store_options=options)
 
     def to_json(self) -> dict[str, Any]:
         """``{"kind": …}`` and what that kind needs; :meth:`from_json` reads it back."""

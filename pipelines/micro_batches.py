@@ -14,7 +14,6 @@ from beam_exactly_once.checkpoint import (
     Marker,
     Plan,
     Predecessor,
-    SourceCommit,
     SourcePlan,
     StreamWriter,
     this_process,
@@ -71,7 +70,10 @@ class MicroBatches:
         5. Plan and run, until the trigger ends.
         """
         with contextlib.ExitStack() as open_logs:
-            self._planners = {name: SourcePlanner(spec, self._clock) for name, spec in self._graph.sources.items()}
+            may_wait = isinstance(self._settings.trigger, ProcessingTime)
+            self._planners = {
+                name: SourcePlanner(spec, self._clock, may_wait=may_wait) for name, spec in self._graph.sources.items()
+            }
             for planner in self._planners.values():
                 open_logs.callback(planner.close)
             store = open_object_store(self._settings.checkpoint_location, self._settings.store_options)
@@ -211,7 +213,7 @@ class MicroBatches:
         for name, planner in self._planners.items():
             planner.refresh()
             sources[name] = planner.plan()
-        if not any(source.ranges or source.lost for source in sources.values()):
+        if not any(source.ranges or source.lost or source.replaced for source in sources.values()):
             return None
         plan = self._writer.plan(
             Plan(
@@ -232,8 +234,7 @@ class MicroBatches:
         run_s = self._clock.monotonic_s() - began_s
         for name, planner in self._planners.items():
             if name in plan.sources:
-                after: SourcePlan | SourceCommit = plan.sources[name] if decided is None else decided.sources[name]
-                planner.advance(after.next_offsets)
+                planner.advance(plan.sources[name] if decided is None else decided.sources[name])
                 planner.measured(counts.get(f"records.{name}", 0), counts.get(f"bytes_read.{name}", 0))
         self._predecessor = self._marked_by(task) if decided is None else decided.as_predecessor
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)

@@ -9,10 +9,12 @@ from typing import Any
 import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import BatchLimits, Start, first_offsets
+from beam_exactly_once.topics import partitions_of
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import Output, ReadOffsetRanges
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
@@ -40,6 +42,9 @@ class ReadFromKafka(beam.PTransform):
         bootstrap_servers: ``host:port``, several with commas.
         topics: all partitions of these are read, also those added later (from their earliest offset).
         partitions: exactly these instead of ``topics``.
+        topic_pattern: instead of ``topics``, a regular expression that the whole name of a topic must match. Topics that
+            appear while the stream runs are read from their earliest offset. One that disappears is data loss. Internal
+            topics (``__…``) match only a pattern that itself begins with ``__``.
         name: identifies the source in the checkpoint; may be left out while it is the only one.
         start: where a new stream begins: ``"earliest"``, ``"latest"`` or a :class:`~beam_exactly_once.planning.Start`.
         stop_offsets: in an ordinary pipeline, first offset not to read of each partition; others end at their latest.
@@ -64,6 +69,7 @@ class ReadFromKafka(beam.PTransform):
         topics: Sequence[str] = (),
         *,
         partitions: Sequence[TopicPartition] = (),
+        topic_pattern: str | None = None,
         name: str | None = None,
         start: Start | str = "earliest",
         stop_offsets: Mapping[TopicPartition, int] | None = None,
@@ -81,10 +87,7 @@ class ReadFromKafka(beam.PTransform):
         super().__init__()
         if isinstance(topics, str):
             raise ConfigurationError(f"topics={topics!r} must be a list: topics=[{topics!r}].")
-        if bool(topics) == bool(partitions):
-            raise ConfigurationError("give either topics=[…] or partitions=[TopicPartition(…), …] to ReadFromKafka.")
-        self._topics = tuple(dict.fromkeys(topics))
-        self._partitions = tuple(dict.fromkeys(partitions))
+        self._selection = TopicSelection(tuple(dict.fromkeys(topics)), tuple(dict.fromkeys(partitions)), topic_pattern)
         self._name = name
         self._start = _start(start)
         self._stop_offsets = dict(stop_offsets) if stop_offsets is not None else None
@@ -114,13 +117,12 @@ class ReadFromKafka(beam.PTransform):
                 "max_offsets_per_batch bounds a batch."
             )
         name = graph.source_name(self._name)
-        ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name)).with_output_types(OffsetRange)
+        ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name)).with_output_types(PlannedRange)
         read = ranges | "Read" >> self._reader(name, event_time=False)
         graph.sources[name] = KafkaSourceSpec(
             name,
             self._settings,
-            self._topics,
-            tuple((partition.topic, partition.partition) for partition in self._partitions),
+            self._selection,
             self._start,
             self._limits,
             self._fail_on_data_loss,
@@ -129,10 +131,8 @@ class ReadFromKafka(beam.PTransform):
         return read.records
 
     def _expand_bounded(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
-        bounded = _FindRanges(
-            self._settings, self._topics, self._partitions, self._start, self._stop_offsets, self._stop_timestamp_ms
-        )
-        ranges = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(OffsetRange)
+        bounded = _FindRanges(self._settings, self._selection, self._start, self._stop_offsets, self._stop_timestamp_ms)
+        ranges = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(PlannedRange)
         return (ranges | "Read" >> self._reader("kafka", event_time=True)).records
 
     def _reader(self, source: str, *, event_time: bool) -> ReadOffsetRanges:
@@ -151,9 +151,13 @@ class _PlannedRanges(StatelessDoFn):
     def __init__(self, source: str) -> None:
         self._source = source
 
-    def process(self, task_json: str) -> Sequence[OffsetRange]:
+    def process(self, task_json: str) -> Iterator[PlannedRange]:
         plan = BatchTask.from_json(task_json).plan
-        return () if plan is None or self._source not in plan.sources else plan.sources[self._source].ranges
+        if plan is None or self._source not in plan.sources:
+            return
+        source = plan.sources[self._source]
+        for planned in source.ranges:
+            yield PlannedRange(planned, source.topic_ids.get(planned.topic), source.isolation_level)
 
 
 class _FindRanges(StatelessDoFn):
@@ -162,23 +166,22 @@ class _FindRanges(StatelessDoFn):
     def __init__(
         self,
         settings: KafkaSettings,
-        topics: tuple[str, ...],
-        partitions: tuple[TopicPartition, ...],
+        selection: TopicSelection,
         start: Start,
         stop_offsets: Mapping[TopicPartition, int] | None,
         stop_timestamp_ms: int | None,
     ) -> None:
         self._settings = settings
-        self._topics = topics
-        self._partitions = partitions
+        self._selection = selection
         self._start = start
         self._stop_offsets = stop_offsets
         self._stop_timestamp_ms = stop_timestamp_ms
 
-    def process(self, impulse: bytes) -> Iterator[OffsetRange]:
+    def process(self, impulse: bytes) -> Iterator[PlannedRange]:
         log = open_kafka_log(self._settings)
         try:
-            partitions = list(self._partitions) or log.partitions(self._topics)
+            topics = self._selection.describe(log)
+            partitions = list(self._selection.partitions) or partitions_of(topics)
             bounds = log.bounds(partitions)
             starts = first_offsets(self._start, partitions, bounds, log.offsets_for_time, None)
             stops = {partition: bounds[partition].latest for partition in partitions}
@@ -189,7 +192,8 @@ class _FindRanges(StatelessDoFn):
             log.close()
         for partition in partitions:
             if starts[partition] < stops[partition]:
-                yield OffsetRange(partition.topic, partition.partition, starts[partition], stops[partition])
+                offsets = OffsetRange(partition.topic, partition.partition, starts[partition], stops[partition])
+                yield PlannedRange(offsets, topics[partition.topic].topic_id)
 
 
 def _start(start: Start | str) -> Start:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import repeat
 from operator import mul
 from typing import Any, Literal, NamedTuple
@@ -20,10 +21,12 @@ from apache_beam.utils import windowed_value
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import ConfigurationError, DataLoss
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
-from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
+from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, gathered_piece, typed
+from beam_exactly_once.transforms.topic_watch import TopicWatch
 
 PIECES = "pieces"
 CHUNK_RECORDS_MAX = 1000
@@ -45,9 +48,10 @@ class ReadResult(NamedTuple):
 class ReadOffsetRanges(beam.PTransform):
     """Reads exactly the given offset ranges of Kafka.
 
-    Bounded. Input: a PCollection of :class:`~beam_exactly_once.offsets.OffsetRange`; output: a
-    :class:`ReadResult`. Every record in the ranges comes exactly once for each successful execution; the pieces tell
-    what was covered, and tile the ranges. Order is kept inside one piece up to the next shuffle.
+    Bounded. Input: a PCollection of :class:`PlannedRange`; output: a :class:`ReadResult`. Every record in the ranges
+    comes exactly once for each successful execution; the pieces tell what was covered, and tile the ranges. A range
+    that names a topic id gives records of that topic alone, never of one that was made anew under its name. Order is
+    kept inside one piece up to the next shuffle.
 
     Parallelism: ranges are cut into parts of at most 250,000 offsets, and runners may split further at any
     offset; no consumer group, so any number of workers may read one partition. A reader holds at most 16 MiB that
@@ -61,7 +65,8 @@ class ReadOffsetRanges(beam.PTransform):
         fail_on_data_loss: False reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
 
     Raises (while running):
-        DataLoss: Kafka no longer has an offset of a range.
+        DataLoss: Kafka no longer has an offset of a range, or its topic.
+        IncompleteBatch: a topic was made anew while it was read, and may be passed over: the next execution does.
         ReadStalled, KafkaUnavailable: no progress within the bounds of ``settings``.
     """
 
@@ -81,7 +86,7 @@ class ReadOffsetRanges(beam.PTransform):
         self._output = output
         self._event_time = event_time
 
-    def expand(self, ranges: beam.PCollection[OffsetRange]) -> ReadResult:
+    def expand(self, ranges: beam.PCollection[PlannedRange]) -> ReadResult:
         """Wire read and explode."""
         read = ranges | "Read" >> beam.ParDo(self._read).with_outputs(PIECES, main="chunks")
         chunks, pieces = typed(read.chunks, Chunk), typed(read[PIECES], Gathered)
@@ -100,13 +105,13 @@ class _RangeProvider(RestrictionProvider):
     def create_tracker(self, restriction: OffsetRange) -> OffsetRangeTracker:
         return OffsetRangeTracker(restriction)
 
-    def initial_restriction(self, element: OffsetRange) -> OffsetRange:
-        return element
+    def initial_restriction(self, element: PlannedRange) -> OffsetRange:
+        return element.offsets
 
-    def split(self, element: OffsetRange, restriction: OffsetRange) -> list[OffsetRange]:
+    def split(self, element: PlannedRange, restriction: OffsetRange) -> list[OffsetRange]:
         return cut_evenly(restriction, INITIAL_SPLIT_OFFSETS_MAX)
 
-    def restriction_size(self, element: OffsetRange, restriction: OffsetRange) -> int:
+    def restriction_size(self, element: PlannedRange, restriction: OffsetRange) -> int:
         return restriction.size
 
     def restriction_coder(self) -> OffsetRangeCoder:
@@ -120,23 +125,28 @@ class _ReadRange(StatelessDoFn):
         self._settings = settings
         self._source = source
         self._fail_on_data_loss = fail_on_data_loss
-        self._log: KafkaLog | None = None
-
-    def setup(self) -> None:
-        """Open the client here: it survives neither pickling nor fork."""
-        self._log = open_kafka_log(self._settings)
+        self._watch = TopicWatch(fail_on_data_loss)
+        self._logs: dict[str, KafkaLog] = {}
 
     def teardown(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        while self._logs:
+            self._logs.popitem()[1].close()
+
+    def start_bundle(self) -> None:
+        self._watch.begin()
+
+    def finish_bundle(self) -> None:
+        """Everything that was emitted was of the planned topics, or the bundle fails."""
+        if self._logs:
+            self._watch.end(next(iter(self._logs.values())))
 
     def process(
         self,
-        planned: OffsetRange,
+        planned: PlannedRange,
         tracker: OffsetRangeTracker = beam.DoFn.RestrictionParam(_RangeProvider()),  # noqa: B008 (Beam's way)
     ) -> Iterator[Any]:
         """Read until the restriction's end, which may come nearer while reading."""
+        offsets = planned.offsets
         start = position = tracker.current_restriction().start
         records = bytes_read = 0
         lost: list[OffsetRange] = []
@@ -153,7 +163,7 @@ class _ReadRange(StatelessDoFn):
                 records += len(chunk)
                 bytes_read += chunk.bytes
                 yield chunk
-        read = OffsetRange(planned.topic, planned.partition, start, position)
+        read = OffsetRange(offsets.topic, offsets.partition, start, position)
         # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.
         if position != tracker.current_restriction().stop:
             raise AssertionError(f"reader stopped at {position} of {tracker.current_restriction()}")
@@ -161,21 +171,34 @@ class _ReadRange(StatelessDoFn):
             piece = Piece(self._source, read, records, bytes_read, tuple(lost))
             yield beam.pvalue.TaggedOutput(PIECES, gathered_piece(piece))
 
-    def _next(self, planned: OffsetRange, position: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
+    def _log(self, isolation_level: str | None) -> KafkaLog:
+        """The client of a level: opened here, since it survives neither pickling nor fork."""
+        level = isolation_level or self._settings.isolation_level
+        if level not in self._logs:
+            self._logs[level] = open_kafka_log(replace(self._settings, isolation_level=level))  # type: ignore[arg-type] # KafkaSettings checks it
+        return self._logs[level]
+
+    def _next(self, planned: PlannedRange, position: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
         """The next chunk at ``position``, or an empty one over offsets that are lost."""
-        assert self._log is not None, "setup() was not called"
-        topic_partition = planned.topic_partition
+        topic_partition = planned.offsets.topic_partition
+        log = self._log(planned.isolation_level)
+        if self._watch.is_replaced(log, topic_partition.topic, planned.topic_id):
+            return _nothing(topic_partition, position, stop)
         try:
-            return self._log.next_chunk(topic_partition, position, stop, CHUNK_RECORDS_MAX), []
+            return log.next_chunk(topic_partition, position, stop, CHUNK_RECORDS_MAX), []
         except DataLoss:
             if self._fail_on_data_loss:
                 raise
-            earliest = self._log.bounds([topic_partition])[topic_partition].earliest
+            earliest = log.bounds([topic_partition])[topic_partition].earliest
             if earliest <= position:  # the log became shorter instead: nothing here to go on from
                 raise
-            lost_stop = min(earliest, stop)
-            lost = OffsetRange(planned.topic, planned.partition, position, lost_stop)
-            return Chunk.empty(planned.topic, planned.partition, position, lost_stop), [lost]
+            return _nothing(topic_partition, position, min(earliest, stop))
+
+
+def _nothing(where: TopicPartition, start: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
+    """An empty chunk over offsets that are lost."""
+    chunk = Chunk.empty(where.topic, where.partition, start, stop)
+    return chunk, [OffsetRange(where.topic, where.partition, start, stop)]
 
 
 def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:

@@ -18,7 +18,7 @@ from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaSettings
+from beam_exactly_once.kafka import KafkaSettings, TopicSelection
 from beam_exactly_once.planning import BatchLimits, Start
 from beam_exactly_once.transforms.publishing import Publisher
 from beam_exactly_once.transforms.store_location import StoreLocation
@@ -51,9 +51,7 @@ class KafkaSourceSpec:
 
     name: str
     settings: KafkaSettings
-    topics: tuple[str, ...]
-    partitions: tuple[tuple[str, int], ...]
-    """Explicit partitions; empty means all partitions of ``topics``."""
+    selection: TopicSelection
     start: Start
     limits: BatchLimits
     fail_on_data_loss: bool

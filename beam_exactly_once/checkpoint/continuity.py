@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from beam_exactly_once.checkpoint.findings import Fault, listed
 from beam_exactly_once.checkpoint.layout import commits_key, offsets_key
 from beam_exactly_once.checkpoint.records import Marker, Plan, SourceCommit, SourcePlan
-from beam_exactly_once.checkpoint.writer import offsets_before
+from beam_exactly_once.checkpoint.writer import offsets_before, topic_ids_before
 from beam_exactly_once.offsets import NextOffsets, OffsetRange
+from beam_exactly_once.topics import changed_ids
 
 _FROM_COPY = "Restore it from a copy or an older version of the object"
 
@@ -95,6 +96,12 @@ def _plan_faults(
                     f"where it stood: {abs(begins_at[partition] - next_offset)} offsets are "
                     f"{'left out' if begins_at[partition] > next_offset else 'read twice'}."
                 )
+        stood_in, begins_in = before[name].topic_ids if name in before else {}, topic_ids_before(source)
+        for topic in changed_ids(stood_in, begins_in):
+            yield (
+                f"source {name!r} goes on in topic {topic} with id {begins_in[topic]}, not with id {stood_in[topic]} where it "
+                "stood: its offsets are another topic's."
+            )
         for planned in _ends_elsewhere(source):
             yield (
                 f"source {name!r} reads {planned}, but the next batch goes on at "
@@ -122,6 +129,12 @@ def _marker_faults(plan: Plan, marker: Marker) -> Iterator[str]:
                     f"its marker ({marker.outcome}) says that source {name!r} stands at {found} in partition {partition}, "
                     f"its plan says {wanted}."
                 )
+        ids = topic_ids_before(source) if marker.outcome == "abandoned" else source.topic_ids
+        for topic in changed_ids(ids, committed.topic_ids):
+            yield (
+                f"its marker says that source {name!r} stands in topic {topic} with id {committed.topic_ids[topic]}, its plan "
+                f"says {ids[topic]}."
+            )
         recorded = () if marker.outcome == "abandoned" else source.lost
         for lost in sorted(set(recorded) - set(committed.lost)):
             yield f"its marker does not record {lost} of source {name!r} as lost, its plan does."

@@ -13,6 +13,7 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning import lag
+from beam_exactly_once.topics import TopicIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,13 @@ def next_offsets(checkpoint: Checkpoint, newest: Marker | None) -> dict[str, dic
     first = {name: next_offsets_from_json(body.get("first_offsets", {})) for name, body in definitions.items()}
     committed = {} if newest is None else {name: dict(source.next_offsets) for name, source in newest.sources.items()}
     return dict(sorted({**first, **committed}.items()))
+
+
+def topic_ids(checkpoint: Checkpoint, newest: Marker | None) -> dict[str, TopicIds]:
+    """The topics that :func:`next_offsets` is of, by source."""
+    definitions = checkpoint.definitions(layout.SOURCES)
+    first: dict[str, TopicIds] = {name: body.get("topic_ids", {}) for name, body in definitions.items()}
+    return first if newest is None else {**first, **{name: one.topic_ids for name, one in newest.sources.items()}}
 
 
 def _decided(checkpoint: Checkpoint, batch_id: int) -> BatchSummary | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.topics import ReplacedTopic, TopicIds
 
 Json: TypeAlias = dict[str, Any]
 Outcome: TypeAlias = Literal["committed", "skipped", "abandoned"]
@@ -59,6 +60,12 @@ class SourcePlan:
     ranges: tuple[OffsetRange, ...]
     lost: tuple[OffsetRange, ...]
     next_offsets: Mapping[TopicPartition, int]
+    topic_ids: TopicIds = field(default_factory=dict)
+    """The topics that ranges and next offsets are of."""
+    replaced: Mapping[str, ReplacedTopic] = field(default_factory=dict)
+    """What the source had read of topics that were found made anew at planning: ``lost`` names offsets of these."""
+    isolation_level: str | None = None
+    """What a reader must be shown; None in plans that were stored without it."""
 
     def to_json(self) -> Json:
         """As it is stored."""
@@ -66,6 +73,9 @@ class SourcePlan:
             "ranges": ranges_to_json(self.ranges),
             "lost": ranges_to_json(self.lost),
             "next_offsets": next_offsets_to_json(self.next_offsets),
+            "topic_ids": dict(sorted(self.topic_ids.items())),
+            "replaced": {name: _replaced_to_json(old) for name, old in sorted(self.replaced.items())},
+            "isolation_level": self.isolation_level,
         }
 
     @classmethod
@@ -75,6 +85,9 @@ class SourcePlan:
             ranges_from_json(stored["ranges"]),
             ranges_from_json(stored["lost"]),
             next_offsets_from_json(stored["next_offsets"]),
+            stored.get("topic_ids", {}),
+            {name: _replaced_from_json(old) for name, old in stored.get("replaced", {}).items()},
+            stored.get("isolation_level"),
         )
 
 
@@ -124,6 +137,8 @@ class SourceCommit:
     lost: tuple[OffsetRange, ...]
     records: int
     bytes_read: int
+    topic_ids: TopicIds = field(default_factory=dict)
+    """The topics that the next offsets are of."""
 
     def to_json(self) -> Json:
         """As it is stored."""
@@ -132,6 +147,7 @@ class SourceCommit:
             "lost": ranges_to_json(self.lost),
             "records": self.records,
             "bytes_read": self.bytes_read,
+            "topic_ids": dict(sorted(self.topic_ids.items())),
         }
 
     @classmethod
@@ -142,6 +158,7 @@ class SourceCommit:
             ranges_from_json(stored["lost"]),
             int(stored["records"]),
             int(stored["bytes_read"]),
+            stored.get("topic_ids", {}),
         )
 
 
@@ -312,6 +329,18 @@ def next_offsets_from_json(stored: Json) -> dict[TopicPartition, int]:
         for topic, partitions in stored.items()
         for partition, next_offset in partitions.items()
     }
+
+
+def _replaced_to_json(old: ReplacedTopic) -> Json:
+    next_offsets = {str(partition): offset for partition, offset in sorted(old.next_offsets.items())}
+    return {"topic_id": old.topic_id, "next_offsets": next_offsets}
+
+
+def _replaced_from_json(stored: Json) -> ReplacedTopic:
+    return ReplacedTopic(
+        str(stored["topic_id"]),
+        {int(partition): int(offset) for partition, offset in stored["next_offsets"].items()},
+    )
 
 
 def _range_to_json(one: OffsetRange) -> list[Any]:

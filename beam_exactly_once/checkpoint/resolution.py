@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable
+from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable, topic_ids
 from beam_exactly_once.checkpoint.layout import offsets_key
 from beam_exactly_once.checkpoint.location import Checkpoint, new_nonce
 from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, Predecessor, SourceCommit
@@ -18,6 +18,7 @@ from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.topics import TopicIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Proposal:
     """None when the plan is unreadable: such a batch can only be abandoned, which needs nothing of it."""
     stands_at: Mapping[str, Mapping[TopicPartition, int]]
     """Next offsets of each source before the batch."""
+    topic_ids: Mapping[str, TopicIds]
+    """The topics that these are of."""
     predecessor: Predecessor | None
     """What decided the batch before."""
 
@@ -51,7 +54,10 @@ class Proposal:
         if self.plan is not None:
             marker = marker_of_resolution(self.plan, attempt, self.outcome, committed_at)
         else:
-            sources = {name: SourceCommit(offsets, (), 0, 0) for name, offsets in self.stands_at.items()}
+            sources = {
+                name: SourceCommit(offsets, (), 0, 0, self.topic_ids.get(name, {}))
+                for name, offsets in self.stands_at.items()
+            }
             marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at)
         return marker.following(self.predecessor, {})
 
@@ -80,8 +86,9 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
             f"where it ends, so its offsets would be read by none. Use --skip, which records them as lost."
         )
     plan = _readable_plan(checkpoint, batch_id, outcome)
+    stands_at, stands_in = next_offsets(checkpoint, newest), topic_ids(checkpoint, newest)
     predecessor = None if newest is None else newest.as_predecessor
-    return Proposal(checkpoint, batch_id, outcome, plan, next_offsets(checkpoint, newest), predecessor)
+    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, predecessor)
 
 
 def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:

@@ -218,6 +218,7 @@ def marker_of_attempt(
             tuple(sorted({*source.lost, *(lost for piece in of_source for lost in piece.lost)})),
             sum(piece.records for piece in of_source),
             sum(piece.bytes_read for piece in of_source),
+            source.topic_ids,
         )
     faults += [f"source {piece.source!r} is not in the plan" for piece in pieces if piece.source not in plan.sources]
     if faults:
@@ -239,9 +240,9 @@ def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committ
     sources: dict[str, SourceCommit] = {}
     for name, source in plan.sources.items():
         if outcome == "skipped":
-            sources[name] = SourceCommit(source.next_offsets, (*source.lost, *source.ranges), 0, 0)
+            sources[name] = SourceCommit(source.next_offsets, (*source.lost, *source.ranges), 0, 0, source.topic_ids)
         else:
-            sources[name] = SourceCommit(offsets_before(source), (), 0, 0)
+            sources[name] = SourceCommit(offsets_before(source), (), 0, 0, topic_ids_before(source))
     return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at)
 
 
@@ -249,13 +250,24 @@ def offsets_before(source: SourcePlan) -> dict[TopicPartition, int]:
     """Where the source stood before the batch that ``source`` plans. Pure.
 
     A partition that the batch does not touch stands where it stood. A lost range ends where reading begins when
-    retention cut the log's head; it ends at the old next offset when the log itself became shorter.
+    retention cut the log's head; it ends at the old next offset when the log itself became shorter. Of a topic that was
+    made anew it says itself where the source stood in the old one.
     """
     before = dict(source.next_offsets)
     first_read = {planned.topic_partition: planned.start for planned in sorted(source.ranges, reverse=True)}
     before.update(first_read)
     for lost in source.lost:
         topic_partition = lost.topic_partition
+        if lost.topic in source.replaced:
+            continue
         cut_by_retention = lost.stop <= first_read.get(topic_partition, source.next_offsets[topic_partition])
         before[topic_partition] = lost.start if cut_by_retention else lost.stop
+    before = {one: offset for one, offset in before.items() if one.topic not in source.replaced}
+    for topic, old in source.replaced.items():
+        before.update({TopicPartition(topic, partition): offset for partition, offset in old.next_offsets.items()})
     return before
+
+
+def topic_ids_before(source: SourcePlan) -> dict[str, str]:
+    """The topics that :func:`offsets_before` is of. Pure."""
+    return {**source.topic_ids, **{topic: old.topic_id for topic, old in source.replaced.items()}}

@@ -6,6 +6,7 @@ from beam_exactly_once.kafka.embedded import EmbeddedBroker
 from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog, open_kafka_log, override_logs
 from beam_exactly_once.kafka.producing import produce
 from beam_exactly_once.kafka.records import RECORD_SCHEMA, Chunk, Columns, KafkaRecord
+from beam_exactly_once.kafka.selection import TopicSelection
 from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_config_file
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "KafkaLog",
     "KafkaRecord",
     "KafkaSettings",
+    "TopicSelection",
     "open_kafka_log",
     "override_logs",
     "produce",

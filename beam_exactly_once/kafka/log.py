@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -20,7 +20,9 @@ from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.kafka.records import Chunk
 from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.topics import TopicDescription
 
+_NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
 _RETRY_PAUSE_S = 0.2
 _REQUEST_TIMEOUT_S_MIN = 0.1
 # A broker may not know a partition yet that another one's metadata already names.
@@ -33,8 +35,19 @@ _Answer = TypeVar("_Answer")
 class KafkaLog(Protocol):
     """One cluster, for one thread at a time. Connections are made at first use and ended by :meth:`close`."""
 
-    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        """All partitions of these topics, sorted.
+    def topics(self) -> list[str]:
+        """The names of all topics that the cluster shows us, sorted.
+
+        Raises:
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+        """
+        ...
+
+    def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
+        """Partitions and id of each topic, in one request for all of them; asked anew at every call.
+
+        Brokers learn of a topic one after the other, so one that is missing is asked for again for some seconds, unless
+        ``patient`` is false.
 
         Raises:
             UnknownTopic: Kafka does not have one of them.
@@ -91,18 +104,32 @@ class ConfluentLog:
         self._fetcher: RangeFetcher | None = None
         self._admin: AdminClient | None = None
 
-    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        """See :meth:`KafkaLog.partitions`."""
-        found: list[TopicPartition] = []
-        for topic in sorted(set(topics)):
-            # Asked through the consumer: an admin client's question would create the topic.
-            metadata = self._list_topics(topic).topics[topic]
-            if metadata.error is not None and metadata.error.code() in UNKNOWN_TOPIC_CODES:
-                raise UnknownTopic(self._unknown_topic_message(topic))
-            if metadata.error is not None:
-                raise KafkaUnavailable(f"Kafka does not describe topic {topic}: {self._errors.text_of(metadata.error)}")
-            found.extend(TopicPartition(topic, partition) for partition in sorted(metadata.partitions))
-        return found
+    def topics(self) -> list[str]:
+        """See :meth:`KafkaLog.topics`."""
+        return sorted(self._list_topics().topics)
+
+    def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
+        """See :meth:`KafkaLog.describe`."""
+        names = sorted(set(topics))
+        if not names:
+            return {}
+        admin = self._open_admin()
+
+        def ask(timeout_s: float) -> dict[str, TopicDescription]:
+            futures = admin.describe_topics(TopicCollection(names), request_timeout=timeout_s)
+            return {name: answer(futures[name], name) for name in names}
+
+        def answer(future: Future[Any], name: str) -> TopicDescription:
+            try:
+                return _description(future.result())
+            except KafkaException as exception:
+                error = exception.args[0]
+            if error.code() in UNKNOWN_TOPIC_CODES and not patient:
+                raise UnknownTopic(self._unknown_topic_message(name))
+            admin.poll(0)  # lets the client say why
+            raise _NoAnswer(error, f"topic {name}")
+
+        return self._ask_until_settled(ask)
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         """See :meth:`KafkaLog.bounds`."""
@@ -154,18 +181,17 @@ class ConfluentLog:
         # Outside of the handler: the client's own exception may quote the configuration.
         raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
 
-    def _list_topics(self, topic: str | None) -> Any:
-        """Metadata of one topic, or of all."""
+    def _list_topics(self) -> Any:
+        """Metadata of all topics."""
         consumer = self._open_consumer()
-        named = {} if topic is None else {"topic": topic}
 
         def ask(timeout_s: float) -> Any:
             try:
-                return consumer.list_topics(**named, timeout=timeout_s)
+                return consumer.list_topics(timeout=timeout_s)
             except KafkaException as exception:
                 if self._fetcher is None:  # lets the client say why; with a partition assigned it would take a record
                     consumer.poll(0)
-                raise _NoAnswer(exception.args[0], topic) from None
+                raise _NoAnswer(exception.args[0], None) from None
 
         return self._ask_until_settled(ask)
 
@@ -193,7 +219,10 @@ class ConfluentLog:
                 return int(future.result().offset)
             except KafkaException as exception:
                 error = exception.args[0]
-            if error.code() == KafkaError._NOENT and place not in self.partitions([place.topic]):
+            if (
+                error.code() == KafkaError._NOENT
+                and place.partition not in self.describe([place.topic])[place.topic].partitions
+            ):
                 raise _unknown(f"partition {place}", self._settings)
             admin.poll(0)  # lets the client say why
             raise _NoAnswer(error, f"partition {place}")
@@ -224,10 +253,17 @@ class ConfluentLog:
         )
 
     def _unknown_topic_message(self, topic: str) -> str:
-        known = sorted(name for name in self._list_topics(None).topics if not name.startswith("__"))
+        known = sorted(name for name in self._list_topics().topics if not name.startswith("__"))
         near = difflib.get_close_matches(topic, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct its name"
         return f"Kafka at {self._settings.bootstrap_servers} has no topic {topic}, or does not let us see it; {hint}"
+
+
+def _description(found: Any) -> TopicDescription:
+    # The client writes the 16 bytes in plain base64, Kafka's own tools in the alphabet for names.
+    topic_id = str(found.topic_id).replace("+", "-").replace("/", "_")
+    partitions = tuple(sorted(partition.id for partition in found.partitions))
+    return TopicDescription(None if topic_id == _NO_TOPIC_ID else topic_id, partitions)
 
 
 class _NoAnswer(Exception):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, override_logs
 from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.topics import TopicDescription
 
 
 class MemoryKafka:
@@ -21,11 +23,17 @@ class MemoryKafka:
     def __init__(self, topics: Mapping[str, int]) -> None:
         self._records: dict[TopicPartition, list[KafkaRecord]] = {}
         self._bounds: dict[TopicPartition, LogBounds] = {}
+        self._ids: dict[str, str] = {}
+        self._created: Counter[str] = Counter()
         for topic, partitions in topics.items():
             self.add_partitions(topic, partitions)
 
     def add_partitions(self, topic: str, partitions: int) -> None:
         """Let the topic have that many partitions."""
+        if topic not in self._ids:
+            self._created[topic] += 1
+            # The same in every process: what a checkpoint remembers may be served by another one's cluster.
+            self._ids[topic] = f"{topic}#{self._created[topic]}"
         for partition in range(partitions):
             self._records.setdefault(TopicPartition(topic, partition), [])
             self._bounds.setdefault(TopicPartition(topic, partition), LogBounds(0, 0))
@@ -55,6 +63,16 @@ class MemoryKafka:
         place = TopicPartition(topic, partition)
         self._records[place] = [record for record in self._records[place] if record.offset >= before_offset]
         self._bounds[place] = LogBounds(before_offset, max(before_offset, self._bounds[place].latest))
+
+    def delete_topic(self, topic: str) -> None:
+        """Delete the topic. When :meth:`add_partitions` makes it anew, it has another id."""
+        del self._ids[topic]
+        for place in self.partitions_of(topic):
+            del self._records[place], self._bounds[place]
+
+    def ids(self) -> dict[str, str]:
+        """The id of each topic."""
+        return dict(self._ids)
 
     def bounds_of(self, place: TopicPartition) -> LogBounds:
         """What a partition holds."""
@@ -88,12 +106,18 @@ class _MemoryLog:
     def __init__(self, cluster: MemoryKafka) -> None:
         self._cluster = cluster
 
-    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        found = [place for topic in topics for place in self._cluster.partitions_of(topic)]
+    def topics(self) -> list[str]:
+        return sorted(self._cluster.ids())
+
+    def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
+        ids = self._cluster.ids()
         for topic in topics:
-            if not self._cluster.partitions_of(topic):
+            if topic not in ids:
                 raise UnknownTopic(f"topic {topic!r} does not exist in MemoryKafka; give it in topics={{…}}.")
-        return sorted(found)
+        return {
+            topic: TopicDescription(ids[topic], tuple(one.partition for one in self._cluster.partitions_of(topic)))
+            for topic in sorted(topics)
+        }
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         return {place: self._cluster.bounds_of(place) for place in partitions}

@@ -29,6 +29,7 @@ from beam_exactly_once.kafka import (
 )
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.topics import ids_of, partitions_of
 
 ORDERS = [TopicPartition("orders", partition) for partition in range(3)]
 SIZE = 700  # offsets of each partition of orders
@@ -81,9 +82,13 @@ def values(partition: int, start: int, stop: int) -> list[bytes]:
     return [b"%d-%d" % (partition, offset) for offset in range(start, stop)]
 
 
-def test_partitions_are_listed_in_order(log: KafkaLog) -> None:
-    assert log.partitions(["orders_eu", "orders", "orders"]) == [*ORDERS, TopicPartition("orders_eu", 0)]
-    assert log.partitions([]) == []
+def test_topics_are_described_with_their_ids(log: KafkaLog) -> None:
+    described = log.describe(["orders_eu", "orders", "orders"])
+    assert partitions_of(described) == [*ORDERS, TopicPartition("orders_eu", 0)]
+    assert len(set(ids_of(described).values())) == 2
+    assert log.describe(["orders"]) == {"orders": described["orders"]}
+    assert log.describe([]) == {}
+    assert log.topics() == ["empty", "orders", "orders_eu"]
 
 
 def test_bounds_of_all_partitions_come_in_one_answer(log: KafkaLog) -> None:
@@ -215,12 +220,12 @@ def test_a_plan_above_the_end_is_a_loss_once_nothing_comes_any_more(broker: Embe
 
 def test_a_topic_that_does_not_exist_is_named_with_its_neighbours(log: KafkaLog) -> None:
     with pytest.raises(UnknownTopic, match=r"no topic order, or.*did you mean orders or orders_eu"):
-        log.partitions(["orders", "order"])
+        log.describe(["orders", "order"], patient=False)
     with pytest.raises(UnknownTopic, match=r"no topic zzz.*create it"):
-        log.partitions(["zzz"])
+        log.describe(["zzz"], patient=False)
     # To ask does not create it.
     with pytest.raises(UnknownTopic, match="no topic zzz"):
-        log.partitions(["zzz"])
+        log.describe(["zzz"], patient=False)
 
 
 def test_a_partition_that_does_not_exist_is_named(broker: EmbeddedBroker) -> None:
@@ -244,7 +249,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_reason(monkeypatch: py
             no_progress_timeout_s=0.5,
         )
         with closing(open_kafka_log(nobody)) as log:
-            for ask in (lambda: log.partitions(["orders"]), lambda: log.bounds(ORDERS[:1])):
+            for ask in (lambda: log.topics(), lambda: log.describe(["orders"]), lambda: log.bounds(ORDERS[:1])):
                 with pytest.raises(
                     KafkaUnavailable, match=rf"{servers} did not answer within 0\.5 s.*refused"
                 ) as caught:
@@ -291,7 +296,7 @@ def test_a_configuration_that_the_client_does_not_know_is_the_authors(broker: Em
     wrong = KafkaSettings(broker.bootstrap_servers, config={"no.such.property": "x"})
     with closing(open_kafka_log(wrong)) as log:
         with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
-            log.partitions(["orders"])
+            log.describe(["orders"])
         with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
             log.next_chunk(ORDERS[0], 0, 1)
 
@@ -312,7 +317,7 @@ def test_logs_can_be_replaced_and_come_back(broker: EmbeddedBroker) -> None:
             assert open_kafka_log(settings(broker)) is None
         assert open_kafka_log(settings(broker)).next_chunk(ORDERS[0], 1, 2) == Chunk.empty("orders", 0, 1, 2)
     with closing(open_kafka_log(settings(broker))) as log:
-        assert log.partitions(["orders"]) == ORDERS
+        assert partitions_of(log.describe(["orders"])) == ORDERS
 
 
 def test_a_closed_embedded_broker_says_so() -> None:

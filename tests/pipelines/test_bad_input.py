@@ -398,7 +398,9 @@ def test_what_is_available_now_is_read_now_however_little(stream: Stream) -> Non
     ("arguments", "words"),
     [
         ({"topics": "orders"}, "must be a list"),
-        ({"topics": []}, "either topics"),
+        ({"topics": []}, "exactly one of topics"),
+        ({"topics": ["orders"], "topic_pattern": "orders"}, "exactly one of topics"),
+        ({"topic_pattern": "orders-*("}, r"'orders-\*\(' is no regular expression"),
         ({"topics": ["orders"], "output": "rows"}, "'rows'"),
         ({"topics": ["orders"], "start": "newest"}, "'newest'"),
         ({"topics": ["orders"], "max_offsets_per_batch": 0}, "max_offsets"),

@@ -15,7 +15,7 @@ from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, KafkaSettings, 
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import Start
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, ReadOffsetRanges
+from beam_exactly_once.transforms import PlannedRange, ReadFromKafka, ReadOffsetRanges
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ def test_ranges_from_a_broker(output: Any) -> None:
         for _ in produce(broker.bootstrap_servers, "orders", 1, (b"%d" % number for number in range(100))):
             pass
         with beam.Pipeline("FnApiRunner") as pipeline:
-            ranges = pipeline | beam.Create([OffsetRange("orders", 0, 10, 20), OffsetRange("orders", 0, 50, 95)])
+            planned = [OffsetRange("orders", 0, 10, 20), OffsetRange("orders", 0, 50, 95)]
+            ranges = pipeline | beam.Create([PlannedRange(one) for one in planned])
             read = ranges | ReadOffsetRanges(KafkaSettings(broker.bootstrap_servers), output=output)
             expected = [b"%d" % number for number in (*range(10, 20), *range(50, 95))]
             assert_that(read.records | beam.FlatMap(values), equal_to(expected))

@@ -39,8 +39,8 @@ def new_topic(bootstrap_servers: str) -> Iterator[Callable[..., Topic]]:
     """Creates topics of this test alone; ends their open transactions and deletes them afterwards."""
     topics: list[Topic] = []
 
-    def create(partitions: int = 1, **config: object) -> Topic:
-        topics.append(Topic(bootstrap_servers, f"orders-{secrets.token_hex(4)}", partitions, config))
+    def create(partitions: int = 1, *, name: str | None = None, **config: object) -> Topic:
+        topics.append(Topic(bootstrap_servers, name or f"orders-{secrets.token_hex(4)}", partitions, config))
         return topics[-1]
 
     yield create

@@ -51,6 +51,7 @@ class Topic:
         settings = {key.replace("_", "."): str(value) for key, value in (config or {}).items()}
         self._new_topic = NewTopic(name, partitions, 1, config=settings)
         _settle(self._admin.create_topics([self._new_topic]))
+        self._exists = True
         self._plain = self._producer()
 
     def __getitem__(self, partition: int) -> TopicPartition:
@@ -107,11 +108,21 @@ class Topic:
         self._settled(lambda: len(self._admin.list_topics(self.name).topics[self.name].partitions) == partitions)
         self._plain = self._producer()  # the old one knows the old partitions
 
-    def make_anew(self) -> None:
-        """Delete the topic and create it again, empty."""
+    def delete(self) -> None:
+        """Delete the topic; nothing of it is to be seen by later readers."""
         _settle(self._admin.delete_topics([self.name]))
         self._settled(self._is_gone)
+        self.committed.clear()
+        self._exists = False
+
+    def make_anew(self, partitions: int | None = None) -> None:
+        """Delete the topic and create it again, empty."""
+        if self._exists:
+            self.delete()
+        if partitions is not None:
+            self._new_topic.num_partitions = partitions
         _settle(self._admin.create_topics([self._new_topic]))
+        self._exists = True
         self._plain = self._producer()  # the old one knows the old topic
 
     def wait_compacted(self, records_max: int) -> list[int]:
@@ -156,7 +167,8 @@ class Topic:
         """End what is open and delete the topic."""
         for transaction in list(self._open):
             self.abort(transaction)
-        _settle(self._admin.delete_topics([self.name]))
+        if self._exists:
+            _settle(self._admin.delete_topics([self.name]))
 
     def _producer(self, transactional_id: str | None = None) -> Producer:
         named = {} if transactional_id is None else {"transactional.id": transactional_id}

@@ -13,6 +13,7 @@ import psutil
 from beam_exactly_once.kafka import Chunk, KafkaRecord, KafkaSettings, override_logs
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.topics import TopicDescription
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.read_kafka import BYTES_PER_BATCH_MAX
 
@@ -30,8 +31,11 @@ class MadeUpLog:
     def __init__(self, size: int) -> None:
         self._size = size
 
-    def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        return [TopicPartition(topic, partition) for topic in topics for partition in range(PARTITIONS)]
+    def topics(self) -> list[str]:
+        raise NotImplementedError
+
+    def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
+        return dict.fromkeys(topics, TopicDescription(None, tuple(range(PARTITIONS))))
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         return dict.fromkeys(partitions, LogBounds(0, self._size))

@@ -15,6 +15,7 @@ from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import read_ranges
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
+from beam_exactly_once.transforms.planned_range import PlannedRange
 
 WHOLE = OffsetRange("orders", 0, 0, 500)
 SETTINGS = KafkaSettings("memory:9092")
@@ -68,14 +69,15 @@ def read_all(
     records: list[KafkaRecord] = []
     pieces: list[Piece] = []
     waiting = [whole]
+    planned = PlannedRange(whole, cluster.ids()[whole.topic])
     with cluster.serving():
         reader = read_ranges._ReadRange(SETTINGS, "orders", fail_on_data_loss)
-        reader.setup()
+        reader.start_bundle()
         while waiting:
             part = waiting.pop()
             tracker = OffsetRangeTracker(part)
             splitting = SplittingTracker(tracker, random_, waiting)
-            for element in reader.process(whole, splitting):
+            for element in reader.process(planned, splitting):
                 splitting.maybe_split()
                 if isinstance(element, beam.pvalue.TaggedOutput):
                     pieces.append(Piece.from_json(orjson.loads(element.value[1][2])))
@@ -83,6 +85,7 @@ def read_all(
                     assert isinstance(element, Chunk)
                     records.extend(element.records())
             tracker.check_done()
+        reader.finish_bundle()
         reader.teardown()
     return records, pieces
 

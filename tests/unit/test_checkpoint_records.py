@@ -73,6 +73,9 @@ def test_the_stored_form_of_a_plan() -> None:
                 "ranges": {"orders": {"0": [[10, 20]]}},
                 "lost": {},
                 "next_offsets": {"orders": {"0": 20}},
+                "topic_ids": {},
+                "replaced": {},
+                "isolation_level": None,
             }
         },
         "graph": {},

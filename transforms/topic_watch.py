@@ -1,0 +1,71 @@
+"""Whether the topics that a bundle reads are those that were planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from beam_exactly_once.errors import DataLoss, IncompleteBatch
+from beam_exactly_once.kafka import KafkaLog
+from beam_exactly_once.topics import changed_ids, changed_message, ids_of
+
+
+class TopicWatch:
+    """Asks for topic ids before a bundle's first read of a topic, and once again after its last read of all.
+
+    An id never comes back. So a topic that has the planned id *after* it was read had it all the while, and every record
+    was of the planned topic. The question before only finds out earlier, when nothing has been emitted yet. Both ask the
+    brokers: nothing is remembered from one bundle to the next.
+
+    What it rests on: a broker that serves a topic made anew no longer gives out the old id. While brokers still learn of
+    a change, one after the other, an answer may be that much too old.
+    """
+
+    def __init__(self, fail_on_data_loss: bool) -> None:
+        self._fail_on_data_loss = fail_on_data_loss
+        self._expected: dict[str, str] = {}
+        self._replaced: set[str] = set()
+
+    def begin(self) -> None:
+        """A bundle begins."""
+        self._expected, self._replaced = {}, set()
+
+    def is_replaced(self, log: KafkaLog, topic: str, topic_id: str | None) -> bool:
+        """Whether the topic is not the planned one any more, and may be passed over.
+
+        Raises:
+            DataLoss: it is not, and may not.
+            IncompleteBatch: the bundle holds ranges of two topics of that name.
+        """
+        if topic_id is None:
+            return False
+        if topic not in self._expected:
+            self._expected[topic] = topic_id
+            if self._changed(log, [topic]):
+                self._replaced.add(topic)
+        elif self._expected[topic] != topic_id:
+            raise IncompleteBatch(
+                f"topic {topic} was planned with id {self._expected[topic]} and with id {topic_id} in one bundle. "
+                "Nothing is committed; start again."
+            )
+        return topic in self._replaced
+
+    def end(self, log: KafkaLog) -> None:
+        """A bundle ends: everything that it read was of the planned topics.
+
+        Raises:
+            DataLoss, IncompleteBatch: it was not, or perhaps not. The latter where a replay passes over the topic.
+        """
+        read = self._expected.keys() - self._replaced
+        if read and self._changed(log, read) and not self._fail_on_data_loss:
+            raise IncompleteBatch(
+                f"{', '.join(sorted(read))}: deleted and made anew while it was read. Nothing of this batch is committed. "
+                "Start again: what was planned of the old topic is then put on record as lost."
+            )
+
+    def _changed(self, log: KafkaLog, topics: Iterable[str]) -> list[str]:
+        expected = {topic: self._expected[topic] for topic in topics}
+        present = ids_of(log.describe(sorted(expected)))
+        changed = changed_ids(expected, present)
+        if changed and self._fail_on_data_loss:
+            raise DataLoss(changed_message(expected, present))
+        return changed
