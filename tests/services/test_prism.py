@@ -26,9 +26,10 @@ from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_ranges
 from beam_exactly_once.transforms.file_manifest import read_batches
 from services.topics import Topic
+from support.held_reader import hold, splits_wanted
 
 PARTITIONS = 2
 Step = Callable[["beam.PCollection[Any]"], "beam.PCollection[Any]"]
@@ -190,6 +191,57 @@ def test_a_long_range_of_a_real_broker_in_parts(stream: Stream, new_topic: Calla
 
     assert stream.numbers() == list(range(count))
     assert [batch.records for batch in stream.progress] == [count]
+
+
+def with_transactions(topic: Topic) -> None:
+    """Aborted records, and the markers of all, at the start, at the end and between."""
+    topic.send_aborted(b"%d" % -number for number in range(1, 60))
+    for first in range(0, 300, 100):
+        topic.send_committed(b"%d" % number for number in range(first, first + 60))
+        topic.send_aborted([b"-1000"] * 20)
+        topic.send(b"%d" % number for number in range(first + 60, first + 100))
+    topic.send_aborted([b"-1000"] * 60)
+
+
+def compacted(topic: Topic) -> None:
+    """Every third record is left; also none of the first and of the last before the open segment, which is not compacted."""
+    padding = b" " * 20_000
+    for number in range(300):
+        lasts = number % 3 == 1 and number < 290
+        topic.send([b"%d" % number + padding], key=b"%d" % number if lasts else b"replaced")
+    left = topic.wait_compacted(records_max=160)
+    assert left[0] == 1
+    topic.committed = Counter(b"%d" % offset + padding for offset in left)
+
+
+@pytest.mark.parametrize(
+    ("fill", "config"),
+    [
+        (with_transactions, {}),
+        (compacted, {"cleanup_policy": "compact", "segment_bytes": 1 << 20, "min_cleanable_dirty_ratio": "0.01"}),
+    ],
+)
+def test_a_range_is_split_while_it_is_read(
+    stream: Stream,
+    new_topic: Callable[..., Topic],
+    monkeypatch: pytest.MonkeyPatch,
+    fill: Callable[[Topic], None],
+    config: dict[str, object],
+) -> None:
+    """Prism asks for a split of a bundle that makes no progress: a slow step behind the reader is waited for."""
+    monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 10)
+    topic = new_topic(**config)
+    fill(topic)
+
+    def slowly(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+        return numbers(records | beam.Map(hold).with_output_types(KafkaRecord))
+
+    with splits_wanted(3) as splits:
+        stream.run(topic.bootstrap_servers, topic.name, through=slowly, schema=NUMBERS)
+
+    assert len(splits.granted) >= 3
+    assert stream.numbers() == sorted(int(value) for value in topic.committed.elements())
+    assert [batch.records for batch in stream.progress] == [topic.committed.total()]
 
 
 def end_orphans(program: str, mark: str) -> None:

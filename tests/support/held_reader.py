@@ -1,0 +1,69 @@
+"""Holds readers in the middle of their ranges until their runner has split them, and keeps what was split."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
+
+HOLD_S_MAX = 20.0
+
+
+class Splits:
+    """Splits that trackers of this process granted: pairs of primary and residual."""
+
+    def __init__(self) -> None:
+        self.granted: list[tuple[OffsetRange, OffsetRange]] = []
+        self.wanted = 0
+        self.reading = threading.Event()
+        """Somebody is held."""
+        self._changed = threading.Condition()
+
+    def add(self, primary: OffsetRange, residual: OffsetRange) -> None:
+        with self._changed:
+            self.granted.append((primary, residual))
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Until there are enough; for good when none come for a while, and whoever wanted them finds too few."""
+        self.reading.set()
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.granted) >= self.wanted, HOLD_S_MAX):
+                self.wanted = 0
+
+
+_current = Splits()
+
+
+def hold(element: Any) -> Any:
+    """A slow step behind the reader."""
+    _current.wait()
+    return element
+
+
+@contextmanager
+def splits_wanted(wanted: int) -> Iterator[Splits]:
+    """Let :func:`hold` hold until so many splits were granted inside the block."""
+    global _current
+    _current = Splits()
+    _current.wanted = wanted
+    original = OffsetRangeTracker.try_split
+
+    def try_split(tracker: OffsetRangeTracker, fraction: float) -> tuple[OffsetRange, OffsetRange] | None:
+        split = original(tracker, fraction)
+        if split is not None and not split[0].is_empty and not split[1].is_empty:
+            _current.add(*split)
+        return split
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OffsetRangeTracker, "try_split", try_split)
+        try:
+            yield _current
+        finally:
+            _current = Splits()
