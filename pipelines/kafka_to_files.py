@@ -60,6 +60,7 @@ def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
             >> ReadFromKafka(
                 flags.bootstrap_servers,
                 _list(flags.topics),
+                topic_pattern=flags.topic_pattern,
                 start=flags.start,
                 output="arrow",
                 consumer_config=_kafka_config(flags.kafka_config),
@@ -80,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--bootstrap_servers", required=True, help="host:port, several with commas")
-    parser.add_argument("--topics", required=True, help="several with commas")
+    read = parser.add_mutually_exclusive_group(required=True)
+    read.add_argument("--topics", default="", help="several with commas")
+    read.add_argument("--topic_pattern", default=None, help="regular expression of whole names, instead of --topics")
     parser.add_argument("--output", required=True, help="folder, s3://bucket/prefix or gs://bucket/prefix")
     parser.add_argument("--checkpoint_location", required=True, help="folder or URI; one for each stream")
     parser.add_argument("--file_format", choices=["parquet", "json"], default="parquet")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import apache_beam as beam
 import orjson
 import pytest
 
 from beam_exactly_once.checkpoint import Piece
-from beam_exactly_once.errors import DataLoss
-from beam_exactly_once.kafka import Chunk, KafkaRecord, KafkaSettings
+from beam_exactly_once.errors import DataLoss, IncompleteBatch
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log, override_logs
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import read_ranges
@@ -63,13 +64,17 @@ class SplittingTracker:
 
 
 def read_all(
-    cluster: MemoryKafka, whole: OffsetRange, random_: random.Random, fail_on_data_loss: bool = True
+    cluster: MemoryKafka,
+    whole: OffsetRange,
+    random_: random.Random,
+    fail_on_data_loss: bool = True,
+    topic_id: str = "orders#1",
 ) -> tuple[list[KafkaRecord], list[Piece]]:
     """Read ``whole`` and everything that splits gave away."""
     records: list[KafkaRecord] = []
     pieces: list[Piece] = []
     waiting = [whole]
-    planned = PlannedRange(whole, cluster.ids()[whole.topic])
+    planned = PlannedRange(whole, topic_id)
     with cluster.serving():
         reader = read_ranges._ReadRange(SETTINGS, "orders", fail_on_data_loss)
         reader.start_bundle()
@@ -139,3 +144,90 @@ def test_a_reader_that_drops_a_cut_chunk_is_noticed(monkeypatch: pytest.MonkeyPa
         except AssertionError:
             failures += 1
     assert failures > 0
+
+
+# -- topics that are made anew -----------------------------------------------------------------------------------------
+
+
+def made_anew(cluster: MemoryKafka, size: int) -> None:
+    cluster.delete_topic("orders")
+    cluster.add_partitions("orders", 1)
+    cluster.append(KafkaRecord("orders", value=b"new") for _ in range(size))
+
+
+def old_topic() -> MemoryKafka:
+    cluster = MemoryKafka({"orders": 1})
+    cluster.append(KafkaRecord("orders", value=b"old") for _ in range(WHOLE.size))
+    return cluster
+
+
+def bundle(cluster: MemoryKafka, fail_on_data_loss: bool, act: Callable[[], None]) -> tuple[list[bytes], list[Piece]]:
+    """Read the whole range as one bundle, and act after its first chunk."""
+    planned = PlannedRange(WHOLE, "orders#1")
+    values: list[bytes] = []
+    pieces: list[Piece] = []
+    with cluster.serving():
+        reader = read_ranges._ReadRange(SETTINGS, "orders", fail_on_data_loss)
+        reader.start_bundle()
+        for element in reader.process(planned, OffsetRangeTracker(WHOLE)):
+            if isinstance(element, beam.pvalue.TaggedOutput):
+                pieces.append(Piece.from_json(orjson.loads(element.value[1][2])))
+            else:
+                values += [record.value for record in element.records()]
+            act()
+            act = nothing
+        reader.finish_bundle()
+        reader.teardown()
+    return values, pieces
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize(("fail_on_data_loss", "error"), [(True, DataLoss), (False, IncompleteBatch)])
+def test_a_bundle_that_saw_its_topic_made_anew_fails(fail_on_data_loss: bool, error: type[Exception]) -> None:
+    """The new log holds every offset that is asked for: nothing but the id tells."""
+    cluster = old_topic()
+    with pytest.raises(error, match=r"deleted and made anew"):
+        bundle(cluster, fail_on_data_loss, lambda: made_anew(cluster, 2 * WHOLE.size))
+
+
+def test_a_topic_made_anew_before_the_bundle_is_data_loss() -> None:
+    cluster = old_topic()
+    made_anew(cluster, 2 * WHOLE.size)
+    with pytest.raises(DataLoss, match=r"its id is orders#2.*the topic with id orders#1"):
+        bundle(cluster, True, nothing)
+
+
+def test_a_topic_made_anew_before_the_bundle_is_passed_over_as_lost() -> None:
+    cluster = old_topic()
+    made_anew(cluster, 2 * WHOLE.size)
+    assert bundle(cluster, False, nothing) == ([], [Piece("orders", WHOLE, 0, 0, (WHOLE,))])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_splits_of_a_range_that_is_passed_over_tile_it(seed: int) -> None:
+    cluster = MemoryKafka({"orders": 1})
+    records, pieces = read_all(cluster, WHOLE, random.Random(seed), fail_on_data_loss=False, topic_id="another")
+    assert records == []
+    assert tiling_faults([piece.read for piece in pieces], [WHOLE]) == []
+    assert tiling_faults([one for piece in pieces for one in piece.lost], [WHOLE]) == []
+
+
+def test_each_isolation_level_has_a_client_of_its_own() -> None:
+    opened: list[str] = []
+
+    def open_log(settings: KafkaSettings) -> KafkaLog:
+        opened.append(settings.isolation_level)
+        return cluster_log
+
+    cluster = old_topic()
+    with cluster.serving():
+        cluster_log = open_kafka_log(SETTINGS)
+    with override_logs(open_log):
+        reader = read_ranges._ReadRange(SETTINGS, "orders", True)
+        reader.start_bundle()
+        for level in ("read_uncommitted", None, "read_committed", "read_uncommitted"):
+            list(reader.process(PlannedRange(WHOLE, None, level), OffsetRangeTracker(WHOLE)))
+    assert opened == ["read_uncommitted", "read_committed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,9 +22,10 @@ from beam_exactly_once.checkpoint import (
     marker_of_resolution,
 )
 from beam_exactly_once.checkpoint.records import WriterClaim
-from beam_exactly_once.checkpoint.writer import offsets_before
+from beam_exactly_once.checkpoint.writer import offsets_before, topic_ids_before
 from beam_exactly_once.errors import IncompleteBatch
-from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.topics import ReplacedTopic
 from support import checkpoints
 from support.checkpoints import NOW, P0, P1, orders, repeatable
 
@@ -80,6 +82,27 @@ def test_the_stored_form_of_a_plan() -> None:
         },
         "graph": {},
     }
+
+
+def test_topic_ids_and_isolation_level_come_back() -> None:
+    plan, marker = checkpoints.plan(1), checkpoints.marker(1)
+    of_topic = {
+        "topic_ids": {"orders": "new", "payments": "same"},
+        "replaced": {"orders": ReplacedTopic("old", {0: 7, 11: 9})},
+        "isolation_level": "read_committed",
+    }
+    planned = replace(plan, sources={"kafka": replace(plan.sources["kafka"], **of_topic)})
+    committed = replace(marker.sources["kafka"], topic_ids={"orders": "new"})
+    assert through_json(planned) == planned
+    assert through_json(replace(marker, sources={"kafka": committed})).sources == {"kafka": committed}
+
+
+def test_plans_and_markers_of_before_topic_ids() -> None:
+    for record in (checkpoints.plan(1), checkpoints.marker(1)):
+        stored = record.to_json()
+        for field in ("topic_ids", "replaced", "isolation_level"):
+            stored["sources"]["kafka"].pop(field, None)
+        assert type(record).from_json(stored) == record
 
 
 # -- the marker of an attempt ------------------------------------------------------------------------------------------
@@ -203,6 +226,15 @@ def test_an_abandoned_batch_gives_its_offsets_back() -> None:
 )
 def test_where_a_source_stood_before(ranges: Any, lost: Any, next_offsets: Any, before: Any) -> None:
     assert offsets_before(SourcePlan(ranges, lost, next_offsets)) == before
+
+
+def test_where_a_source_stood_before_its_topic_was_made_anew() -> None:
+    replaced = {"orders": ReplacedTopic("old", {0: 70, 1: 50, 2: 4})}
+    source = SourcePlan(
+        (orders(0, 0, 7),), (orders(0, 70, 90),), {P0: 7, P1: 0}, {"orders": "new", "payments": "p"}, replaced
+    )
+    assert offsets_before(source) == {P0: 70, P1: 50, TopicPartition("orders", 2): 4}
+    assert topic_ids_before(source) == {"orders": "old", "payments": "p"}
 
 
 def test_counts() -> None:

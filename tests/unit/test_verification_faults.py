@@ -231,3 +231,25 @@ def test_marker_that_hides_a_loss(stream: HandMadeStream) -> None:
     )
     (fault,) = [fault for check in checks_of(stream) for fault in check.faults]
     assert "does not record orders-1[5, 8) of source 'kafka' as lost" in fault.message
+
+
+def test_plan_that_goes_on_in_another_topic(stream: HandMadeStream) -> None:
+    """Only a plan that says that the topic was replaced may do so."""
+    stream.publish(stream.commit(stream.plan(0, topic_ids={"orders": "old"})))
+    stream.publish(stream.commit(stream.plan(1, topic_ids={"orders": "new"})))
+    (fault,) = [fault for check in checks_of(stream) for fault in check.faults]
+    assert fault.where == offsets_key(1)
+    assert "source 'kafka' goes on in topic orders with id new, not with id old" in fault.message
+
+
+def test_marker_that_stands_in_another_topic(stream: HandMadeStream) -> None:
+    stream.publish(stream.commit(stream.plan(0, topic_ids={"orders": "old"})))
+    change_marker(
+        stream,
+        0,
+        lambda marker: replace(
+            marker, sources={"kafka": replace(marker.sources["kafka"], topic_ids={"orders": "new"})}
+        ),
+    )
+    (fault,) = [fault for check in checks_of(stream) for fault in check.faults]
+    assert "says that source 'kafka' stands in topic orders with id new, its plan says old" in fault.message
