@@ -74,7 +74,7 @@ class Start:
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict, hash=False)
     checkpoint_location: str | None = None
     batch_id: int | None = None
-    store_options: Mapping[str, Any] | None = field(default=None, hash=False)
+    store_options: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
 
     @classmethod
     def earliest(cls) -> Start:
@@ -150,7 +150,7 @@ class Start:
         return cls("checkpoint", checkpoint_location=checkpoint_location, batch_id=batch_id, store_options=options)
 
     def to_json(self) -> dict[str, Any]:
-        """``{"kind": …}`` and what that kind needs; :meth:`from_json` reads it back."""
+        """``{"kind": …}`` and what that kind needs, less store options; :meth:`from_json` reads it back."""
         if self.kind == "timestamp":
             return {"kind": self.kind, "timestamp_ms": self.timestamp_ms}
         if self.kind == "checkpoint":

@@ -15,7 +15,7 @@ from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import DataLoss, UnknownTopic
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime, source_planner
 from beam_exactly_once.planning import Start
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
@@ -188,6 +188,27 @@ def test_a_start_from_another_checkpoint_takes_its_topic_ids_along(
         second.run(topics=["orders-eu"], start=start)
     second.run(topics=["orders-eu"], start=start, fail_on_data_loss=False)
     assert second.values() == ["b", "c"]
+
+
+def test_a_start_from_another_checkpoint_has_options_of_its_own_store(
+    stream: Stream, cluster: MemoryKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(cluster, "orders-eu", "a")
+    stream.run(topics=["orders-eu"])
+    send(cluster, "orders-eu", "b")
+    opened: list[object] = []
+
+    def open_store(uri: str, options: object) -> ObjectStore:
+        opened.append((uri, options))
+        return open_object_store(uri)
+
+    monkeypatch.setattr(source_planner, "open_object_store", open_store)
+    second = Stream(cluster, tmp_path, "two")
+    start = Start.from_checkpoint(stream.checkpoint, 0, store_options={"region": "eu-central-1"})
+    second.run(topics=["orders-eu"], start=start)
+    assert second.values() == ["b"]
+    assert opened == [(stream.checkpoint, {"region": "eu-central-1"})]
+    assert "region" not in repr(start)
 
 
 def test_a_topic_that_is_read_again_later_is_still_known(stream: Stream, cluster: MemoryKafka) -> None:

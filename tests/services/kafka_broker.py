@@ -73,6 +73,8 @@ message.max.bytes={record_bytes_max}
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.backoff.ms=300
 log.retention.ms=-1
+log.retention.check.interval.ms=500
+file.delete.delay.ms=500
 controlled.shutdown.enable=false
 """
 

@@ -125,6 +125,20 @@ class Topic:
         self._exists = True
         self._plain = self._producer()  # the old one knows the old topic
 
+    def wait_retention(self, earliest_min: int, partition: int = 0) -> int:
+        """Wait until retention has deleted everything below ``earliest_min``; returns the earliest offset."""
+        place = ClientTopicPartition(self.name, partition)
+        earliest = 0
+
+        def is_deleted() -> bool:
+            nonlocal earliest
+            found = self._admin.list_offsets({place: OffsetSpec.earliest()}, request_timeout=TIMEOUT_S)
+            earliest = int(found[place].result(TIMEOUT_S).offset)
+            return earliest >= earliest_min
+
+        self._settled(is_deleted)
+        return earliest
+
     def wait_compacted(self, records_max: int) -> list[int]:
         """Wait until at most so many records of partition 0 are left; returns their offsets."""
         left: list[int] = []
