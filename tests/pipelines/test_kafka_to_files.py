@@ -77,6 +77,22 @@ def ids_in(output: str) -> list[int]:
     return sorted(found)
 
 
+def test_topics_by_pattern(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    broker.create_topic("orders-eu", 1)
+    send(broker, range(10))
+    for _ in produce(broker.bootstrap_servers, "orders-eu", 1, [b"{}"]):
+        pass
+    by_name = flags(broker, str(tmp_path))
+    by_pattern = ["--topic_pattern=orders-.*" if flag == "--topics=orders" else flag for flag in by_name]
+
+    assert main(by_pattern) == EXIT_DONE
+
+    (batch,) = read_batches(f"{tmp_path}/output")
+    assert [pq.read_table(file.uri)["topic"].to_pylist() for file in batch.files] == [["orders-eu"]]
+    with pytest.raises(SystemExit):
+        main([*by_name, "--topic_pattern=orders"])
+
+
 def test_to_parquet_on_a_disk_and_again_after_more_came(broker: EmbeddedBroker, tmp_path: Path) -> None:
     send(broker, range(1000))
     assert main(flags(broker, str(tmp_path), "--max_offsets_per_batch=300")) == EXIT_DONE
