@@ -11,7 +11,7 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, Sourc
 from beam_exactly_once.checkpoint.layout import SOURCES
 from beam_exactly_once.checkpoint.records import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import CheckpointHole, DataLoss, SinkChanged, UnknownTopic
+from beam_exactly_once.errors import CheckpointHole, DataLoss, KafkaUnavailable, SinkChanged, UnknownTopic
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
@@ -66,6 +66,7 @@ class SourcePlanner:
         self._average_record_bytes: float | None = None
         self._planned_at_s = clock.monotonic_s()
         self._discovered_at_s = clock.monotonic_s()
+        self._former_ids: set[str] = set()
         self._gone: frozenset[str] = frozenset()
         try:
             self._topics = self._first_topics(may_wait)
@@ -191,13 +192,22 @@ class SourcePlanner:
         """
         before, last_bounds = self._topics, self._bounds
         self._topics = self._present_topics()
+        stale = sorted(name for name, topic in self._topics.items() if topic.topic_id in self._former_ids)
+        if stale:
+            raise KafkaUnavailable(
+                f"a broker describes {', '.join(stale)} by the id of a topic that was deleted, though the new topic is known: "
+                "it has fallen behind the cluster. Start again when the brokers are well"
+            )
         self._bounds = self._log.bounds(self._partitions)
         for name in self._topics.keys() & before.keys():
             if self._topics[name].topic_id != before[name].topic_id:
-                self._take_new_topic(name, last_bounds)
+                self._take_new_topic(name, before[name], last_bounds)
 
-    def _take_new_topic(self, name: str, last_bounds: Mapping[TopicPartition, LogBounds]) -> None:
-        """Remember what the old one is known to have held; of the new one, what is there now is to be read."""
+    def _take_new_topic(
+        self, name: str, before: TopicDescription, last_bounds: Mapping[TopicPartition, LogBounds]
+    ) -> None:
+        """Remember the old one and what it is known to have held; of the new one, what is there now is to be read."""
+        self._former_ids.update(ids_of({name: before}).values())
         self._replaced_bounds.update({one: log for one, log in last_bounds.items() if one.topic == name})
         if self._target is not None:
             self._target = {one: latest for one, latest in self._target.items() if one.topic != name}

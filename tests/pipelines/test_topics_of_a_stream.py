@@ -13,7 +13,7 @@ import pytest
 from beam_exactly_once.checkpoint.resolution import propose, resolve
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import DataLoss, UnknownTopic
+from beam_exactly_once.errors import DataLoss, KafkaUnavailable, UnknownTopic
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime, source_planner
@@ -174,6 +174,22 @@ def test_brokers_without_ids_are_read_unchecked_until_they_have_ids(
     make_anew(cluster, "d", "e", "f", "g")
     with pytest.raises(DataLoss, match=r"its id is orders-eu#3.*orders-eu#2, partition 0 up to 3\."):
         stream.run(topics=["orders-eu"])
+
+
+def test_a_broker_that_still_gives_out_the_old_id_is_not_believed(stream: Stream, cluster: MemoryKafka) -> None:
+    """An id never comes back. Believed, it would have the new topic read a second time afterwards."""
+    send(cluster, "orders-eu", "a")
+
+    def then(batch: BatchProgress) -> None:
+        if batch.batch_id == 0:
+            make_anew(cluster, "b", "c")
+        else:
+            cluster._ids["orders-eu"] = "orders-eu#1"
+
+    stream.after_batch.append(then)
+    with pytest.raises(KafkaUnavailable, match="describes orders-eu by the id of a topic that was deleted"):
+        stream.run(ProcessingTime(0), topics=["orders-eu"], fail_on_data_loss=False)
+    assert stream.values() == ["a", "b", "c"]
 
 
 def test_a_start_from_another_checkpoint_takes_its_topic_ids_along(
