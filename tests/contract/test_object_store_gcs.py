@@ -1,6 +1,6 @@
 """What is GCS's own: how its answers are sorted, by a server that says what the test tells it to.
 
-The contract suite itself runs over GCS when STORAGE_EMULATOR_HOST names an emulator: see test_object_store.py.
+The contract suite itself runs on fake-gcs-server: see tests/services/test_real_gcs.py.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import boto3
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
 from services.topics import Topic
 
@@ -55,6 +57,15 @@ def bucket() -> str:
     name = f"lake-{secrets.token_hex(4)}"
     boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def gcs_bucket() -> str:
+    """URI of an empty bucket of this test alone, on fake-gcs-server."""
+    address("gcs", "STORAGE_EMULATOR_HOST")
+    name = f"lake-{secrets.token_hex(4)}"
+    storage.Client(project="tests", credentials=AnonymousCredentials()).create_bucket(name)
+    return f"gs://{name}"
 
 
 @pytest.fixture

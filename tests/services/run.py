@@ -1,9 +1,9 @@
 """Runs a command with real services beside it.
 
-    python tests/services/run.py kafka s3 prism -- pytest tests/services
+    python tests/services/run.py kafka s3 gcs prism -- pytest tests/services
 
 Starts the named services, says where they are in environment variables, runs the command, stops them, and exits with
-the command's code. The first run downloads (Kafka: Maven, Java 17) or compiles (MinIO, Prism: Go) them into
+the command's code. The first run downloads (Kafka: Maven, Java 17) or compiles (the others: Go) them into
 ~/.cache/beam_exactly_once/services, or $BEAM_EXACTLY_ONCE_SERVICES_CACHE. Without a command it only does that.
 """
 
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
+from services.fake_gcs import FakeGcs, fake_gcs_program  # noqa: E402
 from services.kafka_broker import Kafka, kafka_jars  # noqa: E402
 from services.minio import Minio, minio_program  # noqa: E402
 from services.prism import Prism, prism_program  # noqa: E402
@@ -39,10 +40,15 @@ class Service(Protocol):
     def __exit__(self, *error: Any) -> None: ...
 
 
-PREPARE: dict[str, Callable[[], Path]] = {"kafka": kafka_jars, "s3": minio_program, "prism": prism_program}
+PREPARE: dict[str, Callable[[], Path]] = {
+    "kafka": kafka_jars,
+    "s3": minio_program,
+    "gcs": fake_gcs_program,
+    "prism": prism_program,
+}
 """What downloads or compiles a service, once."""
 
-START: dict[str, Callable[[], Service]] = {"kafka": Kafka, "s3": Minio, "prism": Prism}
+START: dict[str, Callable[[], Service]] = {"kafka": Kafka, "s3": Minio, "gcs": FakeGcs, "prism": Prism}
 
 
 class CommandFailed(Exception):

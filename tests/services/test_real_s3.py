@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import secrets
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from urllib.parse import urlsplit
 
-import pyarrow.parquet as pq
+import duckdb
 import pytest
 from contract.test_object_store import *  # noqa: F403 (every test of the contract, with the fixture below)
+from pyarrow.dataset import dataset
+from pyarrow.fs import S3FileSystem
 
 from beam_exactly_once.errors import EXIT_DONE, ConfigurationError, StagedOutputMissing
 from beam_exactly_once.object_store import ObjectEntry, ObjectStore, StagedObject, open_object_store
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.transforms.file_manifest import read_batches
 from services.racing import create_all
+from services.to_files import KILL_POINTS, fill, flags, run_killed, values_in
 from services.topics import Topic
 
 PROCESSES = 4
-RECORDS_A_TRANSACTION = 40
 
 
 @pytest.fixture
@@ -90,66 +89,24 @@ def test_a_sweep_discards_by_what_it_lists(store: ObjectStore) -> None:
 # -- the ready-made pipeline --------------------------------------------------------------------------------------
 
 
-def fill(topic: Topic) -> None:
-    """Committed and aborted transactions in turn, in both partitions; one stays open at the end."""
-    for number in range(6):
-        values = [f"{number}-{one}".encode() for one in range(RECORDS_A_TRANSACTION)]
-        if number % 3 == 1:
-            topic.send_aborted(values, partition=number % 2)
-        else:
-            topic.send_committed(values, partition=number % 2)
-    topic.begin([b"open"])
-
-
-def flags(topic: Topic, place: str) -> list[str]:
-    return [
-        f"--bootstrap_servers={topic.bootstrap_servers}",
-        f"--topics={topic.name}",
-        f"--output={place}/output",
-        f"--checkpoint_location={place}/checkpoint",
-        "--max_offsets_per_batch=70",
-    ]
-
-
-def values_in(output: str) -> Counter[bytes]:
-    """What a reader of the manifests sees; nothing else is visible."""
-    store = open_object_store(output)
-    found: Counter[bytes] = Counter()
-    names: list[str] = []
-    for batch in read_batches(output):
-        for file in batch.files:
-            body = store.get(file.name)
-            assert body is not None
-            names.append(file.name)
-            found.update(pq.read_table(io.BytesIO(body))["value"].to_pylist())
-    assert [entry.key for entry in store.list() if not entry.key.startswith("_batches/")] == sorted(names)
-    return found
-
-
-@pytest.mark.parametrize(
-    "kill_after",
-    [
-        "put_if_absent:offsets/:2",  # planned, not read
-        "stage::2",  # while writing
-        "put_if_absent:commits/:2",  # committed, not published
-        "publish::2",  # published in part
-    ],
-)
+@pytest.mark.parametrize("kill_after", KILL_POINTS)
 def test_killed_and_started_again(new_topic: Callable[..., Topic], bucket: str, kill_after: str) -> None:
     topic = new_topic(2)
     fill(topic)
     command = flags(topic, bucket)
-    killed = subprocess.run(
-        [
-            *(sys.executable, "-m", "beam_exactly_once.testing.crashing", "--kill_after", kill_after),
-            "beam_exactly_once.pipelines.kafka_to_files",
-            *command,
-        ],
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    run_killed(command, kill_after)
 
     assert main(command) == EXIT_DONE
 
     assert values_in(f"{bucket}/output") == topic.committed
+    assert as_a_folder(bucket) == topic.committed
+
+
+def as_a_folder(bucket: str) -> Counter[bytes]:
+    """What a query engine sees that lists the folder, and knows nothing of manifests."""
+    endpoint = urlsplit(os.environ["S3_ENDPOINT_URL"])
+    file_system = S3FileSystem(scheme=endpoint.scheme, endpoint_override=endpoint.netloc)
+    files = dataset(f"{bucket.removeprefix('s3://')}/output", filesystem=file_system, format="parquet")
+    with duckdb.connect() as engine:
+        engine.register("files", files)
+        return Counter(dict(engine.sql("select value, count(*) from files group by value").fetchall()))
