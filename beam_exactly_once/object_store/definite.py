@@ -143,12 +143,15 @@ class DefiniteStore(ObjectStore):
                 return attempt()
             except Unclear as unclear:
                 if self._clock.monotonic_s() - began_s + backoff_s > self._retry_timeout_s:
-                    raise StoreUnavailable(
-                        f"{self.uri} gave no definite answer to: {what}, for {self._retry_timeout_s:g} s ({unclear}). "
-                        "Nothing is lost: start again when the store answers."
-                    ) from unclear
+                    raise self._unavailable(what, unclear) from unclear
             self._clock.wait(threading.Event(), backoff_s * self._random.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _unavailable(self, what: str, unclear: Unclear) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.uri} gave no definite answer to: {what}, for {self._retry_timeout_s:g} s ({unclear}). "
+            "Nothing is lost: start again when the store answers."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from typing import Any
 
 import google.auth.exceptions
 import requests
+import requests.adapters
 from google.api_core import exceptions as api_errors
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage  # type: ignore[attr-defined, import-untyped, unused-ignore]
 from google.cloud.storage import exceptions as media_errors  # type: ignore[import-untyped, unused-ignore]
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped, unused-ignore]
 
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing
 from beam_exactly_once.object_store.contract import (
     ObjectEntry,
     StagedObject,
@@ -30,11 +31,12 @@ from beam_exactly_once.object_store.contract import (
     checked_key,
     checked_prefix,
 )
-from beam_exactly_once.object_store.definite import RETRY_TIMEOUT_S, DefiniteStore, Page, Unclear
+from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
 
 TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
 LIST_NAMES_MAX = 1000
+CONNECTIONS_MAX = 32
 KNOWN_OPTIONS = ("user_project", "kms_key_name", "service_account_file")
 
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -42,7 +44,10 @@ _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
 _TAKEN = 412
 _ABSENT = 404
 
-_clients: dict[tuple[int, str], Any] = {}
+_VARIABLES = ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT")
+"""What Google's client reads when it is made."""
+
+_clients: dict[tuple[int, str, tuple[str | None, ...]], Any] = {}
 
 
 class GcsStore(DefiniteStore):
@@ -63,23 +68,8 @@ class GcsStore(DefiniteStore):
         self._options = _checked_options(self.uri, options)
 
     def stage(self, final_key: str) -> StagingWriter:
-        """An object beside the root, sent in chunks."""
-        checked_key(final_key)
-        return self._definite(f"stage {final_key}", lambda: self._begin(final_key))
-
-    def _begin(self, final_key: str) -> StagingWriter:
-        name = f"{final_key}/{secrets.token_hex(16)}"
-        with _sorted_errors(self.uri, self._bucket_name):
-            file = self._blob(self._staging + name).open(
-                "wb",
-                chunk_size=CHUNK_BYTES,
-                ignore_flush=True,
-                content_type="application/octet-stream",
-                timeout=TIMEOUT_S,
-                # A chunk is sent again by the client, which knows how much of it has arrived.
-                retry=DEFAULT_RETRY.with_timeout(RETRY_TIMEOUT_S),
-            )
-        return _GcsWriter(self.uri, self._bucket_name, final_key, name, file)
+        """An object beside the root: in one request if it is small, else sent in chunks."""
+        return _GcsWriter(self, checked_key(final_key))
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
         """See :class:`ObjectStore`; in order of final keys."""
@@ -139,9 +129,10 @@ class GcsStore(DefiniteStore):
             self._delete_object(self._prefix + key)
 
     def _publish(self, staged: StagedObject) -> bool:
-        source, final = self._blob(self._staging + staged.token["name"]), self._blob(self._prefix + staged.final_key)
+        source_name = self._staging + staged.token["name"]
         try:
             with _sorted_errors(self.uri, self._bucket_name, _TAKEN, _ABSENT):
+                source, final = self._blob(source_name), self._blob(self._prefix + staged.final_key)
                 rewrite_token = None
                 while True:
                     rewrite_token, _, _ = final.rewrite(
@@ -153,7 +144,7 @@ class GcsStore(DefiniteStore):
         except _Refusal as refusal:
             if refusal.status == _ABSENT and self._size_bytes(staged.final_key) is None:
                 raise StagedOutputMissing(
-                    f"{self.uri}/{staged.final_key} is neither published nor staged (as {source.name}). Did a lifecycle "
+                    f"{self.uri}/{staged.final_key} is neither published nor staged (as {source_name}). Did a lifecycle "
                     "rule of the bucket delete it? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
                 ) from None
             published = False
@@ -166,6 +157,47 @@ class GcsStore(DefiniteStore):
     def _delete_object(self, name: str) -> None:
         with suppress(_Refusal), _sorted_errors(self.uri, self._bucket_name, _ABSENT):
             self._blob(name).delete(timeout=TIMEOUT_S, retry=None)
+
+    # -- for the writer -------------------------------------------------------------------------------------------
+
+    def put_staged(self, final_key: str, name: str, body: bytes) -> None:
+        """Stage small content in one request. Sending it again replaces it by the same."""
+
+        def send() -> None:
+            with _sorted_errors(self.uri, self._bucket_name):
+                self._blob(self._staging + name).upload_from_string(
+                    body, content_type="application/octet-stream", timeout=TIMEOUT_S, retry=None
+                )
+
+        self._definite(f"stage {final_key}", send)
+
+    def begin_upload(self, name: str) -> Any:
+        """A file to write to, in chunks. Asks nothing yet."""
+        with _sorted_errors(self.uri, self._bucket_name):
+            return self._blob(self._staging + name).open(
+                "wb",
+                chunk_size=CHUNK_BYTES,
+                ignore_flush=True,
+                content_type="application/octet-stream",
+                timeout=TIMEOUT_S,
+                # A chunk is sent again by the client, which knows how much of it has arrived.
+                retry=DEFAULT_RETRY.with_timeout(self._retry_timeout_s),
+            )
+
+    @contextmanager
+    def upload_errors(self, final_key: str) -> Iterator[None]:
+        """Errors of an upload in chunks, whose requests this class cannot send again.
+
+        Raises:
+            StoreUnavailable, ConfigurationError, OutputNotWritable: sorted.
+        """
+        try:
+            with _sorted_errors(self.uri, self._bucket_name):
+                yield
+        except Unclear as unclear:
+            raise self._unavailable(f"stage {final_key}", unclear) from None
+
+    # -- requests -------------------------------------------------------------------------------------------------
 
     def _names_behind(self, prefix: str, after: str) -> tuple[list[tuple[str, int]], bool]:
         """One page of names with their sizes, and whether there may be more."""
@@ -196,36 +228,42 @@ class GcsStore(DefiniteStore):
 
 
 class _GcsWriter(StagingWriter):
-    def __init__(self, uri: str, bucket: str, final_key: str, name: str, file: Any) -> None:
+    """Holds about one chunk in memory. What is no more than that needs no upload session, and one request."""
+
+    def __init__(self, store: GcsStore, final_key: str) -> None:
         super().__init__(final_key)
-        self._uri = uri
-        self._bucket = bucket
-        self._name = name
-        self._file = file
+        self._store = store
+        self._name = f"{final_key}/{secrets.token_hex(16)}"
+        self._buffer = bytearray()
+        self._upload: Any = None
 
     def _append(self, data: memoryview) -> None:
-        with self._errors():
-            self._file.write(data)
+        if self._upload is None and len(self._buffer) + len(data) <= CHUNK_BYTES:
+            self._buffer += data
+            return
+        if self._upload is None:
+            self._upload = self._store.begin_upload(self._name)
+            self._send(self._buffer)
+            self._buffer = bytearray()
+        self._send(data)
+
+    def _send(self, data: bytearray | memoryview) -> None:
+        with self._store.upload_errors(self._final_key):
+            self._upload.write(data)
 
     def _complete(self) -> dict[str, Any]:
-        with self._errors():
-            self._file.close()
+        if self._upload is None:
+            self._store.put_staged(self._final_key, self._name, bytes(self._buffer))
+        else:
+            with self._store.upload_errors(self._final_key):
+                self._upload.close()
         return {"name": self._name}
 
     def _drop(self) -> None:
-        with suppress(Exception):  # what stays of an upload that is not finished, GCS itself drops
-            self._file.terminate()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            with _sorted_errors(self._uri, self._bucket):
-                yield
-        except Unclear as unclear:
-            raise StoreUnavailable(
-                f"{self._uri} gave no definite answer to: stage {self._final_key}, for {RETRY_TIMEOUT_S:g} s ({unclear}). "
-                "Nothing is lost: start again when the store answers."
-            ) from None
+        self._buffer.clear()
+        if self._upload is not None:
+            with suppress(Exception):  # what stays of an upload that is not finished, GCS itself drops
+                self._upload.terminate()
 
 
 class _Refusal(Exception):
@@ -254,6 +292,8 @@ def _sorted_errors(uri: str, bucket: str, *expected: int) -> Iterator[None]:
         status = int(error.code or 0)
     except media_errors.InvalidResponse as error:  # of uploads in chunks
         status = int(error.response.status_code)
+        if status in (_ABSENT, 410) and "upload_id=" in (error.response.url or ""):
+            raise Unclear("the upload's session is gone") from None
     except media_errors.DataCorruption:
         raise Unclear("an object arrived damaged") from None
     except requests.exceptions.SSLError as error:
@@ -298,7 +338,7 @@ if hasattr(os, "register_at_fork"):
 
 def _shared_client(service_account_file: str) -> Any:
     """The client of this process: making one costs much, and stores are opened anew for every batch."""
-    key = (os.getpid(), service_account_file)
+    key = (os.getpid(), service_account_file, tuple(map(os.environ.get, _VARIABLES)))
     if key not in _clients:
         with _clients_lock:
             if key not in _clients:
@@ -308,13 +348,17 @@ def _shared_client(service_account_file: str) -> Any:
 
 def _new_client(service_account_file: str) -> Any:
     if os.environ.get("STORAGE_EMULATOR_HOST"):
-        return storage.Client(project=None, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    if service_account_file:
+        client = storage.Client(project=None, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+    elif service_account_file:
         try:
-            return storage.Client.from_service_account_json(service_account_file)
+            client = storage.Client.from_service_account_json(service_account_file)
         except (OSError, ValueError) as error:  # its text may quote the file
             raise ConfigurationError(_no_credentials(service_account_file, error)) from None
-    return storage.Client(project=None)
+    else:
+        client = storage.Client(project=None)
+    for scheme in ("https://", "http://"):  # the usual pool is smaller than a test of the store needs, and says so
+        client._http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS_MAX))
+    return client
 
 
 def _no_credentials(where: str, error: Exception) -> str:

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
 from services.topics import Topic
 
@@ -57,6 +60,15 @@ def run_killed(command: list[str], kill_after: str) -> None:
         capture_output=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+
+def run_stream(topic: Topic, place: str, *, max_offsets_per_batch: int | None = None, **stream: Any) -> None:
+    """The same pipeline in this process, with its errors as they are."""
+    read = ReadFromKafka(
+        topic.bootstrap_servers, [topic.name], output="arrow", max_offsets_per_batch=max_offsets_per_batch
+    )
+    with ExactlyOnceStream(f"{place}/checkpoint", **stream) as pipeline:
+        _ = pipeline | read | WriteToFiles(f"{place}/output")
 
 
 def values_in(output: str) -> Counter[bytes]:
