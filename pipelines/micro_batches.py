@@ -64,7 +64,8 @@ class MicroBatches:
         """Start, recover, and run batches.
 
         1. Ask Kafka: a wrong address or topic must not fence a driver that works.
-        2. Open the checkpoint and compare its sources and sinks with the graph's.
+        2. Open the checkpoint, compare its sources and sinks with the graph's, and try every output: neither must a
+           wrong bucket or password.
         3. Claim the next writer epoch. From here on an older driver stops after its next marker.
         4. Recover: publish the newest marker again, replay every plan above it.
         5. Plan and run, until the trigger ends.
@@ -79,6 +80,8 @@ class MicroBatches:
             store = open_object_store(self._settings.checkpoint_location, self._settings.store_options)
             self._checkpoint = Checkpoint.open(store, clock=self._clock)
             self._refuse_changed_graph()
+            for sink in self._graph.sinks.values():
+                sink.publisher.check_place()
             now = self._clock.utc_now().isoformat()
             self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at=now)
             self._retention = Retention(self._checkpoint, self._settings.retain_batches)

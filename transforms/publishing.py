@@ -78,12 +78,19 @@ class Publisher(abc.ABC):
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         """Called once every part of the batch is visible, also for an empty batch."""
 
-    @abc.abstractmethod
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Called by the driver before anything runs: the output can be written, and is this stream's.
+    def check_place(self) -> None:  # noqa: B027 (a sink that has no place of its own has nothing to check)
+        """Called by the driver before it claims the stream: the output answers and can be written. A wrong address or
+        password must not fence a driver that works.
 
         Raises:
-            OutputNotWritable, UnsuitableStore: the place refuses.
+            OutputNotWritable, UnsuitableStore, Retryable: the place refuses, or does not answer.
+        """
+
+    @abc.abstractmethod
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Called by the driver before anything runs: the output is this stream's.
+
+        Raises:
             SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.
         """
 

@@ -328,10 +328,14 @@ class _FilesPublisher(Publisher):
                 f"{stream_id}. {_WAY_OUT}"
             )
 
+    def check_place(self) -> None:
+        """Prove that the output can be written."""
+        self._output.store.check_reachable()
+        self._output.store.verify()
+
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that the output can be written and holds nothing that this stream does not know."""
+        """Prove that the output holds nothing that this stream does not know."""
         store = self._output.store
-        store.verify()
         for batch_id in manifest_ids(store, after=next_batch_id - 1):
             self._check_owner(stream_id, batch_id)
             raise SinkAhead(

@@ -76,7 +76,9 @@ class Checkpoint:
 
         Raises:
             CheckpointHole, CorruptObject, NewerFormat: as :meth:`open`.
+            StoreUnavailable: the store does not answer; said sooner than by other calls.
         """
+        store.check_reachable()
         data = store.get(layout.METADATA)
         if data is None:
             # What a test of the store left, when it was cut off, is no part of a checkpoint.

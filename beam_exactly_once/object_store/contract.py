@@ -227,6 +227,15 @@ class ObjectStore(abc.ABC):
         Shows content that is still being written, too. Tokens suffice to discard, not to publish; sizes may be 0.
         """
 
+    def check_reachable(self) -> None:
+        """Find a wrong address, bucket or credential soon and before anything is written: one listing.
+
+        Raises:
+            StoreUnavailable: no answer, sooner than other calls say so.
+            OutputNotWritable, ConfigurationError: the store refuses.
+        """
+        next(self.list(VERIFY_PREFIX), None)
+
     def verify(self) -> None:
         """Prove that this store refuses a second create. Cannot prove that it always will.
 

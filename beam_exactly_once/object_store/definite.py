@@ -16,6 +16,7 @@ from typing import TypeVar
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store.contract import (
+    VERIFY_PREFIX,
     Created,
     Mine,
     ObjectEntry,
@@ -28,6 +29,8 @@ from beam_exactly_once.object_store.contract import (
 )
 
 RETRY_TIMEOUT_S = 60.0
+REACH_TIMEOUT_S = 20.0
+"""A store that has not answered yet may as well have a wrong address: somebody waits to hear of it."""
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
 
@@ -110,6 +113,17 @@ class DefiniteStore(ObjectStore):
         """See :class:`ObjectStore`."""
         self._definite(f"discard {staged.final_key}", lambda: self._discard(staged))
 
+    def check_reachable(self) -> None:
+        """See :class:`ObjectStore`."""
+        timeout_s = min(self._retry_timeout_s, REACH_TIMEOUT_S)
+        try:
+            self._until_definite(lambda: self._list_page(VERIFY_PREFIX, ""), timeout_s)
+        except Unclear as unclear:
+            raise StoreUnavailable(
+                f"{self.uri} did not answer for {timeout_s:g} s ({unclear}). Nothing was written. Check its address and the "
+                "network, or start again when the store answers."
+            ) from unclear
+
     # -- for backends: one try each; raise Unclear when there was no definite answer -----------------------------
 
     @abc.abstractmethod
@@ -135,15 +149,26 @@ class DefiniteStore(ObjectStore):
     def _discard(self, staged: StagedObject) -> None: ...
 
     def _definite(self, what: str, attempt: Callable[[], Result]) -> Result:
-        """Try until the answer is definite, with growing, jittered pauses."""
+        """The definite answer.
+
+        Raises:
+            StoreUnavailable: there was none in time.
+        """
+        try:
+            return self._until_definite(attempt, self._retry_timeout_s)
+        except Unclear as unclear:
+            raise self._unavailable(what, unclear) from unclear
+
+    def _until_definite(self, attempt: Callable[[], Result], timeout_s: float) -> Result:
+        """Try until the answer is definite, with growing, jittered pauses; Unclear when time is up."""
         began_s = self._clock.monotonic_s()
         backoff_s = BACKOFF_FIRST_S
         while True:
             try:
                 return attempt()
-            except Unclear as unclear:
-                if self._clock.monotonic_s() - began_s + backoff_s > self._retry_timeout_s:
-                    raise self._unavailable(what, unclear) from unclear
+            except Unclear:
+                if self._clock.monotonic_s() - began_s + backoff_s > timeout_s:
+                    raise
             self._clock.wait(threading.Event(), backoff_s * self._random.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 

@@ -39,7 +39,7 @@ _UNCLEAR_CODES = (
     *("SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequests"),
 )
 _CREDENTIAL_CODES = (
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "InvalidTokenId"),
     *("RequestTimeTooSkewed", "InvalidSecurity"),
 )
 _CREDENTIAL_ERRORS = (

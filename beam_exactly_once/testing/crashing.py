@@ -135,6 +135,11 @@ class WatchedStore(ObjectStore):
         self._calls.after("list_staged", prefix)
         return iter(staged)
 
+    def check_reachable(self) -> None:
+        """As the inner store."""
+        self._inner.check_reachable()
+        self._calls.after("check_reachable", "")
+
     def verify(self) -> None:
         """As the inner store."""
         self._inner.verify()

@@ -152,7 +152,7 @@ def test_a_missing_permission_is_named(server: MotoServer, store: S3Store) -> No
 
 
 def test_refused_credentials_are_named_without_them(server: MotoServer, store: S3Store) -> None:
-    for code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+    for code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidTokenId", "ExpiredToken"):
         server.fail_next(HttpFault(403 if code != "ExpiredToken" else 400, code))
         with pytest.raises(ConfigurationError, match=rf"refuses the credentials \({code}\)") as raised:
             store.put_if_absent("a", b"")
