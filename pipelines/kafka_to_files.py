@@ -51,6 +51,7 @@ def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
             flags.checkpoint_location,
             trigger=_trigger(flags),
             options=options,
+            store_options=_store_options(flags.checkpoint_location, flags.store_option),
             progress=_listeners(flags, listening),
         ) as stream,
     ):
@@ -69,7 +70,13 @@ def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
                 fail_on_data_loss=flags.fail_on_data_loss,
                 startup_timeout_s=flags.startup_timeout_s,
             )
-            | "WriteToFiles" >> WriteToFiles(flags.output, file_format=flags.file_format, compression=flags.compression)
+            | "WriteToFiles"
+            >> WriteToFiles(
+                flags.output,
+                file_format=flags.file_format,
+                compression=flags.compression,
+                store_options=_store_options(flags.output, flags.store_option),
+            )
         )
 
 
@@ -86,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("--topic_pattern", default=None, help="regular expression of whole names, instead of --topics")
     parser.add_argument("--output", required=True, help="folder, s3://bucket/prefix or gs://bucket/prefix")
     parser.add_argument("--checkpoint_location", required=True, help="folder or URI; one for each stream")
+    parser.add_argument(
+        "--store_option",
+        action="append",
+        default=[],
+        type=_key_and_value,
+        metavar="KEY=VALUE",
+        help="for checkpoint and output on S3 or GCS, such as endpoint_url=http://localhost:9000; repeatable",
+    )
     parser.add_argument("--file_format", choices=["parquet", "json"], default="parquet")
     parser.add_argument("--compression", default=None, help="parquet: zstd (default), snappy, …; json: gzip")
     parser.add_argument("--trigger", choices=["available_now", "processing_time"], default="available_now")
@@ -129,6 +144,18 @@ def _kafka_config(path: str | None) -> Mapping[str, Any]:
         return read_config_file(path)
     except OSError as error:
         raise ConfigurationError(f"--kafka_config {path} cannot be read: {error.strerror}.") from None
+
+
+def _store_options(uri: str, given: list[tuple[str, str]]) -> dict[str, str] | None:
+    """A folder of this machine takes no options."""
+    return dict(given) if given and uri.partition("://")[0] in ("s3", "s3a", "gs") else None
+
+
+def _key_and_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def _list(text: str) -> list[str]:

@@ -37,7 +37,7 @@ TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries wi
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
 LIST_NAMES_MAX = 1000
 CONNECTIONS_MAX = 32
-KNOWN_OPTIONS = ("user_project", "kms_key_name", "service_account_file")
+KNOWN_OPTIONS = ("user_project", "kms_key_name", "storage_class", "service_account_file")
 
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
@@ -55,8 +55,8 @@ class GcsStore(DefiniteStore):
 
     Args:
         uri: ``gs://bucket/prefix``; the prefix is not empty, since staged content needs a place beside it.
-        options: ``user_project`` (who pays), ``kms_key_name`` (for all that is written), ``service_account_file`` (a
-            path on every machine that connects).
+        options: ``user_project`` (who pays), ``kms_key_name`` and ``storage_class`` (for all that is written),
+            ``service_account_file`` (a path on every machine that connects).
 
     Raises:
         ConfigurationError: the URI lacks bucket or prefix, or an option is wrong.
@@ -218,7 +218,10 @@ class GcsStore(DefiniteStore):
             return [], False
 
     def _blob(self, name: str) -> Any:
-        return self._bucket().blob(name, chunk_size=None, kms_key_name=self._options.get("kms_key_name"))
+        blob = self._bucket().blob(name, chunk_size=None, kms_key_name=self._options.get("kms_key_name"))
+        if "storage_class" in self._options:
+            blob.storage_class = self._options["storage_class"]
+        return blob
 
     def _bucket(self) -> Any:
         return self._client().bucket(self._bucket_name, user_project=self._options.get("user_project"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import urllib.error
 import urllib.request
@@ -15,6 +16,8 @@ MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 ACCESS_KEY_ID = "for-tests"
 SECRET_ACCESS_KEY = "no-secret-at-all"
 REGION = "us-east-1"
+KMS_KEY_ID = "tests"
+KMS_KEY = base64.b64encode(bytes(32)).decode()
 
 
 def minio_program() -> Path:
@@ -37,6 +40,7 @@ class Minio:
             "MINIO_ROOT_PASSWORD": SECRET_ACCESS_KEY,
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
+            "MINIO_KMS_SECRET_KEY": f"{KMS_KEY_ID}:{KMS_KEY}",  # encrypts only what asks for it
             "HOME": str(self._server.folder),
         }
         self._server.start(command, environment, self._answers)
