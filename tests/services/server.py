@@ -75,16 +75,32 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
-    def stop(self, *, keep_log: bool) -> None:
-        """End the process and remove its data; also its log unless that is wanted. Twice does no harm."""
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End the process by SIGKILL; its data stay, and it may be started again."""
         process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def end(self) -> None:
+        """Ask the process to end, and kill it if it does not; its data stay, and it may be started again."""
+        process = self._process
         if process is not None:
             process.terminate()
             try:
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                pass
+        self.kill()
+
+    def stop(self, *, keep_log: bool) -> None:
+        """End the process and remove its data; also its log unless that is wanted. Twice does no harm."""
+        self.end()
         if not keep_log:
             shutil.rmtree(self.folder, ignore_errors=True)
             return

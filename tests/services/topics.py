@@ -49,7 +49,7 @@ class Topic:
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
         self._open: list[Transaction] = []
         settings = {key.replace("_", "."): str(value) for key, value in (config or {}).items()}
-        self._new_topic = NewTopic(name, partitions, 1, config=settings)
+        self._new_topic = NewTopic(name, partitions, config=settings)
         _settle(self._admin.create_topics([self._new_topic]))
         self._exists = True
         self._plain = self._producer()
