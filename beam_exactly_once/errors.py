@@ -3,6 +3,7 @@
     BeamExactlyOnceError
     ├── ConfigurationError      the author of the pipeline: change code or flags, then start again
     │   ├── UnknownTopic        a topic or partition that Kafka does not have
+    │   ├── KafkaRefused        Kafka does not let us in, or not at a topic: credentials, certificates, access rules
     │   ├── UnsupportedPipeline a graph whose result a stream cannot promise
     │   ├── SinkChanged         the checkpoint knows a sink or source that the pipeline no longer has
     │   ├── OutputNotWritable   a place that refuses writes
@@ -18,7 +19,7 @@
     │   ├── SinkBehind          a sink lost output that this checkpoint has published
     │   └── StagedOutputMissing a marker names staged output that is gone
     └── Retryable               nobody: start the same command again
-        ├── KafkaUnavailable    no broker answers, or it refuses us
+        ├── KafkaUnavailable    no broker answers
         ├── ReadStalled         a partition makes no progress
         ├── StoreUnavailable    the object store does not answer; the outcome of a write is unknown
         ├── SinkUnavailable     the system behind a sink does not answer
@@ -61,6 +62,10 @@ class ConfigurationError(BeamExactlyOnceError):
 
 class UnknownTopic(ConfigurationError):
     """Kafka has no such topic or partition."""
+
+
+class KafkaRefused(ConfigurationError):
+    """Kafka does not let us in, or not at a topic; waiting does not help."""
 
 
 class UnsupportedPipeline(ConfigurationError):
@@ -132,7 +137,7 @@ class Retryable(BeamExactlyOnceError):
 
 
 class KafkaUnavailable(Retryable):
-    """No broker answers, or the connection is refused (address, credentials, certificate)."""
+    """No broker answers."""
 
 
 class ReadStalled(Retryable):

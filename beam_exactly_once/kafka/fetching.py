@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnknownTopic
-from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.records import Chunk, Columns, Headers, bytes_of, rises_strictly
 from beam_exactly_once.offsets import TopicPartition
 
@@ -51,6 +51,7 @@ class RangeFetcher:
         self._errors = errors
         self._clock = clock
         self._no_progress_timeout_s = no_progress_timeout_s
+        self._refusal_wait_s = min(REFUSAL_WAIT_S, no_progress_timeout_s)
         self._ask_timeout_s = min(_ASK_TIMEOUT_S_MAX, no_progress_timeout_s)
         self._topics: set[str] = set()
         self._topic_partition = TopicPartition("-", 0)
@@ -107,6 +108,7 @@ class RangeFetcher:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
         taken = _TakenRecords()
         self._fault = None
+        asked = False
         began_s = self._clock.monotonic_s()
         while self._seen < stop and len(taken.offsets) < records_max and taken.value_bytes < _CHUNK_BYTES_MAX:
             messages = self._take(min(_SLICE_MESSAGES_MAX, records_max - len(taken.offsets), stop - self._seen))
@@ -117,8 +119,14 @@ class RangeFetcher:
                 if not messages:
                     self._seen = max(self._seen, self._client_position())
             self._accept(messages, stop, taken)
-            if self._seen == position and self._clock.monotonic_s() - began_s > self._no_progress_timeout_s:
-                self._give_up(stop)
+            waited_s = self._clock.monotonic_s() - began_s
+            if self._seen == position and waited_s > self._refusal_wait_s:
+                self._errors.raise_if_refused()
+                if not asked:
+                    self._raise_if_hidden()
+                    asked = True
+                if waited_s > self._no_progress_timeout_s:
+                    self._give_up(stop)
         self._errors.forget()
         return taken.columns()
 
@@ -196,10 +204,11 @@ class RangeFetcher:
         elif code == KafkaError._AUTO_OFFSET_RESET:
             self._errors.remember(error)
             self._after_offset_out_of_range()
-        elif code in REFUSED_CODES or error.fatal():
+        elif code in DENIED_CODES:
+            raise self._errors.denied("read", f"partition {self._topic_partition}", error)
+        elif error.fatal():
             raise KafkaUnavailable(
-                f"Kafka refuses to let partition {self._topic_partition} be read: {self._errors.text_of(error)}; "
-                "check the credentials and the access rules of this topic"
+                f"the Kafka client cannot go on with partition {self._topic_partition}: {self._errors.text_of(error)}"
             )
         elif code != KafkaError.MSG_SIZE_TOO_LARGE:
             # The exception is spurious: each answer without a record (compacted, aborted) doubles the client's fetch
@@ -222,12 +231,24 @@ class RangeFetcher:
             error = exception.args[0]
             self._errors.remember(error)
             if error.code() in UNKNOWN_TOPIC_CODES:
+                self._raise_if_hidden()
                 raise UnknownTopic(
                     f"Kafka has no partition {self._topic_partition} (any more); if the topic was deleted or made "
                     "anew, start with a new checkpoint_location"
                 ) from None
             return None
         return bounds
+
+    def _raise_if_hidden(self) -> None:
+        """To a reader a topic that it may not see any more looks like one that is gone, or only stands still."""
+        topic = self._topic_partition.topic
+        try:
+            error = self._consumer.list_topics(topic, timeout=self._ask_timeout_s).topics[topic].error
+        except KafkaException as exception:
+            self._errors.remember(exception.args[0])
+            return
+        if error is not None and error.code() in DENIED_CODES:
+            raise self._errors.denied("see", f"topic {topic}", error)
 
     def _give_up(self, stop: int) -> NoReturn:
         bounds = self._bounds()

@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec
 
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError, KafkaUnavailable, UnknownTopic
-from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.kafka.records import Chunk
 from beam_exactly_once.kafka.settings import KafkaSettings
@@ -25,6 +25,8 @@ from beam_exactly_once.topics import TopicDescription
 _NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
 _RETRY_PAUSE_S = 0.2
 _REQUEST_TIMEOUT_S_MIN = 0.1
+# While a request runs, the client does not say what is wrong with its connections. Doubled for each further request.
+_FIRST_REQUEST_TIMEOUT_S = 0.6
 # A broker may not know a partition yet that another one's metadata already names.
 _UNKNOWN_PARTITION_WAIT_S = 5.0
 
@@ -51,7 +53,8 @@ class KafkaLog(Protocol):
 
         Raises:
             UnknownTopic: Kafka does not have one of them.
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+            KafkaRefused: it does not let us in, or not read one of them.
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``.
         """
         ...
 
@@ -60,7 +63,8 @@ class KafkaLog(Protocol):
 
         Raises:
             UnknownTopic: Kafka does not have one of them.
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+            KafkaRefused: it does not let us in.
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``.
         """
         ...
 
@@ -69,7 +73,8 @@ class KafkaLog(Protocol):
 
         Raises:
             UnknownTopic: Kafka does not have one of them.
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+            KafkaRefused: it does not let us in.
+            KafkaUnavailable: no broker answers within ``startup_timeout_s``.
         """
         ...
 
@@ -82,7 +87,8 @@ class KafkaLog(Protocol):
         Raises:
             DataLoss: the log does not hold these offsets any more.
             ReadStalled: neither a record nor the end came within ``no_progress_timeout_s``.
-            KafkaUnavailable: the cluster refuses the read.
+            KafkaRefused: the cluster does not let us in, or not read this topic.
+            KafkaUnavailable: the client cannot go on.
             UnknownTopic: the partition is gone.
             ValueError: not ``0 <= position < stop``.
         """
@@ -116,14 +122,21 @@ class ConfluentLog:
         admin = self._open_admin()
 
         def ask(timeout_s: float) -> dict[str, TopicDescription]:
-            futures = admin.describe_topics(TopicCollection(names), request_timeout=timeout_s)
+            futures = admin.describe_topics(
+                TopicCollection(names), include_authorized_operations=True, request_timeout=timeout_s
+            )
             return {name: answer(futures[name], name) for name in names}
 
         def answer(future: Future[Any], name: str) -> TopicDescription:
             try:
-                return _description(future.result())
+                described = future.result()
             except KafkaException as exception:
                 error = exception.args[0]
+            else:
+                allowed = described.authorized_operations  # empty: the broker does not tell
+                if allowed and AclOperation.READ not in allowed:
+                    raise self._errors.denied("read", f"topic {name}")
+                return _description(described)
             if error.code() in UNKNOWN_TOPIC_CODES and not patient:
                 raise UnknownTopic(self._unknown_topic_message(name))
             admin.poll(0)  # lets the client say why
@@ -173,7 +186,7 @@ class ConfluentLog:
 
     def _open(self, client: Callable[[dict[str, Any]], _Client]) -> _Client:
         config = self._settings.client_config()
-        self._errors.hide(self._settings.secret_texts(config))
+        self._errors.concern(config, self._settings.secret_texts(config))
         try:
             return client({**config, "error_cb": self._errors.remember})
         except KafkaException as exception:
@@ -191,7 +204,7 @@ class ConfluentLog:
             except KafkaException as exception:
                 if self._fetcher is None:  # lets the client say why; with a partition assigned it would take a record
                     consumer.poll(0)
-                raise _NoAnswer(exception.args[0], None) from None
+                raise _NoAnswer(exception.args[0], "topics") from None
 
         return self._ask_until_settled(ask)
 
@@ -232,24 +245,36 @@ class ConfluentLog:
     def _ask_until_settled(self, ask: Callable[[float], _Answer]) -> _Answer:
         """Ask again while the cluster settles (a leader changes, a partition is new); ``ask`` takes its timeout."""
         began_s = self._clock.monotonic_s()
-        timeout_s = self._settings.startup_timeout_s
+        timeout_s, request_timeout_s = self._settings.startup_timeout_s, _FIRST_REQUEST_TIMEOUT_S
+        listener_asked = False
         while True:
+            left_s = began_s + timeout_s - self._clock.monotonic_s()
             try:
-                return ask(max(_REQUEST_TIMEOUT_S_MIN, began_s + timeout_s - self._clock.monotonic_s()))
+                answer = ask(max(_REQUEST_TIMEOUT_S_MIN, min(left_s, request_timeout_s)))
             except _NoAnswer as exception:
                 error, subject = exception.error, exception.subject
-            waited_s = self._clock.monotonic_s() - began_s
+            else:
+                self._errors.forget()
+                return answer
+            waited_s = self._clock.monotonic_s() - began_s + _RETRY_PAUSE_S  # when it would be asked again
             if error.code() in UNKNOWN_TOPIC_CODES and waited_s >= min(timeout_s, _UNKNOWN_PARTITION_WAIT_S):
                 raise _unknown(subject, self._settings)
-            if error.code() in REFUSED_CODES or waited_s >= timeout_s:
+            if error.code() in DENIED_CODES:
+                raise self._errors.denied("see", subject, error)
+            if waited_s >= min(timeout_s, REFUSAL_WAIT_S):
+                self._errors.raise_if_refused()
+                if not listener_asked:
+                    self._errors.raise_if_contradicted()
+                listener_asked = True
+            if waited_s >= timeout_s:
                 raise self._unavailable(error)
+            request_timeout_s *= 2
             self._clock.wait(threading.Event(), _RETRY_PAUSE_S)
 
     def _unavailable(self, error: KafkaError) -> KafkaUnavailable:
         return KafkaUnavailable(
             f"Kafka at {self._settings.bootstrap_servers} did not answer within {self._settings.startup_timeout_s:g} s "
-            f"({self._errors.text_of(error)}); {self._errors.describe()}. Check the address, the network and the "
-            "credentials"
+            f"({self._errors.text_of(error)}); {self._errors.describe()}. Check the address and the network"
         )
 
     def _unknown_topic_message(self, topic: str) -> str:
@@ -269,13 +294,13 @@ def _description(found: Any) -> TopicDescription:
 class _NoAnswer(Exception):
     """A request failed; says what it was about."""
 
-    def __init__(self, error: KafkaError, subject: str | None) -> None:
+    def __init__(self, error: KafkaError, subject: str) -> None:
         super().__init__(subject)
         self.error = error
         self.subject = subject
 
 
-def _unknown(subject: str | None, settings: KafkaSettings) -> UnknownTopic:
+def _unknown(subject: str, settings: KafkaSettings) -> UnknownTopic:
     return UnknownTopic(
         f"Kafka at {settings.bootstrap_servers} has no {subject} (any more); if the topic was deleted or made anew, "
         "start with a new checkpoint_location"

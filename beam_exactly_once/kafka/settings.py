@@ -33,8 +33,9 @@ _DEFAULTS: Mapping[str, str] = {
     "fetch.wait.max.ms": "5",
     # What a reader may hold in memory ahead of its consumer (16 MiB).
     "queued.max.messages.kbytes": "16384",
-    # Errors come back through error_cb and end in our messages; only the client's own alarms go to stderr.
-    "log_level": "3",
+    # Errors come back through error_cb and end in our messages; only the client's own alarms go to stderr. At 3 it would
+    # also write a line for each of its attempts to connect.
+    "log_level": "2",
 }
 
 _OWNED: Mapping[str, str] = {

@@ -11,6 +11,8 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
+from services.kafka_broker import Kafka
+from services.kafka_security import SecureKafka
 from services.topics import Topic
 
 REQUIRE_VARIABLE = "BEAM_EXACTLY_ONCE_REQUIRE_SERVICES"
@@ -34,6 +36,20 @@ def address(service: str, variable: str) -> str:
 def bootstrap_servers() -> str:
     """Of a real Kafka broker."""
     return address("kafka", "KAFKA_BOOTSTRAP_SERVERS")
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(bootstrap_servers: str) -> Iterator[Kafka]:
+    """Three brokers of the tests' own, where a real Kafka is asked for; who ends one starts it again."""
+    with Kafka(brokers=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(bootstrap_servers: str) -> Iterator[SecureKafka]:
+    """A broker with TLS, credentials and access rules, where a real Kafka is asked for."""
+    with SecureKafka(["reader", "watcher", "stranger", "leaver"]) as kafka:
+        yield kafka
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +18,43 @@ from confluent_kafka.admin import (
     ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
-    UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
 
-from beam_exactly_once.kafka import ConfigValue
-from beam_exactly_once.secret_values import secret_from_env
 from services.certificates import Authority
 from services.kafka_broker import Kafka, Listener
+from services.topics import TIMEOUT_S, settle, wait_until
 
-TIMEOUT_S = 30.0
+SCRAM = "SCRAM-SHA-512"
 _LOGIN = "org.apache.kafka.common.security"
-_MECHANISMS = {
-    "PLAIN": f"{_LOGIN}.plain.PlainLoginModule required {{users}};",
-    "SCRAM-SHA-256": f"{_LOGIN}.scram.ScramLoginModule required;",
-    "SCRAM-SHA-512": f"{_LOGIN}.scram.ScramLoginModule required;",
-    "OAUTHBEARER": f'{_LOGIN}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";',
-}
+_SCRAM_LOGIN = f"{_LOGIN}.scram.ScramLoginModule required;"
 
 
 class SecureKafka(Kafka):
     """One broker with the listeners ``TRUSTED``, ``EXPIRED`` (certificate) and ``ELSEWHERE`` (another host's one).
 
     Args:
-        passwords: of users who may log in, by each mechanism; none has a right yet.
+        users: who may log in, by each mechanism at ``TRUSTED``, by SCRAM-SHA-512 at the others; nobody has a right yet.
     """
 
-    def __init__(self, passwords: Mapping[str, str]) -> None:
+    def __init__(self, users: Sequence[str]) -> None:
+        self.passwords = {user: secrets.token_hex(12) for user in users}
         self._folder = tempfile.TemporaryDirectory(prefix="beam-exactly-once-certificates-")
         folder = Path(self._folder.name)
-        authority, stranger = Authority(folder, "authority"), Authority(folder, "stranger")
+        authority = Authority(folder, "authority")
         self.authority = authority.certificate
         """What a client must trust."""
-        self.other_authority = stranger.certificate
+        self.other_authority = Authority(folder, "stranger").certificate
         """One that has signed nothing here."""
-        users = " ".join(f'user_{user}="{password}"' for user, password in passwords.items())
         super().__init__(
             listeners=[
-                _listener("TRUSTED", authority.issue("trusted"), users),
-                _listener("EXPIRED", authority.issue("expired", expired=True), users),
-                _listener("ELSEWHERE", authority.issue("elsewhere", host="elsewhere", address="192.0.2.1"), users),
+                _listener("TRUSTED", authority.issue("trusted"), self._logins()),
+                _listener("EXPIRED", authority.issue("expired", expired=True), {SCRAM: _SCRAM_LOGIN}),
+                _listener(
+                    "ELSEWHERE",
+                    authority.issue("elsewhere", host="elsewhere", address="192.0.2.1"),
+                    {SCRAM: _SCRAM_LOGIN},
+                ),
             ],
             properties={
                 "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -64,45 +62,65 @@ class SecureKafka(Kafka):
             },
             scram_users=[
                 f"{mechanism}=[name={user},password={password}]"
-                for user, password in passwords.items()
-                for mechanism in _MECHANISMS
-                if mechanism.startswith("SCRAM")
+                for user, password in self.passwords.items()
+                for mechanism in ("SCRAM-SHA-256", SCRAM)
             ],
         )
-        self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+    def _logins(self) -> dict[str, str]:
+        users = " ".join(f'user_{user}="{password}"' for user, password in self.passwords.items())
+        return {
+            "PLAIN": f"{_LOGIN}.plain.PlainLoginModule required {users};",
+            "SCRAM-SHA-256": _SCRAM_LOGIN,
+            SCRAM: _SCRAM_LOGIN,
+            "OAUTHBEARER": f"{_LOGIN}.oauthbearer.OAuthBearerLoginModule required "
+            'unsecuredLoginStringClaim_sub="broker";',
+        }
 
     def allow(self, user: str, operation: AclOperation, topic: str) -> None:
         """Let a user do this to a topic; whoever may read may describe."""
-        self._settle(self._admin.create_acls([_rule(AclBinding, user, operation, topic)]))
+        settle(self._admin.create_acls([_rule(AclBinding, user, operation, topic)]))
+        wait_until(lambda: self._rules(user, operation, topic) == 1)
 
     def forbid(self, user: str, operation: AclOperation, topic: str) -> None:
         """Take back what :meth:`allow` gave."""
-        self._settle(self._admin.delete_acls([_rule(AclBindingFilter, user, operation, topic)]))
+        settle(self._admin.delete_acls([_rule(AclBindingFilter, user, operation, topic)]))
+        wait_until(lambda: self._rules(user, operation, topic) == 0)
+
+    def _rules(self, user: str, operation: AclOperation, topic: str) -> int:
+        return len(self._admin.describe_acls(_rule(AclBindingFilter, user, operation, topic)).result(TIMEOUT_S))
 
     def set_password(self, user: str, password: str) -> None:
-        """For SCRAM-SHA-512."""
-        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        """Let a user in by this password and SCRAM-SHA-512, from the next connection on."""
+        iterations = self._iterations(user) + 1  # tells the new password from the old one
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, iterations)
         change = UserScramCredentialUpsertion(user, info, password.encode())
-        self._settle(self._admin.alter_user_scram_credentials([change]))
+        settle(self._admin.alter_user_scram_credentials([change]))
+        wait_until(lambda: self._iterations(user) == iterations)
+
+    def _iterations(self, user: str) -> int:
+        described = self._admin.describe_user_scram_credentials([user])[user].result(TIMEOUT_S)
+        return next(
+            int(info.iterations)
+            for info in described.scram_credential_infos
+            if info.mechanism == ScramMechanism.SCRAM_SHA_512
+        )
 
     def stop(self, *, keep_log: bool = False) -> None:
         """End the broker and forget its certificates."""
         super().stop(keep_log=keep_log)
         self._folder.cleanup()
 
-    @staticmethod
-    def _settle(futures: Mapping[Any, Any]) -> None:
-        for future in futures.values():
-            future.result(TIMEOUT_S)
 
-
-def _listener(name: str, store: Path, users: str) -> Listener:
-    logins = {
-        f"{mechanism.lower()}.sasl.jaas.config": module.format(users=users) for mechanism, module in _MECHANISMS.items()
+def _listener(name: str, certificate: Path, logins: Mapping[str, str]) -> Listener:
+    properties = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(certificate),
+        "sasl.enabled.mechanisms": ",".join(logins),
+        **{f"{mechanism.lower()}.sasl.jaas.config": login for mechanism, login in logins.items()},
     }
-    certificate = {"ssl.keystore.type": "PEM", "ssl.keystore.location": str(store)}
-    mechanisms = {"sasl.enabled.mechanisms": ",".join(_MECHANISMS)}
-    return Listener(name, "SASL_SSL", {**certificate, **mechanisms, **logins})
+    return Listener(name, "SASL_SSL", properties)
 
 
 def _rule(kind: Any, user: str, operation: AclOperation, topic: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -92,10 +93,8 @@ class Server:
         process = self._process
         if process is not None:
             process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def stop(self, *, keep_log: bool) -> None:

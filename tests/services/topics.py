@@ -46,11 +46,11 @@ class Topic:
         self.name = name
         self.committed: Counter[bytes] = Counter()
         """Values that a reader of committed records must see, whatever their partition."""
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
         self._open: list[Transaction] = []
         settings = {key.replace("_", "."): str(value) for key, value in (config or {}).items()}
         self._new_topic = NewTopic(name, partitions, config=settings)
-        _settle(self._admin.create_topics([self._new_topic]))
+        settle(self._admin.create_topics([self._new_topic]))
         self._exists = True
         self._plain = self._producer()
 
@@ -83,7 +83,7 @@ class Topic:
         self._open.remove(transaction)
         before = self._latest(transaction.partition)
         end(TIMEOUT_S)
-        self._settled(lambda: self._latest(transaction.partition) > before)
+        wait_until(lambda: self._latest(transaction.partition) > before)
 
     def _latest(self, partition: int) -> int:
         place = ClientTopicPartition(self.name, partition)
@@ -100,18 +100,18 @@ class Topic:
 
     def delete_below(self, offset: int, partition: int = 0) -> None:
         """Delete the records below ``offset``, as retention would."""
-        _settle(self._admin.delete_records([ClientTopicPartition(self.name, partition, offset)]))
+        settle(self._admin.delete_records([ClientTopicPartition(self.name, partition, offset)]))
 
     def grow(self, partitions: int) -> None:
         """Have this many partitions from now on."""
-        _settle(self._admin.create_partitions([NewPartitions(self.name, partitions)]))
-        self._settled(lambda: len(self._admin.list_topics(self.name).topics[self.name].partitions) == partitions)
+        settle(self._admin.create_partitions([NewPartitions(self.name, partitions)]))
+        wait_until(lambda: len(self._admin.list_topics(self.name).topics[self.name].partitions) == partitions)
         self._plain = self._producer()  # the old one knows the old partitions
 
     def delete(self) -> None:
         """Delete the topic; nothing of it is to be seen by later readers."""
-        _settle(self._admin.delete_topics([self.name]))
-        self._settled(self._is_gone)
+        settle(self._admin.delete_topics([self.name]))
+        wait_until(self._is_gone)
         self.committed.clear()
         self._exists = False
 
@@ -121,7 +121,7 @@ class Topic:
             self.delete()
         if partitions is not None:
             self._new_topic.num_partitions = partitions
-        _settle(self._admin.create_topics([self._new_topic]))
+        settle(self._admin.create_topics([self._new_topic]))
         self._exists = True
         self._plain = self._producer()  # the old one knows the old topic
 
@@ -136,7 +136,7 @@ class Topic:
             earliest = int(found[place].result(TIMEOUT_S).offset)
             return earliest >= earliest_min
 
-        self._settled(is_deleted)
+        wait_until(is_deleted)
         return earliest
 
     def wait_compacted(self, records_max: int) -> list[int]:
@@ -147,7 +147,7 @@ class Topic:
             left[:] = self._offsets_left()
             return len(left) <= records_max
 
-        self._settled(is_compacted)
+        wait_until(is_compacted)
         return left
 
     def _offsets_left(self) -> list[int]:
@@ -170,19 +170,12 @@ class Topic:
     def _is_gone(self) -> bool:
         return self.name not in self._admin.list_topics(timeout=TIMEOUT_S).topics
 
-    @staticmethod
-    def _settled(is_so: Callable[[], bool]) -> None:
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not is_so():
-            assert time.monotonic() < deadline_s, "not settled"
-            time.sleep(0.05)
-
     def close(self) -> None:
         """End what is open and delete the topic."""
         for transaction in list(self._open):
             self.abort(transaction)
         if self._exists:
-            _settle(self._admin.delete_topics([self.name]))
+            settle(self._admin.delete_topics([self.name]))
 
     def _producer(self, transactional_id: str | None = None) -> Producer:
         named = {} if transactional_id is None else {"transactional.id": transactional_id}
@@ -191,6 +184,7 @@ class Topic:
                 "bootstrap.servers": self.bootstrap_servers,
                 "message.max.bytes": RECORD_BYTES_MAX,
                 "linger.ms": 5,
+                "log_level": 0,
                 **named,
             }
         )
@@ -211,6 +205,15 @@ class Topic:
         return sent
 
 
-def _settle(futures: Mapping[Any, Future[Any]]) -> None:
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what a broker does in its own time."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, "not settled"
+        time.sleep(0.05)
+
+
+def settle(futures: Mapping[Any, Future[Any]]) -> None:
+    """Wait for what an admin client was asked to do."""
     for future in futures.values():
         future.result(TIMEOUT_S)

@@ -32,7 +32,7 @@ def test_the_client_gets_what_exact_reading_needs() -> None:
         "fetch.queue.backoff.ms": "10",
         "fetch.wait.max.ms": "5",
         "queued.max.messages.kbytes": "16384",
-        "log_level": "3",
+        "log_level": "2",
     }
 
 
