@@ -24,6 +24,7 @@ from beam_exactly_once.topics import TopicDescription
 
 _NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
 _RETRY_PAUSE_S = 0.2
+_NO_OFFSET = -1  # what Kafka answers where no record is at or after a time
 _REQUEST_TIMEOUT_S_MIN = 0.1
 # While a request runs, the client does not say what is wrong with its connections. Doubled for each further request.
 _FIRST_REQUEST_TIMEOUT_S = 0.6
@@ -214,30 +215,41 @@ class ConfluentLog:
         """One answer a spec, each for all partitions; the requests run side by side."""
         if not partitions:
             return [{} for _ in specs]
-        admin = self._open_admin()
         isolation = IsolationLevel[self._settings.isolation_level.upper()]
         places = {place: ClientTopicPartition(place.topic, place.partition) for place in partitions}
 
         def ask(timeout_s: float) -> list[dict[TopicPartition, int]]:
+            admin = self._open_admin()
             asked = [
                 admin.list_offsets(
                     dict.fromkeys(places.values(), spec), isolation_level=isolation, request_timeout=timeout_s
                 )
                 for spec in specs
             ]
-            return [{place: answer(futures[client], place) for place, client in places.items()} for futures in asked]
+            try:
+                return [
+                    {place: answer(futures[client], place) for place, client in places.items()} for futures in asked
+                ]
+            except _NoAnswer:
+                admin.poll(0)  # lets the client say why
+                # One that has met an old leader would ask by that leader's epoch again and again.
+                self._admin = None
+                raise
 
         def answer(future: Future[Any], place: TopicPartition) -> int:
             try:
-                return int(future.result().offset)
+                offset = int(future.result().offset)
             except KafkaException as exception:
                 error = exception.args[0]
+            else:
+                if offset >= _NO_OFFSET:
+                    return offset
+                error = KafkaError(KafkaError.OFFSET_NOT_AVAILABLE)  # while a leader changes it is made up
             if (
                 error.code() == KafkaError._NOENT
                 and place.partition not in self.describe([place.topic])[place.topic].partitions
             ):
                 raise _unknown(f"partition {place}", self._settings)
-            admin.poll(0)  # lets the client say why
             raise _NoAnswer(error, f"partition {place}")
 
         return self._ask_until_settled(ask)

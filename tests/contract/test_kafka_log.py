@@ -274,7 +274,9 @@ def test_an_out_of_range_answer_is_not_believed_while_the_log_holds_the_offset(b
 def test_a_refused_topic_is_not_waited_for(broker: EmbeddedBroker) -> None:
     broker.push_fetch_errors([KafkaError.TOPIC_AUTHORIZATION_FAILED])
     with closing(open_kafka_log(settings(broker))) as log:
-        with pytest.raises(KafkaRefused, match=r"not let this client read partition orders-0.*TOPIC_AUTHORIZATION_FAILED"):
+        with pytest.raises(
+            KafkaRefused, match=r"not let this client read partition orders-0.*TOPIC_AUTHORIZATION_FAILED"
+        ):
             log.next_chunk(ORDERS[0], 0, SIZE)
         assert [record.value for record in read(log, ORDERS[0], 0, SIZE)] == values(0, 0, SIZE)
 

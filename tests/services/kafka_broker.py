@@ -10,10 +10,12 @@ from pathlib import Path
 from types import TracebackType
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, PartitionMetadata
 
+from beam_exactly_once.offsets import TopicPartition
 from services.built import built, run_build
 from services.server import Server, free_ports
+from services.topics import TIMEOUT_S, wait_until
 
 KAFKA_VERSION = "4.1.1"
 SCALA_VERSION = "2.13"
@@ -80,7 +82,7 @@ log.retention.ms=-1
 log.retention.check.interval.ms=500
 file.delete.delay.ms=500
 broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+broker.session.timeout.ms=6000
 controlled.shutdown.enable={controlled_shutdown}
 """
 
@@ -175,8 +177,7 @@ class Kafka:
         try:
             for node in self._nodes.values():
                 node.format(self._properties(node, listeners, properties or {}), scram_users)
-            with ThreadPoolExecutor(brokers) as starting:  # none is ready before most of them have started
-                list(starting.map(_Node.start, self._nodes.values()))
+            self.start_all()
         except BaseException:
             self.stop(keep_log=True)
             raise
@@ -203,10 +204,28 @@ class Kafka:
         """End a broker as an operator would: it hands over its leaderships first."""
         self._nodes[broker_id].server.end()
 
-    def start(self, *broker_ids: int) -> None:
-        """Start brokers again that were ended; all at once, since one alone may wait for the others."""
-        with ThreadPoolExecutor(len(broker_ids)) as starting:
-            list(starting.map(_Node.start, (self._nodes[broker_id] for broker_id in broker_ids)))
+    def start(self, broker_id: int) -> None:
+        """Start a broker again that was ended."""
+        self._nodes[broker_id].start()
+
+    def start_all(self) -> None:
+        """Start those that do not run, side by side: none is ready before most of them have started."""
+        ended = [node for node in self._nodes.values() if not node.server.is_running]
+        with ThreadPoolExecutor(len(self._nodes)) as starting:
+            list(starting.map(_Node.start, ended))
+
+    def leader(self, place: TopicPartition) -> int:
+        """The broker that leads a partition now; -1 while none does."""
+        return int(self._metadata(place.topic)[place.partition].leader)
+
+    def wait_in_sync(self, topic: str) -> None:
+        """Wait until every broker holds all of a topic."""
+        brokers = len(self._nodes)
+        wait_until(lambda: all(len(one.isrs) == brokers for one in self._metadata(topic).values()))
+
+    def _metadata(self, topic: str) -> dict[int, PartitionMetadata]:
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        return admin.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions
 
     def _properties(self, node: _Node, listeners: Sequence[Listener], more: Mapping[str, str]) -> str:
         brokers = len(self._nodes)

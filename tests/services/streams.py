@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import apache_beam as beam
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
@@ -26,14 +28,24 @@ class Stream:
         """Called with each batch, as progress listeners are."""
 
     def run(
-        self, trigger: ProcessingTime | None = None, *, bootstrap_servers: str | None = None, **options: object
+        self,
+        trigger: ProcessingTime | None = None,
+        *,
+        bootstrap_servers: str | None = None,
+        through: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+        **options: object,
     ) -> bytes:
-        """Run to the end of the trigger; returns the pipeline as runners get it."""
+        """Run to the end of the trigger; returns the pipeline as runners get it.
+
+        ``through`` sees each chunk on the way; the range's reader waits behind it.
+        """
         listeners = [self.progress.append, *self.after_batch]
         with ExactlyOnceStream(str(self.checkpoint), trigger=trigger, progress=listeners) as stream:
             servers = bootstrap_servers or self.topic.bootstrap_servers
-            read = stream | ReadFromKafka(servers, [self.topic.name], output="arrow", **options)
-            _ = read | WriteToFiles(str(self.output))
+            rows = stream | ReadFromKafka(servers, [self.topic.name], output="arrow", **options)
+            if through is not None:
+                rows = rows | beam.Map(through).with_output_types(pa.RecordBatch)
+            _ = rows | WriteToFiles(str(self.output))
         return bytes(stream.to_runner_api().SerializeToString())
 
     def values(self) -> Counter[bytes]:

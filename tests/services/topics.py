@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, Producer
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
@@ -60,6 +60,11 @@ class Topic:
     def send(self, values: Iterable[bytes], partition: int = 0, **more: Any) -> None:
         """Produce without a transaction; the records are in the log when this returns."""
         self.committed.update(self._send(self._plain, values, partition, **more))
+
+    def spread(self, values: Mapping[int, list[bytes]]) -> None:
+        """Produce to many partitions at once, without a transaction."""
+        self._produce(self._plain, ((partition, value) for partition, sent in values.items() for value in sent))
+        self.committed.update(value for sent in values.values() for value in sent)
 
     def begin(self, values: Iterable[bytes], partition: int = 0) -> Transaction:
         """Produce in a transaction that stays open; the records are in the log when this returns."""
@@ -150,20 +155,37 @@ class Topic:
         wait_until(is_compacted)
         return left
 
+    def visible(self) -> Counter[bytes]:
+        """Values that a plain reader of committed records sees, in all partitions."""
+        partitions = self._admin.list_topics(self.name, timeout=TIMEOUT_S).topics[self.name].partitions
+        return Counter(message.value() for message in self._read(partitions))
+
     def _offsets_left(self) -> list[int]:
+        return [message.offset() or 0 for message in self._read([0])]
+
+    def _read(self, partitions: Iterable[int]) -> list[Message]:
+        """All committed records that are there."""
+        unread = set(partitions)
         consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap_servers, "group.id": "none", "enable.partition.eof": True}
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": "none",
+                "enable.partition.eof": True,
+                "log_level": 0,
+            }
         )
-        consumer.assign([ClientTopicPartition(self.name, 0, 0)])
-        found: list[int] = []
+        consumer.assign([ClientTopicPartition(self.name, partition, 0) for partition in unread])
+        found: list[Message] = []
         try:
-            while True:
+            while unread:
                 message = consumer.poll(TIMEOUT_S)
                 assert message is not None
-                if message.error() is not None:
+                if message.error() is None:
+                    found.append(message)
+                else:
                     assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
-                    return found
-                found.append(message.offset() or 0)
+                    unread.discard(message.partition())
+            return found
         finally:
             consumer.close()
 
@@ -184,6 +206,7 @@ class Topic:
                 "bootstrap.servers": self.bootstrap_servers,
                 "message.max.bytes": RECORD_BYTES_MAX,
                 "linger.ms": 5,
+                "enable.idempotence": True,
                 "log_level": 0,
                 **named,
             }
@@ -191,18 +214,21 @@ class Topic:
 
     def _send(self, producer: Producer, values: Iterable[bytes], partition: int, **more: Any) -> list[bytes]:
         sent = list(values)
+        self._produce(producer, ((partition, value) for value in sent), **more)
+        return sent
+
+    def _produce(self, producer: Producer, records: Iterable[tuple[int, bytes]], **more: Any) -> None:
         errors: list[object] = []
 
         def delivered(error: object, _: object) -> None:
             if error is not None:
                 errors.append(error)
 
-        for value in sent:
+        for partition, value in records:
             producer.produce(self.name, value, partition=partition, on_delivery=delivered, **more)
         left = producer.flush(TIMEOUT_S)
         assert not errors, errors
         assert left == 0, f"{left} records were not delivered to {self.name} in {TIMEOUT_S} s"
-        return sent
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
