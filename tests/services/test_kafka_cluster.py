@@ -161,7 +161,7 @@ def test_a_driver_that_finds_no_broker_goes_on_at_its_next_start(cluster: Kafka,
 
     fill(stream.topic, "value", 100)
     stream.after_batch = [act]
-    with pytest.raises(KafkaUnavailable, match=r"did not answer within 3 s.*Connection refused"):
+    with pytest.raises(KafkaUnavailable, match="did not answer within 3 s"):
         stream.run(ProcessingTime(0), startup_timeout_s=3.0, max_offsets_per_batch=90)
     assert 0 < stream.values().total() < stream.topic.committed.total()
 

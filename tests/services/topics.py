@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections import Counter
@@ -10,13 +11,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, Producer
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from beam_exactly_once.offsets import TopicPartition
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 RECORD_BYTES_MAX = 8 * 1024 * 1024
 
 
@@ -91,11 +92,20 @@ class Topic:
         wait_until(lambda: self._latest(transaction.partition) > before)
 
     def _latest(self, partition: int) -> int:
-        place = ClientTopicPartition(self.name, partition)
-        found = self._admin.list_offsets(
-            {place: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT_S
-        )
-        return int(found[place].result(TIMEOUT_S).offset)
+        place, found = ClientTopicPartition(self.name, partition), [-1]
+
+        def is_answered() -> bool:
+            # A client that has met an old leader may hold on to it.
+            admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+            asked = admin.list_offsets(
+                {place: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=5.0
+            )
+            with contextlib.suppress(KafkaException):
+                found[0] = int(asked[place].result(TIMEOUT_S).offset)
+            return found[0] >= 0
+
+        wait_until(is_answered)
+        return found[0]
 
     def send_committed(self, values: Iterable[bytes], partition: int = 0) -> None:
         self.commit(self.begin(values, partition))
