@@ -159,10 +159,12 @@ class ClientErrors:
 def _trusted(config: Mapping[str, Any]) -> ssl.SSLContext:
     """Whom a client with this configuration trusts."""
     location = config.get("ssl.ca.location")
+    folder = location if location and os.path.isdir(location) else None  # noqa: PTH112
     context = ssl.create_default_context()
     # Only asked about a certificate that the client has refused, so the client could read what is named here.
     with contextlib.suppress(OSError):
-        kind = "capath" if location and os.path.isdir(location) else "cafile"  # noqa: PTH112
-        context = ssl.create_default_context(**{kind: location}, cadata=config.get("ssl.ca.pem"))
+        context = ssl.create_default_context(
+            cafile=None if folder else location, capath=folder, cadata=config.get("ssl.ca.pem")
+        )
     context.check_hostname = config.get("ssl.endpoint.identification.algorithm", "https") == "https"
     return context

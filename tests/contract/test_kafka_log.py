@@ -6,10 +6,14 @@ import random
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import OFFSET_INVALID, KafkaError, Producer
+from confluent_kafka import TopicPartition as ClientTopicPartition
+from confluent_kafka.admin import AdminClient
 
 from beam_exactly_once.errors import (
     ConfigurationError,
@@ -28,6 +32,7 @@ from beam_exactly_once.kafka import (
     open_kafka_log,
     override_logs,
 )
+from beam_exactly_once.kafka import log as kafka_log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.topics import ids_of, partitions_of
@@ -257,6 +262,36 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_reason(monkeypatch: py
                 assert "hunter2" not in str(caught.value)
             with pytest.raises(ReadStalled, match=r"orders-0 delivered neither.*offset 3.*last error"):
                 log.next_chunk(ORDERS[0], 3, 5)
+
+
+@pytest.mark.parametrize("asked", ["bounds", "time"])
+def test_an_offset_that_is_none_is_asked_for_again_by_a_new_client(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """While a leader changes, the client may answer -1001; taken for "no record since", it would skip all that is there."""
+    clients: list[AdminClient] = []
+
+    class Unsettled(AdminClient):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            clients.append(self)
+
+        def list_offsets(
+            self, specs: dict[ClientTopicPartition, object], **more: object
+        ) -> dict[object, Future[object]]:
+            if len(clients) > 1:
+                return super().list_offsets(specs, **more)
+            made_up: Future[object] = Future()
+            made_up.set_result(SimpleNamespace(offset=OFFSET_INVALID))
+            return dict.fromkeys(specs, made_up)
+
+    monkeypatch.setattr(kafka_log, "AdminClient", Unsettled)
+    with closing(open_kafka_log(settings(broker))) as log:
+        if asked == "bounds":
+            assert log.bounds([ORDERS[0]]) == {ORDERS[0]: LogBounds(0, SIZE)}
+        else:
+            assert log.offsets_for_time([ORDERS[0]], 1) == {ORDERS[0]: SIZE}
+    assert len(clients) == 2
 
 
 def test_passing_fetch_errors_are_waited_out(broker: EmbeddedBroker) -> None:
