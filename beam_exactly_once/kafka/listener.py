@@ -45,11 +45,11 @@ def ask_listener(address: str, trusted: ssl.SSLContext, timeout_s: float) -> Lis
     """Ask ``host:port`` what it is; None if it does not say.
 
     Args:
-        address: ``host:port``, IPv6 in brackets.
+        address: ``host:port``, IPv6 in brackets; a protocol in front of it is passed over.
         trusted: Whom the client trusts, and whether it checks names.
         timeout_s: Longest wait for each answer.
     """
-    host, _, port = address.rpartition(":")
+    host, _, port = address.rpartition("//")[2].rpartition(":")
     place = (host.strip("[]"), int(port)) if port.isdigit() else (address, 9092)
     certificate_fault = None
     for context in (trusted, _trusting_all(), None):
@@ -60,7 +60,7 @@ def ask_listener(address: str, trusted: ssl.SSLContext, timeout_s: float) -> Lis
                     return Listener(context is not None, certificate_fault, mechanisms)
         except ssl.SSLCertVerificationError as error:
             certificate_fault = error.verify_message.rstrip(".")
-        except OSError:
+        except (OSError, ValueError, OverflowError):  # nobody there, or no address at all
             continue
     return None
 

@@ -66,7 +66,7 @@ def test_a_port_with_logins_names_its_mechanisms() -> None:
 
 def test_a_port_without_logins_says_so() -> None:
     with port(to_plain_requests(handshake(34, []))) as address:
-        assert ask(address) == Listener(False, None, ())
+        assert ask(address) == ask(f"PLAINTEXT://{address}") == Listener(False, None, ())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_a_port_that_is_no_broker_says_nothing(reply: bytes) -> None:
         assert ask(address) is None
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "[::1]:1", "no.such.host.invalid:9092", "", "a:b:c"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "[::1]:1", "no.such.host.invalid:1", "", "a:b", "127.0.0.1:99999", f"{'a' * 70}:1"]
+)
 def test_an_address_where_nobody_is_says_nothing(address: str) -> None:
     assert ask(address) is None
 
