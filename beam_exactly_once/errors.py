@@ -23,6 +23,7 @@
         ├── ReadStalled         a partition makes no progress
         ├── StoreUnavailable    the object store does not answer; the outcome of a write is unknown
         ├── SinkUnavailable     the system behind a sink does not answer
+        ├── RunnerUnavailable   the job server, the cluster or its workers do not answer, or were lost in a batch
         └── IncompleteBatch     the readers' pieces do not tile the plan: nothing was committed
 
 Nothing is lost on any of them: what was not committed is run again at the next start.
@@ -150,6 +151,10 @@ class StoreUnavailable(Retryable):
 
 class SinkUnavailable(Retryable):
     """The system behind a sink (a database, a broker) does not answer. What was not published is published by the next start."""
+
+
+class RunnerUnavailable(Retryable):
+    """The job server, the cluster or its workers do not answer, or were lost while they ran a batch."""
 
 
 class IncompleteBatch(Retryable):

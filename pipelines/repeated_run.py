@@ -25,6 +25,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 from apache_beam.utils import proto_utils
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.pipelines.job_server import one_job_server
 from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
 from beam_exactly_once.transforms.commit_batch import METRICS
 
@@ -77,7 +78,10 @@ def _repeating(runner: PipelineRunner, drive: Drive) -> PipelineRunner:
             result.wait_until_finish()
             return counts_of(result)
 
-        with _loopback_workers(runner, proto, options):
+        with contextlib.ExitStack() as opened:
+            if isinstance(runner, PortableRunner):
+                opened.enter_context(_loopback_workers(runner, proto, options))
+                opened.enter_context(one_job_server(runner, options))
             drive(run_task)
         return _Done()
 
@@ -87,15 +91,13 @@ def _repeating(runner: PipelineRunner, drive: Drive) -> PipelineRunner:
 
 @contextlib.contextmanager
 def _loopback_workers(
-    runner: PipelineRunner, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions
+    runner: PortableRunner, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions
 ) -> Iterator[None]:
     """Workers in this process, where the graph asks for them, that live as long as the stream.
 
     Beam would start others for every run, and keep a folder and an exit handler of each until the process ends.
     """
-    stops: list[Callable[[], object]] = []
-    if isinstance(runner, PortableRunner):
-        stops = runner.start_and_replace_loopback_environments(proto, options)
+    stops: list[Callable[[], object]] = runner.start_and_replace_loopback_environments(proto, options)
     try:
         yield
     finally:
