@@ -1,9 +1,10 @@
 """Runs a command with real services beside it.
 
-    python tests/services/run.py kafka s3 gcs prism -- pytest tests/services
+    python tests/services/run.py kafka s3 gcs flink prism -- pytest tests/services
 
-Starts the named services, says where they are in environment variables, runs the command, stops them, and exits with
-the command's code. The first run downloads (Kafka: Maven, Java 17) or compiles (the others: Go) them into
+Starts the named services in this order (flink after s3, which its workers write to), says where they are in environment
+variables, runs the command, stops them, and exits with the command's code. The first run downloads (Kafka, Flink: Maven,
+Java 17) or compiles (the others: Go) them into
 ~/.cache/beam_exactly_once/services, or $BEAM_EXACTLY_ONCE_SERVICES_CACHE. Without a command it only does that.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
 from services.fake_gcs import FakeGcs, fake_gcs_program  # noqa: E402
+from services.flink import Flink, job_server_jar  # noqa: E402
 from services.kafka_broker import Kafka, kafka_jars  # noqa: E402
 from services.minio import Minio, minio_program  # noqa: E402
 from services.prism import Prism, prism_program  # noqa: E402
@@ -45,10 +47,17 @@ PREPARE: dict[str, Callable[[], Path]] = {
     "s3": minio_program,
     "gcs": fake_gcs_program,
     "prism": prism_program,
+    "flink": job_server_jar,
 }
 """What downloads or compiles a service, once."""
 
-START: dict[str, Callable[[], Service]] = {"kafka": Kafka, "s3": Minio, "gcs": FakeGcs, "prism": Prism}
+START: dict[str, Callable[[], Service]] = {
+    "kafka": Kafka,
+    "s3": Minio,
+    "gcs": FakeGcs,
+    "prism": Prism,
+    "flink": Flink,
+}
 
 
 class CommandFailed(Exception):
@@ -62,10 +71,9 @@ class CommandFailed(Exception):
 def run(names: list[str], command: list[str]) -> None:
     """Raises CommandFailed."""
     with contextlib.ExitStack() as services:
-        environment: dict[str, str] = {}
         for name in names:
-            environment |= services.enter_context(START[name]()).environment
-        code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+            os.environ.update(services.enter_context(START[name]()).environment)
+        code = subprocess.run(command, check=False).returncode
         if code:
             raise CommandFailed(code if code > 0 else 128 - code)
 

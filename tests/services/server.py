@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -82,10 +83,11 @@ class Server:
         return self._process is not None
 
     def kill(self) -> None:
-        """End the process by SIGKILL; its data stay, and it may be started again."""
+        """SIGKILL the process and all that it started, as the loss of a machine would; its data stay, to be started again."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def end(self) -> None:
