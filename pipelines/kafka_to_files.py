@@ -23,7 +23,7 @@ from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError, Configurat
 from beam_exactly_once.kafka import read_config_file
 from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressListener
 from beam_exactly_once.pipelines.progress_bar import live_bar
-from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
@@ -53,6 +53,7 @@ def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
             options=options,
             store_options=_store_options(flags.checkpoint_location, flags.store_option),
             progress=_listeners(flags, listening),
+            batch_timeout_s=flags.batch_timeout_s or None,
         ) as stream,
     ):
         _ = (
@@ -119,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "--kafka_config", default=None, metavar="FILE", help="client properties; ${env:NAME}, ${file:/path}"
     )
     parser.add_argument("--startup_timeout_s", type=float, default=30.0)
+    parser.add_argument(
+        "--batch_timeout_s", type=float, default=BATCH_TIMEOUT_S, help="of Flink and Prism; 0: wait for ever"
+    )
     parser.add_argument("--progress_file", default=None, metavar="FILE", help="one JSON line a batch; - is stdout")
     return parser
 

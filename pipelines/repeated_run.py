@@ -26,6 +26,7 @@ from apache_beam.utils import proto_utils
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines.job_server import one_job_server
+from beam_exactly_once.pipelines.watched_run import watched_run
 from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
 from beam_exactly_once.transforms.commit_batch import METRICS
 
@@ -38,7 +39,9 @@ RunTask: TypeAlias = Callable[[BatchTask], Counts]
 Drive: TypeAlias = Callable[[RunTask], None]
 
 
-def repeating_runner(runner: str | PipelineRunner | None, options: PipelineOptions, drive: Drive) -> PipelineRunner:
+def repeating_runner(
+    runner: str | PipelineRunner | None, options: PipelineOptions, drive: Drive, batch_timeout_s: float | None = None
+) -> PipelineRunner:
     """A runner that translates a pipeline once and hands :data:`RunTask` to ``drive``.
 
     The choice is made here, once: ``DirectRunner`` means FnApiRunner, without trying to download another runner in
@@ -48,35 +51,40 @@ def repeating_runner(runner: str | PipelineRunner | None, options: PipelineOptio
         runner: name or instance; None takes the options' runner.
         options: of the pipeline.
         drive: called once when the pipeline runs.
+        batch_timeout_s: how long a portable runner may take for one run.
 
     Raises:
         ConfigurationError: the runner cannot run a translated graph again.
     """
     if isinstance(runner, FnApiRunner | PortableRunner):
-        return _repeating(runner, drive)
+        return _repeating(runner, drive, batch_timeout_s)
     name = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
     if not isinstance(name, str):
         raise ConfigurationError(
             f"runner {type(name).__name__} is not supported; use DirectRunner, FlinkRunner or PrismRunner."
         )
     if name.rpartition(".")[2] in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner"):
-        return _repeating(FnApiRunner(), drive)
+        return _repeating(FnApiRunner(), drive, None)
     created = create_runner(name)
     if not isinstance(created, PortableRunner):
         raise ConfigurationError(f"runner {name} is not supported; use DirectRunner, FlinkRunner or PrismRunner.")
-    return _repeating(created, drive)
+    return _repeating(created, drive, batch_timeout_s)
 
 
-def _repeating(runner: PipelineRunner, drive: Drive) -> PipelineRunner:
+def _repeating(runner: PipelineRunner, drive: Drive, batch_timeout_s: float | None) -> PipelineRunner:
     """``runner`` itself, with the method at its seam replaced by one that hands the proto to ``drive``."""
     seam = "run_via_runner_api" if isinstance(runner, FnApiRunner) else "run_portable_pipeline"
     run_once = getattr(runner, seam)
+    portable = isinstance(runner, PortableRunner)
 
     def run_repeatedly(proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
         def run_task(task: BatchTask) -> Counts:
-            result = run_once(with_task(proto, task), options)
-            result.wait_until_finish()
-            return counts_of(result)
+            watched = watched_run(batch_timeout_s) if portable else contextlib.nullcontext(lambda result: None)
+            with watched as watch:
+                result = run_once(with_task(proto, task), options)
+                watch(result)
+                result.wait_until_finish()
+                return counts_of(result)
 
         with contextlib.ExitStack() as opened:
             if isinstance(runner, PortableRunner):

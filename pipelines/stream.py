@@ -24,6 +24,7 @@ from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
 
 RETAIN_BATCHES = 100
+BATCH_TIMEOUT_S = 3600.0
 
 
 class ExactlyOnceStream(beam.Pipeline):
@@ -45,6 +46,7 @@ class ExactlyOnceStream(beam.Pipeline):
         store_options: of the checkpoint's object store.
         progress: called with one :class:`~beam_exactly_once.pipelines.BatchProgress` a batch.
         retain_batches: how many plans and markers to keep, at least 2.
+        batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
         allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".
         clock: of the trigger.
 
@@ -62,6 +64,7 @@ class ExactlyOnceStream(beam.Pipeline):
         store_options: Mapping[str, Any] | None = None,
         progress: Sequence[ProgressListener] = (),
         retain_batches: int = RETAIN_BATCHES,
+        batch_timeout_s: float | None = BATCH_TIMEOUT_S,
         allow_per_batch: bool = False,
         clock: Clock | None = None,
     ) -> None:
@@ -74,7 +77,7 @@ class ExactlyOnceStream(beam.Pipeline):
         self._allow_per_batch = allow_per_batch
         self._ran = False
         options = options if options is not None else PipelineOptions([])
-        super().__init__(runner=repeating_runner(runner, options, self._drive), options=options)
+        super().__init__(runner=repeating_runner(runner, options, self._drive, batch_timeout_s), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
         checkpoint = StoreLocation(checkpoint_location, store_options).canonical()
         self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint)

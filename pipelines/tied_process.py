@@ -8,6 +8,7 @@ own, run as a script: it needs nothing of this library, so it starts at once.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -23,7 +24,8 @@ def main(command: list[str]) -> int:
 
 
 def _end_with_input(process: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):
+        pass
     process.terminate()
     try:
         process.wait(END_TIMEOUT_S)
@@ -32,4 +34,4 @@ def _end_with_input(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]) & 0xFF)  # the thread may still read, which an ordinary exit would wait for

@@ -11,6 +11,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
+from services.flink_streams import cluster_options
 from services.kafka_broker import Kafka
 from services.kafka_security import SecureKafka
 from services.topics import Topic
@@ -88,3 +89,15 @@ def gcs_bucket() -> str:
 def prism_location() -> str:
     """The path of Beam's Prism runner."""
     return address("prism", "PRISM_LOCATION")
+
+
+@pytest.fixture
+def flink_job_server_jar() -> str:
+    """The path of Beam's job server for Flink."""
+    return address("flink", "FLINK_JOB_SERVER_JAR")
+
+
+@pytest.fixture
+def flink_options(flink_job_server_jar: str) -> list[str]:
+    """Pipeline options of the session's cluster."""
+    return cluster_options(address("flink", "FLINK_MASTER"), address("flink", "BEAM_WORKER_POOL"), flink_job_server_jar)

@@ -69,6 +69,7 @@ io.tmp.dirs: {folder}
 heartbeat.interval: 1000
 heartbeat.timeout: 10000
 slot.request.timeout: 30000
+classloader.resolve-order: parent-first
 """
 _TASK_MANAGER_ONLY = """taskmanager.host: 127.0.0.1
 taskmanager.bind-host: 127.0.0.1
@@ -166,7 +167,9 @@ class Flink:
         """Start it, and wait for its slot."""
         server = self._task_managers[index]
         # Whoever has this file knows no other names.
-        (server.folder / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()}\n{_pool_address(index)} {POOL_HOST}\n")
+        (server.folder / "hosts").write_text(
+            f"127.0.0.1 localhost {socket.gethostname()}\n{_pool_address(index)} {POOL_HOST}\n"
+        )
         slots = self.overview()["slots-total"] + 1
         self._start_java(server, _TASK_MANAGER_ONLY, [_TASK_MANAGER], slots, "-Djdk.net.hosts.file=hosts")
 

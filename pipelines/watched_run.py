@@ -1,0 +1,68 @@
+"""One run on a portable runner, watched: ended when it takes too long, and its failures told apart.
+
+Flink waits for ever for a worker that its pool has started and that never comes. And what a runner lost (a task manager,
+a worker, the job server) is no fault of the pipeline: starting again helps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import grpc
+from apache_beam.runners.portability.portable_runner import PipelineResult as PortableResult
+from apache_beam.runners.runner import PipelineResult
+
+from beam_exactly_once.errors import RunnerUnavailable
+
+_OF_A_WORKER = "Traceback (most recent call last)"
+"""What a failure has in its text if Python code of a worker raised it."""
+
+
+@contextlib.contextmanager
+def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], None]]:
+    """Yields what to give the result to as soon as the job runs. A job that is left in any other way is cancelled.
+
+    Raises:
+        RunnerUnavailable: the run took longer than ``timeout_s``, or failed by no code of the pipeline.
+    """
+    with contextlib.ExitStack() as timers:
+        watched: list[PortableResult] = []
+        timed_out = threading.Event()
+
+        def give_up() -> None:
+            timed_out.set()
+            _cancel(watched[0])
+
+        def watch(result: PipelineResult) -> None:
+            if isinstance(result, PortableResult):
+                watched.append(result)
+                if timeout_s is not None:
+                    timer = threading.Timer(timeout_s, give_up)
+                    timer.daemon = True
+                    timer.start()
+                    timers.callback(timer.cancel)
+
+        try:
+            yield watch
+        except BaseException as error:
+            for result in watched:
+                _cancel(result)
+            if timed_out.is_set():
+                raise RunnerUnavailable(
+                    f"the runner did not end a batch in batch_timeout_s={timeout_s:g} s, and it was cancelled. Either "
+                    "a worker never came (is apache_beam installed for the `python` of every worker pool, and can it "
+                    "reach its task manager?), or the batch needs longer."
+                ) from error
+            if isinstance(error, grpc.RpcError):
+                raise RunnerUnavailable(f"the job server was lost while it ran a batch: {error}") from error
+            if watched and isinstance(error, RuntimeError) and _OF_A_WORKER not in str(error):
+                raise RunnerUnavailable(f"the runner, and no code of the pipeline, failed: {error}") from error
+            raise
+
+
+def _cancel(result: PortableResult) -> None:
+    """If it still runs; who cannot be reached cannot be asked."""
+    with contextlib.suppress(Exception):
+        result.cancel()

@@ -1,0 +1,140 @@
+"""Streams on a Flink cluster of two task managers, with Python workers, checkpoint and output on S3; and the loss of
+each part of it in the middle of a batch."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
+from beam_exactly_once.pipelines.kafka_to_files import main
+from services.flink import Flink
+from services.flink_streams import (
+    WAIT_S,
+    Gate,
+    cluster_options,
+    gated_command,
+    run_until_done,
+    started,
+    task_managers_that_ran,
+    values,
+)
+from services.topics import Topic
+
+PARTITIONS = 2
+NewTopic = Callable[..., Topic]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def topic(new_topic: NewTopic) -> Topic:
+    """Committed and aborted records in every partition."""
+    topic = new_topic(PARTITIONS)
+    for partition in range(PARTITIONS):
+        topic.send_committed([b"%d-%d" % (partition, number) for number in range(100)], partition=partition)
+        topic.send_aborted([b"never"], partition=partition)
+    return topic
+
+
+@pytest.fixture(scope="module")
+def own_cluster(flink_job_server_jar: str) -> Iterator[Flink]:
+    """One to break and mend."""
+    with Flink() as cluster:
+        yield cluster
+
+
+def options_of(cluster: Flink) -> list[str]:
+    return cluster_options(cluster.master, cluster.worker_pool, cluster.environment["FLINK_JOB_SERVER_JAR"])
+
+
+def ready_made(topic: Topic, bucket: str, options: list[str]) -> list[str]:
+    return [
+        f"--bootstrap_servers={topic.bootstrap_servers}",
+        f"--topics={topic.name}",
+        f"--output={bucket}/output",
+        f"--checkpoint_location={bucket}/checkpoint",
+        "--max_offsets_per_batch=150",
+        *options,
+    ]
+
+
+def test_the_ready_made_pipeline_on_both_task_managers(topic: Topic, bucket: str, flink_options: list[str]) -> None:
+    assert main(ready_made(topic, bucket, flink_options)) == EXIT_DONE
+
+    assert values(bucket) == topic.committed
+    (master,) = (option.partition("=")[2] for option in flink_options if option.startswith("--flink_master"))
+    assert len(task_managers_that_ran(master)) == 2
+
+
+@pytest.mark.parametrize("kill_after", ["put_if_absent:offsets/:1", "put_if_absent:offsets/:2"])
+def test_a_killed_driver_is_started_again(topic: Topic, bucket: str, flink_options: list[str], kill_after: str) -> None:
+    command = ready_made(topic, bucket, flink_options)
+    module = "beam_exactly_once.pipelines.kafka_to_files"
+    watched = [sys.executable, "-m", "beam_exactly_once.testing.crashing", "--kill_after", kill_after, module]
+    assert subprocess.run([*watched, *command], check=False, timeout=WAIT_S).returncode == -signal.SIGKILL
+
+    assert main(command) == EXIT_DONE
+    assert values(bucket) == topic.committed
+
+
+def test_a_driver_killed_in_a_batch_leaves_a_job_that_does_no_harm(
+    topic: Topic, bucket: str, gate: Gate, flink_options: list[str]
+) -> None:
+    command = gated_command(topic.bootstrap_servers, topic.name, bucket, gate, flink_options)
+    with started(command) as driver:
+        gate.wait_reached(driver)
+        driver.kill()
+    gate.open()  # the job of the killed driver runs on, beside that of the next
+
+    run_until_done(command)
+    assert values(bucket) == topic.committed
+
+
+@pytest.mark.parametrize("part", ["worker pools", "task manager"])
+def test_a_part_that_is_lost_in_a_batch_ends_the_driver_and_a_restart_goes_on(
+    topic: Topic, bucket: str, gate: Gate, own_cluster: Flink, part: str
+) -> None:
+    command = gated_command(topic.bootstrap_servers, topic.name, bucket, gate, options_of(own_cluster))
+    with started(command) as driver:
+        gate.wait_reached(driver)
+        if part == "worker pools":
+            for index in range(2):
+                own_cluster.kill_worker_pool(index)
+        else:
+            own_cluster.kill_task_manager(0)
+        assert driver.wait(WAIT_S) == EXIT_RETRYABLE
+    gate.open()
+    if part == "worker pools":
+        for index in range(2):
+            own_cluster.start_worker_pool(index)
+    else:
+        own_cluster.start_task_manager(0)
+
+    run_until_done(command)
+    assert values(bucket) == topic.committed
+
+
+def test_everything_but_kafka_and_the_bucket_is_lost_in_a_batch(
+    topic: Topic, bucket: str, gate: Gate, tmp_path: Path
+) -> None:
+    open_gate = Gate(tmp_path / "open gate")
+    open_gate.open()
+    with Flink() as first:
+        run_until_done(gated_command(topic.bootstrap_servers, topic.name, bucket, open_gate, options_of(first)))
+        topic.send_committed([b"later-%d" % number for number in range(100)])
+        with started(gated_command(topic.bootstrap_servers, topic.name, bucket, gate, options_of(first))) as driver:
+            gate.wait_reached(driver)
+            first.destroy()
+            driver.kill()
+    with Flink() as second:
+        run_until_done(gated_command(topic.bootstrap_servers, topic.name, bucket, open_gate, options_of(second)))
+    assert values(bucket) == topic.committed
