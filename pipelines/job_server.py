@@ -32,6 +32,7 @@ from apache_beam.portability.api import beam_job_api_pb2_grpc
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
 from apache_beam.runners.portability.job_server import SubprocessJobServer
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
+from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from beam_exactly_once.errors import ConfigurationError, RunnerUnavailable
 from beam_exactly_once.pipelines import tied_process
@@ -41,6 +42,9 @@ START_TIMEOUT_S = 120.0
 MASTER_TIMEOUT_S = 20.0
 """How long a Flink cluster may take to answer before a stream starts."""
 STOP_TIMEOUT_S = 20.0
+TIMEOUT_SLACK_S = 60.0
+PRISM_RUNS_MAX = 100
+"""Prism keeps every run in memory, 0.4 MB of a small one, until it ends."""
 LOG_LINES = 40
 """How much of a job server's output is kept for error messages."""
 
@@ -54,26 +58,50 @@ _CHANNEL_OPTIONS = [
 
 
 @contextlib.contextmanager
-def one_job_server(runner: PortableRunner, options: PipelineOptions) -> Iterator[None]:
+def one_job_server(
+    runner: PortableRunner, options: PipelineOptions, batch_timeout_s: float | None = None
+) -> Iterator[None]:
     """While open, every run of ``runner`` goes to the same job server.
 
     That is the user's, by ``--job_endpoint``, or else one that is started here and ended in the end, however the
-    program ends.
+    program ends. A Prism of ours is replaced by a new one now and then.
+
+    Args:
+        runner: whose runs these are.
+        options: of the pipeline.
+        batch_timeout_s: after which nothing is expected any more from a run.
 
     Raises:
         ConfigurationError: it cannot be started: no Java, no jar, no binary.
         RunnerUnavailable: it, or the Flink cluster, does not answer.
     """
     endpoint = options.view_as(PortableOptions).job_endpoint
-    with contextlib.ExitStack() as opened:
-        if endpoint == "embed":
-            yield
-            return
+    if endpoint == "embed":
+        yield
+        return
+
+    def open_handle(opened: contextlib.ExitStack) -> JobServiceHandle:
         if endpoint:
             handle = opened.enter_context(_connected(runner, options, endpoint, "given by --job_endpoint", None))
         else:
             handle = opened.enter_context(_started(runner, options))
-        runner.create_job_service = lambda _: handle
+        # Beam's is a minute, and Prism would be given up after it in the middle of a batch.
+        handle.timeout = None if batch_timeout_s is None else batch_timeout_s + TIMEOUT_SLACK_S
+        return handle
+
+    runs_max = PRISM_RUNS_MAX if isinstance(runner, PrismRunner) and not endpoint else None
+    with contextlib.ExitStack() as opened:
+        handle, runs = open_handle(opened), 0
+
+        def next_handle(_: PipelineOptions) -> JobServiceHandle:
+            nonlocal handle, runs
+            if runs == runs_max:
+                opened.close()
+                handle, runs = open_handle(opened), 0
+            runs += 1
+            return handle
+
+        runner.create_job_service = next_handle
         yield
 
 

@@ -89,7 +89,7 @@ def _repeating(runner: PipelineRunner, drive: Drive, batch_timeout_s: float | No
         with contextlib.ExitStack() as opened:
             if isinstance(runner, PortableRunner):
                 opened.enter_context(_loopback_workers(runner, proto, options))
-                opened.enter_context(one_job_server(runner, options))
+                opened.enter_context(one_job_server(runner, options, batch_timeout_s))
             drive(run_task)
         return _Done()
 

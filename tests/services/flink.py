@@ -126,12 +126,16 @@ class Flink:
 
     Args:
         worker_environment: variables of the Python workers, besides this process's.
+        worker_path: the folder whose ``python`` the pools start; this interpreter's by default.
     """
 
-    def __init__(self, worker_environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, worker_environment: Mapping[str, str] | None = None, worker_path: Path = Path(sys.executable).parent
+    ) -> None:
         jars = flink_jars()
         self._class_path = f"{jars}/*"
-        self._worker_environment = dict(worker_environment or {})
+        path = f"{worker_path}{os.pathsep}{os.environ['PATH']}"
+        self._worker_environment = {**(worker_environment or {}), "PATH": path}
         rpc_port, self._rest_port, blob_port, self._pool_port, *self._pool_ports = free_ports(4 + TASK_MANAGERS)
         self.master = f"127.0.0.1:{self._rest_port}"
         self.worker_pool = f"{POOL_HOST}:{self._pool_port}"
@@ -180,9 +184,8 @@ class Flink:
     def start_worker_pool(self, index: int) -> None:
         """Start it, and wait until it listens."""
         port = self._pool_ports[index]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts a program named python
         command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
-        self._pools[index].start(command, {**self._worker_environment, "PATH": path}, lambda: _listens(port))
+        self._pools[index].start(command, self._worker_environment, lambda: _listens(port))
 
     def kill_worker_pool(self, index: int) -> None:
         """SIGKILL it and its workers."""

@@ -36,6 +36,7 @@ def cluster_options(master: str, worker_pool: str, job_server_jar: str) -> list[
         "--environment_type=EXTERNAL",
         f"--environment_config={worker_pool}",
         "--parallelism=2",
+        "--environment_cache_millis=10000",  # else each stage of a batch starts a Python of its own
     ]
 
 
@@ -102,7 +103,7 @@ def gated_command(bootstrap_servers: str, topic: str, bucket: str, gate: Gate, o
 @contextmanager
 def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A driver, which is killed in the end if it still runs."""
-    with subprocess.Popen(command) as driver:
+    with subprocess.Popen(command, start_new_session=True) as driver:
         try:
             yield driver
         finally:

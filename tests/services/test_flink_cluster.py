@@ -3,18 +3,25 @@ each part of it in the middle of a batch."""
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.flink import Flink
 from services.flink_streams import (
+    ROWS,
     WAIT_S,
     Gate,
     cluster_options,
@@ -46,9 +53,11 @@ def topic(new_topic: NewTopic) -> Topic:
 
 
 @pytest.fixture(scope="module")
-def own_cluster(flink_job_server_jar: str) -> Iterator[Flink]:
-    """One to break and mend."""
-    with Flink() as cluster:
+def own_cluster(flink_job_server_jar: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flink]:
+    """One to break and mend; its workers have a package that nobody else has."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "only_on_workers.py").write_text("def shout(text):\n    return text.upper()\n")
+    with Flink({"PYTHONPATH": str(folder)}) as cluster:
         yield cluster
 
 
@@ -121,6 +130,35 @@ def test_a_part_that_is_lost_in_a_batch_ends_the_driver_and_a_restart_goes_on(
 
     run_until_done(command)
     assert values(bucket) == topic.committed
+
+
+def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, own_cluster: Flink) -> None:
+    topic = new_topic()
+    topic.send([b"a", b"b"])
+
+    def shouted(record: KafkaRecord) -> dict[str, str]:
+        from only_on_workers import shout
+
+        return {"value": shout(record.value.decode())}
+
+    options = PipelineOptions(options_of(own_cluster))
+    with ExactlyOnceStream(f"{bucket}/checkpoint", options=options) as stream:
+        records = stream | ReadFromKafka(topic.bootstrap_servers, [topic.name])
+        _ = records | beam.Map(shouted) | WriteToFiles(f"{bucket}/output", file_format="json", schema=ROWS)
+
+    assert values(bucket) == {b"A": 1, b"B": 1}
+    assert importlib.util.find_spec("only_on_workers") is None
+
+
+def test_a_worker_that_never_comes_ends_the_batch(bucket: str, new_topic: NewTopic, tmp_path: Path) -> None:
+    """Flink itself would wait for ever: the pool has started a program, which is all that Flink asks of it."""
+    topic = new_topic()
+    topic.send([b"a"])
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    (tmp_path / "python").chmod(0o755)
+    with Flink(worker_path=tmp_path) as cluster:
+        command = ready_made(topic, bucket, options_of(cluster))
+        assert main([*command, "--batch_timeout_s=40"]) == EXIT_RETRYABLE
 
 
 def test_everything_but_kafka_and_the_bucket_is_lost_in_a_batch(

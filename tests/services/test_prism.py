@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import EXIT_DONE, DataLoss
 from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProgressListener
 from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_ranges
@@ -56,16 +57,17 @@ class Stream:
     """A topic to JSON files by Prism."""
 
     def __init__(self, prism_location: str, folder: Path) -> None:
-        self._options = ["--runner=PrismRunner", f"--prism_location={prism_location}"]
+        self.options = ["--runner=PrismRunner", f"--prism_location={prism_location}"]
         self.output = folder / "output"
         self.checkpoint = folder / "checkpoint"
         self.progress: list[BatchProgress] = []
+        self.listeners: list[ProgressListener] = [self.progress.append]
 
     def run(
         self, bootstrap_servers: str, topic: str = "orders", *, through: Step, schema: pa.Schema, **read: object
     ) -> None:
-        options = PipelineOptions(self._options)
-        with ExactlyOnceStream(str(self.checkpoint), options=options, progress=[self.progress.append]) as stream:
+        options = PipelineOptions(self.options)
+        with ExactlyOnceStream(str(self.checkpoint), options=options, progress=self.listeners) as stream:
             rows = through(stream | ReadFromKafka(bootstrap_servers, [topic], **read))
             _ = rows | WriteToFiles(str(self.output), file_format="json", schema=schema)
 
@@ -287,3 +289,38 @@ def test_the_ready_made_pipeline_killed_and_started_again(
         for file in batch.files:
             values.update(pq.read_table(file.uri)["value"].to_pylist())
     assert values == topic.committed
+
+
+def test_a_batch_may_take_longer_than_beam_waits_for_a_job_server(stream: Stream, broker: EmbeddedBroker) -> None:
+    send(broker, range(10))
+
+    def slow(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+        def wait(row: dict[str, int]) -> dict[str, int]:
+            time.sleep(0.3)
+            return row
+
+        return numbers(records) | beam.Map(wait)
+
+    stream.options.append("--job_server_timeout=1")
+    stream.run(broker.bootstrap_servers, through=slow, schema=NUMBERS)
+    assert stream.numbers() == list(range(10))
+
+
+def test_300_batches_keep_memory_flat(stream: Stream, broker: EmbeddedBroker) -> None:
+    send(broker, range(300))
+    seen: list[tuple[int, int, int]] = []
+
+    def look(progress: BatchProgress) -> None:
+        process = psutil.Process()
+        (prism,) = [child for child in process.children(recursive=True) if child.name() == "prism"]
+        seen.append((process.memory_info().rss, process.num_threads(), prism.memory_info().rss))
+
+    stream.listeners.append(look)
+    stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_offsets_per_batch=1)
+
+    assert len(seen) == 300
+    rss, threads, prism_rss = ([one[index] for one in seen] for index in range(3))
+    assert max(rss[100:]) <= max(rss[:100]) + 25_000_000
+    assert max(threads[100:]) <= max(threads[:100]) + 20
+    assert max(prism_rss[100:]) <= max(prism_rss[:100]) + 20_000_000
+    assert stream.numbers() == list(range(300))
