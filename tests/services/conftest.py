@@ -91,13 +91,13 @@ def prism_location() -> str:
     return address("prism", "PRISM_LOCATION")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def flink_job_server_jar() -> str:
     """The path of Beam's job server for Flink."""
     return address("flink", "FLINK_JOB_SERVER_JAR")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def flink_options(flink_job_server_jar: str) -> list[str]:
     """Pipeline options of the session's cluster."""
     return cluster_options(address("flink", "FLINK_MASTER"), address("flink", "BEAM_WORKER_POOL"), flink_job_server_jar)
