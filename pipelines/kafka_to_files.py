@@ -17,15 +17,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError, ConfigurationError
-from beam_exactly_once.kafka import read_config_file
+from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, read_config_file, with_event_date
 from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressListener
 from beam_exactly_once.pipelines.progress_bar import live_bar
 from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+
+PARTITION_COLUMNS = ("topic", "partition", EVENT_DATE)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,29 +60,50 @@ def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
             batch_timeout_s=flags.batch_timeout_s or None,
         ) as stream,
     ):
-        _ = (
-            stream
-            | "ReadFromKafka"
-            >> ReadFromKafka(
-                flags.bootstrap_servers,
-                _list(flags.topics),
-                topic_pattern=flags.topic_pattern,
-                start=flags.start,
-                output="arrow",
-                consumer_config=_kafka_config(flags.kafka_config),
-                isolation_level=flags.isolation_level,
-                max_offsets_per_batch=flags.max_offsets_per_batch,
-                fail_on_data_loss=flags.fail_on_data_loss,
-                startup_timeout_s=flags.startup_timeout_s,
-            )
-            | "WriteToFiles"
-            >> WriteToFiles(
-                flags.output,
-                file_format=flags.file_format,
-                compression=flags.compression,
-                store_options=_store_options(flags.output, flags.store_option),
-            )
+        records = stream | "ReadFromKafka" >> ReadFromKafka(
+            flags.bootstrap_servers,
+            _list(flags.topics),
+            topic_pattern=flags.topic_pattern,
+            start=flags.start,
+            output="arrow",
+            consumer_config=_kafka_config(flags.kafka_config),
+            isolation_level=flags.isolation_level,
+            max_offsets_per_batch=flags.max_offsets_per_batch,
+            fail_on_data_loss=flags.fail_on_data_loss,
+            startup_timeout_s=flags.startup_timeout_s,
         )
+        partition_by = _partition_by(flags.partition_by)
+        if EVENT_DATE in partition_by:
+            records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
+        _ = records | "WriteToFiles" >> WriteToFiles(
+            flags.output,
+            file_format=flags.file_format,
+            schema=_schema(flags.file_format, partition_by),
+            compression=flags.compression,
+            partition_by=partition_by,
+            store_options=_store_options(flags.output, flags.store_option),
+        )
+
+
+def _partition_by(text: str) -> list[str]:
+    columns = _list(text)
+    unknown = [column for column in columns if column not in PARTITION_COLUMNS]
+    if unknown:
+        raise ConfigurationError(
+            f"--partition_by={text}: {', '.join(unknown)} is not known. Records can be partitioned by "
+            f"{', '.join(PARTITION_COLUMNS)}; for anything else write a pipeline with WriteToFiles(partition_by=[…])."
+        )
+    return columns
+
+
+def _schema(file_format: str, partition_by: Sequence[str]) -> pa.Schema | None:
+    """What CSV and text hold of a record; None: all of it."""
+    if file_format not in ("csv", "text"):
+        return None
+    columns = {field.name: field for field in RECORD_SCHEMA}
+    columns[EVENT_DATE] = pa.field(EVENT_DATE, pa.date32())
+    names = [name for name in RECORD_SCHEMA.names if name != "headers"] if file_format == "csv" else ["value"]
+    return pa.schema([columns[name] for name in dict.fromkeys([*names, *partition_by])])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,8 +127,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="for checkpoint and output on S3 or GCS, such as endpoint_url=http://localhost:9000; repeatable",
     )
-    parser.add_argument("--file_format", choices=["parquet", "json"], default="parquet")
-    parser.add_argument("--compression", default=None, help="parquet: zstd (default), snappy, …; json: gzip")
+    parser.add_argument(
+        "--file_format",
+        choices=["parquet", "csv", "json", "text"],
+        default="parquet",
+        help="csv: without headers, keys and values must be UTF-8; text: the value, a line each",
+    )
+    parser.add_argument("--compression", default=None, help="parquet: zstd (default), snappy, …; others: gzip, zstd")
+    parser.add_argument(
+        "--partition_by",
+        default="",
+        metavar="COLUMNS",
+        help=f"folders, such as topic=orders/event_date=2026-01-31: of {', '.join(PARTITION_COLUMNS)}, several with commas; "
+        "event_date is the UTC date of the record's timestamp",
+    )
     parser.add_argument("--trigger", choices=["available_now", "processing_time"], default="available_now")
     parser.add_argument("--interval_s", type=float, default=10.0, help="seconds between batches of processing_time")
     parser.add_argument("--start", choices=["earliest", "latest"], default="earliest", help="of a new stream")

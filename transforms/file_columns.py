@@ -37,7 +37,7 @@ def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.Re
         ConfigurationError: a row does not fit ``schema``. The message names the column, its type and the row's type.
     """
     batches = [_batch_of_kind(kind, list(run), schema, sink) for kind, run in groupby(rows, key=type)]
-    return batches[0] if len(batches) == 1 else _concatenated(batches)
+    return whole_batch(batches)
 
 
 def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None, *, sink: str) -> pa.RecordBatch:
@@ -88,6 +88,14 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
                 f"{field.type}: {_brief(error)}. Change the sink's schema=, or cast the column before it."
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one schema, with rows, as one."""
+    if len(batches) == 1:
+        return batches[0]
+    (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole
 
 
 def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) -> pa.RecordBatch:
@@ -236,11 +244,6 @@ def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.Data
             )
     elif arrow_type.num_fields:
         yield arrow_type.value_type, list(chain.from_iterable(values))
-
-
-def _concatenated(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return whole
 
 
 def name_of(kind: type) -> str:

@@ -1,6 +1,7 @@
 """The manifests of published files: which files belong to which batch, in order.
 
     <output>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
+    <output>/<column>=<value>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
     <output>/_batches/<batch id>.json
 
 A manifest is written when every file of its batch is visible. Who reads through :func:`read_batches` sees whole
@@ -26,7 +27,7 @@ FORMAT_VERSION = 1
 MANIFESTS = "_batches/"
 
 _MANIFEST = re.compile(re.escape(MANIFESTS) + r"(\d{20})\.json")
-_PART = re.compile(r"part-(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.[a-z.]+")
+_PART = re.compile(r"(?:[^/=]+=[^/]+/)*part-(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.[a-z.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +161,10 @@ def new_bundle_token() -> str:
     return secrets.token_hex(8)
 
 
-def part_name(attempt: Attempt, bundle_token: str, number: int, extension: str) -> str:
-    """Name of a data file: sorts by batch, unique to one execution of one bundle."""
-    return f"part-{attempt.batch_id:020d}-{attempt.nonce}-{bundle_token}-{number:05d}.{extension}"
+def part_name(attempt: Attempt, bundle_token: str, number: int, extension: str, folder: str = "") -> str:
+    """Name of a data file: sorts by batch within its folder, unique to one execution of one bundle."""
+    name = f"part-{attempt.batch_id:020d}-{attempt.nonce}-{bundle_token}-{number:05d}.{extension}"
+    return f"{folder}/{name}" if folder else name
 
 
 def batch_id_of_part(name: str) -> int | None:

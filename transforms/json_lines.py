@@ -82,13 +82,23 @@ def _record_line(record: KafkaRecord, sink: str) -> bytes:
         return _line(record, sink)
 
 
-def _line(row: Any, sink: str) -> bytes:
+def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
+    """A row's fields by their names, headers of a Kafka record as objects.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
     fields = _fields_of(row)
     if fields is None:
         raise ConfigurationError(
             f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it "
             "dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
         )
+    return fields
+
+
+def _line(row: Any, sink: str) -> bytes:
+    fields = fields_of(row, sink=sink)
     try:
         return _dumps(fields, option=_OPTIONS)
     except TypeError:  # bytes, decimals and the like: rare after json.loads

@@ -1,4 +1,4 @@
-"""``WriteToFiles``: rows to Parquet or JSON files, each file exactly once.
+"""``WriteToFiles``: rows to Parquet, CSV, JSON or text files, each file exactly once.
 
     stream | ReadFromKafka(…) | beam.Map(…) | WriteToFiles("s3://lake/orders", schema=ORDERS)
 
@@ -9,13 +9,11 @@ Stages: *blocks* (rows to columns or lines) / *stage* (every bundle writes files
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-import orjson
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
@@ -25,29 +23,23 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.object_store import ObjectStore, StagedObject, StagingWriter, Taken
-from beam_exactly_once.transforms.file_formats import (
-    RECORD_FIELDS,
-    Block,
-    BlockFile,
-    FileFormat,
-    FileLayout,
-    block_bytes,
-)
+from beam_exactly_once.object_store import StagedObject, Taken
+from beam_exactly_once.transforms.block_files import block_bytes, block_rows
+from beam_exactly_once.transforms.bundle_files import BundleFiles
+from beam_exactly_once.transforms.file_formats import RECORD_FIELDS, FileFormat, FileLayout
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     manifest_bytes,
     manifest_ids,
     manifest_key,
-    new_bundle_token,
     parse_manifest,
-    part_name,
     read_manifest,
 )
 from beam_exactly_once.transforms.publishing import Part, Publisher
+from beam_exactly_once.transforms.row_blocks import FolderBlock, row_blocks
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, gathered_committable, sink_graph
+from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph
 
 ROWS_AT_ONCE_FIRST = 64
 ROWS_AT_ONCE_MAX = 1024
@@ -59,7 +51,6 @@ _WAY_OUT = (
     "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
     "the checkpoint_location that wrote there."
 )
-_log = logging.getLogger(__name__)
 
 
 class WriteToFiles(beam.PTransform):
@@ -76,20 +67,34 @@ class WriteToFiles(beam.PTransform):
 
     - Parquet: all rows have the columns of ``schema``. Fields that it does not name are left out, a missing one is
       null. Kafka records and Arrow batches need no ``schema``.
+    - CSV: the same columns, with a header in each file. Text is quoted, null is nothing and an empty text ``""``. Bytes
+      must be UTF-8. Lists and structs are refused, so Kafka records need a ``schema`` without their headers.
     - JSON: one object a line, as the row is; with a ``schema``, only what it names. Bytes that are UTF-8 become text;
       others become base64, their field's name with ``_base64`` added. NaN becomes null, a decimal text.
+    - Text: a line a row, of str or bytes, or of the one column of ``schema``. Bytes are written as they are; null, and
+      what holds a line end, is refused.
 
-    A worker holds at most about 64 MiB of Arrow data, besides what a store's upload buffers.
+    With ``partition_by``, rows go to folders that readers take for columns, ``country=DE/day=2026-01-31``: Spark, DuckDB,
+    Arrow datasets. Those columns are strings, integers, dates or booleans; they are in ``schema``, and not in the files.
+    Names are percent-encoded as these readers expect, null is ``__HIVE_DEFAULT_PARTITION__``, and an empty text is
+    refused: they would read it as null. A bundle makes at least one file a folder, so partition by few values.
+
+    A worker holds at most about 64 MiB of rows, besides what a store's upload buffers for each open file. Neither
+    ``partition_by`` nor the format is fixed: they may change at any start of the stream.
 
     Args:
         output: URI of a folder: a path, ``file://``, ``s3://``, ``gs://`` or ``memory://``.
-        file_format: ``"parquet"`` or ``"json"``.
-        schema: columns and types of the files.
+        file_format: ``"parquet"``, ``"csv"``, ``"json"`` or ``"text"``.
+        schema: columns and types of the rows.
         compression: Parquet: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``;
-            JSON: None or ``"gzip"``.
+            others: None, ``"gzip"`` or ``"zstd"``.
+        partition_by: columns whose values name the folders of the files, the outermost first.
         file_bytes_max: a file that has reached it is closed, and a new one begins. It is looked at after
-            each row group of Parquet (at most 64 MiB before compression) and some rows of JSON.
+            each row group of Parquet (at most 64 MiB before compression) and some rows of the others.
         row_group_rows: most rows in a row group of Parquet.
+        open_files_max: most files that a bundle with ``partition_by`` has open. Beyond that the one that was least
+            recently written to is closed, and its folder gets another file later.
+        csv_delimiter: what separates the columns of CSV.
         name: identifies the sink in the checkpoint; may be left out for one sink of files.
         store_options: options of the output's store.
 
@@ -110,13 +115,26 @@ class WriteToFiles(beam.PTransform):
         file_format: FileFormat = "parquet",
         schema: pa.Schema | None = None,
         compression: str | None = None,
+        partition_by: Sequence[str] = (),
         file_bytes_max: int = 256 * 1024 * 1024,
         row_group_rows: int = 131_072,
+        open_files_max: int = 16,
+        csv_delimiter: str = ",",
         name: str | None = None,
         store_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._layout = FileLayout("files", file_format, schema, compression, file_bytes_max, row_group_rows)
+        self._layout = FileLayout(
+            sink=name or "files",
+            file_format=file_format,
+            schema=schema,
+            compression=compression,
+            partition_by=partition_by,
+            file_bytes_max=file_bytes_max,
+            row_group_rows=row_group_rows,
+            open_files_max=open_files_max,
+            csv_delimiter=csv_delimiter,
+        )
         self._output = _output(output, store_options)
         self._name = name
 
@@ -136,7 +154,7 @@ class WriteToFiles(beam.PTransform):
         stage = beam.ParDo(_StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
         committables = (
             rows
-            | "Blocks" >> beam.ParDo(_ToBlocks(layout)).with_output_types(layout.block_type)
+            | "Blocks" >> beam.ParDo(_ToBlocks(layout)).with_output_types(layout.folder_block_type)
             | "Stage" >> stage.with_output_types(Gathered)
         )
         graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, output), committables)
@@ -149,77 +167,21 @@ def _output(uri: str, options: Mapping[str, Any] | None) -> StoreLocation:
     return StoreLocation(uri, options)
 
 
-class _BundleFiles:
-    """The files of one execution of one bundle: one open at a time, a new one whenever it is full."""
-
-    def __init__(self, store: ObjectStore, layout: FileLayout, attempt_json: str) -> None:
-        self.attempt_json = attempt_json
-        self._attempt = Attempt.from_json(orjson.loads(attempt_json))
-        self._store = store
-        self._layout = layout
-        self._token = new_bundle_token()
-        self._writer: StagingWriter | None = None
-        self._file: BlockFile | None = None
-        self._committables: list[Gathered] = []
-
-    def write(self, block: Block) -> None:
-        file = self._open_file()
-        file.write(block)
-        if file.is_full:
-            self._close_file()
-
-    def close(self) -> list[Gathered]:
-        """Close the last file; returns what was staged, one committable a file."""
-        self._close_file()
-        return self._committables
-
-    def abort(self) -> None:
-        """Drop the open file. Files that were closed stay for the sweep. Never fails."""
-        writer, self._writer, self._file = self._writer, None, None
-        if writer is not None:
-            try:
-                writer.abort()
-            except Exception:  # the sweep removes it later
-                _log.warning("could not drop an unfinished file of %s", self._store.uri, exc_info=True)
-
-    def _open_file(self) -> BlockFile:
-        if self._file is None:
-            number = len(self._committables)
-            final_key = part_name(self._attempt, self._token, number, self._layout.extension)
-            self._writer = self._store.stage(final_key)
-            self._file = self._layout.open_file(self._writer)
-        return self._file
-
-    def _close_file(self) -> None:
-        if self._file is None or self._writer is None:
-            return
-        self._file.close()
-        self._writer.close()
-        staged = self._writer.staged
-        committable = {
-            "final_key": staged.final_key,
-            "rows": self._file.rows,
-            "size_bytes": staged.size_bytes,
-            "staged": staged.to_json(),
-        }
-        self._committables.append(gathered_committable(self._layout.sink, committable))
-        self._writer = self._file = None
-
-
 class _ToBlocks(StatelessDoFn):
     """Makes blocks of rows, so that what follows is paid once a block: a side input costs as much as this step."""
 
     def __init__(self, layout: FileLayout) -> None:
         self._layout = layout
-        self._fields: list[Any] = []
-        self._rows: list[Any] = []
         self._rows_max = ROWS_AT_ONCE_FIRST
+        self.start_bundle()
 
     def start_bundle(self) -> None:
         """Drop what a failed bundle left."""
-        self._fields, self._rows = [], []
+        self._fields: list[Any] = []
+        self._rows: list[Any] = []
+        self._blocks = row_blocks(self._layout)
 
-    def process(self, row: Any) -> list[Block] | None:
+    def process(self, row: Any) -> list[FolderBlock] | None:
         """Take a row, or an Arrow batch of rows."""
         if type(row) is KafkaRecord:
             # The fields of all records in one list: a thousand waiting tuples cost more in garbage collection than in work.
@@ -227,27 +189,29 @@ class _ToBlocks(StatelessDoFn):
             fields += row
             return self._drain() if len(fields) >= self._rows_max * RECORD_FIELDS else None
         if type(row) is pa.RecordBatch:
-            return [*self._drain(), self._layout.block_of_batch(row)] if row.num_rows else None
+            return [*self._drain(), *self._blocks.of_batch(row)] if row.num_rows else None
         self._rows.append(row)
         return self._drain() if len(self._rows) >= self._rows_max else None
 
     def finish_bundle(self) -> list[WindowedValue]:
         """Give what still waits."""
-        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in self._drain()]
+        blocks = [*self._drain(), *self._blocks.rest()]
+        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in blocks]
 
-    def _drain(self) -> list[Block]:
+    def _drain(self) -> list[FolderBlock]:
         fields, self._fields = self._fields, []
         rows, self._rows = self._rows, []
-        blocks = []
+        made: list[FolderBlock] = []
         if fields:
-            blocks.append(self._layout.block_of_records(fields))
+            made += self._blocks.of_records(fields)
         if rows:
-            blocks.append(self._layout.block_of_rows(rows))
-        count = len(fields) // RECORD_FIELDS + len(rows)
-        if count:
+            made += self._blocks.of_rows(rows)
+        if made:
             bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
-            self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, bytes_max * count // max(1, sum(map(block_bytes, blocks)))))
-        return blocks
+            made_bytes = sum(block_bytes(block) for _, block in made)
+            made_rows = sum(block_rows(block) for _, block in made)
+            self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, bytes_max * made_rows // max(1, made_bytes)))
+        return made
 
 
 class _StageFiles(StatelessDoFn):
@@ -256,7 +220,7 @@ class _StageFiles(StatelessDoFn):
     def __init__(self, output: StoreLocation, layout: FileLayout) -> None:
         self._output = output
         self._layout = layout
-        self._files: _BundleFiles | None = None
+        self._files: BundleFiles | None = None
 
     def setup(self) -> None:
         """Open the store on the worker."""
@@ -266,16 +230,16 @@ class _StageFiles(StatelessDoFn):
         """Drop what a failed bundle left."""
         self._drop()
 
-    def process(self, block: Block, attempt_json: str) -> None:
+    def process(self, folder_block: FolderBlock, attempt_json: str) -> None:
         """Write a block."""
         if self._files is None:
-            self._files = _BundleFiles(self._output.store, self._layout, attempt_json)
+            self._files = BundleFiles(self._output.store, self._layout, attempt_json)
         if self._files.attempt_json != attempt_json:
             raise AssertionError(f"two attempts in one bundle: {self._files.attempt_json} and {attempt_json}")
-        self._files.write(block)
+        self._files.write(*folder_block)
 
     def finish_bundle(self) -> list[WindowedValue]:
-        """Close the last file, and emit what was staged."""
+        """Close the files, and emit what was staged."""
         if self._files is None:
             return []
         committables = self._files.close()

@@ -14,6 +14,7 @@ from operator import attrgetter, lt
 from typing import NamedTuple, TypeAlias, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
 
@@ -53,6 +54,24 @@ RECORD_SCHEMA: pa.Schema = pa.schema(
     ]
 )
 """The columns of :class:`KafkaRecord`, in its order."""
+
+
+EVENT_DATE = "event_date"
+_YEAR_10000_MS = 253_402_300_800_000
+
+
+def with_event_date(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch of :data:`RECORD_SCHEMA` with one more column, ``event_date``: the UTC date of ``timestamp_ms``.
+
+    It is null for records without a timestamp, or with one that is not within the years 1970 to 9999.
+    """
+    timestamps_ms = batch.column("timestamp_ms")
+    is_date = pc.and_(
+        pc.not_equal(batch.column("timestamp_type"), 0),
+        pc.and_(pc.greater_equal(timestamps_ms, 0), pc.less(timestamps_ms, _YEAR_10000_MS)),
+    )
+    dates = pc.if_else(is_date, timestamps_ms, None).cast(pa.timestamp("ms")).cast(pa.date32())
+    return pa.RecordBatch.from_arrays([*batch.columns, dates], names=[*batch.schema.names, EVENT_DATE])
 
 
 class Columns(NamedTuple):

@@ -44,7 +44,7 @@ _REFUSALS = {
     errno.ENOTDIR: "a file is in the way of a folder: move it, or use another place",
     errno.EISDIR: "a folder is in the way of a file: move it, or use another place",
     errno.ELOOP: "its links lead nowhere: use another place",
-    errno.ENAMETOOLONG: "use a shorter path",
+    errno.ENAMETOOLONG: "use a shorter path, or shorter values of the columns that name its folders",
     errno.EXDEV: "it must be one file system with the hidden folder beside it: use another place",
     errno.EMLINK: "the file system has no hard links to spare: use another place",
     errno.ENOTSUP: "the file system has no hard links: use another place",
@@ -81,7 +81,9 @@ class LocalStore(DefiniteStore):
     def stage(self, final_key: str) -> StagingWriter:
         """A file in the hidden sibling folder, to be linked to its name."""
         checked_key(final_key)
-        path = self._staging / f"{_STAGED}{secrets.token_hex(8)}-{urllib.parse.quote(final_key, safe='=+,@: ')}"
+        # As few letters encoded as a flat name needs: it is longer than the final one, and both have one limit.
+        flat = final_key.replace("%", "%25").replace("/", "%2F")
+        path = self._staging / f"{_STAGED}{secrets.token_hex(8)}-{flat}"
         return self._definite(f"stage {final_key}", lambda: self._begin(final_key, path))
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:

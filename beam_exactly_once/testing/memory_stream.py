@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import secrets
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
-import pyarrow.parquet as pq
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms.file_manifest import PublishedBatch, read_batches
-
-Row = dict[str, Any]
+from beam_exactly_once.testing.published_rows import Row, published_rows
+from beam_exactly_once.transforms.file_manifest import read_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +22,10 @@ class MemoryRun:
     """What a stream in memory did."""
 
     published: Mapping[str, list[list[Row]]]
-    """Rows that each sink of files published, by its name; one list a batch. The order within a batch is not promised."""
+    """Rows that each sink of files published, by its name; one list a batch. The order within a batch is not promised.
+
+    Columns of ``partition_by`` and of CSV are text, or null; a line of a text file is ``{"line": bytes}``.
+    """
     progress: tuple[BatchProgress, ...]
     """The progress record of each batch."""
 
@@ -92,7 +89,8 @@ def run_in_memory(
                 if sink.definition["kind"] == "files"
             }
         published = {
-            name: [list(_rows(output, batch)) for batch in read_batches(output)] for name, output in outputs.items()
+            name: [list(published_rows(output, batch)) for batch in read_batches(output)]
+            for name, output in outputs.items()
         }
     return MemoryRun(published, tuple(progress))
 
@@ -101,15 +99,3 @@ def _append(cluster: MemoryKafka, topic: str, given: Iterable[bytes | KafkaRecor
     records = [one if isinstance(one, KafkaRecord) else KafkaRecord(value=one) for one in given]
     cluster.add_partitions(topic, max((record.partition for record in records), default=0) + 1)
     cluster.append(record._replace(topic=topic) for record in records)
-
-
-def _rows(output: str, batch: PublishedBatch) -> Iterator[Row]:
-    store = open_object_store(output)
-    for file in batch.files:
-        body = store.get(file.name)
-        assert body is not None, f"{file.uri} vanished"
-        if file.name.endswith(".parquet"):
-            yield from pq.read_table(io.BytesIO(body)).to_pylist()
-        else:
-            text = gzip.decompress(body) if file.name.endswith(".gz") else body
-            yield from (orjson.loads(line) for line in text.splitlines())

@@ -48,6 +48,24 @@ def test_killed_after_any_call(calls: list[str], tmp_path: Path) -> None:
         assert_exactly_once(work_dir)
 
 
+def test_killed_while_the_files_of_several_folders_are_staged_and_published(tmp_path: Path) -> None:
+    folders = ("topic", "partition")
+    with life(tmp_path / "undisturbed", log=tmp_path / "calls", partition_by=folders) as undisturbed:
+        assert undisturbed.wait() == EXIT_DONE
+    assert_exactly_once(tmp_path / "undisturbed")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    of_files = [number for number, call in enumerate(calls, start=1) if " topic=orders/partition=" in call]
+    assert len(of_files) >= 8, "a file a folder and batch, staged and published"
+    for number in of_files:
+        work_dir = tmp_path / str(number)
+        print(f"killed after call {number}: {calls[number - 1]}")
+        with life(work_dir, kill_after=f"any::{number}", partition_by=folders) as first:
+            assert first.wait() == -9
+        with life(work_dir, partition_by=folders) as second:
+            assert second.wait() == EXIT_DONE
+        assert_exactly_once(work_dir)
+
+
 def test_killed_again_while_recovering(calls: list[str], tmp_path: Path) -> None:
     """The first life dies between commit and publish of a batch, the second after any call of its recovery."""
     for number in range(1, 21):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import bz2
+import datetime
 import io
 import logging
 import secrets
@@ -14,12 +15,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import duckdb
 import orjson
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
+from click.testing import CliRunner
 
-from beam_exactly_once.errors import EXIT_DONE
+from beam_exactly_once.cli import main as cli
+from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
@@ -111,6 +115,60 @@ def test_to_json_lines(broker: EmbeddedBroker, tmp_path: Path) -> None:
     rows = [orjson.loads(line) for line in zlib.decompress(file.read_bytes(), wbits=31).splitlines()]
     assert sorted(orjson.loads(row["value"])["id"] for row in rows) == list(range(10))
     assert {row["topic"] for row in rows} == {"orders"}
+
+
+def test_to_csv_by_topic_and_event_date(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    send(broker, range(100))
+    to_csv = flags(broker, str(tmp_path), "--file_format=csv", "--compression=zstd", "--partition_by=topic,event_date")
+    assert main(to_csv) == EXIT_DONE
+    read = duckdb.sql(
+        f"select value, topic, event_date, timestamp_ms from read_csv('{tmp_path}/output/*/*/*.csv.zst', "
+        "hive_partitioning=true, hive_types={'event_date': date})"
+    ).fetchall()
+    assert sorted(orjson.loads(value)["id"] for value, *_ in read) == list(range(100))
+    assert {topic for _, topic, *_ in read} == {"orders"}
+    for _, _, event_date, timestamp_ms in read:
+        assert datetime.datetime.fromtimestamp(timestamp_ms / 1000, datetime.timezone.utc).date() == event_date
+
+
+def test_to_parquet_by_partition_and_what_verify_says(broker: EmbeddedBroker, bucket: str) -> None:
+    send(broker, range(100))
+    assert main(flags(broker, bucket, "--max_offsets_per_batch=40")) == EXIT_DONE
+    send(broker, range(100, 200))
+    assert main(flags(broker, bucket, "--partition_by=partition")) == EXIT_DONE, "it may come later"
+    assert ids_in(f"{bucket}/output") == list(range(200))
+    names = [file.name for batch in read_batches(f"{bucket}/output") for file in batch.files]
+    assert {name.partition("/")[0] for name in names if "/" in name} == {f"partition={n}" for n in range(PARTITIONS)}
+    verified = CliRunner().invoke(cli, ["verify", f"{bucket}/checkpoint", "--json"])
+    assert verified.exit_code == EXIT_DONE, verified.output
+    missing = next(name for name in names if "/" in name)
+    open_object_store(f"{bucket}/output").delete([missing])
+    verified = CliRunner().invoke(cli, ["verify", f"{bucket}/checkpoint", "--json"])
+    assert verified.exit_code != EXIT_DONE
+    assert missing in verified.output
+
+
+def test_to_text_is_the_value_a_line(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    send(broker, range(20))
+    assert main(flags(broker, str(tmp_path), "--file_format=text", "--partition_by=partition")) == EXIT_DONE
+    files = list((tmp_path / "output").glob("partition=*/*.txt"))
+    assert sorted(orjson.loads(line)["id"] for file in files for line in file.read_bytes().splitlines()) == list(
+        range(20)
+    )
+
+
+def test_a_column_that_records_do_not_have_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(
+        [
+            "--bootstrap_servers=nowhere:9092",
+            "--topics=orders",
+            f"--output={tmp_path}/output",
+            f"--checkpoint_location={tmp_path}/checkpoint",
+            "--partition_by=topic,country",
+        ]
+    )
+    assert code == EXIT_CONFIGURATION
+    assert "country is not known" in capsys.readouterr().err
 
 
 @pytest.mark.runs_on("DirectRunner", storage="S3, by moto")

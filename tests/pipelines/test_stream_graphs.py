@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import pytest
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, SlidingWindows
@@ -39,6 +40,27 @@ def test_each_batch_is_published_once() -> None:
     assert in_order(run.published["files"]) == [[1, 2], [3]]
     assert [batch.records for batch in run.progress] == [2, 1]
     assert [batch.rows for batch in run.progress] == [{"files": 2}, {"files": 1}]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "json", "text"])
+def test_every_format_in_folders(file_format: str) -> None:
+    schema = pa.schema([("n", pa.string()), ("odd", pa.bool_())])
+
+    def build(stream: ExactlyOnceStream) -> None:
+        _ = (
+            numbers(stream)
+            | beam.Map(lambda row: {"n": str(row["n"]), "odd": bool(row["n"] % 2)})
+            | beam.Reshuffle()
+            | WriteToFiles("/lake/orders", file_format=file_format, schema=schema, partition_by=["odd"])  # type: ignore[arg-type]
+        )
+
+    line = "line" if file_format == "text" else "n"
+    first, second = run_in_memory(build, TWO_BATCHES).published["files"]
+    assert sorted((str(row[line], "ascii") if file_format == "text" else row[line], row["odd"]) for row in first) == [
+        ("1", "true"),
+        ("2", "false"),
+    ]
+    assert len(second) == 1
 
 
 def test_two_sinks_of_one_class_each_get_their_own_rows() -> None:

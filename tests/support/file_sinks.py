@@ -15,7 +15,9 @@ from apache_beam.transforms.window import GlobalWindow
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
+from beam_exactly_once.testing.published_rows import published_rows
 from beam_exactly_once.transforms.file_formats import FileLayout
+from beam_exactly_once.transforms.file_manifest import read_batches
 from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE
@@ -37,8 +39,12 @@ class Sink:
         self.stage = _StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
         self.stage.setup()
 
+    @staticmethod
+    def json_of(attempt: Attempt) -> str:
+        return orjson.dumps(attempt.to_json()).decode()
+
     def start_bundle(self, attempt: Attempt) -> None:
-        self.attempt_json = orjson.dumps(attempt.to_json()).decode()
+        self.attempt_json = self.json_of(attempt)
         self.blocks.start_bundle()
         self.stage.start_bundle()
 
@@ -108,8 +114,13 @@ def read_json(output: str) -> list[dict[str, Any]]:
     return [orjson.loads(line) for body in bodies for line in body.splitlines()]
 
 
+def read_published(output: str) -> list[dict[str, Any]]:
+    """Rows of all batches, through their manifests."""
+    return [row for batch in read_batches(output) for row in published_rows(output, batch)]
+
+
 def visible_files(output: str, suffix: str) -> list[bytes]:
-    names = [key for key in keys(output) if key.startswith("part-") and key.endswith(suffix)]
+    names = [key for key in keys(output) if key.rpartition("/")[2].startswith("part-") and key.endswith(suffix)]
     return [body for name in names if (body := store_of(output).get(name)) is not None]
 
 

@@ -60,7 +60,7 @@ def expected() -> list[bytes]:
     )
 
 
-def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None) -> None:
+def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None, partition_by: tuple[str, ...]) -> None:
     """One life, in its own process: run the stream to its end, or to the kill point."""
     number = signal.SIGSTOP if freeze else signal.SIGKILL
     point = None if kill_after is None else KillPoint.parse(kill_after)
@@ -71,7 +71,7 @@ def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None) -
             _ = (
                 stream
                 | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=OFFSETS_PER_BATCH, output="arrow")
-                | WriteToFiles(f"{work_dir}/output")
+                | WriteToFiles(f"{work_dir}/output", partition_by=partition_by)
             )
     except BeamExactlyOnceError as error:
         Path(f"{work_dir}/error").write_text(f"{type(error).__name__}: {error}")
@@ -115,10 +115,15 @@ class Life:
 
 @contextmanager
 def life(
-    work_dir: Path, *, kill_after: str | None = None, freeze: bool = False, log: Path | None = None
+    work_dir: Path,
+    *,
+    kill_after: str | None = None,
+    freeze: bool = False,
+    log: Path | None = None,
+    partition_by: tuple[str, ...] = (),
 ) -> Iterator[Life]:
     """Start a life; whatever becomes of the test, it ends."""
-    arguments: tuple[Any, ...] = (str(work_dir), kill_after, freeze, None if log is None else str(log))
+    arguments: tuple[Any, ...] = (str(work_dir), kill_after, freeze, None if log is None else str(log), partition_by)
     process = _CONTEXT.Process(target=live, args=arguments)
     process.start()
     started = Life(process)

@@ -8,7 +8,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord
+from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, Chunk, KafkaRecord, with_event_date
 
 RECORDS = [
     KafkaRecord("orders", 3, 10, 1_000, 1, b"k", b"value", (("trace", b"\xff"), ("empty", None))),
@@ -34,6 +34,18 @@ def test_records_come_out_as_they_went_in() -> None:
     assert len(chunk) == 3
     assert chunk.bytes == len(b"k") + len(b"value")
     assert repr(chunk) == "Chunk(orders-3[10, 20), 3 records)"
+
+
+def test_the_event_date_is_the_utc_date_of_a_timestamp_that_is_one() -> None:
+    times_ms = [0, 86_399_999, 86_400_000, 1_769_903_999_999, 253_402_300_799_999, 253_402_300_800_000, -1, 2**62]
+    records = [KafkaRecord("orders", 3, number, time_ms, 1) for number, time_ms in enumerate(times_ms)]
+    records.append(KafkaRecord("orders", 3, len(records), 1_000, 0))
+    batch = with_event_date(Chunk.from_records(records, 0, 20).to_arrow())
+
+    assert batch.schema.names == [*RECORD_SCHEMA.names, EVENT_DATE]
+    dates = ["1970-01-01", "1970-01-01", "1970-01-02", "2026-01-31", "9999-12-31", None, None, None, None]
+    assert batch.column(EVENT_DATE).cast(pa.string()).to_pylist() == dates
+    assert batch.column("offset").to_pylist() == list(range(len(records)))
 
 
 def test_arrow_columns_hold_the_same_values() -> None:
