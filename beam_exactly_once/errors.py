@@ -6,6 +6,7 @@
     │   ├── KafkaRefused        Kafka does not let us in, or not at a topic: credentials, certificates, access rules
     │   ├── UnsupportedPipeline a graph whose result a stream cannot promise
     │   ├── SinkChanged         the checkpoint knows a sink or source that the pipeline no longer has
+    │   ├── UnfitRow            a row that a step cannot take, and was not told to reject
     │   ├── OutputNotWritable   a place that refuses writes
     │   └── UnsuitableStore     a store that ignores conditional writes
     ├── Fenced                  nobody: a newer writer goes on with this stream
@@ -75,6 +76,10 @@ class UnsupportedPipeline(ConfigurationError):
 
 class SinkChanged(ConfigurationError):
     """The checkpoint knows a sink or source that this pipeline does not have, or has otherwise."""
+
+
+class UnfitRow(ConfigurationError):
+    """A step cannot take a row: it cannot be decoded, or a sink cannot write it."""
 
 
 class OutputNotWritable(ConfigurationError):

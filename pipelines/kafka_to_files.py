@@ -75,14 +75,17 @@ def _run(flags: argparse.Namespace, options: PipelineOptions) -> None:
         partition_by = _partition_by(flags.partition_by)
         if EVENT_DATE in partition_by:
             records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
-        _ = records | "WriteToFiles" >> WriteToFiles(
+        rejected = records | "WriteToFiles" >> WriteToFiles(
             flags.output,
             file_format=flags.file_format,
             schema=_schema(flags.file_format, partition_by),
             compression=flags.compression,
             partition_by=partition_by,
             store_options=_store_options(flags.output, flags.store_option),
+            on_encode_error="fail" if flags.rejected_output is None else "reject",
         )
+        if flags.rejected_output is not None:
+            _ = rejected | "WriteRejected" >> WriteToFiles(flags.rejected_output, name="rejected")
 
 
 def _partition_by(text: str) -> list[str]:
@@ -140,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COLUMNS",
         help=f"folders, such as topic=orders/event_date=2026-01-31: of {', '.join(PARTITION_COLUMNS)}, several with commas; "
         "event_date is the UTC date of the record's timestamp",
+    )
+    parser.add_argument(
+        "--rejected_output",
+        default=None,
+        metavar="OUTPUT",
+        help="where records go, as Parquet, that the file format cannot hold; without it they fail the batch",
     )
     parser.add_argument("--trigger", choices=["available_now", "processing_time"], default="available_now")
     parser.add_argument("--interval_s", type=float, default=10.0, help="seconds between batches of processing_time")

@@ -281,6 +281,7 @@ class MicroBatches:
                 records=sum(counts.get(f"records.{name}", 0) for name in plan.sources),
                 bytes_read=sum(counts.get(f"bytes_read.{name}", 0) for name in plan.sources),
                 rows={name: counts.get(f"rows.{name}", 0) for name in self._graph.sinks},
+                rejected={name: counts.get(f"rejected.{name}", 0) for name in self._graph.rejecting},
                 lost_offsets=counts.get("lost_offsets", 0),
                 lag={str(tp): behind for planner in self._planners.values() for tp, behind in planner.lag.items()},
                 plan_s=plan_s,

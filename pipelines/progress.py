@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +31,7 @@ class BatchProgress:
         records: read from Kafka, over all sources.
         bytes_read: keys and values of these records.
         rows: written by each sink.
+        rejected: records that each step rejected which was told to reject, by its name.
         lost_offsets: offsets that Kafka no longer had.
         lag: offsets that waited in each partition, ``topic-partition``, when the batch was planned, less those it read.
         plan_s, run_s, commit_s, publish_s: seconds that each phase took.
@@ -51,6 +52,7 @@ class BatchProgress:
     commit_s: float
     publish_s: float
     finished_at: str
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:
@@ -64,7 +66,13 @@ class BatchProgress:
 
     def to_json(self) -> dict[str, Any]:
         """Every attribute by its name, and ``records_per_s``."""
-        return {**asdict(self), "rows": dict(self.rows), "lag": dict(self.lag), "records_per_s": self.records_per_s}
+        return {
+            **asdict(self),
+            "rows": dict(self.rows),
+            "rejected": dict(self.rejected),
+            "lag": dict(self.lag),
+            "records_per_s": self.records_per_s,
+        }
 
 
 ProgressListener: TypeAlias = Callable[[BatchProgress], None]

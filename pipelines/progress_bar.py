@@ -63,6 +63,8 @@ def _line(progress: BatchProgress, records_so_far: int) -> Text:
     ]
     if progress.outcome != "committed":
         parts.insert(1, (progress.outcome, "bold red"))
+    if any(progress.rejected.values()):
+        parts.append((f"{sum(progress.rejected.values()):,} rejected", "red"))
     if progress.lost_offsets:
         parts.append((f"LOST {progress.lost_offsets:,} offsets", "bold red"))
     phases = {

@@ -107,12 +107,21 @@ class ExactlyOnceStream(beam.Pipeline):
         refuse_unsupported(self, allow_per_batch=self._allow_per_batch)
         pieces = [source.pieces for source in graph.sources.values()]
         committables = [sink.committables for sink in graph.sinks.values()]
-        gathered = {graph.seeds, *pieces, *committables}
+        counts = [step.counts for step in graph.rejecting.values()]
+        gathered = [*pieces, *committables, *counts]
+        leaves = unconsumed(self)
+        for name, step in graph.rejecting.items():
+            if step.rejected in leaves:
+                raise ConfigurationError(
+                    f"step {name!r} rejects records, and nothing in the stream consumes them: they would be dropped in "
+                    "silence. Write what it returns as rejected to a sink of its own: rejected | "
+                    'WriteToFiles(…, name="rejected").'
+                )
         _ = graph.seeds | "CommitBatch" >> CommitBatch(
             graph.checkpoint,
             {name: sink.publisher for name, sink in graph.sinks.items()},
-            gathered=[*pieces, *committables],
-            leaves=[leaf for leaf in unconsumed(self) if leaf not in gathered],
+            gathered=gathered,
+            leaves=[leaf for leaf in leaves if leaf not in {graph.seeds, *gathered}],
         )
 
     def _drive(self, run_task: RunTask) -> None:

@@ -7,6 +7,7 @@ Stages: *gather* (all leaves of the graph into one element) / *commit* (tiling c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -21,7 +22,7 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.publishing import Part, Publisher, parts_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.stream_graph import PIECE, TASK, Gathered
+from beam_exactly_once.transforms.stream_graph import PIECE, REJECTED_COUNT, TASK, Gathered
 
 METRICS = "beam_exactly_once"
 """Namespace of the counters that a commit sets, once a batch."""
@@ -121,15 +122,17 @@ class _Commit(StatelessDoFn):
 
     def process(self, one_batch: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[_ToPublish]:
         began_s = _CLOCK.monotonic_s()
-        task, pieces, committables = _sorted_out(one_batch[1])
+        task, pieces, committables, rejected = _sorted_out(one_batch[1])
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
-        marker = _decide(writer, task, pieces, committables, self._shards)
+        marker = _decide(writer, task, pieces, committables, rejected, self._shards)
         for name, source in marker.sources.items():
             _count(f"records.{name}", source.records)
             _count(f"bytes_read.{name}", source.bytes_read)
         _count("lost_offsets", marker.lost_offsets)
         for sink in marker.committables:
             _count(f"rows.{sink}", marker.rows(sink))
+        for step, count in marker.rejected.items():
+            _count(f"rejected.{step}", count)
         _count("commit_us", int((_CLOCK.monotonic_s() - began_s) * 1e6))
         _count("committed", int(marker.outcome == "committed" and marker.attempt == task.attempt))
         seed = {"stream_id": task.stream_id, "marker": marker.to_json(), "committed_at_s": _now_s()}
@@ -146,19 +149,24 @@ def _to_publish(task: BatchTask, marker: Marker) -> Iterator[_ToPublish]:
             number += 1
 
 
-def _sorted_out(gathered: Iterable[tuple[str, str, str]]) -> tuple[BatchTask, list[Piece], dict[str, list[Json]]]:
+def _sorted_out(
+    gathered: Iterable[tuple[str, str, str]],
+) -> tuple[BatchTask, list[Piece], dict[str, list[Json]], dict[str, int]]:
     tasks: list[BatchTask] = []
     pieces: list[Piece] = []
     committables: dict[str, list[Json]] = {}
-    for what, sink, element in gathered:
+    rejected: dict[str, int] = {}
+    for what, name, element in gathered:
         if what == TASK:
             tasks.append(BatchTask.from_json(element))
         elif what == PIECE:
             pieces.append(Piece.from_json(orjson.loads(element)))
+        elif what == REJECTED_COUNT:
+            rejected[name] = rejected.get(name, 0) + int(element)
         else:
-            committables.setdefault(sink, []).append(orjson.loads(element))
+            committables.setdefault(name, []).append(orjson.loads(element))
     (task,) = tasks
-    return task, pieces, committables
+    return task, pieces, committables, rejected
 
 
 def _decide(
@@ -166,6 +174,7 @@ def _decide(
     task: BatchTask,
     pieces: list[Piece],
     committables: dict[str, list[Json]],
+    rejected: dict[str, int],
     shards: Mapping[str, int],
 ) -> Marker:
     batch_id = task.attempt.batch_id
@@ -173,6 +182,7 @@ def _decide(
         return writer.decided(batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(committables.items())}
     marker = marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat())
+    marker = replace(marker, rejected=dict(sorted(rejected.items())))
     return writer.commit(marker.following(task.predecessor, shards))
 
 

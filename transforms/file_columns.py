@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 
 _VALUE_REPR = reprlib.Repr()
@@ -34,7 +34,7 @@ def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.Re
         sink: the sink's name, for messages.
 
     Raises:
-        ConfigurationError: a row does not fit ``schema``. The message names the column, its type and the row's type.
+        UnfitRow: a row does not fit ``schema``. The message names the column, its type and the row's type.
     """
     batches = [_batch_of_kind(kind, list(run), schema, sink) for kind, run in groupby(rows, key=type)]
     return whole_batch(batches)
@@ -50,14 +50,14 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None, *, sink: s
         sink: the sink's name, for messages.
 
     Raises:
-        ConfigurationError: as :func:`batch_of_rows`.
+        UnfitRow: as :func:`batch_of_rows`.
     """
     columns = {name: fields[number :: len(KafkaRecord._fields)] for number, name in enumerate(KafkaRecord._fields)}
     if schema is None:
         arrays = [_record_array(columns[field.name], field, sink) for field in RECORD_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
     if columns.keys().isdisjoint(schema.names):
-        raise _no_columns(KafkaRecord, schema, sink)
+        raise ConfigurationError(str(_no_columns(KafkaRecord, schema, sink)))  # no record has them
     nulls = [None] * len(columns["offset"])
     arrays = [_array(columns.get(field.name, nulls), field, KafkaRecord, sink) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -67,7 +67,8 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
     """``batch`` with the columns and types of ``schema``; itself if it has them already.
 
     Raises:
-        ConfigurationError: a column is missing, or cannot be cast without loss.
+        UnfitRow: a value cannot be cast without loss.
+        ConfigurationError: a column is missing, or of a type that cannot be cast.
     """
     if batch.schema.equals(schema):
         return batch
@@ -83,7 +84,8 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
         try:
             columns.append(_not_null(column if column.type == field.type else column.cast(field.type), field, sink))
         except pa.ArrowException as error:
-            raise ConfigurationError(
+            kind = UnfitRow if isinstance(error, pa.ArrowInvalid) else ConfigurationError
+            raise kind(
                 f"column {field.name!r} of an Arrow batch for sink {sink!r} is of type {column.type} and cannot become "
                 f"{field.type}: {_brief(error)}. Change the sink's schema=, or cast the column before it."
             ) from None
@@ -106,8 +108,8 @@ def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) ->
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _no_columns(kind: type, schema: pa.Schema, sink: str) -> ConfigurationError:
-    return ConfigurationError(
+def _no_columns(kind: type, schema: pa.Schema, sink: str) -> UnfitRow:
+    return UnfitRow(
         f"sink {sink!r} got a row of type {name_of(kind)}, which has none of the columns "
         f"{', '.join(schema.names)}. Give it dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
     )
@@ -183,25 +185,25 @@ def _array(values: Sequence[Any], field: pa.Field, kind: type, sink: str) -> pa.
 
 def _not_null(column: pa.Array, field: pa.Field, sink: str) -> pa.Array:
     if not field.nullable and column.null_count:
-        raise ConfigurationError(
+        raise UnfitRow(
             f"a row for sink {sink!r} has no value in column {field.name!r}, which its schema declares not nullable. "
             "Declare the column nullable, or drop such rows before the sink."
         )
     return column
 
 
-def _misfit(values: Sequence[Any], field: pa.Field, kind: type, sink: str) -> ConfigurationError:
+def _misfit(values: Sequence[Any], field: pa.Field, kind: type, sink: str) -> UnfitRow:
     for value in values:
         try:
             pa.array([value], field.type)
             _refuse_fractions([value], field.type)
         except _MISFIT as error:
-            return ConfigurationError(
+            return UnfitRow(
                 f"a row ({name_of(kind)}) for sink {sink!r} does not fit its schema: column {field.name!r} is "
                 f"{field.type}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
                 f"({_brief(error)}). Change schema=, convert the value before the sink, or route such rows elsewhere."
             )
-    return ConfigurationError(f"rows for sink {sink!r} do not fit column {field.name!r} ({field.type}).")
+    return UnfitRow(f"rows for sink {sink!r} do not fit column {field.name!r} ({field.type}).")
 
 
 def _refuse_fractions(values: Iterable[Any], arrow_type: pa.DataType) -> None:

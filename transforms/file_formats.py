@@ -16,6 +16,7 @@ from beam_exactly_once.transforms.block_files import Block, BlockFile, CsvFile, 
 from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of_rows, fitted_batch, name_of
 from beam_exactly_once.transforms.file_partitions import checked_columns, columns_in_files
 from beam_exactly_once.transforms.json_lines import json_lines, json_lines_of_batch
+from beam_exactly_once.transforms.rejected import REJECTED_SCHEMA, Rejected
 from beam_exactly_once.transforms.text_lines import (
     csv_columns,
     csv_schema,
@@ -114,18 +115,21 @@ class FileLayout:
         return min(GATHERED_BYTES_MAX, self.file_bytes_max) if gathers else 0
 
     def batch_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
-        """Rows, at least one, as columns of the schema; None without one.
+        """Rows, at least one, as columns of the schema; None without one. Rejected records bring theirs.
 
         Raises:
-            ConfigurationError: a row does not fit the schema.
+            UnfitRow: a row does not fit the schema.
         """
-        return None if self.schema is None else batch_of_rows(rows, self.schema, sink=self.sink)
+        schema = self.schema
+        if schema is None and self.has_columns and all(type(row) is Rejected for row in rows):
+            schema = REJECTED_SCHEMA
+        return None if schema is None else batch_of_rows(rows, schema, sink=self.sink)
 
     def batch_of_records(self, fields: Sequence[Any]) -> pa.RecordBatch:
         """Kafka records, given as one list of all their fields, as columns.
 
         Raises:
-            ConfigurationError: a record does not fit the schema.
+            UnfitRow: a record does not fit the schema.
         """
         return batch_of_records(fields, self.schema, sink=self.sink)
 
@@ -133,7 +137,7 @@ class FileLayout:
         """The columns of the schema, if there is one.
 
         Raises:
-            ConfigurationError: the batch's columns do not fit it.
+            UnfitRow, ConfigurationError: the batch does not fit it.
         """
         return batch if self.schema is None else fitted_batch(batch, self.schema, sink=self.sink)
 
@@ -141,7 +145,8 @@ class FileLayout:
         """Rows without a schema, at least one, in the form in which files take them.
 
         Raises:
-            ConfigurationError: a row cannot be written in this layout.
+            UnfitRow: a row cannot be written in this layout.
+        ConfigurationError: no row of its kind can.
         """
         if self.file_format == "json":
             return len(rows), json_lines(rows, sink=self.sink)
@@ -156,7 +161,8 @@ class FileLayout:
         """Kafka records, given as one list of all their fields, in the form in which files take them.
 
         Raises:
-            ConfigurationError: a record cannot be written in this layout.
+            UnfitRow: a record cannot be written in this layout.
+        ConfigurationError: no record can.
         """
         if self.file_format == "json" and self.schema is None:
             one_by_one = zip(*[iter(fields)] * RECORD_FIELDS, strict=True)
@@ -168,7 +174,8 @@ class FileLayout:
         """The rows of an Arrow batch in the form in which files take them; for Parquet, the batch as it comes.
 
         Raises:
-            ConfigurationError: a row cannot be written in this layout.
+            UnfitRow: a row cannot be written in this layout.
+        ConfigurationError: no row of its kind can.
         """
         if self.file_format == "parquet":
             return batch

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 """What stands for null in a folder's name."""
@@ -70,7 +70,8 @@ def split_batch(batch: pa.RecordBatch, partition_by: Sequence[str], *, sink: str
     """The rows of each folder, in their order, without the columns that make it. They share the memory of one batch.
 
     Raises:
-        ConfigurationError: as :func:`columns_in_files`; or a value cannot be a folder's name.
+        UnfitRow: a value cannot be a folder's name.
+        ConfigurationError: as :func:`columns_in_files`.
     """
     files_schema = columns_in_files(batch.schema, partition_by, sink=sink)
     rest = batch.select(files_schema.names)
@@ -92,7 +93,7 @@ def folder_of_values(values: Iterator[tuple[str, Any]], *, sink: str) -> str:
     """The folder of one row, by the values of its columns.
 
     Raises:
-        ConfigurationError: a value cannot be a folder's name.
+        UnfitRow: a value cannot be a folder's name.
     """
     return "/".join(_folder_name(name, _text_of(name, value, sink), sink) for name, value in values)
 
@@ -142,7 +143,7 @@ def _text_of(name: str, value: Any, sink: str) -> str | None:
         return str(int(value))
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         return value.isoformat()
-    raise ConfigurationError(
+    raise UnfitRow(
         f"sink {sink!r} cannot partition by column {name!r} with a value of type {type(value).__name__}: a folder is named by a "
         "string, an integer, a date or a boolean. Convert it before the sink."
     )
@@ -152,7 +153,7 @@ def _folder_name(name: str, text: str | None, sink: str) -> str:
     if text is None:
         return f"{name}={NULL_FOLDER}"
     if text in ("", NULL_FOLDER):
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} cannot partition by {name}={text!r}: readers would take it for null. Replace it before the sink, "
             "by null or by another text."
         )
@@ -160,11 +161,9 @@ def _folder_name(name: str, text: str | None, sink: str) -> str:
     try:
         is_short = len(folder.encode()) <= FOLDER_NAME_BYTES_MAX
     except UnicodeEncodeError:
-        raise ConfigurationError(
-            f"sink {sink!r} cannot partition by {name}={text[:80]!r}: it is no Unicode text."
-        ) from None
+        raise UnfitRow(f"sink {sink!r} cannot partition by {name}={text[:80]!r}: it is no Unicode text.") from None
     if not is_short:
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} cannot partition by {name}={text[:80]!r}…: the folder's name would have "
             f"{len(folder.encode())} bytes, and {FOLDER_NAME_BYTES_MAX} is the most. Partition by a shorter column, such as "
             "a hash or a prefix of it."

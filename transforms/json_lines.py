@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.transforms.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
 """Bytes of field ``key`` that are no UTF-8 stand as base64 under ``key_base64``."""
@@ -35,7 +36,7 @@ def json_lines(rows: Iterable[Any], *, sink: str) -> bytes:
         sink: the sink's name, for messages.
 
     Raises:
-        ConfigurationError: a row is none of these, or has a value that JSON cannot hold.
+        UnfitRow: a row is none of these, or has a value that JSON cannot hold.
     """
     # Appended one by one: orjson gives each line a page of memory at first, and a list of them is ten times as slow.
     lines = bytearray()
@@ -48,7 +49,7 @@ def json_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
     """The rows of an Arrow batch, one line each.
 
     Raises:
-        ConfigurationError: as :func:`json_lines`.
+        UnfitRow: as :func:`json_lines`.
     """
     columns = []
     for column in batch.columns:
@@ -86,11 +87,11 @@ def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
     """A row's fields by their names, headers of a Kafka record as objects.
 
     Raises:
-        ConfigurationError: it has none.
+        UnfitRow: it has none.
     """
     fields = _fields_of(row)
     if fields is None:
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it "
             "dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
         )
@@ -106,13 +107,13 @@ def _line(row: Any, sink: str) -> bytes:
     try:
         return _dumps(_object(fields), option=_OPTIONS)
     except (TypeError, _NotText) as error:
-        raise ConfigurationError(_unwritable(fields, sink, error)) from None
+        raise UnfitRow(_unwritable(fields, sink, error)) from None
 
 
 def _fields_of(row: Any) -> Mapping[str, Any] | None:
     if type(row) is dict:
         return row
-    if type(row) is KafkaRecord:
+    if isinstance(row, KafkaRecord | Rejected):
         fields = row._asdict()
         fields["headers"] = [{"key": name, "value": value} for name, value in row.headers]
         return fields

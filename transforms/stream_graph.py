@@ -21,12 +21,14 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.kafka import KafkaSettings, TopicSelection
 from beam_exactly_once.planning import BatchLimits, Start
 from beam_exactly_once.transforms.publishing import Publisher
+from beam_exactly_once.transforms.rejected import RejectingStep
 from beam_exactly_once.transforms.store_location import StoreLocation
 
 Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
-"""What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`), whose (a sink's
-name, else empty), and JSON. Producers make it themselves: a step of its own would cost more than small batches do."""
-TASK, PIECE, COMMITTABLE = "task", "piece", "committable"
+"""What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`,
+:data:`REJECTED_COUNT`), whose (a sink's or step's name, else empty), and JSON. Producers make it themselves: a step of its own
+would cost more than small batches do."""
+TASK, PIECE, COMMITTABLE, REJECTED_COUNT = "task", "piece", "committable", "rejected"
 
 
 def typed(elements: Any, hint: Any) -> Any:
@@ -43,6 +45,11 @@ def gathered_piece(piece: Piece) -> Gathered:
 def gathered_committable(sink: str, committable: Json) -> Gathered:
     """What a sink staged: its own JSON, with ``rows`` and ``size_bytes``."""
     return "", (COMMITTABLE, sink, orjson.dumps(committable).decode())
+
+
+def gathered_rejected(step: str, count: int) -> Gathered:
+    """How many records a bundle of a step rejected."""
+    return "", (REJECTED_COUNT, step, str(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class StreamGraph:
     checkpoint: StoreLocation
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
+    rejecting: dict[str, RejectingStep] = field(default_factory=dict)
+    """Steps that reject, sinks among them, by name."""
 
     def source_name(self, name: str | None) -> str:
         """The name that a new source gets. It may be left out for one source.
@@ -110,6 +119,14 @@ class StreamGraph:
             ConfigurationError: the name is taken, or is no name.
         """
         return _free_name("sink", name, kind, self.sinks)
+
+    def rejecting_name(self, name: str | None, default: str) -> str:
+        """The name that a new rejecting step gets. It may be left out for one step of a kind.
+
+        Raises:
+            ConfigurationError: the name is taken, or is no name.
+        """
+        return _free_name("rejecting step", name, default, self.rejecting)
 
 
 def graph_of(pipeline: beam.Pipeline) -> StreamGraph | None:
@@ -143,7 +160,7 @@ def _free_name(role: str, name: str | None, default: str, taken: Mapping[str, ob
     chosen = checked_name(default if name is None else name)
     if chosen in taken:
         raise ConfigurationError(
-            f"two {role}s are named {chosen!r}. Give each its own name=, and keep it: the checkpoint knows the "
-            f"{role} by it."
+            f"two {role}s are named {chosen!r}. Give each its own name=, and keep it: the checkpoint and "
+            f"progress know the {role} by it."
         )
     return chosen

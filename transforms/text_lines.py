@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.transforms.file_columns import name_of
 
 
@@ -20,12 +20,12 @@ def text_lines(rows: Sequence[Any], *, sink: str) -> bytes:
         sink: the sink's name, for messages.
 
     Raises:
-        ConfigurationError: a row is neither, or cannot be one line.
+        UnfitRow: a row is neither, or cannot be one line.
     """
     try:
         lines = b"".join([(row.encode() if isinstance(row, str) else row) + b"\n" for row in rows])
     except (TypeError, UnicodeEncodeError):
-        raise ConfigurationError(_no_text(rows, sink)) from None
+        raise UnfitRow(_no_text(rows, sink)) from None
     return _one_line_each(lines, len(rows), sink)
 
 
@@ -33,12 +33,13 @@ def text_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
     """One line a row of an Arrow batch with one column of text or bytes.
 
     Raises:
-        ConfigurationError: it has other columns, or a row cannot be one line.
+        UnfitRow: a row cannot be one line.
+        ConfigurationError: it has other columns.
     """
     refuse_no_text(batch.schema, sink=sink)
     column = batch.column(0).cast(pa.large_binary())
     if column.null_count:
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} got a row without a value in column {batch.schema.names[0]!r}, and a line of text cannot be "
             "null. Drop such rows before the sink, or use another file_format=."
         )
@@ -65,11 +66,12 @@ def csv_columns(batch: pa.RecordBatch, *, sink: str) -> pa.RecordBatch:
     """The batch in types that CSV can hold: bytes become text, dictionaries their values.
 
     Raises:
-        ConfigurationError: bytes are no text; a type has no form in CSV; a row would be an empty line.
+        UnfitRow: bytes are no text; a row would be an empty line.
+        ConfigurationError: a type has no form in CSV.
     """
     schema = csv_schema(batch.schema, sink=sink)
     if len(schema) == 1 and batch.column(0).null_count:
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} got a row without a value in its only column {schema.names[0]!r}: readers of CSV pass over the "
             "empty line that it would be. Drop such rows before the sink, or write a second column."
         )
@@ -80,7 +82,7 @@ def csv_columns(batch: pa.RecordBatch, *, sink: str) -> pa.RecordBatch:
         try:
             columns.append(column.cast(field.type))
         except pa.ArrowInvalid:
-            raise ConfigurationError(
+            raise UnfitRow(
                 f"sink {sink!r} got a row with bytes in column {field.name!r} that are no UTF-8, which CSV cannot hold. "
                 'Make text of them before the sink (base64), or use file_format="json" or "parquet".'
             ) from None
@@ -122,7 +124,7 @@ def _is_binary(column_type: pa.DataType) -> bool:
 def _one_line_each(lines: bytes, rows: int, sink: str) -> bytes:
     if lines.count(b"\n") == rows and b"\r" not in lines:
         return lines
-    raise ConfigurationError(
+    raise UnfitRow(
         f"sink {sink!r} got a row that holds a line end (\\n or \\r): readers would take it for several rows. Replace line "
         'ends before the sink, or use file_format="json", "csv" or "parquet".'
     )

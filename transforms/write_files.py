@@ -22,11 +22,10 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import StagedObject, Taken
-from beam_exactly_once.transforms.block_files import block_bytes, block_rows
 from beam_exactly_once.transforms.bundle_files import BundleFiles
-from beam_exactly_once.transforms.file_formats import RECORD_FIELDS, FileFormat, FileLayout
+from beam_exactly_once.transforms.encode_rows import ToBlocks, ToBlocksOrReject
+from beam_exactly_once.transforms.file_formats import FileFormat, FileLayout
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     manifest_bytes,
@@ -36,16 +35,18 @@ from beam_exactly_once.transforms.file_manifest import (
     read_manifest,
 )
 from beam_exactly_once.transforms.publishing import Part, Publisher
-from beam_exactly_once.transforms.row_blocks import FolderBlock, row_blocks
+from beam_exactly_once.transforms.rejected import (
+    COUNTS,
+    REJECTED,
+    OnError,
+    Rejected,
+    RejectingStep,
+    checked_on_error,
+)
+from beam_exactly_once.transforms.row_blocks import FolderBlock
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph
-
-ROWS_AT_ONCE_FIRST = 64
-ROWS_AT_ONCE_MAX = 1024
-"""Rows that wait to become columns together: enough to hide the cost of a call."""
-WAITING_BYTES_MAX = 4 * 1024 * 1024
-"""Large rows wait in smaller numbers, by the size of those before them."""
+from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph, typed
 
 _WAY_OUT = (
     "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
@@ -79,6 +80,10 @@ class WriteToFiles(beam.PTransform):
     Names are percent-encoded as these readers expect, null is ``__HIVE_DEFAULT_PARTITION__``, and an empty text is
     refused: they would read it as null. A bundle makes at least one file a folder, so partition by few values.
 
+    A row that does not fit fails the batch, or is rejected with ``on_encode_error="reject"``: then the transform returns the
+    rejected rows, :class:`~beam_exactly_once.transforms.Rejected` each, for another sink of the stream, and the stream
+    refuses to run if nothing consumes them. What no row of its kind could pass, as a missing schema, still fails.
+
     A worker holds at most about 64 MiB of rows, besides what a store's upload buffers for each open file. Neither
     ``partition_by`` nor the format is fixed: they may change at any start of the stream.
 
@@ -95,6 +100,7 @@ class WriteToFiles(beam.PTransform):
         open_files_max: most files that a bundle with ``partition_by`` has open. Beyond that the one that was least
             recently written to is closed, and its folder gets another file later.
         csv_delimiter: what separates the columns of CSV.
+        on_encode_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of files.
         store_options: options of the output's store.
 
@@ -103,7 +109,8 @@ class WriteToFiles(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        ConfigurationError: a row does not fit; nothing of its batch is committed.
+        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
+        ConfigurationError: no row fits.
         OutputNotWritable, StoreUnavailable: the store refuses, or does not answer.
         SinkAhead: ``output`` holds batches of another stream, or that the checkpoint does not know.
     """
@@ -120,6 +127,7 @@ class WriteToFiles(beam.PTransform):
         row_group_rows: int = 131_072,
         open_files_max: int = 16,
         csv_delimiter: str = ",",
+        on_encode_error: OnError = "fail",
         name: str | None = None,
         store_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -136,10 +144,11 @@ class WriteToFiles(beam.PTransform):
             csv_delimiter=csv_delimiter,
         )
         self._output = _output(output, store_options)
+        self._rejects = checked_on_error("on_encode_error", on_encode_error)
         self._name = name
 
-    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
-        """Wire *stage*, and register what publishes it."""
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
+        """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
         output = self._output.canonical()
@@ -152,66 +161,23 @@ class WriteToFiles(beam.PTransform):
                 )
         layout = replace(self._layout, sink=name)
         stage = beam.ParDo(_StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
-        committables = (
-            rows
-            | "Blocks" >> beam.ParDo(_ToBlocks(layout)).with_output_types(layout.folder_block_type)
-            | "Stage" >> stage.with_output_types(Gathered)
-        )
+        if self._rejects:
+            made = rows | "Blocks" >> beam.ParDo(ToBlocksOrReject(layout)).with_outputs(REJECTED, COUNTS, main="blocks")
+            blocks = typed(made.blocks, layout.folder_block_type)
+            rejected = typed(made[REJECTED], Rejected)
+            graph.rejecting[graph.rejecting_name(name, name)] = RejectingStep(rejected, typed(made[COUNTS], Gathered))
+        else:
+            blocks = rows | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
+            rejected = beam.pvalue.PDone(rows.pipeline)
+        committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, output), committables)
-        return beam.pvalue.PDone(rows.pipeline)
+        return rejected
 
 
 def _output(uri: str, options: Mapping[str, Any] | None) -> StoreLocation:
     if not isinstance(uri, str) or not uri:
         raise ConfigurationError(f"output={uri!r} must be the URI of a folder: a path, s3://…, gs://… or memory://….")
     return StoreLocation(uri, options)
-
-
-class _ToBlocks(StatelessDoFn):
-    """Makes blocks of rows, so that what follows is paid once a block: a side input costs as much as this step."""
-
-    def __init__(self, layout: FileLayout) -> None:
-        self._layout = layout
-        self._rows_max = ROWS_AT_ONCE_FIRST
-        self.start_bundle()
-
-    def start_bundle(self) -> None:
-        """Drop what a failed bundle left."""
-        self._fields: list[Any] = []
-        self._rows: list[Any] = []
-        self._blocks = row_blocks(self._layout)
-
-    def process(self, row: Any) -> list[FolderBlock] | None:
-        """Take a row, or an Arrow batch of rows."""
-        if type(row) is KafkaRecord:
-            # The fields of all records in one list: a thousand waiting tuples cost more in garbage collection than in work.
-            fields = self._fields
-            fields += row
-            return self._drain() if len(fields) >= self._rows_max * RECORD_FIELDS else None
-        if type(row) is pa.RecordBatch:
-            return [*self._drain(), *self._blocks.of_batch(row)] if row.num_rows else None
-        self._rows.append(row)
-        return self._drain() if len(self._rows) >= self._rows_max else None
-
-    def finish_bundle(self) -> list[WindowedValue]:
-        """Give what still waits."""
-        blocks = [*self._drain(), *self._blocks.rest()]
-        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in blocks]
-
-    def _drain(self) -> list[FolderBlock]:
-        fields, self._fields = self._fields, []
-        rows, self._rows = self._rows, []
-        made: list[FolderBlock] = []
-        if fields:
-            made += self._blocks.of_records(fields)
-        if rows:
-            made += self._blocks.of_rows(rows)
-        if made:
-            bytes_max = min(WAITING_BYTES_MAX, self._layout.file_bytes_max)
-            made_bytes = sum(block_bytes(block) for _, block in made)
-            made_rows = sum(block_rows(block) for _, block in made)
-            self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, bytes_max * made_rows // max(1, made_bytes)))
-        return made
 
 
 class _StageFiles(StatelessDoFn):

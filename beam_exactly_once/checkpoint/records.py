@@ -205,6 +205,8 @@ class Marker:
     """What decided the batch before; None for the first one."""
     shards: Mapping[str, int] = field(default_factory=dict)
     """How many shards this batch marks, of each sink that keeps marks."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Records that each rejecting step rejected, by its name; only those that did."""
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
@@ -245,6 +247,7 @@ class Marker:
             "committed_at": self.committed_at,
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "shards": dict(self.shards),
+            **({"rejected": dict(self.rejected)} if self.rejected else {}),
         }
 
     @classmethod
@@ -259,6 +262,7 @@ class Marker:
             str(stored["committed_at"]),
             None if stored.get("predecessor") is None else Predecessor.from_json(stored["predecessor"]),
             stored.get("shards", {}),
+            {step: int(count) for step, count in stored.get("rejected", {}).items()},
         )
 
 

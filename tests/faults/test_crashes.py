@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
-from support.lives import assert_exactly_once, life
+from support.lives import assert_exactly_once, folders, life, rejecting, values_in
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -49,8 +49,7 @@ def test_killed_after_any_call(calls: list[str], tmp_path: Path) -> None:
 
 
 def test_killed_while_the_files_of_several_folders_are_staged_and_published(tmp_path: Path) -> None:
-    folders = ("topic", "partition")
-    with life(tmp_path / "undisturbed", log=tmp_path / "calls", partition_by=folders) as undisturbed:
+    with life(tmp_path / "undisturbed", log=tmp_path / "calls", build=folders) as undisturbed:
         assert undisturbed.wait() == EXIT_DONE
     assert_exactly_once(tmp_path / "undisturbed")
     calls = (tmp_path / "calls").read_text().splitlines()
@@ -59,11 +58,35 @@ def test_killed_while_the_files_of_several_folders_are_staged_and_published(tmp_
     for number in of_files:
         work_dir = tmp_path / str(number)
         print(f"killed after call {number}: {calls[number - 1]}")
-        with life(work_dir, kill_after=f"any::{number}", partition_by=folders) as first:
+        with life(work_dir, kill_after=f"any::{number}", build=folders) as first:
             assert first.wait() == -9
-        with life(work_dir, partition_by=folders) as second:
+        with life(work_dir, build=folders) as second:
             assert second.wait() == EXIT_DONE
         assert_exactly_once(work_dir)
+
+
+def test_killed_while_rejected_records_are_staged_committed_and_published(tmp_path: Path) -> None:
+    """Undecodable ones, and those that the sink cannot write, each in an output of its own, of the same batches."""
+    rejected = ("undecodable", "unfit")
+    with life(tmp_path / "undisturbed", log=tmp_path / "calls", build=rejecting) as undisturbed:
+        assert undisturbed.wait() == EXIT_DONE
+    assert_exactly_once(tmp_path / "undisturbed", *rejected)
+    found = {name: values_in(tmp_path / "undisturbed" / name) for name in rejected}
+    assert found == {"undecodable": [b"0-3", b"3-3"], "unfit": [b"0-10", b"0-11", b"0-8", b"0-9"]}
+    calls = list(enumerate((tmp_path / "calls").read_text().splitlines(), start=1))
+    of_batches = [
+        number for number, call in calls if any(name in call for name in ("part-", "_batches/0", " commits/0"))
+    ]
+    assert len(of_batches) >= 20
+    for number in of_batches:
+        work_dir = tmp_path / str(number)
+        print(f"killed after call {number}: {calls[number - 1]}")
+        with life(work_dir, kill_after=f"any::{number}", build=rejecting) as first:
+            assert first.wait() == -9
+        with life(work_dir, build=rejecting) as second:
+            assert second.wait() == EXIT_DONE
+        assert_exactly_once(work_dir, *rejected)
+        assert {name: values_in(work_dir / name) for name in rejected} == found
 
 
 def test_killed_again_while_recovering(calls: list[str], tmp_path: Path) -> None:

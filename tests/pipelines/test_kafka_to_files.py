@@ -157,6 +157,19 @@ def test_to_text_is_the_value_a_line(broker: EmbeddedBroker, tmp_path: Path) -> 
     )
 
 
+def test_records_that_are_no_line_go_to_an_output_of_their_own(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    values = [b"one", b"two\nlines", b"three"]
+    for _ in produce(broker.bootstrap_servers, "orders", PARTITIONS, values):
+        pass
+    to_text = flags(broker, str(tmp_path), "--file_format=text")
+    assert main(to_text) == EXIT_CONFIGURATION
+    assert main([*to_text, f"--rejected_output={tmp_path}/rejected"]) == EXIT_DONE
+    files = (tmp_path / "output").glob("*.txt")
+    assert sorted(line for file in files for line in file.read_bytes().splitlines()) == [b"one", b"three"]
+    (rejected,) = pq.read_table(tmp_path / "rejected").to_pylist()
+    assert (rejected["topic"], rejected["value"], rejected["step"]) == ("orders", b"two\nlines", "files")
+
+
 def test_a_column_that_records_do_not_have_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(
         [

@@ -102,6 +102,7 @@ markers = st.builds(
     st.dictionaries(_texts, source_commits, max_size=3),
     st.dictionaries(_texts, st.lists(committables, max_size=4).map(tuple), max_size=3),
     _texts,
+    st.dictionaries(_texts, st.integers(1, 2**40), max_size=3),
 )
 pieces = st.builds(
     Piece, _texts, ranges(), st.integers(0, 2**40), st.integers(0, 2**40), st.lists(ranges(), max_size=3).map(tuple)

@@ -16,12 +16,13 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.testing.published_rows import published_rows
+from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_manifest import read_batches
 from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE
-from beam_exactly_once.transforms.write_files import _FilesPublisher, _StageFiles, _ToBlocks
+from beam_exactly_once.transforms.write_files import _FilesPublisher, _StageFiles
 
 STREAM = "5eed"
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -35,7 +36,7 @@ class Sink:
     """The two DoFns of a sink, fused as a runner does it."""
 
     def __init__(self, output: str, **layout: Any) -> None:
-        self.blocks = _ToBlocks(FileLayout("orders", **layout))
+        self.blocks = ToBlocks(FileLayout("orders", **layout))
         self.stage = _StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
         self.stage.setup()
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import apache_beam as beam
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_exactly_once.errors import BeamExactlyOnceError
@@ -24,8 +25,9 @@ from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms import DecodeRecords, ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.file_manifest import read_batches
+from beam_exactly_once.transforms.read_ranges import Output
 
 LIFE_TIMEOUT_S = 60.0
 OFFSETS_PER_BATCH = 12
@@ -60,7 +62,43 @@ def expected() -> list[bytes]:
     )
 
 
-def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None, partition_by: tuple[str, ...]) -> None:
+Build: TypeAlias = Callable[[ExactlyOnceStream, str], None]
+"""Applies a graph to a stream; everything is written below the folder."""
+
+
+def one_file(stream: ExactlyOnceStream, work_dir: str) -> None:
+    """Every bundle writes one file."""
+    _ = _records(stream, "arrow") | WriteToFiles(f"{work_dir}/output")
+
+
+def folders(stream: ExactlyOnceStream, work_dir: str) -> None:
+    """Every bundle writes a file a partition of the topic."""
+    _ = _records(stream, "arrow") | WriteToFiles(f"{work_dir}/output", partition_by=["topic", "partition"])
+
+
+def rejecting(stream: ExactlyOnceStream, work_dir: str) -> None:
+    """What a decoder and what a sink cannot take goes to two more sinks."""
+    rows, undecodable = _records(stream, "records") | DecodeRecords(without_threes, on_error="reject")
+    unfit = rows | "Write" >> WriteToFiles(f"{work_dir}/output", name="files", schema=KEYED, on_encode_error="reject")
+    _ = undecodable | "Undecodable" >> WriteToFiles(f"{work_dir}/undecodable", name="undecodable")
+    _ = unfit | "Unfit" >> WriteToFiles(f"{work_dir}/unfit", name="unfit")
+
+
+KEYED = pa.schema([("key", pa.string()), ("value", pa.binary())])
+
+
+def without_threes(record: KafkaRecord) -> KafkaRecord:
+    """Refuses values that end in 3."""
+    if (record.value or b"").endswith(b"3"):
+        raise ValueError("it ends in 3")
+    return record
+
+
+def _records(stream: ExactlyOnceStream, output: Output) -> beam.PCollection[Any]:
+    return stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=OFFSETS_PER_BATCH, output=output)
+
+
+def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None, build: Build) -> None:
     """One life, in its own process: run the stream to its end, or to the kill point."""
     number = signal.SIGSTOP if freeze else signal.SIGKILL
     point = None if kill_after is None else KillPoint.parse(kill_after)
@@ -68,11 +106,7 @@ def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None, p
     code = 0
     try:
         with cluster().serving(), watching(calls), ExactlyOnceStream(f"{work_dir}/checkpoint") as stream:
-            _ = (
-                stream
-                | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=OFFSETS_PER_BATCH, output="arrow")
-                | WriteToFiles(f"{work_dir}/output", partition_by=partition_by)
-            )
+            build(stream, work_dir)
     except BeamExactlyOnceError as error:
         Path(f"{work_dir}/error").write_text(f"{type(error).__name__}: {error}")
         code = error.exit_code
@@ -120,10 +154,10 @@ def life(
     kill_after: str | None = None,
     freeze: bool = False,
     log: Path | None = None,
-    partition_by: tuple[str, ...] = (),
+    build: Build = one_file,
 ) -> Iterator[Life]:
     """Start a life; whatever becomes of the test, it ends."""
-    arguments: tuple[Any, ...] = (str(work_dir), kill_after, freeze, None if log is None else str(log), partition_by)
+    arguments: tuple[Any, ...] = (str(work_dir), kill_after, freeze, None if log is None else str(log), build)
     process = _CONTEXT.Process(target=live, args=arguments)
     process.start()
     started = Life(process)
@@ -133,11 +167,17 @@ def life(
         started.kill()
 
 
-def assert_exactly_once(work_dir: Path) -> None:
-    """By value: every record once, in files that the manifests name, and nothing else is visible."""
-    output = work_dir / "output"
+def assert_exactly_once(work_dir: Path, *more_outputs: str) -> None:
+    """By value: every record once over all outputs, in files that the manifests name, and nothing else is visible."""
+    values: list[bytes] = []
+    for output in ("output", *more_outputs):
+        values += values_in(work_dir / output)
+    assert sorted(values) == expected()
+
+
+def values_in(output: Path) -> list[bytes]:
+    """Values of all records that are visible in an output, and named by its manifests."""
     visible = sorted(path for path in output.rglob("*") if path.is_file() and path.parent.name != "_batches")
     named = sorted(Path(file.uri) for batch in read_batches(str(output)) for file in batch.files)
     assert visible == named
-    values = Counter(value for path in visible for value in pq.read_table(path)["value"].to_pylist())
-    assert sorted(values.elements()) == expected()
+    return sorted(value for path in visible for value in pq.read_table(path)["value"].to_pylist())

@@ -23,6 +23,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagedObject
+from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
@@ -30,7 +31,7 @@ from beam_exactly_once.transforms.file_manifest import (
 )
 from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import StreamGraph
-from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher, _ToBlocks
+from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher
 from support.file_sinks import (
     SCHEMA,
     STREAM,
@@ -144,7 +145,7 @@ class TestBundles:
         sink.stage.teardown()
 
     def test_large_rows_wait_in_small_numbers(self) -> None:
-        blocks = _ToBlocks(FileLayout("orders"))
+        blocks = ToBlocks(FileLayout("orders"))
         blocks.start_bundle()
         sizes = []
         for number in range(200):

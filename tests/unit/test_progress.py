@@ -42,6 +42,7 @@ BATCH_JSON = {
     "writer_epoch": 7,
     "records": 3000,
     "bytes_read": 450_000,
+    "rejected": {},
     "rows": {"lake": 2900, "rejected": 100},
     "lost_offsets": 0,
     "lag": {"orders-0": 1200, "orders-1": 34},

@@ -1,0 +1,167 @@
+"""``DecodeRecords``: records to rows by a function of the user's; those that it cannot take fail the batch, or are rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+
+from beam_exactly_once.checkpoint.layout import checked_name
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
+from beam_exactly_once.transforms.rejected import (
+    COUNTS,
+    REJECTED,
+    OnError,
+    Rejected,
+    RejectingStep,
+    checked_on_error,
+    isolated,
+    rejected_of,
+)
+from beam_exactly_once.transforms.stateless import StatelessDoFn
+from beam_exactly_once.transforms.stream_graph import Gathered, gathered_rejected, graph_of, typed
+
+NAME = "decode"
+
+
+class Decoded(NamedTuple):
+    """What :class:`DecodeRecords` returns with ``on_error="reject"``."""
+
+    rows: beam.PCollection[Any]
+    rejected: beam.PCollection[Rejected]
+
+
+class DecodeRecords(beam.PTransform):
+    """Applies ``decode`` to each record, or to each Arrow batch of records.
+
+    Bounded as its input. With ``on_error="reject"`` it returns two collections, and what ``decode`` raises for is in the
+    second::
+
+        rows, rejected = stream | ReadFromKafka(…) | DecodeRecords(decode, on_error="reject")
+
+    Guarantee: each record is in one of the two. In a stream both are committed in the same batch; the stream refuses to
+    run if nothing consumes ``rejected``, since that would drop records in silence. Parallelism: that of the input.
+
+    An Arrow batch for which ``decode`` raises is decoded again in halves, and these in halves, until the records that it
+    cannot take are alone: ``decode`` may be called several times for a record, and the others stay in batches.
+
+    Args:
+        decode: takes a :class:`~beam_exactly_once.kafka.KafkaRecord` and returns a row; or, behind
+            ``ReadFromKafka(output="arrow")``, takes a ``pa.RecordBatch`` and returns one.
+        on_error: ``"fail"``: an exception of ``decode`` fails the batch, and nothing of it is committed. ``"reject"``: the
+            record is rejected. Errors of this library, and running out of memory, always fail.
+        name: of the step, in rejected records and in progress; may be left out for one step.
+
+    Raises:
+        ConfigurationError: an argument is not possible.
+
+    Raises (while running):
+        UnfitRow: a record cannot be decoded, and ``on_error`` is ``"fail"``. It names the record.
+    """
+
+    def __init__(self, decode: Callable[[Any], Any], *, on_error: OnError = "fail", name: str | None = None) -> None:
+        super().__init__()
+        if not callable(decode):
+            raise ConfigurationError(f"decode={decode!r} must be a function of a record.")
+        self._decode = decode
+        self._rejects = checked_on_error("on_error", on_error)
+        self._name = name
+
+    def expand(self, records: beam.PCollection[Any]) -> Any:
+        """Decode, and register what is rejected."""
+        is_arrow = records.element_type is pa.RecordBatch
+        row_type = pa.RecordBatch if is_arrow else Any
+        graph = graph_of(records.pipeline)
+        name = checked_name(self._name or NAME)
+        if not self._rejects:
+            return records | "Decode" >> beam.ParDo(_Decode(self._decode, name)).with_output_types(row_type)
+        if graph is not None:
+            name = graph.rejecting_name(self._name, NAME)
+        decoded = records | "Decode" >> beam.ParDo(_DecodeOrReject(self._decode, name)).with_outputs(
+            REJECTED, COUNTS, main="rows"
+        )
+        rejected = typed(decoded[REJECTED], Rejected)
+        if graph is not None:
+            graph.rejecting[name] = RejectingStep(rejected, typed(decoded[COUNTS], Gathered))
+        return Decoded(typed(decoded.rows, row_type), rejected)
+
+
+class _Decode(StatelessDoFn):
+    """Names the record that cannot be decoded."""
+
+    def __init__(self, decode: Callable[[Any], Any], name: str) -> None:
+        self._decode = decode
+        self._name = name
+
+    def process(self, record: Any) -> list[Any]:
+        try:
+            return [self._decode(record)]
+        except Exception as error:
+            if not _is_of_record(error):
+                raise
+            raise UnfitRow(_undecodable(self._name, record, error)) from error
+
+
+class _DecodeOrReject(StatelessDoFn):
+    """Emits what was decoded, rejected records, and at the end of the bundle their number."""
+
+    def __init__(self, decode: Callable[[Any], Any], name: str) -> None:
+        self._decode = decode
+        self._name = name
+        self._count = 0
+
+    def start_bundle(self) -> None:
+        """Forget what a failed bundle counted."""
+        self._count = 0
+
+    def process(self, record: Any) -> Any:
+        try:
+            return [self._decode(record)]
+        except Exception as error:
+            if not _is_of_record(error):
+                raise
+            if type(record) is pa.RecordBatch:
+                return self._decode_in_parts(record)
+            return [self._rejected(record, error)]
+
+    def finish_bundle(self) -> Iterator[Any]:
+        if self._count:
+            counted = GlobalWindows.windowed_value(gathered_rejected(self._name, self._count), MIN_TIMESTAMP)
+            yield beam.pvalue.TaggedOutput(COUNTS, counted)
+
+    def _decode_in_parts(self, batch: pa.RecordBatch) -> list[Any]:
+        rejected: list[beam.pvalue.TaggedOutput] = []
+        decoded = isolated(
+            batch.num_rows,
+            lambda start, stop: self._decode(batch.slice(start, stop - start)),
+            lambda index, error: rejected.append(self._rejected(batch.slice(index, 1), error)),
+            _is_of_record,
+        )
+        return [*decoded, *rejected]
+
+    def _rejected(self, record: Any, error: Exception) -> beam.pvalue.TaggedOutput:
+        self._count += 1
+        return beam.pvalue.TaggedOutput(REJECTED, rejected_of(record, error, step=self._name))
+
+
+def _is_of_record(error: Exception) -> bool:
+    return not isinstance(error, BeamExactlyOnceError | MemoryError)
+
+
+def _undecodable(name: str, record: Any, error: Exception) -> str:
+    return (
+        f"step {name!r} cannot decode {_which(record, error)}: {type(error).__name__}: {' '.join(str(error).split())[:200]}. "
+        'Nothing of its batch is committed. Mend the function, or pass on_error="reject" and write what is rejected to a sink '
+        "of its own."
+    )
+
+
+def _which(record: Any, error: Exception) -> str:
+    if isinstance(record, pa.RecordBatch):
+        return f"an Arrow batch of {record.num_rows} rows"
+    row = rejected_of(record, error, step="")
+    return f"row {row.row[:200]}" if row.row else f"record {row.topic}-{row.partition} at offset {row.offset}"
