@@ -50,11 +50,25 @@ class FileStream:
         self.progress: list[BatchProgress] = []
         self.listeners: list[Callable[[BatchProgress], None]] = [self.progress.append]
 
-    def run(self, trigger: ProcessingTime | None = None, topics: list[str] | None = None, **options: Any) -> None:
+    def run(
+        self,
+        trigger: ProcessingTime | None = None,
+        topics: list[str] | None = None,
+        bootstrap_servers: str | None = None,
+        **options: Any,
+    ) -> bytes:
+        """Run to the end of the trigger; returns the pipeline as runners get it."""
         topics = [self.topic.name] if topics is None and "topic_pattern" not in options else topics or []
+        servers = bootstrap_servers or self.topic.bootstrap_servers
         with ExactlyOnceStream(str(self.checkpoint), trigger=trigger, progress=self.listeners) as stream:
-            source = ReadFromKafka(self.topic.bootstrap_servers, topics, output="arrow", **options)
+            source = ReadFromKafka(servers, topics, output="arrow", **options)
             _ = stream | source | beam.Map(act_once).with_output_types(pa.RecordBatch) | WriteToFiles(str(self.output))
+        return bytes(stream.to_runner_api().SerializeToString())
+
+    def stored(self) -> dict[str, bytes]:
+        """Every file of the checkpoint and the output."""
+        folders = [self.checkpoint, self.output, self.output.parent]
+        return {str(path): path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
 
     def values(self) -> Counter[bytes]:
         """Of all files that manifests name."""

@@ -33,6 +33,8 @@ from services.flink_streams import (
 )
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("FlinkRunner cluster", storage="S3")
+
 PARTITIONS = 2
 NewTopic = Callable[..., Topic]
 

@@ -26,6 +26,8 @@ from beam_exactly_once.transforms.file_manifest import read_batches
 from services.flink_streams import WAIT_S, Gate, gated_command, local_options, started, values
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("FlinkRunner [local]")
+
 NUMBERS = pa.schema([("number", pa.int64())])
 COUNTS = pa.schema([("number", pa.int64()), ("count", pa.int64())])
 RECORDS = 100

@@ -22,6 +22,8 @@ from services.restricted import Policy, filled, policy_of, restricted_to
 from services.to_files import values_in
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3")
+
 DRIVER, WORKER = policy_of("driver"), policy_of("worker")
 NOT_BY_A_STREAM = {
     # MinIO lists open uploads only by their whole keys, so a sweep finds none to abort.

@@ -19,9 +19,11 @@ from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.pipelines import BatchProgress, ProcessingTime, source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from services.file_stream import FileStream
 from services.kafka_broker import Kafka
-from services.streams import Stream
 from services.topics import Topic, wait_until
+
+pytestmark = pytest.mark.runs_on("DirectRunner")
 
 SMALL_FETCHES = {"fetch.message.max.bytes": 16384, "queued.max.messages.kbytes": 64}
 """So that a reader is still asking for records when the first of them have come by."""
@@ -35,17 +37,17 @@ def cluster(kafka_cluster: Kafka) -> Iterator[Kafka]:
 
 
 @pytest.fixture
-def new_stream(cluster: Kafka, tmp_path: Path) -> Callable[[int], Stream]:
-    def create(partitions: int = 3) -> Stream:
+def new_stream(cluster: Kafka, tmp_path: Path) -> Callable[[int], FileStream]:
+    def create(partitions: int = 3) -> FileStream:
         topic = Topic(cluster.bootstrap_servers, f"orders-{secrets.token_hex(4)}", partitions)
         cluster.wait_in_sync(topic.name)
-        return Stream(topic, tmp_path)
+        return FileStream(topic, tmp_path)
 
     return create
 
 
 @pytest.fixture
-def stream(new_stream: Callable[..., Stream]) -> Stream:
+def stream(new_stream: Callable[..., FileStream]) -> FileStream:
     return new_stream()
 
 
@@ -57,7 +59,7 @@ def fill(topic: Topic, prefix: str, count: int, partitions: int = 3, value_bytes
         topic.send_aborted(values, partition)
 
 
-def assert_exactly_once(stream: Stream) -> None:
+def assert_exactly_once(stream: FileStream) -> None:
     visible = stream.topic.visible()
     assert visible == stream.topic.committed, "the test knows what Kafka holds"
     assert stream.values() == visible
@@ -92,7 +94,7 @@ class OnFirstChunk:
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
-def test_the_leader_dies_between_plan_and_read(cluster: Kafka, stream: Stream, comes_back: bool) -> None:
+def test_the_leader_dies_between_plan_and_read(cluster: Kafka, stream: FileStream, comes_back: bool) -> None:
     place = stream.topic[0]
     old = cluster.leader(place)
 
@@ -115,7 +117,9 @@ def test_the_leader_dies_between_plan_and_read(cluster: Kafka, stream: Stream, c
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
-def test_the_leader_dies_while_it_is_read(cluster: Kafka, new_stream: Callable[..., Stream], comes_back: bool) -> None:
+def test_the_leader_dies_while_it_is_read(
+    cluster: Kafka, new_stream: Callable[..., FileStream], comes_back: bool
+) -> None:
     stream = new_stream(1)
     place = stream.topic[0]
     old = cluster.leader(place)
@@ -137,7 +141,7 @@ def test_the_leader_dies_while_it_is_read(cluster: Kafka, new_stream: Callable[.
 # -- all brokers go -----------------------------------------------------------------------------------------------
 
 
-def test_a_reader_waits_for_brokers_that_are_briefly_away(cluster: Kafka, stream: Stream) -> None:
+def test_a_reader_waits_for_brokers_that_are_briefly_away(cluster: Kafka, stream: FileStream) -> None:
     returning = threading.Thread(target=cluster.start_all)
 
     def act() -> None:
@@ -154,24 +158,24 @@ def test_a_reader_waits_for_brokers_that_are_briefly_away(cluster: Kafka, stream
     assert len(stream.progress) == 1
 
 
-def test_a_driver_that_finds_no_broker_goes_on_at_its_next_start(cluster: Kafka, stream: Stream) -> None:
+def test_a_driver_that_finds_no_broker_goes_on_at_its_next_start(cluster: Kafka, stream: FileStream) -> None:
     def act(batch: BatchProgress) -> None:
         for broker_id in cluster.broker_ids:
             cluster.kill(broker_id)
 
     fill(stream.topic, "value", 100)
-    stream.after_batch = [act]
+    stream.listeners = [act]
     with pytest.raises(KafkaUnavailable, match="did not answer within 3 s"):
         stream.run(ProcessingTime(0), startup_timeout_s=3.0, max_offsets_per_batch=90)
     assert 0 < stream.values().total() < stream.topic.committed.total()
 
     cluster.start_all()
-    stream.after_batch = []
+    stream.listeners = []
     stream.run()
     assert_exactly_once(stream)
 
 
-def test_a_read_that_finds_no_broker_gives_up_and_can_be_tried_again(cluster: Kafka, stream: Stream) -> None:
+def test_a_read_that_finds_no_broker_gives_up_and_can_be_tried_again(cluster: Kafka, stream: FileStream) -> None:
     fill(stream.topic, "value", 10)
     settings = KafkaSettings(cluster.bootstrap_servers, no_progress_timeout_s=3.0)
     with closing(open_kafka_log(settings)) as log:
@@ -186,7 +190,8 @@ def test_a_read_that_finds_no_broker_gives_up_and_can_be_tried_again(cluster: Ka
     assert [record.value for record in chunk.records()] == [f"value-0-{number}".encode() for number in range(10)]
 
 
-def test_a_rolling_restart_under_a_running_stream(cluster: Kafka, stream: Stream, tmp_path: Path) -> None:
+@pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime")
+def test_a_rolling_restart_under_a_running_stream(cluster: Kafka, stream: FileStream, tmp_path: Path) -> None:
     topic = stream.topic
     fill(topic, "before", 20)
     with running(stream, tmp_path / "log.txt") as is_running:
@@ -203,7 +208,7 @@ def test_a_rolling_restart_under_a_running_stream(cluster: Kafka, stream: Stream
 
 
 @contextmanager
-def running(stream: Stream, log: Path) -> Iterator[Callable[[], bool]]:
+def running(stream: FileStream, log: Path) -> Iterator[Callable[[], bool]]:
     """The stream in a process of its own, until SIGTERM at the end; says whether it still runs."""
     command = [
         *(sys.executable, "-m", "beam_exactly_once.pipelines.kafka_to_files"),
@@ -227,7 +232,7 @@ def running(stream: Stream, log: Path) -> Iterator[Callable[[], bool]]:
 
 
 @pytest.mark.parametrize("max_offsets_per_batch", [None, 300])
-def test_two_hundred_partitions(new_stream: Callable[..., Stream], max_offsets_per_batch: int | None) -> None:
+def test_two_hundred_partitions(new_stream: Callable[..., FileStream], max_offsets_per_batch: int | None) -> None:
     stream = new_stream(200)
     stream.topic.spread(
         {
@@ -243,7 +248,7 @@ def test_two_hundred_partitions(new_stream: Callable[..., Stream], max_offsets_p
     assert len(stream.progress) == (1 if max_offsets_per_batch is None else -(-offsets // max_offsets_per_batch))
 
 
-def test_partitions_that_are_added_while_the_stream_runs(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_planner, "DISCOVERY_INTERVAL_S", 0.0)
     topic = stream.topic
     fill(topic, "first", 10)
@@ -254,7 +259,7 @@ def test_partitions_that_are_added_while_the_stream_runs(stream: Stream, monkeyp
             topic.grow(partitions)
             fill(topic, f"of {partitions}", 10, partitions)
 
-    stream.after_batch = [act]
+    stream.listeners = [act]
     stream.run(ProcessingTime(0, batches_max=4))
 
     assert [batch.batch_id for batch in stream.progress] == [0, 1, 2, 3]

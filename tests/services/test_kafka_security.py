@@ -25,9 +25,11 @@ from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.secret_values import secret_from_env, secret_from_file
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from services.file_stream import FileStream
 from services.kafka_security import SecureKafka
-from services.streams import Stream
 from services.topics import Topic
+
+pytestmark = pytest.mark.runs_on("DirectRunner")
 
 PASSWORD_VARIABLE = "KAFKA_PASSWORD"
 Login = Callable[..., dict[str, ConfigValue]]
@@ -79,8 +81,8 @@ def login(secure_kafka: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> Login:
 
 
 @pytest.fixture
-def stream(topic: Topic, tmp_path: Path) -> Stream:
-    return Stream(topic, tmp_path / "stream")
+def stream(topic: Topic, tmp_path: Path) -> FileStream:
+    return FileStream(topic, tmp_path / "stream")
 
 
 # -- what works ---------------------------------------------------------------------------------------------------
@@ -90,7 +92,7 @@ def stream(topic: Topic, tmp_path: Path) -> Stream:
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"])
 def test_a_login_works_and_its_secret_is_nowhere(
     secure_kafka: SecureKafka,
-    stream: Stream,
+    stream: FileStream,
     login: Login,
     tmp_path: Path,
     mechanism: str,
@@ -125,7 +127,7 @@ def test_a_login_works_and_its_secret_is_nowhere(
         assert [place for place, content in stored.items() if text.encode() in content] == []
 
 
-def test_a_token_of_the_users_own_works(secure_kafka: SecureKafka, stream: Stream, login: Login) -> None:
+def test_a_token_of_the_users_own_works(secure_kafka: SecureKafka, stream: FileStream, login: Login) -> None:
     config = {
         key: value
         for key, value in login(sasl_mechanisms="OAUTHBEARER").items()
@@ -210,7 +212,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_is_one_error_and_fences_nobody(
     secure_kafka: SecureKafka,
-    stream: Stream,
+    stream: FileStream,
     login: Login,
     tmp_path: Path,
     case: str,
@@ -236,7 +238,7 @@ def test_a_refusal_is_one_error_and_fences_nobody(
 
 
 def run_main(
-    stream: Stream,
+    stream: FileStream,
     bootstrap_servers: str,
     config: dict[str, ConfigValue],
     capfd: pytest.CaptureFixture[str],
@@ -267,7 +269,7 @@ def assert_matches(pattern: str, text: str) -> None:
 
 
 def test_a_topic_that_does_not_exist_is_refused_like_a_hidden_one(
-    secure_kafka: SecureKafka, stream: Stream, login: Login, capfd: pytest.CaptureFixture[str]
+    secure_kafka: SecureKafka, stream: FileStream, login: Login, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stream.run()
     before = stream.stored()
@@ -281,7 +283,7 @@ def test_a_topic_that_does_not_exist_is_refused_like_a_hidden_one(
 
 
 def test_a_broker_that_is_not_there_may_be_there_later(
-    stream: Stream, login: Login, capfd: pytest.CaptureFixture[str]
+    stream: FileStream, login: Login, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stream.run()
     before = stream.stored()
@@ -334,7 +336,9 @@ def test_single_partitions_of_a_topic_that_may_not_be_read_fence_nobody(
 # -- what is taken away while a stream runs -----------------------------------------------------------------------
 
 
-def test_a_password_that_changes_between_plan_and_read(secure_kafka: SecureKafka, stream: Stream, login: Login) -> None:
+def test_a_password_that_changes_between_plan_and_read(
+    secure_kafka: SecureKafka, stream: FileStream, login: Login
+) -> None:
     secure_kafka.allow("leaver", AclOperation.READ, stream.topic.name)
     old, new = secure_kafka.passwords["leaver"], secrets.token_hex(12)
     planned = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: secure_kafka.set_password("leaver", new))
@@ -355,7 +359,7 @@ def test_a_password_that_changes_between_plan_and_read(secure_kafka: SecureKafka
 
 
 def test_a_right_that_is_taken_away_between_plan_and_read(
-    secure_kafka: SecureKafka, stream: Stream, login: Login
+    secure_kafka: SecureKafka, stream: FileStream, login: Login
 ) -> None:
     topic = stream.topic
     options = {"bootstrap_servers": secure_kafka.addresses("TRUSTED"), "consumer_config": login()}

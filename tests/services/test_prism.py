@@ -18,7 +18,6 @@ import apache_beam as beam
 import orjson
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -29,6 +28,7 @@ from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_ranges
 from beam_exactly_once.transforms.file_manifest import read_batches
+from services.to_files import values_in
 from services.topics import Topic
 from support.held_reader import hold, splits_wanted
 
@@ -254,9 +254,10 @@ def end_orphans(program: str, mark: str) -> None:
             process.wait()
 
 
+@pytest.mark.runs_on("PrismRunner", storage="S3")
 @pytest.mark.parametrize("kill_after", ["stage::2", "put_if_absent:commits/:2"])
 def test_the_ready_made_pipeline_killed_and_started_again(
-    prism_location: str, new_topic: Callable[..., Topic], tmp_path: Path, kill_after: str
+    prism_location: str, new_topic: Callable[..., Topic], bucket: str, kill_after: str
 ) -> None:
     topic, mark = new_topic(2), secrets.token_hex(8)
     for number in range(4):
@@ -265,8 +266,8 @@ def test_the_ready_made_pipeline_killed_and_started_again(
     command = [
         f"--bootstrap_servers={topic.bootstrap_servers}",
         f"--topics={topic.name}",
-        f"--output={tmp_path}/output",
-        f"--checkpoint_location={tmp_path}/checkpoint",
+        f"--output={bucket}/output",
+        f"--checkpoint_location={bucket}/checkpoint",
         "--max_offsets_per_batch=60",
         "--runner=PrismRunner",
         f"--prism_location={prism_location}",
@@ -284,11 +285,7 @@ def test_the_ready_made_pipeline_killed_and_started_again(
 
     assert main(command) == EXIT_DONE
 
-    values: Counter[bytes] = Counter()
-    for batch in read_batches(f"{tmp_path}/output"):
-        for file in batch.files:
-            values.update(pq.read_table(file.uri)["value"].to_pylist())
-    assert values == topic.committed
+    assert values_in(f"{bucket}/output") == topic.committed
 
 
 def test_a_batch_may_take_longer_than_beam_waits_for_a_job_server(stream: Stream, broker: EmbeddedBroker) -> None:

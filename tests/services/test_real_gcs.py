@@ -42,6 +42,7 @@ def test_publishing_overwrites_nothing(store: ObjectStore) -> None:
 # -- the ready-made pipeline --------------------------------------------------------------------------------------
 
 
+@pytest.mark.runs_on("DirectRunner", storage="GCS")
 @pytest.mark.parametrize("kill_after", KILL_POINTS)
 def test_killed_and_started_again(new_topic: Callable[..., Topic], gcs_bucket: str, kill_after: str) -> None:
     topic = new_topic(2)

@@ -153,6 +153,7 @@ def test_random_histories_cut_at_random_places(new_topic: NewTopic, log: KafkaLo
         assert Counter(record.value for record in records) == topic.committed
 
 
+@pytest.mark.runs_on("DirectRunner")
 @pytest.mark.parametrize("max_offsets_per_batch", [3, 7, None])
 def test_a_stream_gives_each_committed_value_once(stream: FileStream, max_offsets_per_batch: int | None) -> None:
     transactions(stream.topic)
@@ -166,6 +167,7 @@ def test_a_stream_gives_each_committed_value_once(stream: FileStream, max_offset
     assert sum(batch.records for batch in stream.progress) == stream.topic.committed.total()
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_a_stream_never_waits_for_an_open_transaction(stream: FileStream) -> None:
     topic = stream.topic
     topic.send(numbered("before", 5))
@@ -185,6 +187,7 @@ def test_a_stream_never_waits_for_an_open_transaction(stream: FileStream) -> Non
     assert stream.values() == topic.committed
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_batches_of_control_and_aborted_records_alone_move_on(stream: FileStream) -> None:
     for _ in range(12):
         stream.topic.send_aborted([b"never"])
@@ -219,6 +222,7 @@ def test_records_deleted_between_two_chunks_are_data_loss(new_topic: NewTopic, l
     assert offsets(read(log, topic[0], 395, 400)) == list(range(395, 400))
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_a_topic_made_anew_is_data_loss(stream: FileStream) -> None:
     stream.topic.send(numbered("value", 10))
     stream.run()
@@ -228,6 +232,7 @@ def test_a_topic_made_anew_is_data_loss(stream: FileStream) -> None:
         stream.run()
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_a_stream_stops_where_records_are_lost(stream: FileStream) -> None:
     stream.topic.send(numbered("value", 10))
     stream.run()
@@ -240,6 +245,7 @@ def test_a_stream_stops_where_records_are_lost(stream: FileStream) -> None:
     assert stream.values() == Counter(numbered("value", 10))
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_a_stream_may_go_on_and_record_what_is_lost_before_the_plan(stream: FileStream) -> None:
     stream.topic.send(numbered("value", 10))
     stream.run()
@@ -252,6 +258,7 @@ def test_a_stream_may_go_on_and_record_what_is_lost_before_the_plan(stream: File
     assert [batch.lost_offsets for batch in stream.progress] == [0, 5]
 
 
+@pytest.mark.runs_on("DirectRunner")
 @pytest.mark.parametrize("fail_on_data_loss", [True, False])
 def test_records_deleted_between_plan_and_read(stream: FileStream, fail_on_data_loss: bool) -> None:
     stream.topic.send(numbered("value", 10))
@@ -287,6 +294,7 @@ def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: Kafka
 # -- other --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_a_start_by_timestamp(stream: FileStream) -> None:
     stream.topic.send(numbered("old", 5), timestamp=1_000_000)
     stream.topic.send(numbered("new", 5), timestamp=2_000_000)
@@ -301,6 +309,7 @@ def test_a_start_by_a_timestamp_after_all_records(new_topic: NewTopic, log: Kafk
     assert log.offsets_for_time([topic[0], topic[1]], 2_000_000) == {topic[0]: 5, topic[1]: 0}
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_partitions_added_between_batches_are_read_from_their_start(stream: FileStream) -> None:
     stream.topic.send(numbered("first", 5))
     stream.run(start="latest")
@@ -319,6 +328,7 @@ def test_an_unknown_topic_is_named(new_topic: NewTopic, log: KafkaLog) -> None:
         log.bounds([TopicPartition(topic.name, 1)])
 
 
+@pytest.mark.runs_on("DirectRunner")
 @pytest.mark.parametrize("value_bytes", [MIB - 200, 5 * MIB])
 def test_large_records(stream: FileStream, value_bytes: int) -> None:
     values = [Random(seed).randbytes(value_bytes) for seed in range(4)]

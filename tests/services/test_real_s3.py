@@ -89,6 +89,7 @@ def test_a_sweep_discards_by_what_it_lists(store: ObjectStore) -> None:
 # -- the ready-made pipeline --------------------------------------------------------------------------------------
 
 
+@pytest.mark.runs_on("DirectRunner", storage="S3")
 @pytest.mark.parametrize("kill_after", KILL_POINTS)
 def test_killed_and_started_again(new_topic: Callable[..., Topic], bucket: str, kill_after: str) -> None:
     topic = new_topic(2)

@@ -15,6 +15,8 @@ from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.file_stream import FileStream, on_first_records
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 NewTopic = Callable[..., Topic]
 SMALL_QUEUE = {"queued.max.messages.kbytes": 64, "fetch.message.max.bytes": 65536}
 

@@ -20,6 +20,8 @@ from services.fault_proxy import SEED, Fault, FaultProxy, Request
 from services.to_files import flags, run_stream, values_in
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3 and GCS")
+
 NewTopic = Callable[..., Topic]
 
 WRITES = "PUT|POST|DELETE"

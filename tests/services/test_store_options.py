@@ -19,6 +19,8 @@ from services.minio import ACCESS_KEY_ID, KMS_KEY_ID, REGION, SECRET_ACCESS_KEY
 from services.to_files import fill, flags, values_in
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3 and GCS")
+
 
 @pytest.fixture
 def topic(new_topic: Callable[..., Topic]) -> Topic:

@@ -17,6 +17,8 @@ from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.file_stream import FileStream, on_first_records
 from services.topics import Topic
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 NewTopic = Callable[..., Topic]
 
 MADE_ANEW = "was deleted and made anew: its id is"
