@@ -1,6 +1,6 @@
 """Runs a command with real services beside it.
 
-    python tests/services/run.py kafka s3 gcs flink prism -- pytest tests/services
+    python tests/services/run.py kafka s3 gcs prism flink -- pytest tests/services
 
 Starts the named services in this order (flink after s3, which its workers write to), says where they are in environment
 variables, runs the command, stops them, and exits with the command's code. The first run downloads (Kafka, Flink: Maven,
