@@ -120,8 +120,8 @@ class DefiniteStore(ObjectStore):
             self._until_definite(lambda: self._list_page(VERIFY_PREFIX, ""), timeout_s)
         except Unclear as unclear:
             raise StoreUnavailable(
-                f"{self.uri} did not answer for {timeout_s:g} s ({unclear}). Nothing was written. Check its address and the "
-                "network, or start again when the store answers."
+                f"{self.uri} did not answer for {timeout_s:g} s ({unclear}). Nothing was written to it. Check its address and "
+                "the network, or start again when the store answers."
             ) from unclear
 
     # -- for backends: one try each; raise Unclear when there was no definite answer -----------------------------
