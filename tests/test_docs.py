@@ -20,7 +20,7 @@ from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms.file_manifest import read_batches
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

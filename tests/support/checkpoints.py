@@ -10,7 +10,7 @@ import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, Plan, SourceCommit, SourcePlan
+from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, Plan, Predecessor, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.records import WriterClaim
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
@@ -94,6 +94,7 @@ plans = st.builds(
 )
 source_commits = st.builds(SourceCommit, next_offsets, sorted_ranges, st.integers(0, 2**60), st.integers(0, 2**60))
 committables = st.fixed_dictionaries({"rows": st.integers(0, 2**40), "name": _texts, "staged": st.just({"part": [1]})})
+shards = st.dictionaries(_texts, st.integers(1, 64), max_size=3)
 markers = st.builds(
     Marker,
     st.integers(0, 2**40),
@@ -102,6 +103,8 @@ markers = st.builds(
     st.dictionaries(_texts, source_commits, max_size=3),
     st.dictionaries(_texts, st.lists(committables, max_size=4).map(tuple), max_size=3),
     _texts,
+    st.none() | st.builds(Predecessor, attempts, shards),
+    shards,
     st.dictionaries(_texts, st.integers(1, 2**40), max_size=3),
 )
 pieces = st.builds(
