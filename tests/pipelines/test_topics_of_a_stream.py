@@ -22,6 +22,8 @@ from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
 
 class Stream:
     """Topics of a cluster in memory to JSON files."""
@@ -80,6 +82,7 @@ def test_internal_topics_are_read_when_asked_for(stream: Stream, cluster: Memory
     assert stream.values() == ["__orders"]
 
 
+@pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime")
 def test_a_topic_that_appears_while_the_stream_runs_is_read_from_its_earliest(
     stream: Stream, cluster: MemoryKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_pattern_without_a_match_is_an_error_at_once(stream: Stream, cluster: 
         stream.run(topic_pattern="payments")
 
 
+@pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime")
 def test_a_stream_that_goes_on_waits_for_a_match_and_says_so_once(
     stream: Stream, cluster: MemoryKafka, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,6 +180,7 @@ def test_brokers_without_ids_are_read_unchecked_until_they_have_ids(
         stream.run(topics=["orders-eu"])
 
 
+@pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime")
 def test_a_broker_that_still_gives_out_the_old_id_is_not_believed(stream: Stream, cluster: MemoryKafka) -> None:
     """An id never comes back. Believed, it would have the new topic read a second time afterwards."""
     send(cluster, "orders-eu", "a")

@@ -101,7 +101,17 @@ def test_made_anew_with_fewer_partitions(new_topic: NewTopic, tmp_path: Path) ->
     assert stream.values() == old + Counter(numbered("new", 9))
 
 
-@pytest.mark.parametrize("trigger", [None, ProcessingTime(0, batches_max=4)], ids=["available_now", "processing_time"])
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        pytest.param(None, id="available_now"),
+        pytest.param(
+            ProcessingTime(0, batches_max=4),
+            id="processing_time",
+            marks=pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime"),
+        ),
+    ],
+)
 def test_made_anew_between_two_batches(stream: FileStream, trigger: ProcessingTime | None) -> None:
     old, new = numbered("old", 10), numbered("new", 12)
     stream.topic.send(old)
