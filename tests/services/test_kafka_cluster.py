@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.pipelines import BatchProgress, ProcessingTime, source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from services.file_stream import FileStream
+from services.file_stream import FileStream, on_first_records
 from services.kafka_broker import Kafka
 from services.topics import Topic, wait_until
 
@@ -70,26 +69,6 @@ def planned(act: Callable[[], None], batch: int = 1) -> StoreCalls:
     return StoreCalls(KillPoint("put_if_absent", "offsets/", batch), act)
 
 
-class OnFirstChunk:
-    """A step of the pipeline that acts once, while its reader waits behind it."""
-
-    acts: dict[str, Callable[[], None]] = {}  # noqa: RUF012 (a step is pickled: what it does stays here)
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._name = secrets.token_hex(4)
-        self.acts[self._name] = act
-
-    def __call__(self, chunk: pa.RecordBatch) -> pa.RecordBatch:
-        act = self.acts.pop(self._name, None)
-        if act is not None:
-            act()
-        return chunk
-
-    @property
-    def has_acted(self) -> bool:
-        return self._name not in self.acts
-
-
 # -- one broker goes ----------------------------------------------------------------------------------------------
 
 
@@ -130,10 +109,9 @@ def test_the_leader_dies_while_it_is_read(
             cluster.start(old)
 
     fill(stream.topic, "value", 2000, 1, value_bytes=1000)
-    on_first_chunk = OnFirstChunk(act)
-    stream.run(through=on_first_chunk, consumer_config=SMALL_FETCHES)
+    with on_first_records(act):
+        stream.run(consumer_config=SMALL_FETCHES)
 
-    assert on_first_chunk.has_acted
     assert_exactly_once(stream)
     assert len(stream.progress) == 1
 
