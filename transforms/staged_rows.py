@@ -17,6 +17,7 @@ from typing import Any
 import apache_beam as beam
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -187,5 +188,5 @@ def by_shard(batch: pa.RecordBatch, shards: Any) -> Iterator[tuple[int, pa.Recor
         batch: the rows.
         shards: an Arrow array of each row's shard.
     """
-    for shard in pa.compute.unique(shards).to_pylist():
-        yield shard, batch.filter(pa.compute.equal(shards, shard))
+    for shard in pc.unique(shards).to_pylist():
+        yield shard, batch.filter(pc.equal(shards, shard))

@@ -16,6 +16,8 @@ from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
 from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows, by_shard
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
 
+Row = dict[str, Any]
+
 
 class Ledger:
     """Rows and marks, changed together under one lock. ``before_write`` runs within each transaction that writes."""
@@ -23,40 +25,49 @@ class Ledger:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.marks: dict[tuple[str, str, int], Attempt] = {}
-        self.rows: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
-        """By shard: batch id and the numbers written, in the order of writing."""
+        self.rows: dict[int, list[tuple[int, list[Row]]]] = defaultdict(list)
+        """By shard: batch id and the rows written, in the order of writing."""
         self.before_write: Callable[[Part], None] = lambda part: None
 
-    def numbers(self) -> list[int]:
-        return sorted(number for batches in self.rows.values() for _, numbers in batches for number in numbers)
+    def all_rows(self) -> list[Row]:
+        return [row for batches in self.rows.values() for _, rows in batches for row in rows]
+
+    def ids(self) -> list[int]:
+        return sorted(row["id"] for row in self.all_rows())
 
 
 LEDGERS: dict[str, Ledger] = defaultdict(Ledger)
 
 
 class WriteToLedger(beam.PTransform):  # type: ignore[misc]
-    """Numbers to a ledger, by their remainder."""
+    """Rows with an ``id`` to a ledger, sharded by its remainder; ``publisher`` may be a broken one."""
 
-    def __init__(self, ledger: str, shards: int = 2, name: str | None = None) -> None:
+    def __init__(
+        self,
+        ledger: str,
+        shards: int = 2,
+        name: str | None = None,
+        publisher: type[LedgerPublisher] | None = None,
+    ) -> None:
         super().__init__()
         self._ledger, self._shards, self._name = ledger, shards, name
+        self._publisher = publisher or LedgerPublisher
 
-    def expand(self, numbers: beam.PCollection[int]) -> beam.pvalue.PDone:
-        graph = sink_graph(numbers, "WriteToLedger")
+    def expand(self, rows: beam.PCollection[Row]) -> beam.pvalue.PDone:
+        graph = sink_graph(rows, "WriteToLedger")
         name = graph.sink_name(self._name, "ledger")
-        committables = numbers | "Encode" >> beam.ParDo(_Encode(self._shards)) | "Stage" >> StageRows(graph, name)
-        publisher = LedgerPublisher(self._ledger, name, self._shards, StagedRows(name, graph.checkpoint))
+        committables = rows | "Encode" >> beam.ParDo(_Encode(self._shards)) | "Stage" >> StageRows(graph, name)
+        publisher = self._publisher(self._ledger, name, self._shards, StagedRows(name, graph.checkpoint))
         graph.sinks[name] = SinkSpec(name, {"kind": "ledger", "ledger": self._ledger}, publisher, committables)
-        return beam.pvalue.PDone(numbers.pipeline)
+        return beam.pvalue.PDone(rows.pipeline)
 
 
 class _Encode(beam.DoFn):  # type: ignore[misc]
     def __init__(self, shards: int) -> None:
         self._shards = shards
 
-    def process(self, number: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        batch = pa.record_batch({"number": [number]})
-        yield from by_shard(batch, pa.array([number % self._shards]))
+    def process(self, row: Row) -> Iterator[tuple[int, pa.RecordBatch]]:
+        yield from by_shard(pa.RecordBatch.from_pylist([row]), pa.array([row["id"] % self._shards]))
 
 
 class LedgerPublisher(Publisher):
@@ -68,9 +79,9 @@ class LedgerPublisher(Publisher):
         with ledger.lock:
             if not is_to_write(part, ledger.marks.get(key), f"ledger {self._ledger}"):
                 return
-            numbers = [number for batch in self._staged.read(part) for number in batch.column(0).to_pylist()]
+            rows = [row for batch in self._staged.read(part) for row in batch.to_pylist()]
             ledger.before_write(part)
-            ledger.rows[part.shard].append((part.attempt.batch_id, numbers))
+            ledger.rows[part.shard].append((part.attempt.batch_id, rows))
             ledger.marks[key] = part.attempt
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
@@ -81,7 +92,3 @@ class LedgerPublisher(Publisher):
 
     def sweep(self, published_batch_id: int) -> None:
         self._staged.sweep(published_batch_id)
-
-
-def number_of(record: Any) -> int:
-    return int(record.value)
