@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from beam_exactly_once import errors
-from beam_exactly_once.pipelines.kafka_to_files import _parser
+from beam_exactly_once.pipelines.kafka_to_files import add_flags
+from beam_exactly_once.pipelines.ready_made import ready_made_parser
 from services import flink, kafka_broker, minio
 from services.flink_streams import cluster_options
 
@@ -60,7 +61,7 @@ def test_the_commands_are_understood(services: dict[str, Any]) -> None:
     dag = ast.parse((DEPLOY / "airflow" / "orders_to_lake.py").read_text())
     strings = [node.value for node in ast.walk(dag) if isinstance(node, ast.Constant) and str(node.value)[:2] == "--"]
     for command in (options_of_the_guide(), services["driver"]["command"][3:], container["args"][3:], strings):
-        known, beams = _parser().parse_known_args(command)
+        known, beams = ready_made_parser("kafka_to_files", "", add_flags).parse_known_args(command)
         assert known.topics == "orders"
         assert {option.partition("=")[0] for option in beams} <= {
             "--runner",
