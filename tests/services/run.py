@@ -1,10 +1,10 @@
 """Runs a command with real services beside it.
 
-    python tests/services/run.py kafka s3 gcs prism flink -- pytest tests/services
+    python tests/services/run.py kafka s3 gcs prism flink postgres mariadb -- pytest tests/services
 
 Starts the named services in this order (flink after s3, which its workers write to), says where they are in environment
 variables, runs the command, stops them, and exits with the command's code. The first run downloads (Kafka, Flink: Maven,
-Java 17) or compiles (the others: Go) them into
+Java 17; PostgreSQL, MariaDB: Debian's packages) or compiles (the others: Go) them into
 ~/.cache/beam_exactly_once/services, or $BEAM_EXACTLY_ONCE_SERVICES_CACHE. Without a command it only does that.
 """
 
@@ -25,7 +25,9 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are i
 from services.fake_gcs import FakeGcs, fake_gcs_program  # noqa: E402
 from services.flink import Flink, job_server_jar  # noqa: E402
 from services.kafka_broker import Kafka, kafka_jars  # noqa: E402
+from services.mariadb import Mariadb, mariadb_root  # noqa: E402
 from services.minio import Minio, minio_program  # noqa: E402
+from services.postgres import Postgres, postgres_root  # noqa: E402
 from services.prism import Prism, prism_program  # noqa: E402
 
 
@@ -48,6 +50,8 @@ PREPARE: dict[str, Callable[[], Path]] = {
     "gcs": fake_gcs_program,
     "prism": prism_program,
     "flink": job_server_jar,
+    "postgres": postgres_root,
+    "mariadb": mariadb_root,
 }
 """What downloads or compiles a service, once."""
 
@@ -57,6 +61,8 @@ START: dict[str, Callable[[], Service]] = {
     "gcs": FakeGcs,
     "prism": Prism,
     "flink": Flink,
+    "postgres": Postgres,
+    "mariadb": Mariadb,
 }
 
 

@@ -45,8 +45,18 @@ class Server:
         self.log = self.folder / "log.txt"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str], is_ready: Callable[[], bool]) -> None:
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        is_ready: Callable[[], bool],
+        *,
+        user: int | None = None,
+    ) -> None:
         """Start and wait until it is ready.
+
+        Args:
+            user: whose id the process gets; None: this one's.
 
         Raises:
             RuntimeError: it ended, or was not ready in time; shows the end of its log.
@@ -59,6 +69,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                user=user,
                 start_new_session=True,  # Ctrl-C ends the tests first, then they end this
             )
         deadline_s = time.monotonic() + START_TIMEOUT_S
