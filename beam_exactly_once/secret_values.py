@@ -7,12 +7,15 @@ connection, so every worker needs the variable or the file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from beam_exactly_once.errors import ConfigurationError
+
+_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,15 @@ def secret_from_file(path: str | os.PathLike[str], key: str | None = None) -> Se
     if not name:
         raise ConfigurationError("secret_from_file needs the path of a file, got an empty string")
     return SecretValue("file", name, key)
+
+
+def referenced(text: str) -> SecretValue | str:
+    """What a flag or a property says: ``${env:NAME}`` and ``${file:/path}`` are secrets, other text is itself."""
+    reference = _REFERENCE.fullmatch(text)
+    if reference is None:
+        return text
+    source, name = reference.groups()
+    return secret_from_env(name) if source == "env" else secret_from_file(name)
 
 
 def _resolve_env(name: str) -> str:

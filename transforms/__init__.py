@@ -7,6 +7,7 @@ from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
 from beam_exactly_once.transforms.rejected import REJECTED_SCHEMA, Rejected
 from beam_exactly_once.transforms.write_files import WriteToFiles
+from beam_exactly_once.transforms.write_sql import WriteToSql
 
 __all__ = [
     "REJECTED_SCHEMA",
@@ -18,4 +19,5 @@ __all__ = [
     "ReadResult",
     "Rejected",
     "WriteToFiles",
+    "WriteToSql",
 ]

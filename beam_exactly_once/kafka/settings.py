@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -13,7 +12,7 @@ from beam_exactly_once.secret_values import (
     PropertyLine,
     SecretValue,
     read_properties,
-    secret_from_env,
+    referenced,
     secret_from_file,
 )
 
@@ -191,9 +190,6 @@ def _resolve(key: str, value: ConfigValue) -> Any:
     return text
 
 
-_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
-
-
 def read_config_file(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
     """Read a Java-style properties file as ``KafkaSettings.config``, without taking secrets out of their place.
 
@@ -217,10 +213,7 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
 
 
 def _value_of(line: PropertyLine, path: str | os.PathLike[str]) -> ConfigValue:
-    reference = _REFERENCE.fullmatch(line.value)
-    if reference is not None:
-        source, name = reference.groups()
-        return secret_from_env(name) if source == "env" else secret_from_file(name)
-    if is_secret_key(line.key):
+    value = referenced(line.value)
+    if isinstance(value, str) and is_secret_key(line.key):
         return secret_from_file(path, key=line.key)
-    return line.value
+    return value

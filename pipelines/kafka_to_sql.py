@@ -1,0 +1,99 @@
+"""Ready-made pipeline: Kafka topics to a table, each record once.
+
+    ORDERS_URL=postgresql+psycopg://user:password@host/database \\
+    python -m beam_exactly_once.pipelines.kafka_to_sql \\
+        --bootstrap_servers localhost:9092 --topics orders \\
+        --url '${env:ORDERS_URL}' --table orders --mode upsert --key_columns id --order_by updated_at \\
+        --checkpoint_location s3://checkpoints/orders
+
+A record's value is a JSON object, whose fields are the table's columns. Every option of Beam is taken too. Exit
+codes: 0 done, 2 configuration, 3 fenced, 4 data loss, 5 checkpoint, 75 start the same command again, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import apache_beam as beam
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines.ready_made import comma_separated, run_ready_made, source
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.secret_values import referenced
+from beam_exactly_once.transforms import WriteToSql
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the pipeline; returns the exit code."""
+    return run_ready_made(
+        argv,
+        module="kafka_to_sql",
+        description="Kafka topics to a table, exactly once.",
+        add_flags=_add_flags,
+        wire=_wire,
+    )
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", required=True, help="SQLAlchemy's; with a password: ${env:NAME} or ${file:/path}")
+    parser.add_argument("--table", required=True, help="it must exist")
+    parser.add_argument("--table_schema", default=None)
+    parser.add_argument("--columns", default=None, help="what is written, with commas; default: the whole table")
+    parser.add_argument("--mode", choices=["append", "upsert"], default="append")
+    parser.add_argument("--key_columns", default="", help="of upsert: a unique key, with commas")
+    parser.add_argument("--order_by", default=None, help="of upsert: the greatest value of a key wins")
+    parser.add_argument("--marks_schema", default=None, help="of the table of marks; default: that of the table")
+    parser.add_argument("--shards", type=int, default=1, help="transactions a batch")
+    parser.add_argument(
+        "--value_format",
+        choices=["json", "record"],
+        default="json",
+        help="json: the value is an object, its fields are columns; record: topic, offset, key, value, … are columns",
+    )
+
+
+def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
+    sink = WriteToSql(
+        referenced(flags.url),
+        flags.table,
+        table_schema=flags.table_schema,
+        columns=None if flags.columns is None else comma_separated(flags.columns),
+        mode=flags.mode,
+        key_columns=comma_separated(flags.key_columns),
+        order_by=flags.order_by,
+        marks_schema=flags.marks_schema,
+        shards=flags.shards,
+    )
+    if flags.value_format == "json":
+        rows = stream | "ReadFromKafka" >> source(flags, output="records") | "FromJson" >> beam.Map(row_of_json)
+    else:
+        rows = stream | "ReadFromKafka" >> source(flags, output="arrow")
+    _ = rows | "WriteToSql" >> sink
+
+
+def row_of_json(record: KafkaRecord) -> dict[str, Any]:
+    """The object that a record's value is, with numbers as they were written.
+
+    Raises:
+        ConfigurationError: the value is no JSON object; says which record it is.
+    """
+    try:
+        row = json.loads(record.value or b"", parse_float=Decimal)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise ConfigurationError(
+            f"the value of {record.topic}-{record.partition} at offset {record.offset} is no JSON object, which kafka_to_sql "
+            "needs. Write --value_format record, or a pipeline of your own that says what is to become of such records."
+        )
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

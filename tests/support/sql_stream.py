@@ -1,0 +1,146 @@
+"""A stream of JSON orders from Kafka in memory to a table, run again and again; and faults between its steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import apache_beam as beam
+import sqlalchemy as sa
+
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.secret_values import SecretValue, secret_from_env
+from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToSql, sql_sink
+from beam_exactly_once.transforms.sql_marks import SqlMarks
+
+STEPS = ["lock", "set", "rows", "commit"]
+"""What a publisher does in a transaction, in order."""
+
+
+def row_of(record: KafkaRecord) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(record.value)
+    return row
+
+
+class SqlStream:
+    """One topic to one table, two records a batch.
+
+    Args:
+        variable: of the environment, holds the URL.
+        checkpoint: location; else one in memory.
+        orders: the first that Kafka has.
+    """
+
+    def __init__(self, variable: str, checkpoint: str | None = None, orders: int = 0) -> None:
+        self.url = secret_from_env(variable)
+        self.engine = sa.create_engine(self.url.resolve(), poolclass=sa.NullPool)
+        self.table = f"orders_{secrets.token_hex(4)}"
+        self.checkpoint = checkpoint or f"memory://{secrets.token_hex(8)}/checkpoint"
+        self.cluster = MemoryKafka({"orders": 1})
+        self.send({"id": number} for number in range(orders))
+
+    def create(self, columns: str = "id BIGINT NOT NULL, name VARCHAR(20)", table: str | None = None) -> None:
+        self.execute(f"CREATE TABLE {table or self.table} ({columns})")
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.engine.begin() as connection:
+            done = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in done] if done.returns_rows else []
+
+    def send(self, rows: Any) -> None:
+        self.cluster.append(KafkaRecord("orders", value=json.dumps(row).encode()) for row in rows)
+
+    def run(
+        self,
+        *,
+        through: Callable[[dict[str, Any]], Any] = dict,
+        second_table: str | None = None,
+        url: SecretValue | str | None = None,
+        **options: Any,
+    ) -> None:
+        url = self.url if url is None else url
+        with self.cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
+            records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+            rows = records | "FromJson" >> beam.Map(row_of) | "Through" >> beam.Map(through)
+            _ = rows | WriteToSql(url, self.table, **options)
+            if second_table is not None:
+                _ = rows | "Second" >> WriteToSql(url, second_table, name="second")
+
+    def rows(self, columns: str = "id, name") -> list[tuple[Any, ...]]:
+        return self.execute(f"SELECT {columns} FROM {self.table} ORDER BY 1")
+
+    def ids(self, table: str | None = None) -> list[int]:
+        return [row[0] for row in self.execute(f"SELECT id FROM {table or self.table} ORDER BY id")]
+
+
+@contextlib.contextmanager
+def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[None]:
+    """Does ``act`` right after the chosen step of a publisher, the time that is named, counted from 1. Trials do not count."""
+    seen = 0
+
+    def after(*_: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == occurrence:
+            act()
+
+    locked, set_mark, write_rows, write = (
+        SqlMarks.locked,
+        SqlMarks.set,
+        sql_sink.write_rows,
+        sql_sink.SqlPublisher.publish,
+    )
+
+    def locking(marks: SqlMarks, connection: Any, key: Any) -> Any:
+        found = locked(marks, connection, key)
+        if step == "lock" and key[2] >= 0:
+            after()
+        return found
+
+    def setting(marks: SqlMarks, connection: Any, key: Any, *rest: Any) -> None:
+        set_mark(marks, connection, key, *rest)
+        if step == "set" and key[2] >= 0:
+            after()
+
+    def writing(*arguments: Any) -> None:
+        write_rows(*arguments)
+        if step == "rows":
+            after()
+
+    def publishing(publisher: Any, part: Any) -> None:
+        write(publisher, part)
+        if step == "commit":
+            after()
+
+    with (
+        mock.patch.object(SqlMarks, "locked", locking),
+        mock.patch.object(SqlMarks, "set", setting),
+        mock.patch.object(sql_sink, "write_rows", writing),
+        mock.patch.object(sql_sink.SqlPublisher, "publish", publishing),
+    ):
+        yield
+
+
+def main(arguments: Sequence[str]) -> None:
+    """A life of a stream in a process of its own, which dies or freezes at a step: variable, checkpoint, table, orders, step,
+    occurrence, signal."""
+    variable, checkpoint, table, orders, step, occurrence, number = arguments
+    stream = SqlStream(variable, checkpoint, int(orders))
+    stream.table = table
+    with at_step(step, int(occurrence), lambda: os.kill(os.getpid(), signal.Signals[number])):
+        stream.run()
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+    main(sys.argv[1:])

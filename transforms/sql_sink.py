@@ -1,0 +1,152 @@
+"""What runs of ``WriteToSql``: rows to columns of the table, and a shard's rows with its mark in one transaction.
+
+Needs the extra ``sql``; imported only by what runs.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import SinkAhead
+from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
+from beam_exactly_once.transforms.sql_database import SqlDatabase
+from beam_exactly_once.transforms.sql_marks import MarkKey, SqlMarks
+from beam_exactly_once.transforms.sql_rows import refuse_equal_keys, shards_of, write_rows, writes_nothing
+from beam_exactly_once.transforms.sql_table import SqlTable, reflected
+from beam_exactly_once.transforms.sql_target import SqlTarget
+from beam_exactly_once.transforms.staged_rows import StagedRows, by_shard
+from beam_exactly_once.transforms.stateless import StatelessDoFn
+
+ROWS_AT_ONCE_FIRST = 64
+ROWS_AT_ONCE_MAX = 1024
+"""Rows that wait to become columns together."""
+WAITING_BYTES_MAX = 4 * 1024 * 1024
+"""Large rows wait in smaller numbers, by the size of those before them."""
+
+Block = tuple[int, pa.RecordBatch]
+
+
+class ToBlocks(StatelessDoFn):
+    """Makes columns of the table of rows, under the shard that writes them."""
+
+    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
+        self._sink = sink
+        self._database = database
+        self._target = target
+        self._table: SqlTable | None = None
+        self._next_shard = random.randrange(target.shards)
+        self._rows: list[Any] = []
+        self._rows_max = ROWS_AT_ONCE_FIRST
+
+    def start_bundle(self) -> None:
+        """Drop what a failed bundle left."""
+        self._rows = []
+
+    def process(self, row: Any) -> list[Block]:
+        """Take a row, or an Arrow batch of rows."""
+        if isinstance(row, pa.RecordBatch):
+            made = self._drain()
+            return made + self._sharded(self._known_table().block_of_batch(row, self._sink)) if row.num_rows else made
+        self._rows.append(row)
+        return self._drain() if len(self._rows) >= self._rows_max else []
+
+    def finish_bundle(self) -> list[WindowedValue]:
+        """Give what still waits."""
+        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in self._drain()]
+
+    def _drain(self) -> list[Block]:
+        rows, self._rows = self._rows, []
+        if not rows:
+            return []
+        batch = self._known_table().block_of_rows(rows, self._sink)
+        self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, WAITING_BYTES_MAX * len(rows) // max(1, batch.nbytes)))
+        return self._sharded(batch)
+
+    def _sharded(self, batch: pa.RecordBatch) -> list[Block]:
+        if self._target.mode == "upsert":
+            refuse_equal_keys(batch, self._target, self._sink)
+            if self._target.shards > 1:
+                return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
+        self._next_shard = (self._next_shard + 1) % self._target.shards
+        return [(self._next_shard, batch)]
+
+    def _known_table(self) -> SqlTable:
+        if self._table is None:
+            self._table = self._database.transact(
+                lambda connection: reflected(connection, self._target, self._database.dialect),
+                f"sink {self._sink!r}: looking at table {self._target.full_name}",
+            )
+        return self._table
+
+
+class SqlPublisher(Publisher):
+    """Writes a shard's rows and its mark in one transaction, the mark first: who comes second waits, and then sees it."""
+
+    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget, staged: StagedRows) -> None:
+        self.shards = target.shards
+        self._sink = sink
+        self._database = database
+        self._target = target
+        self._staged = staged
+
+    def publish(self, part: Part) -> None:
+        """Write the rows of a part unless its mark says that they are there."""
+        key = (part.stream_id, self._sink, part.shard)
+        self._database.transact(
+            lambda connection: self._write(connection, key, part),
+            f"sink {self._sink!r}: writing batch {part.attempt.batch_id} to table {self._target.full_name}",
+        )
+
+    def _write(self, connection: sa.Connection, key: MarkKey, part: Part) -> None:
+        marks = self._marks
+        found = marks.locked(connection, key)
+        if is_to_write(part, found, f"sink {self._sink!r}, table {self._target.full_name}"):
+            marks.set(connection, key, found, part.attempt)
+            write_rows(connection, self._target, self._staged.read(part), self._sink)
+
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Nothing is left to do."""
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Prove, without writing, that rows and marks can be written, and that the sink is not ahead."""
+        where = f"sink {self._sink!r}: "
+        self._database.transact(self._try_table, f"{where}trying table {self._target.full_name}")
+        self._marks.ensure(self._database)
+        newest = self._database.transact(
+            lambda connection: self._try_marks(connection, stream_id), f"{where}trying the table of marks"
+        )
+        if newest is not None and newest >= next_batch_id:
+            raise SinkAhead(
+                f"sink {self._sink!r}, table {self._target.full_name}, holds batch {newest} of this stream, while the next "
+                f"batch of the checkpoint is {next_batch_id}: the checkpoint was restored from an older copy, and would "
+                "write again what is there. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
+            )
+
+    def sweep(self, published_batch_id: int) -> None:
+        """Remove staged rows that are written."""
+        self._staged.sweep(published_batch_id)
+
+    @property
+    def _marks(self) -> SqlMarks:
+        return SqlMarks(self._target.marks_schema or self._target.table_schema)
+
+    def _try_table(self, connection: sa.Connection) -> None:
+        table = reflected(connection, self._target, self._database.dialect)
+        connection.execute(writes_nothing(self._target, table.schema.names, self._database.dialect))
+        connection.rollback()
+
+    def _try_marks(self, connection: sa.Connection, stream_id: str) -> int | None:
+        newest = self._marks.newest_batch_id(connection, stream_id, self._sink)
+        key = (stream_id, self._sink, -1)
+        self._marks.set(connection, key, self._marks.locked(connection, key), Attempt(0, 0, "trial"))
+        connection.rollback()
+        return newest

@@ -1,0 +1,127 @@
+"""``WriteToSql``: rows to a table of PostgreSQL, MySQL, MariaDB or SQLite, each row exactly once.
+
+    stream | ReadFromKafka(…) | beam.Map(…) | WriteToSql(secret_from_env("ORDERS_URL"), "orders")
+
+Stages: *blocks* (rows to columns of the table) / *stage* (Arrow streams in the checkpoint location) / *publish* (after the commit
+marker: the rows of a shard and its mark, in one transaction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.secret_values import SecretValue
+from beam_exactly_once.transforms.sql_target import Mode, SqlTarget
+from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
+from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
+
+
+class WriteToSql(beam.PTransform):
+    """Writes rows to a table of a database: every row of a committed batch once, whatever crashes.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: rows wait in the checkpoint location until the batch's
+    commit marker names them. Then the rows of a shard are written in one transaction, together with the shard's
+    mark in the table ``beam_exactly_once_marks``. The transaction begins with the mark: it says whether the batch is there
+    already, and two who publish the same wait for each other. Readers see the rows of a shard's batch all at once.
+    Parallelism: staging, that of the input; publishing, ``shards`` transactions. A batch costs one small transaction a
+    shard, also when it is empty.
+
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    ``pa.RecordBatch``. A field that is no column of the table is an error, unless ``columns`` says what is written. A field
+    that is missing or None is NULL, or the column's default if it has one. Values must fit their columns: integers are not cut,
+    texts not shortened. Floats, and texts of numbers, may go into decimal columns, ISO 8601 texts into dates and times, dicts
+    and lists into JSON and text columns. Times without zone are UTC.
+
+    You provide the table, and a user who may INSERT into it (for ``"upsert"`` also UPDATE and SELECT), and who may either create
+    the table of marks or use one that you created: the error has its DDL.
+
+    ``mode="upsert"`` replaces the row with the same ``key_columns``. A batch may have several rows of one key only with
+    ``order_by``. The rows of a batch for one shard are in memory while they are written. MySQL: the table has no
+    other unique key that is written.
+
+    A transaction waits for locks for 60 seconds. The server ends one that is left open: at once when a process dies, since its
+    connection is closed; after at most 120 seconds (60 of them on PostgreSQL within a COPY) when a machine vanishes.
+
+    Args:
+        url: SQLAlchemy's URL, such as ``postgresql+psycopg://user:password@host/database``. With a password in it, by
+            ``secret_from_env(…)`` or ``secret_from_file(…)``. SQLite: ``sqlite:////folder/file.db``, for streams that run on one
+            machine.
+        table: its name.
+        table_schema: its schema; None: the connection's own.
+        columns: what is written: other fields of the rows are left out, other columns of the table are left to the
+            database. None: the whole table, so that a column that rows never have becomes NULL, or its default.
+        mode: ``"append"`` or ``"upsert"``.
+        key_columns: the columns of a primary key or unique index, for ``"upsert"``.
+        order_by: a column; of a batch's rows with equal keys, the one with its greatest value is written.
+        marks_schema: the schema of the table of marks; None: that of the table.
+        shards: transactions a batch. ``"upsert"`` gives each key to one of them.
+        name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
+
+    Raises:
+        ConfigurationError: an argument is not possible, or an extra is not installed.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+
+    Raises (while running):
+        ConfigurationError: a row does not fit, nothing of its batch is committed; or two rows have one key.
+        OutputNotWritable: the database refuses (no such table, no right, a constraint). Rows that wait are kept.
+        SinkUnavailable: the database does not answer.
+        SinkAhead, SinkBehind: the mark is not of this checkpoint.
+    """
+
+    def __init__(
+        self,
+        url: str | SecretValue,
+        table: str,
+        *,
+        table_schema: str | None = None,
+        columns: Sequence[str] | None = None,
+        mode: Mode = "append",
+        key_columns: Sequence[str] = (),
+        order_by: str | None = None,
+        marks_schema: str | None = None,
+        shards: int = 1,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._target = SqlTarget(
+            table,
+            table_schema,
+            None if columns is None else tuple(columns),
+            mode,
+            tuple(key_columns),
+            order_by,
+            marks_schema,
+            shards,
+        )
+        self._url = url if isinstance(url, SecretValue) else _canonical_url(url)
+        self._name = name
+
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
+        """Wire *blocks* and *stage*, and register what publishes them."""
+        from beam_exactly_once.transforms.sql_database import SqlDatabase
+        from beam_exactly_once.transforms.sql_sink import SqlPublisher, ToBlocks
+
+        graph = sink_graph(rows, "WriteToSql")
+        name = graph.sink_name(self._name, "sql")
+        database = SqlDatabase(self._url)
+        to_blocks = beam.ParDo(ToBlocks(name, database, self._target)).with_output_types(tuple[int, pa.RecordBatch])
+        committables = rows | "Blocks" >> to_blocks | "Stage" >> StageRows(graph, name)
+        publisher = SqlPublisher(name, database, self._target, StagedRows(name, graph.checkpoint))
+        definition = {"kind": "sql", "table": self._target.full_name}
+        graph.sinks[name] = SinkSpec(name, definition, publisher, committables)
+        return beam.pvalue.PDone(rows.pipeline)
+
+
+def _canonical_url(url: str) -> str:
+    try:
+        from beam_exactly_once.transforms.sql_database import canonical_url
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"WriteToSql needs an extra: pip install 'beam_exactly_once[sql]' ({error})."
+        ) from None
+    return canonical_url(url)
