@@ -146,7 +146,7 @@ class SqlDatabase:
 
     def _explained(self, cause: BaseException | None, is_lost: bool, what: str) -> BeamExactlyOnceError:
         """What the driver said, by who must act; never the statement or its values."""
-        said = " ".join(str(cause).split())[:500].rstrip(".")
+        said = " ".join(str(cause).partition("\nLINE ")[0].split())[:500].rstrip(".")
         told = f"{what} in {self.place}: {type(cause).__name__}: {said}"
         if is_lost or self._is_passing(cause):
             return SinkUnavailable(f"{told}. What was not published is published by the next start.")

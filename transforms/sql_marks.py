@@ -58,20 +58,26 @@ class SqlMarks:
             OutputNotWritable: this user may not; the message has what to run.
             SinkUnavailable: the database does not answer.
         """
-        what = f"looking for the table {self._table.fullname}"
-        if database.transact(self._exists, what):
+        if self._is_visible(database):
             return
         try:
-            database.transact(
-                lambda connection: self._table.create(connection), f"creating the table {self._table.fullname}"
-            )
+            database.transact(self._table.create, f"creating the table {self._table.fullname}")
         except OutputNotWritable as error:
-            if database.transact(self._exists, what):  # another stream was faster
+            if self._is_visible(database):  # another stream was faster
                 return
             ddl = " ".join(str(CreateTable(self._table).compile(dialect=database.engine.dialect)).split())
             raise OutputNotWritable(
                 f"{error} The table holds the sink's marks; have it created, and grant SELECT, INSERT and UPDATE on it: {ddl}"
             ) from None
+
+    def _is_visible(self, database: SqlDatabase) -> bool:
+        def look(connection: sa.Connection) -> bool:
+            return bool(sa.inspect(connection).has_table(MARKS, self._table.schema))
+
+        try:
+            return database.transact(look, f"looking for the table {self._table.fullname}")
+        except OutputNotWritable:  # MariaDB says so where others say that there is none
+            return False
 
     def newest_batch_id(self, connection: sa.Connection, stream_id: str, sink: str) -> int | None:
         """The highest batch that any shard holds."""
@@ -101,9 +107,6 @@ class SqlMarks:
             update = update.where(self._table.c[name] == value)
         if connection.execute(update).rowcount != 1:
             raise SinkUnavailable(f"the mark {key} of {self._table.fullname} changed although it was locked.")
-
-    def _exists(self, connection: sa.Connection) -> bool:
-        return bool(sa.inspect(connection).has_table(MARKS, self._table.schema))
 
     def _is(self, key: MarkKey) -> sa.ColumnElement[bool]:
         marks = self._table.c

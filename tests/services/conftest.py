@@ -101,3 +101,11 @@ def flink_job_server_jar() -> str:
 def flink_options(flink_job_server_jar: str) -> list[str]:
     """Pipeline options of the session's cluster."""
     return cluster_options(address("flink", "FLINK_MASTER"), address("flink", "BEAM_WORKER_POOL"), flink_job_server_jar)
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def sql_variable(request: pytest.FixtureRequest) -> str:
+    """The variable with the URL of a real database."""
+    variable = f"{request.param.upper()}_URL"
+    address(request.param, variable)
+    return variable
