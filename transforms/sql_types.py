@@ -18,6 +18,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
+_BINARY = (sa.LargeBinary, sa.BINARY, sa.VARBINARY, sa.BLOB, mysql.TINYBLOB, mysql.MEDIUMBLOB, mysql.LONGBLOB)
 _DECIMAL_DIGITS_MAX = 76
 _MYSQL_BYTES_MAX = {
     "TINYTEXT": 2**8,
@@ -73,7 +74,7 @@ def column_type(declared: Any, dialect: str) -> ColumnType | None:
         return _text_type(declared, dialect)
     if isinstance(declared, (postgresql.INET, postgresql.CIDR, postgresql.MACADDR)):
         return ColumnType(pa.string(), frozenset({str}), str)
-    if isinstance(declared, sa.types._Binary):
+    if isinstance(declared, _BINARY):
         return _binary_type(declared, dialect)
     if isinstance(declared, mysql.TIMESTAMP):
         return ColumnType(pa.timestamp("us"), frozenset(), _mysql_moment)
@@ -154,7 +155,7 @@ def _bytes_max(declared: Any, dialect: str) -> int | None:
     size = _MYSQL_BYTES_MAX.get(type(declared).__name__)
     if size is not None:
         return size - 1
-    return declared.length if isinstance(declared, sa.types._Binary) else None
+    return declared.length if isinstance(declared, _BINARY) else None
 
 
 def _array_type(item: ColumnType | None, dimensions: int | None) -> ColumnType | None:

@@ -1,0 +1,154 @@
+"""The ready-made pipeline to a table, and rows of every kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+import pytest
+
+from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.pipelines.kafka_to_sql import main
+from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
+
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
+
+@pytest.fixture
+def cluster() -> MemoryKafka:
+    return MemoryKafka({"orders": 2})
+
+
+def send(cluster: MemoryKafka, values: Iterable[bytes | None]) -> None:
+    cluster.append(KafkaRecord("orders", partition=number % 2, value=value) for number, value in enumerate(values))
+
+
+class Database:
+    """A file of SQLite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "orders.db"
+        self.url = f"sqlite:///{self.path}"
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.path) as connection:
+            return list(connection.execute(statement))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(tmp_path)
+
+
+def flags(database: Database, tmp_path: Path, *more: str) -> list[str]:
+    return [
+        "--bootstrap_servers=memory:9092",
+        "--topics=orders",
+        f"--checkpoint_location={tmp_path / 'checkpoint'}",
+        f"--url={database.url}",
+        "--table=orders",
+        *more,
+    ]
+
+
+def test_the_fields_of_json_values_are_columns(cluster: MemoryKafka, database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE TABLE orders (id BIGINT PRIMARY KEY, amount DECIMAL(20,2), name TEXT, more TEXT)")
+    send(cluster, [b'{"id": 1, "amount": 0.10, "name": "\xc3\xbc"}', b'{"id": 2, "amount": 7, "more": {"a": [1.50]}}'])
+    with cluster.serving():
+        assert main(flags(database, tmp_path)) == EXIT_DONE
+        assert main(flags(database, tmp_path)) == EXIT_DONE
+    assert database.execute("SELECT * FROM orders ORDER BY id") == [
+        (1, 0.1, "ü", None),
+        (2, 7, None, '{"a":[1.50]}'),
+    ]
+
+
+def test_upsert_of_some_columns(
+    cluster: MemoryKafka, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE orders (id BIGINT PRIMARY KEY, version INT)")
+    send(cluster, [b'{"id": 1, "version": 2, "x": 0}', b'{"id": 1, "version": 3, "x": 0}', b'{"id": 1, "version": 1}'])
+    monkeypatch.setenv("ORDERS_URL", database.url)
+    upsert = ["--mode=upsert", "--key_columns=id", "--order_by=version", "--columns=id, version", "--shards=2"]
+    with cluster.serving():
+        assert main(flags(database, tmp_path, *upsert, "--url=${env:ORDERS_URL}")) == EXIT_DONE
+    assert database.execute("SELECT * FROM orders") == [(1, 3)]
+
+
+def test_records_as_they_are(cluster: MemoryKafka, database: Database, tmp_path: Path) -> None:
+    database.execute('CREATE TABLE orders (topic TEXT, "partition" INT, "offset" BIGINT, value BLOB)')
+    send(cluster, [b"\xff", None, b"c"])
+    columns = "--columns=topic,partition,offset,value"
+    with cluster.serving():
+        assert main(flags(database, tmp_path, "--value_format=record", columns)) == EXIT_DONE
+    found = database.execute('SELECT * FROM orders ORDER BY "partition", "offset"')
+    assert found == [("orders", 0, 0, b"\xff"), ("orders", 0, 1, b"c"), ("orders", 1, 0, None)]
+
+
+@pytest.mark.parametrize("value", [b"{", None, b"[1]", b"\xff"])
+def test_a_value_that_is_no_object(
+    cluster: MemoryKafka, database: Database, tmp_path: Path, value: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database.execute("CREATE TABLE orders (id BIGINT)")
+    send(cluster, [b'{"id": 1}', value])
+    with cluster.serving():
+        assert main(flags(database, tmp_path)) == EXIT_CONFIGURATION
+    assert "orders-1 at offset 0 is no JSON object" in capsys.readouterr().err
+    assert database.execute("SELECT * FROM orders") == []
+
+
+class Named(NamedTuple):
+    id: int
+    name: str | None = None
+
+
+@dataclasses.dataclass
+class Data:
+    id: int
+    name: str | None = None
+
+
+def to_named(number: int) -> Named:
+    return Named(number)
+
+
+def to_data(number: int) -> Data:
+    return Data(number)
+
+
+def to_row(number: int) -> beam.Row:
+    return beam.Row(id=number, name=None)
+
+
+def to_batch(number: int) -> pa.RecordBatch:
+    return pa.record_batch({"id": pa.array([number], pa.int16())})
+
+
+def to_dict(number: int) -> dict[str, Any]:
+    return {"name": None, "id": number}
+
+
+def to_any(number: int) -> Any:
+    return [to_named, to_data, to_row, to_batch, to_dict][number % 5](number)
+
+
+@pytest.mark.parametrize("make", [to_named, to_data, to_row, to_batch, to_dict, to_any])
+def test_rows_of_every_kind(
+    cluster: MemoryKafka, database: Database, tmp_path: Path, make: Callable[[int], Any]
+) -> None:
+    database.execute("CREATE TABLE orders (id BIGINT, name TEXT)")
+    send(cluster, [b"%d" % number for number in range(200)])
+    with cluster.serving(), ExactlyOnceStream(str(tmp_path / "checkpoint")) as stream:
+        numbers = (
+            stream | ReadFromKafka("memory:9092", ["orders"]) | "Parse" >> beam.Map(lambda record: int(record.value))
+        )
+        _ = numbers | "Make" >> beam.Map(make) | WriteToSql(database.url, "orders")
+    assert database.execute("SELECT * FROM orders ORDER BY id") == [(number, None) for number in range(200)]

@@ -1,0 +1,60 @@
+"""What ``WriteToSql`` takes, and refuses where the pipeline is written; no database is asked."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import Any
+
+import pytest
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
+
+CANARY = "canary-7f3a9c"
+URL = "sqlite:////tmp/orders.db"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"table": ""}, "name of a table"),
+        ({"mode": "replace"}, "append, upsert"),
+        ({"mode": "upsert"}, "key_columns="),
+        ({"key_columns": ["id"]}, 'for mode="upsert"'),
+        ({"order_by": "id"}, 'for mode="upsert"'),
+        ({"mode": "upsert", "key_columns": ["id"], "columns": ["name"]}, "'id'"),
+        ({"shards": 0}, "from 1 to 64"),
+        ({"url": "orders.db"}, "no SQLAlchemy URL"),
+        ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),
+        ({"url": "sqlite://"}, "needs a file"),
+        ({"url": f"postgresql://me:{CANARY}@host/orders"}, "has a password in it"),
+        ({"url": f"postgresql://host/orders?password={CANARY}"}, "has a password in it"),
+        ({"url": f"postgresql://me:{CANARY}@host:port/orders"}, "no SQLAlchemy URL"),
+    ],
+)
+def test_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        WriteToSql(**{"url": URL, "table": "orders", **options})
+    assert CANARY not in str(refused.value)
+
+
+def test_a_url_that_is_a_secret_is_not_in_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERS_URL", f"postgresql://me:{CANARY}@localhost/orders")
+    stream = ExactlyOnceStream("memory://sql-secret/checkpoint")
+    _ = stream | ReadFromKafka("localhost:9092", ["orders"]) | WriteToSql(secret_from_env("ORDERS_URL"), "orders")
+    sink = stream.stream_graph.sinks["sql"]
+    travels = pickle.dumps(sink.publisher)
+    assert b"ORDERS_URL" in travels
+    assert CANARY.encode() not in travels
+    assert sink.definition == {"kind": "sql", "table": "orders"}
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy" or ".sql_database" in name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'beam_exactly_once\[sql\]'"):
+        WriteToSql(URL, "orders")
