@@ -2,6 +2,7 @@
 
 from beam_exactly_once.transforms.commit_batch import CommitBatch
 from beam_exactly_once.transforms.decode_records import DecodeRecords
+from beam_exactly_once.transforms.for_each_batch import BatchRows, ForEachBatch
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
@@ -11,8 +12,10 @@ from beam_exactly_once.transforms.write_sql import WriteToSql
 
 __all__ = [
     "REJECTED_SCHEMA",
+    "BatchRows",
     "CommitBatch",
     "DecodeRecords",
+    "ForEachBatch",
     "PlannedRange",
     "ReadFromKafka",
     "ReadOffsetRanges",

@@ -199,11 +199,15 @@ class _Publish(StatelessDoFn):
                 yield "", sent
                 continue
             part = Part.from_json(orjson.loads(sent))
+            writer = self._location.writer(part.stream_id, publisher_epoch)
+            publisher = self._publishers[sink]
+            if publisher.asks_newest:
+                writer.ensure_newest()
             try:
-                self._publishers[sink].publish(part)
+                publisher.publish(part)
             except (StagedOutputMissing, SinkAhead, SinkBehind):
                 # A newer writer may have published and swept it long ago: then this writer is simply too late.
-                self._location.writer(part.stream_id, publisher_epoch).ensure_newest()
+                writer.ensure_newest()
                 raise
         yield "", ""
 

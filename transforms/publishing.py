@@ -64,6 +64,8 @@ class Publisher(abc.ABC):
     shards: int = 0
     """How many shards the rows are staged for; 0 for a sink that publishes each committable by itself. A sink with shards gives
     each committable its ``shard``, counted from 0."""
+    asks_newest: bool = False
+    """Whether one GET a part first makes sure that no newer driver exists: for a sink that has no mark to look at."""
 
     @abc.abstractmethod
     def publish(self, part: Part) -> None:

@@ -1,0 +1,168 @@
+"""``ForEachBatch``: user code that gets each committed batch, at least once and in order.
+
+    stream | ReadFromKafka(…) | ForEachBatch(store_batch)
+
+Stages: *blocks* (rows to Arrow columns) / *stage* (in the checkpoint location, see
+:mod:`beam_exactly_once.transforms.staged_rows`) / *publish* (the call, once the marker is there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import apache_beam as beam
+import pyarrow as pa
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.file_formats import FileLayout
+from beam_exactly_once.transforms.publishing import Part, Publisher
+from beam_exactly_once.transforms.row_blocks import FolderBlock
+from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
+from beam_exactly_once.transforms.stateless import StatelessDoFn
+from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
+
+Rows: TypeAlias = Literal["dicts", "arrow"]
+
+
+class BatchRows:
+    """The rows of one batch, read while they are iterated over; more than once if need be.
+
+    Attributes:
+        stream_id: of the checkpoint, which counts its batches from 0.
+    """
+
+    def __init__(self, stream_id: str, batches: Callable[[], Iterator[pa.RecordBatch]], rows: Rows) -> None:
+        self.stream_id = stream_id
+        self._batches = batches
+        self._rows = rows
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for batch in self._batches():
+                if self._rows == "arrow":
+                    yield batch
+                else:
+                    yield from batch.to_pylist()
+        except Exception as error:
+            self._error = error
+            raise
+
+    def raise_if_incomplete(self) -> None:
+        """Raise what ended an iteration early: user code that catches everything must not pass for done."""
+        if self._error is not None:
+            raise self._error
+
+
+UserFunction: TypeAlias = Callable[[int, BatchRows], None]
+
+
+class ForEachBatch(beam.PTransform):
+    """Calls ``fn(batch_id, rows)`` for every committed batch: at least once, in order of the batches.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: ``fn`` is called once the batch's commit marker is
+    there, with the rows of the attempt that won, and never with those of another. The next batch is not called before this
+    one's call returned. A call is repeated with the same rows after a crash, and whenever a stream starts again after its
+    newest batch; a driver that was replaced may, rarely, make a late call while a newer one is further on.
+
+    **One rule makes it exactly-once**: store ``batch_id`` in the same transaction as what you write, under
+    ``rows.stream_id``, and ignore a ``batch_id`` at or below the stored one. Read it inside of that transaction, and lock it,
+    so that of two calls at the same time one waits for the other. The rule relies on the checkpoint: restored from an
+    older copy, it would give old numbers to new rows. Sinks such as ``WriteToFiles`` notice that; your code cannot.
+
+    ``fn`` is called for batches without rows, too: it sees every ``batch_id`` from 0 on without holes, or, in a checkpoint
+    that has batches already, from its next one on. An exception fails the publishing of the batch and ends the stream with that
+    error; the batch stays committed, and the next start calls ``fn`` again with it first.
+
+    Parallelism: rows are staged where they are made; ``fn`` runs on one worker.
+
+    Input: as of ``WriteToFiles`` to Parquet: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one),
+    dataclasses, ``beam.Row``, or ``pa.RecordBatch``.
+
+    Args:
+        fn: takes the batch's number and its :class:`BatchRows`; pickled into the graph, and run on a worker.
+        rows: what iterating over them gives: ``"dicts"``, one a row, or ``"arrow"``, ``pa.RecordBatch`` of many rows.
+        schema: columns and types of the rows. Kafka records and Arrow batches of one schema need none.
+        name: identifies the sink in the checkpoint; may be left out for one ``ForEachBatch``.
+
+    Raises:
+        ConfigurationError: an argument is not possible.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+
+    Raises (while running):
+        UnfitRow: a row does not fit ``schema``; nothing of its batch is committed.
+        StagedOutputMissing, StoreUnavailable: the staged rows cannot be read.
+        Anything that ``fn`` raises.
+    """
+
+    def __init__(
+        self, fn: UserFunction, *, rows: Rows = "dicts", schema: pa.Schema | None = None, name: str | None = None
+    ) -> None:
+        super().__init__()
+        if not callable(fn):
+            raise ConfigurationError(f"ForEachBatch takes a function of (batch_id, rows), not a {type(fn).__name__}.")
+        if rows not in ("dicts", "arrow"):
+            raise ConfigurationError(f'rows={rows!r} is not known; use "dicts" or "arrow".')
+        self._fn = fn
+        self._rows: Rows = rows
+        self._schema = schema
+        self._name = name
+        FileLayout("for_each_batch", schema=schema)  # refuses what is no schema
+
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
+        """Wire *blocks* and *stage*, and register what calls ``fn``."""
+        graph = sink_graph(rows, "ForEachBatch")
+        name = graph.sink_name(self._name, "for_each_batch")
+        layout = FileLayout(name, schema=self._schema)
+        committables = (
+            rows
+            | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
+            | "OneShard" >> beam.ParDo(_ToOneShard()).with_output_types(tuple[int, pa.RecordBatch])
+            | "Stage" >> StageRows(graph, name)
+        )
+        publisher = _CallingPublisher(self._fn, self._rows, StagedRows(name, graph.checkpoint))
+        graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables)
+        return beam.pvalue.PDone(rows.pipeline)
+
+
+class _ToOneShard(StatelessDoFn):
+    """All rows are one shard: one call gets them."""
+
+    def process(self, block: FolderBlock) -> list[tuple[int, pa.RecordBatch]]:
+        return [(0, block[1])]
+
+
+class _CallingPublisher(Publisher):
+    """Publishing is calling. It has no mark: user code keeps it, by the rule."""
+
+    shards = 1
+    asks_newest = True
+
+    def __init__(self, fn: UserFunction, rows: Rows, staged: StagedRows) -> None:
+        self._fn = fn
+        self._rows: Rows = rows
+        self._staged = staged
+
+    def publish(self, part: Part) -> None:
+        """Call ``fn`` with the batch.
+
+        Raises:
+            StagedOutputMissing: its rows are gone, even if ``fn`` caught that.
+        """
+        rows = BatchRows(part.stream_id, lambda: self._staged.read(part), self._rows)
+        self._fn(part.attempt.batch_id, rows)
+        rows.raise_if_incomplete()
+
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Nothing: the call was all."""
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Nothing: only user code knows where it writes."""
+
+    def sweep(self, published_batch_id: int) -> None:
+        """Remove staged rows of batches up to ``published_batch_id``."""
+        self._staged.sweep(published_batch_id)
