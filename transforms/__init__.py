@@ -7,6 +7,7 @@ from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
 from beam_exactly_once.transforms.rejected import REJECTED_SCHEMA, Rejected
+from beam_exactly_once.transforms.write_delta import WriteToDelta
 from beam_exactly_once.transforms.write_files import WriteToFiles
 from beam_exactly_once.transforms.write_sql import WriteToSql
 
@@ -21,6 +22,7 @@ __all__ = [
     "ReadOffsetRanges",
     "ReadResult",
     "Rejected",
+    "WriteToDelta",
     "WriteToFiles",
     "WriteToSql",
 ]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.object_store import StagingWriter
 from beam_exactly_once.transforms.file_columns import fitted_batch
@@ -49,6 +50,11 @@ class BlockFile(abc.ABC):
         """
         self._write(blocks)
         self.rows += sum(map(block_rows, blocks))
+
+    @property
+    def notes(self) -> Json:
+        """What a committable says of the closed file besides its name, rows and size."""
+        return {}
 
     @abc.abstractmethod
     def _write(self, blocks: Sequence[Block]) -> None: ...
@@ -96,10 +102,18 @@ class ParquetFile(_ColumnsFile):
         self._target = target
         self._compression = compression
         self._row_group_rows = row_group_rows
+        self.metadata: list[pq.FileMetaData] = []
+        """The footer, once the file is closed."""
 
     def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
         use_dictionary = _RECORD_DICTIONARIES if schema == RECORD_SCHEMA else True
-        return pq.ParquetWriter(self._target, schema, compression=self._compression, use_dictionary=use_dictionary)
+        return pq.ParquetWriter(
+            self._target,
+            schema,
+            compression=self._compression,
+            use_dictionary=use_dictionary,
+            metadata_collector=self.metadata,
+        )
 
     def _write_table(self, table: pa.Table) -> None:
         self._writer.write_table(table, row_group_size=self._row_group_rows)

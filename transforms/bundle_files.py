@@ -93,6 +93,7 @@ class BundleFiles:
             "rows": file.rows_file.rows,
             "size_bytes": staged.size_bytes,
             "staged": staged.to_json(),
+            **file.rows_file.notes,
         }
         self._committables.append(gathered_committable(self._layout.sink, committable))
         del self._open[folder]

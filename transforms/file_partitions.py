@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -87,6 +88,12 @@ def split_batch(batch: pa.RecordBatch, partition_by: Sequence[str], *, sink: str
     return [
         (folder, by_folder.slice(start, count)) for folder, start, count in zip(folders, starts, counts, strict=False)
     ]
+
+
+def values_of_folders(key: str) -> dict[str, str | None]:
+    """The columns that the folders of a file's name stand for, with their values as text."""
+    named = (folder.partition("=") for folder in key.split("/")[:-1])
+    return {name: None if text == NULL_FOLDER else urllib.parse.unquote(text) for name, _, text in named}
 
 
 def folder_of_values(values: Iterator[tuple[str, Any]], *, sink: str) -> str:

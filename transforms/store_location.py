@@ -12,8 +12,8 @@ class StoreLocation:
     """A URI and the options of its store. Pickles without the opened store: clients do not survive it."""
 
     def __init__(self, uri: str, options: Mapping[str, Any] | None) -> None:
-        self._uri = uri
-        self._options = None if options is None else dict(options)
+        self.uri = uri
+        self.options = None if options is None else dict(options)
         self._store: ObjectStore | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -21,11 +21,11 @@ class StoreLocation:
 
     def canonical(self) -> StoreLocation:
         """The same place by its canonical URI: a relative path means another folder on a worker."""
-        return StoreLocation(self.store.uri, self._options)
+        return StoreLocation(self.store.uri, self.options)
 
     @property
     def store(self) -> ObjectStore:
         """The store, opened at first use; that is cheap, and asks no server."""
         if self._store is None:
-            self._store = open_object_store(self._uri, self._options)
+            self._store = open_object_store(self.uri, self.options)
         return self._store

@@ -121,7 +121,13 @@ class ClientKey:
     environment: tuple[tuple[str, str], ...] = field(repr=False)
 
 
-_clients: dict[tuple[int, ClientKey], Any] = {}
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    client: Any
+    session: Any
+
+
+_clients: dict[tuple[int, ClientKey], _Shared] = {}
 _clients_lock = threading.Lock()
 
 
@@ -155,6 +161,27 @@ def shared_client(key: ClientKey) -> Any:
 
     A client is safe in many threads, but not after a fork.
     """
+    return _shared(key).client
+
+
+def options_of_others(key: ClientKey) -> dict[str, str]:
+    """Endpoint, region and present credentials for another client of S3, by the names of their variables. Holds secrets.
+
+    The endpoint is left out where it is Amazon's own; the credentials, where there are none.
+    """
+    shared = _shared(key)
+    meta, credentials = shared.client.meta, shared.session.get_credentials()
+    options = {"AWS_REGION": meta.region_name or "us-east-1"}
+    if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        options["AWS_ENDPOINT_URL"] = meta.endpoint_url
+    if credentials is not None:
+        frozen = credentials.get_frozen_credentials()
+        options |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+        options |= {"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {}
+    return options
+
+
+def _shared(key: ClientKey) -> _Shared:
     place = (os.getpid(), key)
     found = _clients.get(place)
     if found is not None:
@@ -169,7 +196,7 @@ def shared_client(key: ClientKey) -> Any:
     return found
 
 
-def _new_client(arguments: dict[str, str]) -> Any:
+def _new_client(arguments: dict[str, str]) -> _Shared:
     endpoint_url = arguments.pop("endpoint_url", None)
     config = botocore.config.Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -179,7 +206,7 @@ def _new_client(arguments: dict[str, str]) -> Any:
         user_agent_extra="beam_exactly_once",
     )
     session: Any = boto3.session.Session(**arguments)  # type: ignore[arg-type]
-    return session.client("s3", endpoint_url=endpoint_url, config=config)
+    return _Shared(session.client("s3", endpoint_url=endpoint_url, config=config), session)
 
 
 class Refusal(Exception):

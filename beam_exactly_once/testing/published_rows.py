@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.transforms.file_manifest import PublishedBatch
-from beam_exactly_once.transforms.file_partitions import NULL_FOLDER
+from beam_exactly_once.transforms.file_partitions import values_of_folders
 
 Row = dict[str, Any]
 
@@ -31,13 +30,8 @@ def published_rows(output: str, batch: PublishedBatch) -> Iterator[Row]:
     for file in batch.files:
         body = store.get(file.name)
         assert body is not None, f"{file.uri} vanished"
-        of_folder = dict(map(_column_of_folder, file.name.split("/")[:-1]))
+        of_folder = values_of_folders(file.name)
         yield from ({**row, **of_folder} for row in _rows_of_file(file.name, body))
-
-
-def _column_of_folder(folder: str) -> tuple[str, str | None]:
-    name, _, text = folder.partition("=")
-    return name, None if text == NULL_FOLDER else urllib.parse.unquote(text)
 
 
 def _rows_of_file(name: str, body: bytes) -> Iterable[Row]:

@@ -1,0 +1,91 @@
+"""``WriteToDelta`` on MinIO, a real S3 server: its log is written by conditional puts of another client than the library's."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable
+from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from beam_exactly_once.transforms.delta_table import TableVersion
+from support.delta_streams import NUMBERS, DeltaStream
+
+pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3, by MinIO")
+
+
+@pytest.fixture
+def stream(bucket: str) -> DeltaStream:
+    reading = {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": os.environ["S3_ENDPOINT_URL"]}
+    return DeltaStream(bucket, reading)
+
+
+class Killed(RuntimeError):
+    pass
+
+
+def kill() -> None:
+    raise Killed("killed here")
+
+
+def test_each_batch_is_one_commit(stream: DeltaStream) -> None:
+    stream.produce(0, 1, 2, 3, 4)
+    stream.run()
+    stream.run()
+    assert stream.read_numbers() == [0, 1, 2, 3, 4]
+    assert [commit["operation"] for commit in stream.table.history()] == ["WRITE"] * 3 + ["CREATE TABLE"]
+
+
+def test_killed_between_marker_and_commit_with_a_vacuum_between(stream: DeltaStream) -> None:
+    """An open upload is no object: VACUUM does not see it."""
+    stream.produce(0, 1, 2, 3)
+    with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), kill)), pytest.raises(Killed):
+        stream.run()
+    stream.table.vacuum(0, full=True, dry_run=False, enforce_retention_duration=False)
+    stream.run()
+    assert stream.read_numbers() == [0, 1, 2, 3]
+
+
+def test_a_driver_wakes_up_after_a_newer_one_went_on(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = TableVersion.append
+    slept: list[int] = []
+
+    def sleep_first(self: TableVersion, *arguments: Any) -> None:
+        if not slept:
+            slept.append(1)
+            stream.run()
+        append(self, *arguments)
+
+    monkeypatch.setattr(TableVersion, "append", sleep_first)
+    stream.produce(0, 1, 2, 3, 4)
+    with pytest.raises(Fenced):
+        stream.run()
+    assert stream.read_numbers() == [0, 1, 2, 3, 4]
+
+
+def test_options_of_the_store_reach_the_log_too(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoint and credentials are known to no variable, only to ``store_options``."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"LAKE_{name}", os.environ[name])
+        stream.storage_options = {**(stream.storage_options or {}), name: os.environ[name]}
+    options = {
+        "endpoint_url": os.environ["S3_ENDPOINT_URL"],
+        "region_name": "us-east-1",
+        "aws_access_key_id": secret_from_env("LAKE_AWS_ACCESS_KEY_ID"),
+        "aws_secret_access_key": secret_from_env("LAKE_AWS_SECRET_ACCESS_KEY"),
+    }
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    stream.produce(0, 1, 2)
+    stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", store_options=options)
+    assert stream.read_numbers() == [0, 1, 2]
+
+
+def test_wrong_credentials_are_said_to_be_so(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-51b2")
+    stream.produce(0)
+    with pytest.raises((ConfigurationError, OutputNotWritable)) as raised:
+        stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", schema=NUMBERS)
+    assert "canary-51b2" not in str(raised.value)

@@ -1,0 +1,231 @@
+"""``WriteToDelta``: rows to a Delta Lake table, one commit a batch, each batch exactly once.
+
+    stream | ReadFromKafka(…) | beam.Map(…) | WriteToDelta("s3://lake/orders", schema=ORDERS)
+
+Stages: *blocks* (rows to columns) / *stage* (every bundle writes Parquet files of its own, durable and invisible) / *publish*
+(after the commit marker: the files get their names below the table, then one commit of the table's log names them and sets the
+mark, see :mod:`beam_exactly_once.transforms.delta_table`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkAhead, SinkUnavailable
+from beam_exactly_once.kafka import RECORD_SCHEMA
+from beam_exactly_once.object_store import StagedObject
+from beam_exactly_once.transforms.delta_files import DeltaLayout, batch_id_of_file
+from beam_exactly_once.transforms.delta_schema import delta_schema
+from beam_exactly_once.transforms.delta_storage import check_storage
+from beam_exactly_once.transforms.delta_table import Overtaken, TableVersion, require_deltalake
+from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
+from beam_exactly_once.transforms.store_location import StoreLocation
+from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, StreamGraph, sink_graph
+from beam_exactly_once.transforms.write_files import _StageFiles
+
+PUBLISH_THREADS = 16
+"""Files of a batch that get their names at a time."""
+COMMITS_MAX = 10
+"""How often a commit is tried that others' conflict with. Most do not, such as appends: delta-rs goes behind them by itself."""
+
+
+class WriteToDelta(beam.PTransform):
+    """Appends rows to a Delta table: every row of a committed batch exactly once, a whole batch in one commit.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``, and needs ``pip install 'beam_exactly_once[delta]'``. Guarantee:
+    data files are staged where neither the table nor VACUUM sees them. After the batch's commit marker they get their names, and
+    one commit of the table's log adds them and sets the stream's mark, compared in the same commit: so a batch is there once, in
+    order, whoever publishes it and however late. A batch without rows is a commit, too. Readers see whole batches.
+
+    The table may have other writers: other sinks and streams, appends, deletes, OPTIMIZE, VACUUM. Deleting rows, and RESTORE
+    of an older version, are theirs to do, and change nothing for this sink: it goes on with the next batch.
+
+    Parallelism: each bundle writes its own files; the commit is one step. A batch makes at least one file a bundle that has
+    rows, and one a folder with ``partition_by``: run OPTIMIZE.
+
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null.
+
+    Args:
+        output: URI of the table: a path, ``file://``, ``s3://`` or ``gs://``. It is created at the first start if it is absent.
+        schema: columns and types of the rows; those of Kafka records if left out. Types that Delta does not have become those
+            that it has where no value is lost: timestamps are in microseconds, dictionaries their values.
+        partition_by: the columns that the table is partitioned by: strings, integers, dates or booleans, few values.
+        add_columns: whether columns of ``schema`` that an existing table lacks are added to it at the start, nullable.
+            Otherwise that is an error.
+        compression: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
+        file_bytes_max: a file that has reached it is closed, and a new one begins.
+        row_group_rows: most rows in a row group.
+        open_files_max: most files that a bundle with ``partition_by`` has open.
+        name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
+        store_options: options of the table's store, as for ``WriteToFiles``.
+
+    Raises:
+        ConfigurationError: an argument is not possible, or the extra is not installed.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+
+    Raises (while running):
+        UnfitRow: a row does not fit.
+        ConfigurationError: the table has other columns, types or partitioning, or constraints.
+        OutputNotWritable, StoreUnavailable, SinkUnavailable: the store refuses, or does not answer.
+        SinkAhead, SinkBehind: the table is newer or older than the checkpoint, as after one was restored from a copy.
+        StagedOutputMissing: a staged file is gone.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        *,
+        schema: pa.Schema | None = None,
+        partition_by: Sequence[str] = (),
+        add_columns: bool = False,
+        compression: str | None = None,
+        file_bytes_max: int = 256 * 1024 * 1024,
+        row_group_rows: int = 131_072,
+        open_files_max: int = 16,
+        name: str | None = None,
+        store_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        require_deltalake()
+        if not isinstance(output, str) or not output:
+            raise ConfigurationError(f"output={output!r} must be the URI of a table: a path, s3://… or gs://….")
+        self._output = StoreLocation(output, store_options)
+        check_storage(self._output)
+        if not isinstance(add_columns, bool):
+            raise ConfigurationError(f"add_columns={add_columns!r} must be True or False.")
+        self._add_columns = add_columns
+        self._name = name
+        self._layout_options: dict[str, Any] = {
+            "schema": RECORD_SCHEMA if schema is None else schema,
+            "partition_by": partition_by,
+            "compression": compression,
+            "file_bytes_max": file_bytes_max,
+            "row_group_rows": row_group_rows,
+            "open_files_max": open_files_max,
+        }
+        self._layout(name or "delta", "")  # refuses what is not possible
+
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
+        """Wire *blocks* and *stage*, and register what publishes them."""
+        graph = sink_graph(rows, "WriteToDelta")
+        name = graph.sink_name(self._name, "delta")
+        output = self._output.canonical()
+        layout = self._layout(name, _origin(graph, name))
+        stage = beam.ParDo(_StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
+        committables = (
+            rows
+            | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
+            | "Stage" >> stage.with_output_types(Gathered)
+        )
+        publisher = _DeltaPublisher(output, layout, self._add_columns)
+        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "output": output.uri}, publisher, committables)
+        return beam.pvalue.PDone(rows.pipeline)
+
+    def _layout(self, sink: str, origin: str) -> DeltaLayout:
+        layout = DeltaLayout(sink, origin=origin, **self._layout_options)
+        options = {**self._layout_options, "schema": delta_schema(layout.schema, sink=sink)}
+        return DeltaLayout(sink, origin=origin, **options)
+
+
+def _origin(graph: StreamGraph, sink: str) -> str:
+    """What tells this sink's staged files from others' of the same table. If it changes, the sweep leaves older ones."""
+    return hashlib.sha256(f"{graph.checkpoint.store.uri}\n{sink}".encode()).hexdigest()[:16]
+
+
+class _DeltaPublisher(Publisher):
+    """One shard: all of a batch is one commit of the table."""
+
+    shards = 1
+
+    def __init__(self, output: StoreLocation, layout: DeltaLayout, add_columns: bool) -> None:
+        self._output = output
+        self._layout = layout
+        self._add_columns = add_columns
+        self._where = f"sink {layout.sink!r}: Delta table {output.uri}"
+
+    def publish(self, part: Part) -> None:
+        """Name the files, then commit; skipped when the mark says that it was done.
+
+        Raises:
+            SinkAhead, SinkBehind, StagedOutputMissing: see :class:`Publisher`.
+            OutputNotWritable: the table is gone.
+            SinkUnavailable: the table's store does not answer, or other writers keep changing the table.
+        """
+        unknown: SinkUnavailable | None = None
+        conflict = ""
+        for _ in range(COMMITS_MAX):
+            table = TableVersion.open(self._output, self._where)
+            found = None if table is None else table.mark(part.stream_id, self._layout.sink)
+            if not is_to_write(part, found, self._where):
+                return
+            if unknown is not None:
+                raise unknown
+            if table is None:
+                raise OutputNotWritable(f"{self._where} is gone. Restore it, or start again to create it anew.")
+            self._name_files(part.committables)
+            try:
+                table.append(part.stream_id, self._layout.sink, part.attempt, part.committables)
+                return
+            except Overtaken as error:
+                conflict = str(error)
+            except SinkUnavailable as error:
+                unknown = error  # the mark tells whether it was made
+        raise SinkUnavailable(
+            f"{self._where} was changed by other writers at each of {COMMITS_MAX} tries ({conflict}). Start again."
+        )
+
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Nothing: the commit was all."""
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Prove that the table can be written, create it or add columns to it where that is wanted, and look at the mark.
+
+        Raises:
+            ConfigurationError, OutputNotWritable, UnsuitableStore, SinkAhead, SinkUnavailable: see :class:`WriteToDelta`.
+        """
+        self._output.store.verify()
+        schema, partition_by = self._layout.schema, self._layout.partition_by
+        table = TableVersion.open(self._output, self._where)
+        if table is None:
+            table = TableVersion.create(self._output, schema, partition_by, self._where)
+        missing = table.missing_columns(schema, partition_by)
+        if missing and not self._add_columns:
+            names = ", ".join(f"{field.name} {field.type}" for field in missing)
+            raise ConfigurationError(
+                f"{self._where} has no columns {names}. Leave them out of schema=, or let the sink add them: add_columns=True."
+            )
+        if missing:
+            table.add_columns(missing)
+        found = table.mark(stream_id, self._layout.sink)
+        if found is not None and found.batch_id >= next_batch_id:
+            raise SinkAhead(
+                f"{self._where} holds batch {found.batch_id} of this stream, while the next batch of the checkpoint is "
+                f"{next_batch_id}: the checkpoint was restored from an older copy, or is used twice. Restore the newest "
+                "checkpoint, or start a new one with Start.from_checkpoint(…)."
+            )
+
+    def sweep(self, published_batch_id: int) -> None:
+        """Discard what this sink staged for batches up to ``published_batch_id`` and never named: nothing in a table."""
+        store = self._output.store
+        for staged in store.list_staged():
+            batch_id = batch_id_of_file(staged.final_key, self._layout.origin)
+            if batch_id is not None and batch_id <= published_batch_id:
+                store.discard(staged)
+
+    def _name_files(self, committables: Sequence[Json]) -> None:
+        if not committables:
+            return
+        staged = [StagedObject.from_json(committable["staged"]) for committable in committables]
+        with ThreadPoolExecutor(min(PUBLISH_THREADS, len(staged))) as threads:
+            for _ in threads.map(self._output.store.publish, staged):
+                pass
