@@ -64,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
     records = stream | "ReadFromKafka" >> source(flags, output="arrow")
-    partition_by = _partition_by(flags.partition_by)
+    partition_by = partition_columns(flags.partition_by)
     if EVENT_DATE in partition_by:
         records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
     rejected = records | "WriteToFiles" >> WriteToFiles(
@@ -82,13 +82,18 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         )
 
 
-def _partition_by(text: str) -> list[str]:
+def partition_columns(text: str) -> list[str]:
+    """The columns that ``--partition_by`` names.
+
+    Raises:
+        ConfigurationError: a record has no such column.
+    """
     columns = comma_separated(text)
     unknown = [column for column in columns if column not in PARTITION_COLUMNS]
     if unknown:
         raise ConfigurationError(
             f"--partition_by={text}: {', '.join(unknown)} is not known. Records can be partitioned by "
-            f"{', '.join(PARTITION_COLUMNS)}; for anything else write a pipeline with WriteToFiles(partition_by=[…])."
+            f"{', '.join(PARTITION_COLUMNS)}; for anything else write a pipeline of your own."
         )
     return columns
 
