@@ -18,8 +18,12 @@ _TEXT = (pa.types.is_large_string, pa.types.is_string_view)
 _BYTES = (pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 
 
-def delta_schema(schema: pa.Schema, *, sink: str) -> pa.Schema:
+def delta_schema(schema: pa.Schema, *, where: str) -> pa.Schema:
     """``schema`` in the types that a Delta table has; values are cast to them without loss, or refused.
+
+    Args:
+        schema: of rows, or of a table.
+        where: whose it is, for messages.
 
     Raises:
         ConfigurationError: a name or a type is not possible.
@@ -28,10 +32,10 @@ def delta_schema(schema: pa.Schema, *, sink: str) -> pa.Schema:
     for name in schema.names:
         if _FORBIDDEN_IN_NAMES.search(name) or lowered.count(name.lower()) > 1:
             raise ConfigurationError(
-                f"sink {sink!r}: a Delta table takes no column {name!r}: names must differ by more than their case, and have no "
+                f"{where}: a Delta table takes no column {name!r}: names must differ by more than their case, and have no "
                 "space, tab, line end, comma, semicolon, =, brace or parenthesis. Rename it in schema=."
             )
-    return pa.schema([field.with_type(_delta_type(field.type, field.name, sink)) for field in schema])
+    return pa.schema([field.with_type(_delta_type(field.type, field.name, where)) for field in schema])
 
 
 def missing_columns(
@@ -86,7 +90,7 @@ def _refuse_other_case(name: str, in_table: str | None, where: str) -> None:
         )
 
 
-def _delta_type(kind: pa.DataType, name: str, sink: str) -> pa.DataType:
+def _delta_type(kind: pa.DataType, name: str, where: str) -> pa.DataType:
     if kind in _AS_THEY_ARE or (pa.types.is_decimal128(kind) and kind.scale >= 0):
         return kind
     if any(is_kind(kind) for is_kind in _TEXT):
@@ -98,18 +102,18 @@ def _delta_type(kind: pa.DataType, name: str, sink: str) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us") if kind.tz is None else pa.timestamp("us", "UTC")
     if pa.types.is_dictionary(kind):
-        return _delta_type(kind.value_type, name, sink)
+        return _delta_type(kind.value_type, name, where)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(_delta_field(kind.value_field.with_name("element"), name, sink))
+        return pa.list_(_delta_field(kind.value_field.with_name("element"), name, where))
     if pa.types.is_map(kind):
-        return pa.map_(_delta_type(kind.key_type, name, sink), _delta_field(kind.item_field, name, sink))
+        return pa.map_(_delta_type(kind.key_type, name, where), _delta_field(kind.item_field, name, where))
     if pa.types.is_struct(kind):
-        return pa.struct([_delta_field(kind.field(number), name, sink) for number in range(kind.num_fields)])
+        return pa.struct([_delta_field(kind.field(number), name, where) for number in range(kind.num_fields)])
     raise ConfigurationError(
-        f"sink {sink!r}: column {name!r} is of type {kind}, which a Delta table does not have. It has signed integers, floats, "
+        f"{where}: column {name!r} is of type {kind}, which a Delta table does not have. It has signed integers, floats, "
         "decimals of up to 38 digits, booleans, strings, bytes, dates, timestamps in microseconds, lists, maps and structs."
     )
 
 
-def _delta_field(field: pa.Field, name: str, sink: str) -> pa.Field:
-    return field.with_type(_delta_type(field.type, name, sink))
+def _delta_field(field: pa.Field, name: str, where: str) -> pa.Field:
+    return field.with_type(_delta_type(field.type, name, where))

@@ -24,7 +24,7 @@ from beam_exactly_once.transforms.delta_storage import storage_options
 from beam_exactly_once.transforms.file_partitions import values_of_folders
 from beam_exactly_once.transforms.store_location import StoreLocation
 
-_REFUSED = ("accessdenied", "access denied", "permission denied", "permissiondenied", "forbidden", "403 ")
+_REFUSED = ("accessdenied", "access denied", "permission denied", "permissiondenied", "forbidden")
 _COMPUTED = ("delta.invariants", "delta.generationExpression", "delta.identity.start")
 """Metadata of columns whose values a writer must check or make."""
 
@@ -115,7 +115,7 @@ class TableVersion:
             partitioned_by = self._table.metadata().partition_columns
         return missing_columns(
             rows,
-            delta_schema(columns, sink=self._where),
+            delta_schema(columns, where=self._where),
             partition_by=partition_by,
             partitioned_by=partitioned_by,
             where=self._where,

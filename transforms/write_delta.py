@@ -30,7 +30,7 @@ from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
 from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, StreamGraph, sink_graph
-from beam_exactly_once.transforms.write_files import _StageFiles
+from beam_exactly_once.transforms.write_files import StageFiles
 
 PUBLISH_THREADS = 16
 """Files of a batch that get their names at a time."""
@@ -121,7 +121,7 @@ class WriteToDelta(beam.PTransform):
         name = graph.sink_name(self._name, "delta")
         output = self._output.canonical()
         layout = self._layout(name, _origin(graph, name))
-        stage = beam.ParDo(_StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
+        stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
         committables = (
             rows
             | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
@@ -133,7 +133,7 @@ class WriteToDelta(beam.PTransform):
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:
         layout = DeltaLayout(sink, origin=origin, **self._layout_options)
-        options = {**self._layout_options, "schema": delta_schema(layout.schema, sink=sink)}
+        options = {**self._layout_options, "schema": delta_schema(layout.schema, where=f"sink {sink!r}")}
         return DeltaLayout(sink, origin=origin, **options)
 
 
@@ -159,6 +159,7 @@ class _DeltaPublisher(Publisher):
         Raises:
             SinkAhead, SinkBehind, StagedOutputMissing: see :class:`Publisher`.
             OutputNotWritable: the table is gone.
+            ConfigurationError: it was replaced by one that the rows do not fit.
             SinkUnavailable: the table's store does not answer, or other writers keep changing the table.
         """
         unknown: SinkUnavailable | None = None
@@ -172,6 +173,7 @@ class _DeltaPublisher(Publisher):
                 raise unknown
             if table is None:
                 raise OutputNotWritable(f"{self._where} is gone. Restore it, or start again to create it anew.")
+            self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
             self._name_files(part.committables)
             try:
                 table.append(part.stream_id, self._layout.sink, part.attempt, part.committables)
@@ -199,13 +201,10 @@ class _DeltaPublisher(Publisher):
         if table is None:
             table = TableVersion.create(self._output, schema, partition_by, self._where)
         missing = table.missing_columns(schema, partition_by)
-        if missing and not self._add_columns:
-            names = ", ".join(f"{field.name} {field.type}" for field in missing)
-            raise ConfigurationError(
-                f"{self._where} has no columns {names}. Leave them out of schema=, or let the sink add them: add_columns=True."
-            )
-        if missing:
+        if missing and self._add_columns:
             table.add_columns(missing)
+        else:
+            self._refuse_missing(missing)
         found = table.mark(stream_id, self._layout.sink)
         if found is not None and found.batch_id >= next_batch_id:
             raise SinkAhead(
@@ -221,6 +220,13 @@ class _DeltaPublisher(Publisher):
             batch_id = batch_id_of_file(staged.final_key, self._layout.origin)
             if batch_id is not None and batch_id <= published_batch_id:
                 store.discard(staged)
+
+    def _refuse_missing(self, missing: Sequence[pa.Field]) -> None:
+        if missing:
+            names = ", ".join(f"{field.name} {field.type}" for field in missing)
+            raise ConfigurationError(
+                f"{self._where} has no columns {names}. Leave them out of schema=, or let the sink add them: add_columns=True."
+            )
 
     def _name_files(self, committables: Sequence[Json]) -> None:
         if not committables:

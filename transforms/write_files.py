@@ -160,7 +160,7 @@ class WriteToFiles(beam.PTransform):
                     "of its own, or flatten their rows into one sink."
                 )
         layout = replace(self._layout, sink=name)
-        stage = beam.ParDo(_StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
+        stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
         if self._rejects:
             made = rows | "Blocks" >> beam.ParDo(ToBlocksOrReject(layout)).with_outputs(REJECTED, COUNTS, main="blocks")
             blocks = typed(made.blocks, layout.folder_block_type)
@@ -180,7 +180,7 @@ def _output(uri: str, options: Mapping[str, Any] | None) -> StoreLocation:
     return StoreLocation(uri, options)
 
 
-class _StageFiles(StatelessDoFn):
+class StageFiles(StatelessDoFn):
     """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
     def __init__(self, output: StoreLocation, layout: FileLayout) -> None:

@@ -505,3 +505,17 @@ def test_other_partitioning(stream: DeltaStream) -> None:
     stream.run(wider_row, schema=WIDER, partition_by=["text"])
     with pytest.raises(ConfigurationError, match=r"is partitioned by \['text'\], and the sink has partition_by=\[\]"):
         stream.run(wider_row, schema=WIDER)
+
+
+def test_a_table_that_is_replaced_while_the_stream_runs(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner gave it other columns: no file gets in that its readers could not read."""
+
+    def replace() -> None:
+        other = pa.table({"number": ["a text"]})
+        write_deltalake(stream.output, other, mode="overwrite", schema_mode="overwrite")
+
+    around_commit(monkeypatch, after=replace)
+    stream.produce(0, 1, 2, 3)
+    with pytest.raises(ConfigurationError, match="has column 'number' of type string, and the rows have int64"):
+        stream.run()
+    assert stream.read_numbers() == ["a text"]

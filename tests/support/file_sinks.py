@@ -22,7 +22,7 @@ from beam_exactly_once.transforms.file_manifest import read_batches
 from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE
-from beam_exactly_once.transforms.write_files import _FilesPublisher, _StageFiles
+from beam_exactly_once.transforms.write_files import StageFiles, _FilesPublisher
 
 STREAM = "5eed"
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -37,7 +37,7 @@ class Sink:
 
     def __init__(self, output: str, **layout: Any) -> None:
         self.blocks = ToBlocks(FileLayout("orders", **layout))
-        self.stage = _StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
+        self.stage = StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
         self.stage.setup()
 
     @staticmethod

@@ -73,7 +73,7 @@ def test_outside_of_a_stream() -> None:
     ids=str,
 )
 def test_types_become_those_of_a_table(given: pa.DataType, taken: pa.DataType) -> None:
-    assert delta_schema(pa.schema([("x", given)]), sink="orders").field("x").type == taken
+    assert delta_schema(pa.schema([("x", given)]), where="sink 'orders'").field("x").type == taken
 
 
 @pytest.mark.parametrize(
