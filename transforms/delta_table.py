@@ -7,6 +7,7 @@ commit conflicts with every other one that sets them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from beam_exactly_once.transforms.file_partitions import values_of_folders
 from beam_exactly_once.transforms.store_location import StoreLocation
 
 _REFUSED = ("accessdenied", "access denied", "permission denied", "permissiondenied", "forbidden")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""delta-rs paints what stores say."""
 _COMPUTED = ("delta.invariants", "delta.generationExpression", "delta.identity.start")
 """Metadata of columns whose values a writer must check or make."""
 
@@ -231,4 +234,4 @@ def sorted_errors(where: str) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    return without_credentials(" ".join(str(error).split()))[:400]
+    return without_credentials(" ".join(_COLOURS.sub("", str(error)).split()))[:400]

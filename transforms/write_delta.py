@@ -56,7 +56,8 @@ class WriteToDelta(beam.PTransform):
     ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null.
 
     Args:
-        output: URI of the table: a path, ``file://``, ``s3://`` or ``gs://``. It is created at the first start if it is absent.
+        output: URI of the table: a path, ``file://``, ``s3://`` or ``gs://`` (where no test covers the log's commits). It is
+            created at the first start if it is absent.
         schema: columns and types of the rows; those of Kafka records if left out. Types that Delta does not have become those
             that it has where no value is lost: timestamps are in microseconds, dictionaries their values.
         partition_by: the columns that the table is partitioned by: strings, integers, dates or booleans, few values.
@@ -67,7 +68,7 @@ class WriteToDelta(beam.PTransform):
         row_group_rows: most rows in a row group.
         open_files_max: most files that a bundle with ``partition_by`` has open.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
-        store_options: options of the table's store, as for ``WriteToFiles``.
+        store_options: options of the table's store, as for ``WriteToFiles``; ``storage_class`` is for data files alone.
 
     Raises:
         ConfigurationError: an argument is not possible, or the extra is not installed.

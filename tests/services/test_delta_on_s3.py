@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable
@@ -46,6 +47,14 @@ def test_killed_between_marker_and_commit_with_a_vacuum_between(stream: DeltaStr
     stream.table.vacuum(0, full=True, dry_run=False, enforce_retention_duration=False)
     stream.run()
     assert stream.read_numbers() == [0, 1, 2, 3]
+
+
+def test_folders_with_names_that_are_encoded(stream: DeltaStream) -> None:
+    texts = ["two words", "a/b", "50%", "ü=ö", None]
+    schema = pa.schema([("number", pa.int64()), ("text", pa.string())])
+    stream.produce(*range(len(texts)))
+    stream.run(lambda number: {"number": number, "text": texts[number]}, schema=schema, partition_by=["text"])
+    assert stream.rows() == [{"number": number, "text": text} for number, text in enumerate(texts)]
 
 
 def test_a_driver_wakes_up_after_a_newer_one_went_on(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ def test_types_become_those_of_a_table(given: pa.DataType, taken: pa.DataType) -
     ("raised", "becomes"),
     [
         (
-            OSError("Generic S3 error: error sending request for url (http://me:canary-51b2@store:9000/lake)"),
+            OSError(
+                "Generic S3 error \x1b[31m↳\x1b[0m error sending request for url (http://me:canary-51b2@store:9000/lake)"
+            ),
             SinkUnavailable,
         ),
         (OSError("Generic S3 error: Client error with status 403 Forbidden: AccessDenied"), OutputNotWritable),
@@ -92,4 +94,5 @@ def test_errors_are_sorted_by_who_must_act(raised: Exception, becomes: type[Beam
     with pytest.raises(becomes, match="sink 'orders'") as found, sorted_errors("sink 'orders': Delta table s3://lake"):
         raise raised
     assert "canary-51b2" not in str(found.value)
+    assert "\x1b" not in str(found.value)
     assert found.value.__cause__ is None
