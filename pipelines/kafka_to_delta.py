@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, with_event_date
 from beam_exactly_once.pipelines.kafka_to_files import PARTITION_COLUMNS, partition_columns
-from beam_exactly_once.pipelines.ready_made import run_ready_made, source
+from beam_exactly_once.pipelines.ready_made import run_ready_made, source, store_options
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.transforms import WriteToDelta
 
@@ -53,7 +53,13 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
     if EVENT_DATE in partition_by:
         records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
         schema = schema.append(pa.field(EVENT_DATE, pa.date32()))
-    sink = WriteToDelta(flags.output, schema=schema, partition_by=partition_by, compression=flags.compression)
+    sink = WriteToDelta(
+        flags.output,
+        schema=schema,
+        partition_by=partition_by,
+        compression=flags.compression,
+        store_options=store_options(flags, flags.output),
+    )
     _ = records | "WriteToDelta" >> sink
 
 

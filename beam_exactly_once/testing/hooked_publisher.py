@@ -42,6 +42,7 @@ class HookedPublisher(Publisher):
         self._inner = inner
         self._hook = hook
         self.shards = inner.shards
+        self.asks_newest = inner.asks_newest
 
     def publish(self, part: Part) -> None:
         """As the inner publisher."""
@@ -56,6 +57,10 @@ class HookedPublisher(Publisher):
         self._tell(call)
         self._inner.finish(stream_id, attempt, committables)
         self._tell(replace(call, moment="after"))
+
+    def check_place(self) -> None:
+        """As the inner publisher."""
+        self._inner.check_place()
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """As the inner publisher."""
