@@ -92,3 +92,7 @@ class LedgerPublisher(Publisher):
 
     def sweep(self, published_batch_id: int) -> None:
         self._staged.sweep(published_batch_id)
+
+
+def number_of(record: Any) -> int:
+    return int(record.value)
