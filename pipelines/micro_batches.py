@@ -140,7 +140,10 @@ class MicroBatches:
 
     def _check_sinks(self, next_batch_id: int) -> None:
         """Prove that every sink can take the next batch; then record those that are new."""
-        for sink in self._graph.sinks.values():
+        known = self._checkpoint.definitions(SINKS)
+        for name, sink in self._graph.sinks.items():
+            if name not in known:
+                sink.publisher.prepare(self._checkpoint.stream_id)
             sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
         for name, sink in self._graph.sinks.items():
             recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)

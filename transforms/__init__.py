@@ -9,6 +9,7 @@ from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResul
 from beam_exactly_once.transforms.rejected import REJECTED_SCHEMA, Rejected
 from beam_exactly_once.transforms.write_delta import WriteToDelta
 from beam_exactly_once.transforms.write_files import WriteToFiles
+from beam_exactly_once.transforms.write_kafka import WriteToKafka
 from beam_exactly_once.transforms.write_sql import WriteToSql
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "Rejected",
     "WriteToDelta",
     "WriteToFiles",
+    "WriteToKafka",
     "WriteToSql",
 ]

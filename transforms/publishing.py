@@ -88,6 +88,14 @@ class Publisher(abc.ABC):
             OutputNotWritable, UnsuitableStore, Retryable: the place refuses, or does not answer.
         """
 
+    def prepare(self, stream_id: str) -> None:  # noqa: B027 # most sinks need nothing
+        """Called by the driver before :meth:`check_start` as long as the checkpoint does not know the sink: create what the
+        sink needs at its place, unless it exists. What is missing later was lost.
+
+        Raises:
+            OutputNotWritable: the place refuses.
+        """
+
     @abc.abstractmethod
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """Called by the driver before anything runs: the output is this stream's.

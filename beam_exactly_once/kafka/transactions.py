@@ -1,0 +1,347 @@
+"""Kafka transactions: one producer, one transaction, and nothing after it.
+
+A producer lives for a single transaction. Its ``init_transactions`` raises the epoch of the ``transactional.id``, which ends what
+an earlier producer left open and refuses whatever of it is still under way. The client keeps the epoch from one transaction to
+the next, and repeats requests by itself: an ``EndTxn`` that was late could then end the transaction that follows (KIP-890, which
+the client lacks). Where none follows, there is nothing to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, get_args
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.errors import (
+    BeamExactlyOnceError,
+    ConfigurationError,
+    OutputNotWritable,
+    SinkUnavailable,
+    UnknownTopic,
+)
+from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.settings import KafkaSettings
+
+Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+RECORD_BYTES_MAX = 100 * 1024 * 1024
+"""Largest record that the client takes; a topic's own limit is lower."""
+TRANSACTION_TIMEOUT_S_MAX = 15 * 60
+"""``transaction.max.timeout.ms`` of a broker, unless it was changed."""
+
+_QUEUE_KIB = 128 * 1024
+_ANY_PARTITION = -1
+_NOW = 0
+_CALL_S = 5.0
+"""One call to the client; it is repeated, so that signals are served in between."""
+_ABORT_TIMEOUT_S = 10.0
+_FENCED_CODES = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,
+    }
+)
+_TRANSACTIONAL_ID_REFUSED = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+_TOO_LARGE_CODES = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+_BAD_RECORD_CODES = frozenset({KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_MSG})
+
+OWNED_BY_SINK = {
+    "transactional.id": "the sink derives it from stream, name and shard",
+    "transaction.timeout.ms": "give it as transaction_timeout_s=",
+    "enable.idempotence": "transactions need it",
+    "acks": "transactions need acks=all",
+    "request.required.acks": "transactions need acks=all",
+    "compression.type": "give it as compression=",
+    "compression.codec": "give it as compression=",
+    "partitioner": "give it as partition_by=",
+    "message.max.bytes": "the topic's own limit holds",
+    "message.timeout.ms": "a transaction bounds it",
+    "delivery.timeout.ms": "a transaction bounds it",
+    "delivery.report.only.error": "delivery is checked by the commit",
+    "dr_cb": "delivery is checked by the commit",
+    "dr_msg_cb": "delivery is checked by the commit",
+    "on_delivery": "delivery is checked by the commit",
+    "client.rack": "marks are read from a partition's leader",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TransactionSettings:
+    """How a sink writes to a cluster. Safe to print, to pickle and to send to workers: it holds no secret.
+
+    Args:
+        connection: the cluster, with properties of the producer.
+        transaction_timeout_s: the broker aborts a transaction that is open for longer.
+        compression: of the batches of records.
+
+    Raises:
+        ConfigurationError: a property is one that the sink must set itself, or a value is not possible.
+    """
+
+    connection: KafkaSettings
+    transaction_timeout_s: float = 60.0
+    compression: Compression = "lz4"
+
+    def __post_init__(self) -> None:
+        for key in self.connection.config:
+            if key in OWNED_BY_SINK:
+                raise ConfigurationError(f"the Kafka property {key} cannot be set for a sink: {OWNED_BY_SINK[key]}")
+        if self.compression not in get_args(Compression):
+            raise ConfigurationError(
+                f"compression={self.compression!r} is not known; use one of {', '.join(get_args(Compression))}."
+            )
+        if not 1 <= self.transaction_timeout_s <= TRANSACTION_TIMEOUT_S_MAX:
+            raise ConfigurationError(
+                f"transaction_timeout_s={self.transaction_timeout_s!r} must be from 1 to {TRANSACTION_TIMEOUT_S_MAX} seconds."
+            )
+
+    def producer_config(self, connection: dict[str, Any], transactional_id: str) -> dict[str, Any]:
+        """Properties of the producer, on top of the resolved ones of its ``connection``."""
+        return {
+            "linger.ms": "20",
+            "queue.buffering.max.kbytes": str(_QUEUE_KIB),
+            **connection,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": str(int(self.transaction_timeout_s * 1000)),
+            "enable.idempotence": "true",
+            "compression.type": self.compression,
+            # What the Java clients do, so that a key has one partition whoever writes it.
+            "partitioner": "murmur2_random",
+            "message.max.bytes": str(RECORD_BYTES_MAX),
+            "delivery.report.only.error": True,
+        }
+
+
+class OutgoingRecords(NamedTuple):
+    """Records to be produced, one list a column. None for a whole column: no record has any."""
+
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None] | None = None
+    timestamps_ms: Sequence[int] | None = None
+    """0 is the time of producing."""
+    partitions: Sequence[int] | None = None
+    """Without them, a record goes by its key, and one without a key anywhere."""
+    headers: Sequence[list[tuple[str, bytes | None]] | None] | None = None
+
+
+class Transaction:
+    """One transaction; a context manager that aborts it unless its commit was begun.
+
+        with Transaction(settings, "id") as transaction:  # nobody's transaction under this id is open now
+            transaction.begin()
+            transaction.produce("orders", records)
+            transaction.commit()
+
+    Args:
+        settings: of the cluster and its transactions.
+        transactional_id: only one producer of it can commit: the last that entered.
+        batch_bytes_max: largest batch of records to send; a topic's ``max.message.bytes`` bounds it.
+
+    Raises:
+        SinkUnavailable: no broker answers, or another producer took the id. Whether an interrupted commit happened is
+            for who comes next to find out.
+        OutputNotWritable: the cluster refuses.
+        ConfigurationError: the client refuses its configuration.
+    """
+
+    def __init__(
+        self,
+        settings: TransactionSettings,
+        transactional_id: str,
+        *,
+        batch_bytes_max: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._id = transactional_id
+        self._batch_bytes_max = batch_bytes_max
+        self._clock = clock or SystemClock()
+        self._errors = ClientErrors()
+        self._failed_delivery: KafkaError | None = None
+        self._began_s: float | None = None
+        self._producer: Producer | None = None
+        self._is_open = False
+
+    def __enter__(self) -> Transaction:
+        self._producer = self._open()
+        self._call("prepare its transactions", self._producer.init_transactions)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Never close(): it would abort, whatever became of the commit. Dropped, the producer ends its connections.
+        producer, self._producer = self._producer, None
+        if producer is not None and self._is_open:
+            try:
+                producer.abort_transaction(_ABORT_TIMEOUT_S)
+            except (KafkaException, KeyboardInterrupt):
+                _log.info(
+                    "the transaction of %s could not be aborted; the broker does it within %g s, or at the next start",
+                    self._id,
+                    self._settings.transaction_timeout_s,
+                )
+
+    def begin(self) -> None:
+        """Let what is produced from now on belong to the transaction."""
+        self._began_s = self._clock.monotonic_s()
+        self._call("begin", lambda _: self._running.begin_transaction())
+        self._is_open = True
+
+    def produce(self, topic: str, records: OutgoingRecords) -> None:
+        """Hand over records of one topic. Order is kept within a partition. Delivery is certain only after :meth:`commit`."""
+        produce = self._running.produce
+        rows = zip(
+            repeat(topic),
+            records.values,
+            repeat(None) if records.keys is None else records.keys,
+            repeat(_ANY_PARTITION) if records.partitions is None else records.partitions,
+            repeat(None),  # no callback a record,
+            repeat(None),  # by either of its names
+            repeat(_NOW) if records.timestamps_ms is None else records.timestamps_ms,
+            repeat(None) if records.headers is None else records.headers,
+            strict=False,
+        )
+        try:
+            for row in rows:
+                try:
+                    produce(*row)
+                except BufferError:
+                    self._wait_for_room(row)
+        except KafkaException as exception:
+            error = exception.args[0]
+        else:
+            return
+        self._raise(error, f"take a record for topic {topic}")
+
+    def commit(self) -> None:
+        """Make all that was produced visible, at once.
+
+        A commit whose outcome is unknown is asked for again, and never aborted: the broker may have decided it.
+        """
+        self._call("commit", self._commit_once)
+        self._is_open = False
+
+    # -- the client --------------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> Producer:
+        assert self._producer is not None, "used outside of its with block"
+        return self._producer
+
+    def _open(self) -> Producer:
+        connection = self._settings.connection.client_config()
+        self._errors.hide(self._settings.connection.secret_texts(connection))
+        config = self._settings.producer_config(connection, self._id)
+        if self._batch_bytes_max is not None:
+            config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), self._batch_bytes_max))
+        try:
+            return Producer({**config, "error_cb": self._errors.remember, "on_delivery": self._delivered})
+        except KafkaException as exception:
+            text = self._errors.text_of(exception.args[0])
+        # Outside of the handler: the client's own exception may quote the configuration.
+        raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
+
+    def _delivered(self, error: KafkaError | None, message: object) -> None:
+        if error is not None and (self._failed_delivery is None or self._failed_delivery.code() in _CONSEQUENCES):
+            self._failed_delivery = error
+
+    def _wait_for_room(self, row: tuple[Any, ...]) -> None:
+        """The client's queue is full. What cannot be sent for as long as the transaction may last fails and leaves it."""
+        while True:
+            self._running.poll(0.01)
+            try:
+                self._running.produce(*row)
+                return
+            except BufferError:
+                continue
+
+    def _commit_once(self, timeout_s: float) -> None:
+        try:
+            self._running.commit_transaction(timeout_s)
+        except KafkaException as exception:
+            # Only then the broker was not asked to commit, or said no.
+            self._is_open = exception.args[0].txn_requires_abort()
+            raise
+        finally:
+            self._running.poll(0)
+
+    def _call(self, what: str, call: Callable[[float], None]) -> None:
+        """Call until it is settled; a call that timed out goes on where it was."""
+        deadline_s = self._clock.monotonic_s() + self._settings.connection.startup_timeout_s
+        while True:
+            left_s = deadline_s - self._clock.monotonic_s()
+            try:
+                call(max(0.1, min(_CALL_S, left_s)))
+                return
+            except KafkaException as exception:  # cannot be pickled, so it must not leave this process
+                error = exception.args[0]
+            if not error.retriable() or left_s <= 0:
+                break
+            if error.code() != KafkaError._TIMED_OUT:
+                self._clock.wait(threading.Event(), 0.1)
+        self._raise(error, what)
+
+    def _raise(self, error: KafkaError, what: str) -> NoReturn:
+        cause = self._failed_delivery or error
+        text = self._errors.text_of(cause)
+        raise self._error_of(cause.code(), what, text)
+
+    def _error_of(self, code: int, what: str, text: str) -> BeamExactlyOnceError:
+        where = f"Kafka at {self._settings.connection.bootstrap_servers}"
+        if code == _TRANSACTIONAL_ID_REFUSED:
+            return OutputNotWritable(
+                f"{where} does not let us use transactional.id {self._id} ({text}). Allow it, and start again: kafka-acls.sh "
+                f"--add --allow-principal User:… --operation Write --operation Describe --transactional-id {self._id}"
+            )
+        if code in REFUSED_CODES:
+            return OutputNotWritable(f"{where} refused to {what} ({text}). Grant the permission, and start again.")
+        if code in UNKNOWN_TOPIC_CODES:
+            return UnknownTopic(
+                f"{where} could not {what}: the topic or partition does not exist (any more): {text}. Create it, and start "
+                "again: the batch waits for it."
+            )
+        if code in _TOO_LARGE_CODES:
+            return OutputNotWritable(
+                f"{where} could not {what}: a batch of records is larger than the topic takes ({text}). Raise max.message.bytes "
+                "of the topic, and start again: the batch waits for it."
+            )
+        if code in _BAD_RECORD_CODES:
+            return OutputNotWritable(
+                f"{where} could not {what}: the topic takes no such record ({text}). Look at message.timestamp.after.max.ms and "
+                "message.timestamp.before.max.ms of the topic, and at cleanup.policy=compact, which needs keys. Change the "
+                "topic, and start again: the batch waits for it."
+            )
+        if code == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+            return ConfigurationError(
+                f"{where} allows no transaction_timeout_s={self._settings.transaction_timeout_s:g}: its "
+                "transaction.max.timeout.ms is lower. Lower transaction_timeout_s=."
+            )
+        if code in _FENCED_CODES or code in _CONSEQUENCES:
+            return SinkUnavailable(f"{where} refused to {what} ({text}): {self._why_fenced()}.")
+        return SinkUnavailable(f"{where} could not {what} ({text}); {self._errors.describe()}.")
+
+    def _why_fenced(self) -> str:
+        limit_s = self._settings.transaction_timeout_s
+        open_s = 0.0 if self._began_s is None else self._clock.monotonic_s() - self._began_s
+        if open_s >= limit_s:
+            return (
+                f"the transaction was open for {open_s:.0f} s, and the broker aborted it after transaction_timeout_s="
+                f"{limit_s:g}. Start again; if it happens without an outage, raise it, or make batches smaller"
+            )
+        return f"another producer of transactional.id {self._id} took over. Start again"
+
+
+_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._STATE})
+"""What the client says of other records after one was refused."""

@@ -1,0 +1,180 @@
+"""Rows of any kind to the columns of Kafka records, each under its shard; what a topic would refuse is refused here."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka import RECORD_SCHEMA
+from beam_exactly_once.kafka.topic_admin import TopicFacts
+from beam_exactly_once.kafka.transactions import OutgoingRecords
+from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.transforms.staged_rows import by_shard
+
+PRODUCED = ("key", "value", "headers", "timestamp_ms")
+RECORD_OVERHEAD_BYTES = 128
+"""More than a batch of one record adds to its key, value and headers."""
+_HEADER_OVERHEAD_BYTES = 10
+
+
+def staged_schema(by_partition: bool, order_by: Sequence[str]) -> pa.Schema:
+    """What of a row is kept until it is produced."""
+    kept = {*PRODUCED, *(("partition",) if by_partition else ()), *order_by}
+    return pa.schema([field for field in RECORD_SCHEMA if field.name in kept])
+
+
+def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """Rows as columns. Each must have a ``value``, be it None; all else may be missing.
+
+    Raises:
+        ConfigurationError: a row is no record.
+    """
+    for row in rows:
+        if not _has_value(row):
+            raise ConfigurationError(
+                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it KafkaRecords, or dicts, "
+                "NamedTuples, dataclasses or beam.Row with value (bytes, or None for a tombstone) and, if wanted, key, headers, "
+                "timestamp_ms, partition."
+            )
+    return batch_of_rows(rows, schema, sink=sink)
+
+
+def batch_of_fields(fields: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """Kafka records, as one list of all their fields, as columns."""
+    return batch_of_records(fields, schema, sink=sink)
+
+
+def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """An Arrow batch with its columns, of those that it may have; ``value`` is one of them.
+
+    Raises:
+        ConfigurationError: it has no values, or a column of another type.
+    """
+    known = set(batch.schema.names)
+    present = pa.schema([field for field in schema if field.name in known or field.name == "value"])
+    fitted = fitted_batch(batch, present, sink=sink)
+    columns = [
+        fitted.column(field.name) if field.name in present.names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sink: str) -> None:
+    """Look at records before their batch is committed: afterwards, one that is refused would block the stream.
+
+    Raises:
+        ConfigurationError: a record is too large, has no key although the topic is compacted, or names a partition that
+            the topic does not have.
+    """
+    if topic.record_bytes_max is not None:
+        largest = _largest_bytes(batch)
+        if largest > topic.record_bytes_max:
+            raise ConfigurationError(
+                f"sink {sink!r} got a record of up to {largest} bytes, but topic {topic.name} takes {topic.record_bytes_max} "
+                "(max.message.bytes, which must hold a record before compression). Raise it, or drop such records before "
+                "the sink. Nothing of the batch was committed."
+            )
+    if "compact" in topic.cleanup_policy and batch.column("key").null_count:
+        raise ConfigurationError(
+            f"sink {sink!r} got a record without a key, but topic {topic.name} is compacted, and takes none. Give each record a "
+            "key. Nothing of the batch was committed."
+        )
+    if "partition" in batch.schema.names:
+        _refuse_partitions(batch.column("partition"), topic, sink)
+
+
+def by_shard_of(batch: pa.RecordBatch, shards: int, *, by_partition: bool) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a batch, each under its shard: all of a partition, or all of a key, have one. Pure."""
+    if shards == 1:
+        yield 0, batch
+        return
+    if by_partition:
+        numbers: Any = batch.column("partition").to_numpy(zero_copy_only=False)
+    else:
+        numbers = _hashes(batch.column("key")).to_numpy()
+    yield from by_shard(batch, pa.array(numbers % shards))
+
+
+def outgoing(batch: pa.RecordBatch, *, by_partition: bool) -> OutgoingRecords:
+    """Columns as they are produced. Pure."""
+    return OutgoingRecords(
+        batch.column("value").to_pylist(),
+        _unless_null(batch.column("key")),
+        _timestamps(batch.column("timestamp_ms")),
+        batch.column("partition").to_pylist() if by_partition else None,
+        _headers(batch.column("headers")),
+    )
+
+
+def in_order(batches: Iterator[pa.RecordBatch], order_by: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of all batches, sorted; as they come without ``order_by``."""
+    if not order_by:
+        yield from batches
+        return
+    held = list(batches)
+    if held:
+        table = pa.Table.from_batches(held)
+        yield from table.take(pc.sort_indices(table, [(name, "ascending") for name in order_by])).to_batches()
+
+
+def _hashes(keys: pa.Array) -> pa.Array:
+    """A number of each key; records without one go round."""
+    hashes = pa.array([0 if key is None else zlib.crc32(key) for key in keys.to_pylist()], pa.int64())
+    return pc.if_else(pc.is_null(keys), pa.array(range(len(keys)), pa.int64()), hashes) if keys.null_count else hashes
+
+
+def _has_value(row: Any) -> bool:
+    return "value" in row if isinstance(row, Mapping) else hasattr(row, "value")
+
+
+def _largest_bytes(batch: pa.RecordBatch) -> int:
+    sizes = pc.add(_lengths(batch.column("value")), _lengths(batch.column("key")))
+    largest = (pc.max(sizes).as_py() or 0) + RECORD_OVERHEAD_BYTES
+    headers = batch.column("headers")
+    if headers.null_count == len(headers) or not len(headers.flatten()):
+        return int(largest)
+    entries = headers.flatten()
+    entry_sizes = pc.add(_lengths(entries.field("key")), _lengths(entries.field("value")))
+    entry_sizes = pc.add(entry_sizes, _HEADER_OVERHEAD_BYTES)
+    of_row = pc.list_parent_indices(headers)
+    totals = pa.table({"row": of_row, "size": entry_sizes}).group_by("row").aggregate([("size", "sum")])
+    return int(largest + pc.max(totals.column("size_sum")).as_py())
+
+
+def _lengths(column: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.cast(pc.binary_length(column), pa.int64()), 0)
+
+
+def _refuse_partitions(partitions: pa.Array, topic: TopicFacts, sink: str) -> None:
+    bounds = pc.min_max(partitions)
+    lowest, highest = bounds["min"].as_py(), bounds["max"].as_py()
+    if partitions.null_count or (lowest is not None and not 0 <= lowest <= highest < topic.partitions):
+        odd = None if partitions.null_count else (lowest if lowest < 0 else highest)
+        raise ConfigurationError(
+            f"sink {sink!r} got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
+            f"{topic.partitions - 1}. Add partitions, or use partition_by='key'. Nothing of the batch was committed."
+        )
+
+
+def _unless_null(column: pa.Array) -> list[Any] | None:
+    return None if column.null_count == len(column) else column.to_pylist()
+
+
+def _timestamps(column: pa.Array) -> list[int] | None:
+    if column.null_count == len(column):
+        return None
+    # Kafka's word for "no timestamp" is -1, the client's is 0.
+    times: list[int] = pc.max_element_wise(pc.fill_null(column, 0), 0).to_pylist()
+    return times
+
+
+def _headers(column: pa.Array) -> list[Any] | None:
+    if column.null_count == len(column) or not len(column.flatten()):
+        return None
+    return [[(entry["key"], entry["value"]) for entry in entries or ()] for entries in column.to_pylist()]
