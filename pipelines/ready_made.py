@@ -75,12 +75,26 @@ def source(flags: argparse.Namespace, *, output: Literal["records", "arrow"]) ->
         topic_pattern=flags.topic_pattern,
         start=flags.start,
         output=output,
-        consumer_config=_kafka_config(flags.kafka_config),
+        consumer_config=kafka_config(flags.kafka_config),
         isolation_level=flags.isolation_level,
         max_offsets_per_batch=flags.max_offsets_per_batch,
         fail_on_data_loss=flags.fail_on_data_loss,
         startup_timeout_s=flags.startup_timeout_s,
     )
+
+
+def kafka_config(path: str | None) -> Mapping[str, Any]:
+    """The client properties in a file; none without one.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    if path is None:
+        return {}
+    try:
+        return read_config_file(path)
+    except OSError as error:
+        raise ConfigurationError(f"the client properties {path} cannot be read: {error.strerror}.") from None
 
 
 def comma_separated(text: str) -> list[str]:
@@ -167,12 +181,3 @@ def _listeners(flags: argparse.Namespace, listening: contextlib.ExitStack) -> li
     if sys.stderr.isatty():
         listeners.append(listening.enter_context(live_bar()))
     return listeners
-
-
-def _kafka_config(path: str | None) -> Mapping[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return read_config_file(path)
-    except OSError as error:
-        raise ConfigurationError(f"--kafka_config {path} cannot be read: {error.strerror}.") from None

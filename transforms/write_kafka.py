@@ -317,7 +317,10 @@ class _KafkaPublisher(Publisher):
         output = self._output
         facts = _facts(output.connection, output.topic)
         return Transaction(
-            output.settings, f"{self._marks_topic(stream_id)}.{shard}", batch_bytes_max=facts.record_bytes_max
+            output.settings,
+            f"{self._marks_topic(stream_id)}.{shard}",
+            output.topic,
+            batch_bytes_max=facts.record_bytes_max,
         )
 
     def _mark(self, part: Part) -> OutgoingRecords:

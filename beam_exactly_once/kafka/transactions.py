@@ -8,6 +8,7 @@ the client lacks). Where none follows, there is nothing to end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -71,7 +72,6 @@ OWNED_BY_SINK = {
     "dr_cb": "delivery is checked by the commit",
     "dr_msg_cb": "delivery is checked by the commit",
     "on_delivery": "delivery is checked by the commit",
-    "client.rack": "marks are read from a partition's leader",
 }
 _log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class OutgoingRecords(NamedTuple):
 class Transaction:
     """One transaction; a context manager that aborts it unless its commit was begun.
 
-        with Transaction(settings, "id") as transaction:  # nobody's transaction under this id is open now
+        with Transaction(settings, "id", "orders") as transaction:  # nobody's transaction under this id is open now
             transaction.begin()
             transaction.produce("orders", records)
             transaction.commit()
@@ -146,6 +146,7 @@ class Transaction:
     Args:
         settings: of the cluster and its transactions.
         transactional_id: only one producer of it can commit: the last that entered.
+        topic: where records go; it exists.
         batch_bytes_max: largest batch of records to send; a topic's ``max.message.bytes`` bounds it.
 
     Raises:
@@ -159,12 +160,14 @@ class Transaction:
         self,
         settings: TransactionSettings,
         transactional_id: str,
+        topic: str,
         *,
         batch_bytes_max: int | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._id = transactional_id
+        self._topic = topic
         self._batch_bytes_max = batch_bytes_max
         self._clock = clock or SystemClock()
         self._errors = ClientErrors()
@@ -175,6 +178,9 @@ class Transaction:
 
     def __enter__(self) -> Transaction:
         self._producer = self._open()
+        # Without a connection, init_transactions looks for one again after half a second.
+        with contextlib.suppress(KafkaException):
+            self._producer.list_topics(self._topic, _CALL_S)
         self._call("prepare its transactions", self._producer.init_transactions)
         return self
 
