@@ -16,10 +16,11 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
+from beam_exactly_once.kafka.transactions import Compression
 from beam_exactly_once.pipelines.ready_made import kafka_config, run_ready_made, source
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.transforms import WriteToKafka
-from beam_exactly_once.transforms.write_kafka import Compression, PartitionBy
+from beam_exactly_once.transforms.write_kafka import PartitionBy
 
 SOURCE_ORDER = ("topic", "partition", "offset")
 

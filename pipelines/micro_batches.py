@@ -115,6 +115,7 @@ class MicroBatches:
     def _refuse_changed_graph(self) -> None:
         """Refuse a graph that lost a source or sink which the checkpoint knows, or has it otherwise."""
         sinks = self._checkpoint.definitions(SINKS)
+        self._known_sinks = frozenset(sinks)
         self._refuse_missing("source", self._checkpoint.definitions(SOURCES), self._graph.sources)
         self._refuse_missing("sink", sinks, self._graph.sinks)
         for name, sink in self._graph.sinks.items():
@@ -140,9 +141,8 @@ class MicroBatches:
 
     def _check_sinks(self, next_batch_id: int) -> None:
         """Prove that every sink can take the next batch; then record those that are new."""
-        known = self._checkpoint.definitions(SINKS)
         for name, sink in self._graph.sinks.items():
-            if name not in known:
+            if name not in self._known_sinks:
                 sink.publisher.prepare(self._checkpoint.stream_id)
             sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
         for name, sink in self._graph.sinks.items():

@@ -17,6 +17,8 @@ from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of
 from beam_exactly_once.transforms.staged_rows import by_shard
 
 PRODUCED = ("key", "value", "headers", "timestamp_ms")
+PRODUCED_AT_ONCE = 16_384
+"""Rows that are Python objects at the same time."""
 RECORD_OVERHEAD_BYTES = 128
 """More than a batch of one record adds to its key, value and headers."""
 _HEADER_OVERHEAD_BYTES = 10
@@ -65,12 +67,12 @@ def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sink: str) -> None:
+def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sink: str, now_ms: int) -> None:
     """Look at records before their batch is committed: afterwards, one that is refused would block the stream.
 
     Raises:
-        ConfigurationError: a record is too large, has no key although the topic is compacted, or names a partition that
-            the topic does not have.
+        ConfigurationError: a record is too large, has no key although the topic is compacted, names a partition that
+            the topic does not have, or a time too far from now.
     """
     if topic.record_bytes_max is not None:
         largest = _largest_bytes(batch)
@@ -87,6 +89,8 @@ def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sin
         )
     if "partition" in batch.schema.names:
         _refuse_partitions(batch.column("partition"), topic, sink)
+    if topic.config.get("message.timestamp.type") != "LogAppendTime":
+        _refuse_times(batch.column("timestamp_ms"), topic, sink, now_ms)
 
 
 def by_shard_of(batch: pa.RecordBatch, shards: int, *, by_partition: bool) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -120,7 +124,8 @@ def in_order(batches: Iterator[pa.RecordBatch], order_by: Sequence[str]) -> Iter
     held = list(batches)
     if held:
         table = pa.Table.from_batches(held)
-        yield from table.take(pc.sort_indices(table, [(name, "ascending") for name in order_by])).to_batches()
+        order = pc.sort_indices(table, [(name, "ascending") for name in order_by])
+        yield from table.take(order).to_batches(max_chunksize=PRODUCED_AT_ONCE)
 
 
 def _hashes(keys: pa.Array) -> pa.Array:
@@ -160,6 +165,22 @@ def _refuse_partitions(partitions: pa.Array, topic: TopicFacts, sink: str) -> No
             f"sink {sink!r} got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
             f"{topic.partitions - 1}. Add partitions, or use partition_by='key'. Nothing of the batch was committed."
         )
+
+
+def _refuse_times(times: pa.Array, topic: TopicFacts, sink: str, now_ms: int) -> None:
+    given = times.filter(pc.greater(times, 0))
+    if not len(given):
+        return
+    bounds = pc.min_max(given)
+    for word, distance_ms in (("after", bounds["max"].as_py() - now_ms), ("before", now_ms - bounds["min"].as_py())):
+        setting = f"message.timestamp.{word}.max.ms"
+        distance_ms_max = topic.config.get(setting)
+        if distance_ms_max is not None and distance_ms > int(distance_ms_max):
+            raise ConfigurationError(
+                f"sink {sink!r} got a record with a time {distance_ms} ms {word} now; topic {topic.name} takes "
+                f"{distance_ms_max} ({setting}). Raise it, or correct or drop the record's timestamp_ms. Nothing of the "
+                "batch was committed."
+            )
 
 
 def _unless_null(column: pa.Array) -> list[Any] | None:

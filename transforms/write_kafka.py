@@ -17,6 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import ConfigurationError, CorruptObject, OutputNotWritable, UnknownTopic
 from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaRecord, KafkaSettings
 from beam_exactly_once.kafka.marks_topic import MarksTopic
@@ -46,6 +47,7 @@ _TOPIC_LENGTH_MAX = 249
 _NAMES_LENGTH_MAX = 80
 """Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
 _MARK_FORMAT = 1
+_CLOCK = SystemClock()
 _Sharded: TypeAlias = tuple[int, pa.RecordBatch]
 
 
@@ -242,11 +244,14 @@ class _ToRecords(StatelessDoFn):
 
     def _sharded(self, batch: pa.RecordBatch) -> Iterator[_Sharded]:
         output = self._output
+        now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
         try:
-            refuse_what_a_topic_refuses(batch, _facts(output.connection, output.topic), sink=self._sink)
+            topic = _facts(output.connection, output.topic)
+            refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
         except ConfigurationError:  # the topic may have changed since it was asked for
             _facts.cache_clear()
-            refuse_what_a_topic_refuses(batch, _facts(output.connection, output.topic), sink=self._sink)
+            topic = _facts(output.connection, output.topic)
+            refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
         return by_shard_of(batch, output.shards, by_partition=output.by_partition)
 
 
@@ -284,26 +289,31 @@ class _KafkaPublisher(Publisher):
 
     def prepare(self, stream_id: str) -> None:
         """Create the marks topic."""
-        output, admin = self._output, TopicAdmin(self._output.connection)
-        like = _described(admin, output.connection, output.topic)
-        MarksTopic(output.connection, self._marks_topic(stream_id)).create(admin, output.shards, like)
+        admin = TopicAdmin(self._output.connection)
+        like = self._writable_output(admin)
+        MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """Prove that topic and marks can be written; end what an earlier driver left open in the first shard."""
-        output, admin = self._output, TopicAdmin(self._output.connection)
-        facts = _described(admin, output.connection, output.topic)
-        if "WRITE" not in facts.operations:
-            raise OutputNotWritable(
-                f"Kafka does not let us write to topic {output.topic}. Allow it: kafka-acls.sh --add --allow-principal User:… "
-                f"--operation Write --operation Describe --topic {output.topic}"
-            )
-        MarksTopic(output.connection, self._marks_topic(stream_id)).check(admin, output.shards)
+        admin = TopicAdmin(self._output.connection)
+        self._writable_output(admin)
+        MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
         with self._transaction(stream_id, 0):
             pass
 
     def sweep(self, published_batch_id: int) -> None:
         """Remove staged rows of batches up to ``published_batch_id``."""
         self._staged.sweep(published_batch_id)
+
+    def _writable_output(self, admin: TopicAdmin) -> TopicFacts:
+        output = self._output
+        facts = _described(admin, output.connection, output.topic)
+        if "WRITE" not in facts.operations:
+            raise OutputNotWritable(
+                f"Kafka does not let us write to topic {output.topic}. Allow it: kafka-acls.sh --add --allow-principal User:… "
+                f"--operation Write --operation Describe --topic {output.topic}"
+            )
+        return facts
 
     def _marks_topic(self, stream_id: str) -> str:
         name = f"{self._output.marks_prefix}.{stream_id}.{self._sink}"

@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkUnavailable
-from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.settings import KafkaSettings
 
+UNKNOWN_TOPIC_WAIT_S = 5.0
 _REQUEST_TIMEOUT_S = 5.0
 _PAUSE_S = 0.1
 _FINAL_CODES = frozenset(
@@ -60,6 +61,7 @@ class TopicAdmin:
 
     Raises:
         SinkUnavailable: no broker answers within ``startup_timeout_s``.
+        KafkaRefused: the cluster does not let us in.
         OutputNotWritable: the cluster refuses; the message has Kafka's word for it.
         ConfigurationError: the client refuses its configuration.
     """
@@ -70,8 +72,9 @@ class TopicAdmin:
         self._errors = ClientErrors()
         self._admin: AdminClient | None = None
 
-    def describe(self, topic: str) -> TopicFacts | None:
-        """What a topic is; None if there is none that we may see."""
+    def describe(self, topic: str, *, doubt_s: float = UNKNOWN_TOPIC_WAIT_S) -> TopicFacts | None:
+        """What a topic is; None if there is none, also when asked again for ``doubt_s``: a broker that has just started
+        may not know it yet."""
         asked = TopicCollection([topic])
 
         def describe(timeout_s: float) -> Any:
@@ -81,7 +84,7 @@ class TopicAdmin:
             return described[topic].result()
 
         try:
-            found = self._ask(f"describe topic {topic}", describe)
+            found = self._ask(f"describe topic {topic}", describe, doubt_s)
         except _Unknown:
             return None
         operations = frozenset(operation.name for operation in found.authorized_operations or ())
@@ -101,7 +104,7 @@ class TopicAdmin:
                     raise
 
         self._ask(f"create topic {topic}", create)
-        self._wait_until(f"creation of topic {topic}", lambda: self.describe(topic) is not None)
+        self._wait_until(f"creation of topic {topic}", lambda: self.describe(topic, doubt_s=0) is not None)
 
     def grow(self, topic: str, partitions: int) -> None:
         """Let a topic have that many partitions, and wait until the cluster knows them."""
@@ -139,7 +142,7 @@ class TopicAdmin:
 
     def _open(self) -> AdminClient:
         config = self._settings.client_config()
-        self._errors.hide(self._settings.secret_texts(config))
+        self._errors.concern(config, self._settings.secret_texts(config))
         try:
             config["error_cb"] = self._errors.remember
             return AdminClient(config)
@@ -148,26 +151,31 @@ class TopicAdmin:
         # Outside of the handler: the client's own exception may quote the configuration.
         raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
 
-    def _ask(self, what: str, ask: Callable[[float], _Answer]) -> _Answer:
+    def _ask(self, what: str, ask: Callable[[float], _Answer], doubt_s: float = UNKNOWN_TOPIC_WAIT_S) -> _Answer:
         """Ask again while the cluster settles."""
-        deadline_s = self._clock.monotonic_s() + self._settings.startup_timeout_s
+        began_s = self._clock.monotonic_s()
+        deadline_s = began_s + self._settings.startup_timeout_s
         where = f"Kafka at {self._settings.bootstrap_servers}"
         while True:
             left_s = deadline_s - self._clock.monotonic_s()
             try:
-                return ask(max(0.1, min(_REQUEST_TIMEOUT_S, left_s)))
+                answer = ask(max(0.1, min(_REQUEST_TIMEOUT_S, left_s)))
+                self._errors.forget()
+                return answer
             except KafkaException as exception:  # cannot be pickled, so it must not leave this process
                 error = exception.args[0]
             text = self._errors.text_of(error)
-            if error.code() in UNKNOWN_TOPIC_CODES:
+            if error.code() in UNKNOWN_TOPIC_CODES and self._clock.monotonic_s() - began_s >= doubt_s:
                 raise _Unknown(what)
-            if error.code() in REFUSED_CODES or error.code() in _FINAL_CODES:
+            if error.code() in DENIED_CODES or error.code() in _FINAL_CODES:
                 raise OutputNotWritable(f"{where} refused to {what}: {text}.")
             self._client.poll(0)  # lets the client say why
+            self._errors.raise_if_refused()
             if left_s <= 0:
+                self._errors.raise_if_contradicted()
                 raise SinkUnavailable(
                     f"{where} did not {what} within {self._settings.startup_timeout_s:g} s ({text}); "
-                    f"{self._errors.describe()}. Check the address, the network and the credentials."
+                    f"{self._errors.describe()}. Check the address and the network."
                 )
             self._clock.wait(threading.Event(), _PAUSE_S)
 

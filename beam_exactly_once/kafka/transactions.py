@@ -27,7 +27,7 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnknownTopic,
 )
-from beam_exactly_once.kafka.client_errors import REFUSED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.settings import KafkaSettings
 
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -52,6 +52,8 @@ _FENCED_CODES = frozenset(
         KafkaError.INVALID_TXN_STATE,
     }
 )
+_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._STATE})
+"""What the client says of other records after one was refused."""
 _TRANSACTIONAL_ID_REFUSED = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 _TOO_LARGE_CODES = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _BAD_RECORD_CODES = frozenset({KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_MSG})
@@ -152,7 +154,7 @@ class Transaction:
     Raises:
         SinkUnavailable: no broker answers, or another producer took the id. Whether an interrupted commit happened is
             for who comes next to find out.
-        OutputNotWritable: the cluster refuses.
+        KafkaRefused, OutputNotWritable: the cluster does not let us in, or refuses.
         ConfigurationError: the client refuses its configuration.
     """
 
@@ -192,7 +194,7 @@ class Transaction:
         if producer is not None and self._is_open:
             try:
                 producer.abort_transaction(_ABORT_TIMEOUT_S)
-            except (KafkaException, KeyboardInterrupt):
+            except KafkaException:
                 _log.info(
                     "the transaction of %s could not be aborted; the broker does it within %g s, or at the next start",
                     self._id,
@@ -234,10 +236,11 @@ class Transaction:
     def commit(self) -> None:
         """Make all that was produced visible, at once.
 
-        A commit whose outcome is unknown is asked for again, and never aborted: the broker may have decided it.
+        A commit whose outcome is unknown is asked for again, and not aborted: the broker may have decided it.
         """
-        self._call("commit", self._commit_once)
+        self._deliver()
         self._is_open = False
+        self._call("commit", self._commit_once)
 
     # -- the client --------------------------------------------------------------------------------------------
 
@@ -248,7 +251,7 @@ class Transaction:
 
     def _open(self) -> Producer:
         connection = self._settings.connection.client_config()
-        self._errors.hide(self._settings.connection.secret_texts(connection))
+        self._errors.concern(connection, self._settings.connection.secret_texts(connection))
         config = self._settings.producer_config(connection, self._id)
         if self._batch_bytes_max is not None:
             config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), self._batch_bytes_max))
@@ -273,15 +276,30 @@ class Transaction:
             except BufferError:
                 continue
 
+    def _deliver(self) -> None:
+        """Wait for the broker to take all records, for as long as it takes any."""
+        producer, timeout_s = self._running, self._settings.connection.startup_timeout_s
+        waiting, deadline_s = len(producer), self._clock.monotonic_s() + timeout_s
+        while waiting and self._failed_delivery is None:
+            producer.flush(min(_CALL_S, timeout_s))
+            left = len(producer)
+            if left < waiting:
+                waiting, deadline_s = left, self._clock.monotonic_s() + timeout_s
+            elif self._clock.monotonic_s() > deadline_s:
+                self._errors.raise_if_refused()
+                raise SinkUnavailable(
+                    f"{self._where} took no record of transaction {self._id} for {timeout_s:g} s, {left} wait; "
+                    f"{self._errors.describe()}. They are written at the next start."
+                )
+
     def _commit_once(self, timeout_s: float) -> None:
         try:
             self._running.commit_transaction(timeout_s)
         except KafkaException as exception:
             # Only then the broker was not asked to commit, or said no.
             self._is_open = exception.args[0].txn_requires_abort()
+            self._running.poll(0)  # lets the client say which delivery failed
             raise
-        finally:
-            self._running.poll(0)
 
     def _call(self, what: str, call: Callable[[float], None]) -> None:
         """Call until it is settled; a call that timed out goes on where it was."""
@@ -290,6 +308,7 @@ class Transaction:
             left_s = deadline_s - self._clock.monotonic_s()
             try:
                 call(max(0.1, min(_CALL_S, left_s)))
+                self._errors.forget()
                 return
             except KafkaException as exception:  # cannot be pickled, so it must not leave this process
                 error = exception.args[0]
@@ -301,17 +320,18 @@ class Transaction:
 
     def _raise(self, error: KafkaError, what: str) -> NoReturn:
         cause = self._failed_delivery or error
+        self._errors.raise_if_refused()
         text = self._errors.text_of(cause)
         raise self._error_of(cause.code(), what, text)
 
     def _error_of(self, code: int, what: str, text: str) -> BeamExactlyOnceError:
-        where = f"Kafka at {self._settings.connection.bootstrap_servers}"
+        where = self._where
         if code == _TRANSACTIONAL_ID_REFUSED:
             return OutputNotWritable(
                 f"{where} does not let us use transactional.id {self._id} ({text}). Allow it, and start again: kafka-acls.sh "
                 f"--add --allow-principal User:… --operation Write --operation Describe --transactional-id {self._id}"
             )
-        if code in REFUSED_CODES:
+        if code in DENIED_CODES:
             return OutputNotWritable(f"{where} refused to {what} ({text}). Grant the permission, and start again.")
         if code in UNKNOWN_TOPIC_CODES:
             return UnknownTopic(
@@ -338,6 +358,10 @@ class Transaction:
             return SinkUnavailable(f"{where} refused to {what} ({text}): {self._why_fenced()}.")
         return SinkUnavailable(f"{where} could not {what} ({text}); {self._errors.describe()}.")
 
+    @property
+    def _where(self) -> str:
+        return f"Kafka at {self._settings.connection.bootstrap_servers}"
+
     def _why_fenced(self) -> str:
         limit_s = self._settings.transaction_timeout_s
         open_s = 0.0 if self._began_s is None else self._clock.monotonic_s() - self._began_s
@@ -347,7 +371,3 @@ class Transaction:
                 f"{limit_s:g}. Start again; if it happens without an outage, raise it, or make batches smaller"
             )
         return f"another producer of transactional.id {self._id} took over. Start again"
-
-
-_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._STATE})
-"""What the client says of other records after one was refused."""

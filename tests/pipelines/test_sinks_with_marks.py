@@ -75,6 +75,24 @@ def test_every_batch_marks_every_shard_in_order(stream: Stream) -> None:
     assert stream.ledger.ids() == [0, 1, 2, 4, 6]
 
 
+def test_a_sink_is_prepared_until_the_checkpoint_knows_it(stream: Stream) -> None:
+    """Also one that joins later."""
+    stream.produce(0, 1)
+    with (
+        watching(StoreCalls(KillPoint("put_if_absent", "writers/", 1), kill)),
+        pytest.raises(RuntimeError, match="killed here"),
+    ):
+        stream.run()
+    assert stream.ledger.prepared == 0
+    stream.run()
+    stream.run()
+    assert stream.ledger.prepared == 1
+    second = secrets.token_hex(8)
+    stream.run(second=second)
+    stream.run(second=second)
+    assert (stream.ledger.prepared, LEDGERS[second].prepared) == (1, 1)
+
+
 def test_killed_between_the_shards_of_a_batch(stream: Stream) -> None:
     stream.produce(0, 1, 2, 3)
 

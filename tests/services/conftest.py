@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import pytest
+from confluent_kafka.admin import AdminClient
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
+from services.copies import Copy
 from services.flink_streams import cluster_options
 from services.kafka_broker import Kafka
 from services.kafka_security import SecureKafka
@@ -49,7 +52,7 @@ def kafka_cluster(bootstrap_servers: str) -> Iterator[Kafka]:
 @pytest.fixture(scope="session")
 def secure_kafka(bootstrap_servers: str) -> Iterator[SecureKafka]:
     """A broker with TLS, credentials and access rules, where a real Kafka is asked for."""
-    with SecureKafka(["reader", "watcher", "stranger", "leaver"]) as kafka:
+    with SecureKafka(["reader", "watcher", "stranger", "leaver", "writer"]) as kafka:
         yield kafka
 
 
@@ -65,6 +68,24 @@ def new_topic(bootstrap_servers: str) -> Iterator[Callable[..., Topic]]:
     yield create
     for topic in topics:
         topic.close()
+
+
+@pytest.fixture
+def output(new_topic: Callable[..., Topic]) -> Topic:
+    """A topic to write to."""
+    return new_topic(3)
+
+
+@pytest.fixture
+def copy(output: Topic, tmp_path: Path) -> Copy:
+    """A stream that writes there."""
+    return Copy(output.bootstrap_servers, output.name, str(tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def admin(bootstrap_servers: str) -> AdminClient:
+    """Of the real Kafka broker."""
+    return AdminClient({"bootstrap.servers": bootstrap_servers})
 
 
 @pytest.fixture

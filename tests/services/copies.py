@@ -17,6 +17,7 @@ from unittest import mock
 import apache_beam as beam
 from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
@@ -27,6 +28,7 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
+from services.topics import TIMEOUT_S, settle, wait_until
 
 LIFE_TIMEOUT_S = 120.0
 READ_TIMEOUT_S = 30.0
@@ -70,6 +72,7 @@ def at(step: str, occurrence: int, act: Callable[[Any], None], *, before: bool =
 def delivered(transaction: Transaction) -> None:
     """Let all that was produced reach the log; the transaction stays open."""
     assert transaction._running.flush(READ_TIMEOUT_S) == 0
+    assert transaction._failed_delivery is None
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class Copy:
     def run(self, count: int, **options: Any) -> None:
         """Run until the first ``count`` numbers are copied.
 
-        ``options`` are of the sink, but ``through``, a step before it; ``second``, the topic of another one; ``compacted_to``, the
-        offsets that the source still has.
+        ``options`` are of the sink, but ``through``, a step before it; ``second``, the topic of another one;
+        ``compacted_to``, the offsets that the source still has.
         """
         cluster = MemoryKafka({"numbers": 1})
         cluster.append(
@@ -188,3 +191,24 @@ def live(copy: Copy, count: int, step: str, occurrence: int, *, before: bool = F
     finally:
         process.kill()
         process.join()
+
+
+def fail(_: object) -> None:
+    """What :func:`at` does where a driver dies by an error."""
+    raise RuntimeError("killed here")
+
+
+def alter_config(admin: AdminClient, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    settle(admin.incremental_alter_configs([resource]))
+
+    def is_altered() -> bool:
+        return str(admin.describe_configs([resource])[resource].result(TIMEOUT_S)[name].value) == value
+
+    wait_until(is_altered)
+
+
+def delete_topic(admin: AdminClient, topic: str) -> None:
+    settle(admin.delete_topics([topic]))
+    wait_until(lambda: topic not in admin.list_topics(timeout=TIMEOUT_S).topics)

@@ -27,6 +27,8 @@ class Ledger:
         self.marks: dict[tuple[str, str, int], Attempt] = {}
         self.rows: dict[int, list[tuple[int, list[Row]]]] = defaultdict(list)
         """By shard: batch id and the rows written, in the order of writing."""
+        self.prepared = 0
+        """How often a driver prepared it."""
         self.before_write: Callable[[Part], None] = lambda part: None
 
     def all_rows(self) -> list[Row]:
@@ -86,6 +88,9 @@ class LedgerPublisher(Publisher):
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         pass
+
+    def prepare(self, stream_id: str) -> None:
+        LEDGERS[self._ledger].prepared += 1
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         pass
