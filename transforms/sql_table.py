@@ -139,7 +139,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     """
     inspector = sa.inspect(connection)
     table, schema = target.table, target.table_schema
-    if not (inspector.has_table(table, schema) or table in inspector.get_view_names(schema)):
+    if not inspector.has_table(table, schema):
         raise OutputNotWritable(
             f"table {target.full_name} does not exist in the database, or is not visible to this user. Create it, or "
             "correct table= and table_schema=."
@@ -152,7 +152,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     columns = []
     for name, description in described.items():
         is_chosen = target.columns is None or name in target.columns
-        is_generated = "computed" in description or bool(description.get("identity", {}).get("always"))
+        is_generated = "computed" in description or bool((description.get("identity") or {}).get("always"))
         is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
         has_default = _has_default(description) or is_row_id
         if is_chosen and not (is_generated and target.columns is None):

@@ -45,7 +45,7 @@ class WriteToSql(beam.PTransform):
     other unique key that is written.
 
     A transaction waits for locks for 60 seconds. The server ends one that is left open: at once when a process dies, since its
-    connection is closed; after at most 120 seconds (60 of them on PostgreSQL within a COPY) when a machine vanishes.
+    connection is closed; after at most 120 seconds when a machine vanishes.
 
     Args:
         url: SQLAlchemy's URL, such as ``postgresql+psycopg://user:password@host/database``. With a password in it, by
@@ -91,9 +91,9 @@ class WriteToSql(beam.PTransform):
         self._target = SqlTarget(
             table,
             table_schema,
-            None if columns is None else tuple(columns),
+            None if columns is None else _names("columns", columns),
             mode,
-            tuple(key_columns),
+            _names("key_columns", key_columns),
             order_by,
             marks_schema,
             shards,
@@ -115,6 +115,12 @@ class WriteToSql(beam.PTransform):
         definition = {"kind": "sql", "table": self._target.full_name}
         graph.sinks[name] = SinkSpec(name, definition, publisher, committables)
         return beam.pvalue.PDone(rows.pipeline)
+
+
+def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"{argument}={names!r} of WriteToSql must be a list of different names of columns.")
+    return tuple(names)
 
 
 def _canonical_url(url: str) -> str:

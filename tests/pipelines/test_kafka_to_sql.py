@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
+from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
@@ -69,6 +71,19 @@ def test_the_fields_of_json_values_are_columns(cluster: MemoryKafka, database: D
         (1, 0.1, "ü", None),
         (2, 7, None, '{"a":[1.50]}'),
     ]
+
+
+def test_the_commands_look_at_such_a_stream(cluster: MemoryKafka, database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE TABLE orders (id BIGINT)")
+    send(cluster, [b'{"id": 1}'])
+    with cluster.serving():
+        assert main(flags(database, tmp_path)) == EXIT_DONE
+    status = CliRunner().invoke(cli, ["status", str(tmp_path / "checkpoint")])
+    assert status.exit_code == EXIT_DONE, status.output
+    assert "1 rows to sql" in status.output
+    assert "orders" in status.output.partition("sink sql")[2].splitlines()[0]
+    verified = CliRunner().invoke(cli, ["verify", str(tmp_path / "checkpoint")])
+    assert verified.exit_code == EXIT_DONE, verified.output
 
 
 def test_upsert_of_some_columns(

@@ -177,6 +177,19 @@ def test_a_text_that_only_the_database_would_refuse_is_found_before_the_commit(s
     assert list(open_object_store(stream.checkpoint).list("commits/")) == []
 
 
+def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream: SqlStream) -> None:
+    stream.create(KEYED)
+    stream.send(orders(0, 1, 2, 2))
+    with pytest.raises(OutputNotWritable, match=r"(?i)duplicate.*\b2\b.*Nothing of this transaction was written"):
+        stream.run()
+    assert stream.ids() == [0, 1]
+    stream.execute(f"ALTER TABLE {stream.table} ADD COLUMN number INTEGER")
+    with pytest.raises(OutputNotWritable, match=r"(?i)duplicate\b"):
+        stream.run()
+    stream.run(**UPSERT, order_by="id")
+    assert stream.ids() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 def test_upsert_by_shards(stream: SqlStream, shards: int) -> None:
     stream.create("id BIGINT PRIMARY KEY, version INTEGER")

@@ -26,6 +26,8 @@ URL = "sqlite:////tmp/orders.db"
         ({"key_columns": ["id"]}, 'for mode="upsert"'),
         ({"order_by": "id"}, 'for mode="upsert"'),
         ({"mode": "upsert", "key_columns": ["id"], "columns": ["name"]}, "'id'"),
+        ({"mode": "upsert", "key_columns": "id"}, "list of different names"),
+        ({"columns": ["id", "id"]}, "list of different names"),
         ({"shards": 0}, "from 1 to 64"),
         ({"url": "orders.db"}, "no SQLAlchemy URL"),
         ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),
