@@ -62,6 +62,10 @@ class HookedPublisher(Publisher):
         """As the inner publisher."""
         self._inner.check_place()
 
+    def prepare(self, stream_id: str) -> None:
+        """As the inner publisher."""
+        self._inner.prepare(stream_id)
+
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """As the inner publisher."""
         call = Call("before", "check_start", next_batch_id)
