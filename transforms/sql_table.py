@@ -152,7 +152,8 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     columns = []
     for name, description in described.items():
         is_chosen = target.columns is None or name in target.columns
-        is_generated = "computed" in description or bool((description.get("identity") or {}).get("always"))
+        identity: Mapping[str, Any] = description.get("identity") or {}
+        is_generated = "computed" in description or bool(identity.get("always"))
         is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
         has_default = _has_default(description) or is_row_id
         if is_chosen and not (is_generated and target.columns is None):
