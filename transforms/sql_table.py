@@ -152,8 +152,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     columns = []
     for name, description in described.items():
         is_chosen = target.columns is None or name in target.columns
-        identity: Mapping[str, Any] = description.get("identity") or {}
-        is_generated = "computed" in description or bool(identity.get("always"))
+        is_generated = "computed" in description or _is_always_identity(description)
         is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
         has_default = _has_default(description) or is_row_id
         if is_chosen and not (is_generated and target.columns is None):
@@ -194,6 +193,10 @@ def _has_default(description: Any) -> bool:
     default = description.get("default")
     is_null = default is None or str(default).upper().startswith("NULL")
     return not is_null or "identity" in description or description.get("autoincrement") is True
+
+
+def _is_always_identity(description: Any) -> bool:
+    return bool((description.get("identity") or {}).get("always"))
 
 
 def _refuse_engine(inspector: sa.Inspector, target: SqlTarget) -> None:
