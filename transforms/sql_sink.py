@@ -116,13 +116,15 @@ class SqlPublisher(Publisher):
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         """Nothing is left to do."""
 
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove, without writing, that rows and marks can be written, and that the sink is not ahead."""
-        where = f"sink {self._sink!r}: "
-        self._database.transact(self._try_table, f"{where}trying table {self._target.full_name}")
+    def check_place(self) -> None:
+        """Prove, without writing a row, that rows can be written; create the table of marks where there is none."""
+        self._database.transact(self._try_table, f"sink {self._sink!r}: trying table {self._target.full_name}")
         self._marks.ensure(self._database)
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Prove, without writing, that marks can be written, and that the sink is not ahead."""
         newest = self._database.transact(
-            lambda connection: self._try_marks(connection, stream_id), f"{where}trying the table of marks"
+            lambda connection: self._try_marks(connection, stream_id), f"sink {self._sink!r}: trying the table of marks"
         )
         if newest is not None and newest >= next_batch_id:
             raise SinkAhead(

@@ -190,13 +190,24 @@ class _DeltaPublisher(Publisher):
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         """Nothing: the commit was all."""
 
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that the table can be written, create it or add columns to it where that is wanted, and look at the mark.
+    def check_place(self) -> None:
+        """Prove that the table's place can be written, and that a table which is there takes the rows.
 
         Raises:
-            ConfigurationError, OutputNotWritable, UnsuitableStore, SinkAhead, SinkUnavailable: see :class:`WriteToDelta`.
+            ConfigurationError, OutputNotWritable, UnsuitableStore, SinkUnavailable: see :class:`WriteToDelta`.
         """
+        self._output.store.check_reachable()
         self._output.store.verify()
+        table = TableVersion.open(self._output, self._where)
+        if table is not None and not self._add_columns:
+            self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Create the table or add columns to it where that is wanted, and look at the mark.
+
+        Raises:
+            ConfigurationError, OutputNotWritable, SinkAhead, SinkUnavailable: see :class:`WriteToDelta`.
+        """
         schema, partition_by = self._layout.schema, self._layout.partition_by
         table = TableVersion.open(self._output, self._where)
         if table is None:

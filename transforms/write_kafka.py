@@ -287,6 +287,10 @@ class _KafkaPublisher(Publisher):
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         """Nothing: the marks say all."""
 
+    def check_place(self) -> None:
+        """Prove that the topic can be written."""
+        self._writable_output(TopicAdmin(self._output.connection))
+
     def prepare(self, stream_id: str) -> None:
         """Create the marks topic."""
         admin = TopicAdmin(self._output.connection)
@@ -294,9 +298,8 @@ class _KafkaPublisher(Publisher):
         MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that topic and marks can be written; end what an earlier driver left open in the first shard."""
+        """Prove that marks can be written; end what an earlier driver left open in the first shard."""
         admin = TopicAdmin(self._output.connection)
-        self._writable_output(admin)
         MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
         with self._transaction(stream_id, 0):
             pass
