@@ -1,0 +1,95 @@
+"""The stories of sinks on a real Kafka and on real databases."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import apache_beam as beam
+import pytest
+import sqlalchemy as sa
+
+from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
+from beam_exactly_once.transforms import WriteToKafka, WriteToSql
+from services.topics import Topic
+
+LATE_BATCHES = 20  # each takes a tenth of a second
+
+
+class KafkaTopics(SinkUnderTest):
+    """A topic each name."""
+
+    late_batches = LATE_BATCHES
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topics: dict[str, Topic] = {}
+
+    def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
+        topic = self._topic(name).name
+        to_record = beam.Map(lambda row: {"key": str(row["id"]), "value": f"{row['id']}|{row['text']}"})
+        sink = WriteToKafka(self._bootstrap_servers, topic, name=name, shards=shards)
+        return _Then(to_record, sink)
+
+    def read(self, name: str) -> list[Row]:
+        values = [value.decode().partition("|") for value in self._topic(name).visible().elements()]
+        return [{"id": int(one), "text": text} for one, _, text in values]
+
+    def _topic(self, name: str) -> Topic:
+        if name not in self._topics:
+            self._topics[name] = Topic(self._bootstrap_servers, f"{name}-{secrets.token_hex(4)}", 3)
+        return self._topics[name]
+
+    def close(self) -> None:
+        for topic in self._topics.values():
+            topic.close()
+
+
+class _Then(beam.PTransform):  # type: ignore[misc]
+    """Two steps as one."""
+
+    def __init__(self, first: beam.PTransform[Any, Any], second: beam.PTransform[Any, Any]) -> None:
+        super().__init__()
+        self._first, self._second = first, second
+
+    def expand(self, rows: beam.PCollection[Any]) -> Any:
+        return rows | "First" >> self._first | "Second" >> self._second
+
+
+class Tables(SinkUnderTest):
+    """A table each name."""
+
+    late_batches = LATE_BATCHES
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+        self._engine = sa.create_engine(secret_from_env(variable).resolve(), poolclass=sa.NullPool)
+        self._prefix = f"t{secrets.token_hex(4)}_"
+
+    def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
+        table = self._prefix + name.lower()
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.text(f"CREATE TABLE IF NOT EXISTS {table} (id BIGINT NOT NULL, text VARCHAR(100) NOT NULL)")
+            )
+        return WriteToSql(secret_from_env(self._variable), table, name=name, shards=shards)
+
+    def read(self, name: str) -> list[Row]:
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.text(f"SELECT id, text FROM {self._prefix}{name.lower()}"))
+            return [{"id": one, "text": text} for one, text in found]
+
+
+@pytest.mark.parametrize("story", STORIES, ids=str)
+def test_a_topic(story: Story, bootstrap_servers: str) -> None:
+    sink = KafkaTopics(bootstrap_servers)
+    try:
+        story.check(sink)
+    finally:
+        sink.close()
+
+
+@pytest.mark.parametrize("story", STORIES, ids=str)
+def test_a_table(story: Story, sql_variable: str) -> None:
+    story.check(Tables(sql_variable))
