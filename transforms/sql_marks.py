@@ -58,19 +58,21 @@ class SqlMarks:
             OutputNotWritable: this user may not; the message has what to run.
             SinkUnavailable: the database does not answer.
         """
-        if self._is_visible(database):
+        if self.is_visible(database):
             return
         try:
             database.transact(self._table.create, f"creating the table {self._table.fullname}")
         except OutputNotWritable as error:
-            if self._is_visible(database):  # another stream was faster
+            if self.is_visible(database):  # another stream was faster
                 return
             ddl = " ".join(str(CreateTable(self._table).compile(dialect=database.engine.dialect)).split())
             raise OutputNotWritable(
                 f"{error} The table holds the sink's marks; have it created, and grant SELECT, INSERT and UPDATE on it: {ddl}"
             ) from None
 
-    def _is_visible(self, database: SqlDatabase) -> bool:
+    def is_visible(self, database: SqlDatabase) -> bool:
+        """Whether the table is there, for this user."""
+
         def look(connection: sa.Connection) -> bool:
             return bool(sa.inspect(connection).has_table(MARKS, self._table.schema))
 

@@ -16,7 +16,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import SinkAhead
+from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
 from beam_exactly_once.transforms.sql_database import SqlDatabase
 from beam_exactly_once.transforms.sql_marks import MarkKey, SqlMarks
@@ -117,12 +117,21 @@ class SqlPublisher(Publisher):
         """Nothing is left to do."""
 
     def check_place(self) -> None:
-        """Prove, without writing a row, that rows can be written; create the table of marks where there is none."""
+        """Prove, without writing a row, that rows can be written."""
         self._database.transact(self._try_table, f"sink {self._sink!r}: trying table {self._target.full_name}")
+
+    def prepare(self, stream_id: str) -> None:
+        """Create the table of marks where there is none."""
         self._marks.ensure(self._database)
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """Prove, without writing, that marks can be written, and that the sink is not ahead."""
+        if not self._marks.is_visible(self._database):
+            raise SinkBehind(
+                f"sink {self._sink!r}, table {self._target.full_name}: the table of marks is gone, so nothing says which batches "
+                "the table holds. Restore both, or start a new checkpoint_location with Start.from_checkpoint(…) at the last "
+                "batch that it holds."
+            )
         newest = self._database.transact(
             lambda connection: self._try_marks(connection, stream_id), f"sink {self._sink!r}: trying the table of marks"
         )

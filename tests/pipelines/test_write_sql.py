@@ -180,6 +180,17 @@ def test_a_sink_that_lost_batches_is_noticed(stream: SqlStream, lost: str) -> No
     assert stream.ids() == list(range(6))
 
 
+def test_marks_that_vanish_after_the_first_batch_are_noticed(stream: SqlStream) -> None:
+    """No batch before it says that there must be a mark."""
+    stream.create()
+    stream.send(orders(0, 1))
+    stream.run()
+    stream.execute("DROP TABLE beam_exactly_once_marks")
+    with pytest.raises(SinkBehind, match="the table of marks is gone"):
+        stream.run()
+    assert stream.ids() == [0, 1]
+
+
 def test_a_wiped_checkpoint_skips_nothing(stream: SqlStream) -> None:
     stream.create()
     stream.send(orders(0, 1, 2))
