@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from services.built import built, run_build
@@ -15,7 +16,8 @@ _SIMULATE = ("--simulate", "--no-install-recommends", "install")
 def unpacked(package: str) -> Path:
     """The root folder of ``package`` and of what it depends on and the machine lacks; downloaded at first use.
 
-    The machine's release of Debian says which version.
+    The machine's release of Debian says which version. For a package without contents, such as ``postgresql``, it is the one that
+    this stands for in the release.
 
     Raises:
         RuntimeError: the machine has no apt, or cannot download.
@@ -24,7 +26,10 @@ def unpacked(package: str) -> Path:
         raise RuntimeError(f"{package} comes from Debian's packages, and this machine has no apt-get")
 
     def unpack(folder: Path) -> None:
-        run_build(["apt-get", "download", package, *_lacking(package)], folder)
+        with tempfile.TemporaryDirectory() as state:
+            apt = _Apt(Path(state))
+            name = apt.newest_version(package) or package
+            run_build([*apt.get, "download", name, *apt.lacking(name)], folder)
         for archive in folder.glob("*.deb"):
             run_build(["dpkg", "-x", archive.name, "."], folder)
             archive.unlink()
@@ -39,26 +44,35 @@ def libraries(root: Path) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join(sorted(folders))}
 
 
-def newest_version(package: str) -> str:
-    """The package that a package without contents, such as ``postgresql``, stands for in this release."""
-    for line in _apt("apt-cache", "depends", package):
-        _, _, name = line.partition("Depends: ")
-        if name.startswith(f"{package}-") and name[len(package) + 1 :].isdigit():
-            return name
-    raise RuntimeError(f"this release of Debian has no package {package}-<version>; `apt-get update` may help")
+class _Apt:
+    """apt with fresh lists of its own: those of the machine may be old, or missing, and belong to root."""
 
+    def __init__(self, state: Path) -> None:
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (state / folder).mkdir(parents=True)
+        self._options = ["-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
+        self.get = ["apt-get", *self._options]
+        _lines([*self.get, "update"])
 
-def _lacking(package: str) -> list[str]:
-    """What an installation would install besides ``package``, upgrades aside."""
-    inst = [line.split()[1] for line in _apt("apt-get", *_SIMULATE, package) if line.startswith("Inst ")]
-    return sorted({name for name in inst if not _is_installed(name)} - {package})
+    def newest_version(self, package: str) -> str | None:
+        """The package with a version in its name that ``package`` depends on; None where there is none."""
+        for line in _lines(["apt-cache", *self._options, "depends", package]):
+            _, _, name = line.partition("Depends: ")
+            if name.startswith(f"{package}-") and name[len(package) + 1 :].isdigit():
+                return name
+        return None
+
+    def lacking(self, package: str) -> list[str]:
+        """What an installation would install besides ``package``, upgrades aside."""
+        inst = [line.split()[1] for line in _lines([*self.get, *_SIMULATE, package]) if line.startswith("Inst ")]
+        return sorted({name for name in inst if not _is_installed(name)} - {package})
 
 
 def _is_installed(package: str) -> bool:
     return subprocess.run(["dpkg", "-s", package], capture_output=True, check=False).returncode == 0
 
 
-def _apt(*command: str) -> list[str]:
+def _lines(command: list[str]) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-1000:]}")

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import psycopg
 
-from services.debian import libraries, newest_version, unpacked
+from services.debian import libraries, unpacked
 from services.server import Server, free_ports
 
 PASSWORD = "no-secret-at-all"
@@ -19,7 +19,7 @@ _UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root
 
 def postgres_root() -> Path:
     """The folder with the unpacked package; downloaded at first use."""
-    return unpacked(newest_version("postgresql"))
+    return unpacked("postgresql")
 
 
 class Postgres:
