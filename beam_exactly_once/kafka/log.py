@@ -120,9 +120,8 @@ class ConfluentLog:
         names = sorted(set(topics))
         if not names:
             return {}
-        admin = self._open_admin()
 
-        def ask(timeout_s: float) -> dict[str, TopicDescription]:
+        def ask(admin: AdminClient, timeout_s: float) -> dict[str, TopicDescription]:
             futures = admin.describe_topics(
                 TopicCollection(names), include_authorized_operations=True, request_timeout=timeout_s
             )
@@ -140,10 +139,9 @@ class ConfluentLog:
                 return _description(described)
             if error.code() in UNKNOWN_TOPIC_CODES and not patient:
                 raise UnknownTopic(self._unknown_topic_message(name))
-            admin.poll(0)  # lets the client say why
             raise _NoAnswer(error, f"topic {name}")
 
-        return self._ask_until_settled(ask)
+        return self._ask_admin(ask)
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         """See :meth:`KafkaLog.bounds`."""
@@ -218,23 +216,14 @@ class ConfluentLog:
         isolation = IsolationLevel[self._settings.isolation_level.upper()]
         places = {place: ClientTopicPartition(place.topic, place.partition) for place in partitions}
 
-        def ask(timeout_s: float) -> list[dict[TopicPartition, int]]:
-            admin = self._open_admin()
+        def ask(admin: AdminClient, timeout_s: float) -> list[dict[TopicPartition, int]]:
             asked = [
                 admin.list_offsets(
                     dict.fromkeys(places.values(), spec), isolation_level=isolation, request_timeout=timeout_s
                 )
                 for spec in specs
             ]
-            try:
-                return [
-                    {place: answer(futures[client], place) for place, client in places.items()} for futures in asked
-                ]
-            except _NoAnswer:
-                admin.poll(0)  # lets the client say why
-                # One that has met an old leader would ask by that leader's epoch again and again.
-                self._admin = None
-                raise
+            return [{place: answer(futures[client], place) for place, client in places.items()} for futures in asked]
 
         def answer(future: Future[Any], place: TopicPartition) -> int:
             try:
@@ -252,7 +241,22 @@ class ConfluentLog:
                 raise _unknown(f"partition {place}", self._settings)
             raise _NoAnswer(error, f"partition {place}")
 
-        return self._ask_until_settled(ask)
+        return self._ask_admin(ask)
+
+    def _ask_admin(self, ask: Callable[[AdminClient, float], _Answer]) -> _Answer:
+        """As :meth:`_ask_until_settled`, and after a failure by a new client: one that knows a dead controller, or has met
+        an old leader, would ask that one again and again."""
+
+        def ask_once(timeout_s: float) -> _Answer:
+            admin = self._open_admin()
+            try:
+                return ask(admin, timeout_s)
+            except _NoAnswer:
+                admin.poll(0)  # lets the client say why
+                self._admin = None
+                raise
+
+        return self._ask_until_settled(ask_once)
 
     def _ask_until_settled(self, ask: Callable[[float], _Answer]) -> _Answer:
         """Ask again while the cluster settles (a leader changes, a partition is new); ``ask`` takes its timeout."""
