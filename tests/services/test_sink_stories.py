@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from typing import Any
 
 import apache_beam as beam
@@ -25,6 +26,7 @@ class KafkaTopics(SinkUnderTest):
     def __init__(self, bootstrap_servers: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topics: dict[str, Topic] = {}
+        self._creating = threading.Lock()  # drivers of a story run side by side
 
     def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
         topic = self._topic(name).name
@@ -37,9 +39,10 @@ class KafkaTopics(SinkUnderTest):
         return [{"id": int(one), "text": text} for one, _, text in values]
 
     def _topic(self, name: str) -> Topic:
-        if name not in self._topics:
-            self._topics[name] = Topic(self._bootstrap_servers, f"{name}-{secrets.token_hex(4)}", 3)
-        return self._topics[name]
+        with self._creating:
+            if name not in self._topics:
+                self._topics[name] = Topic(self._bootstrap_servers, f"{name}-{secrets.token_hex(4)}", 3)
+            return self._topics[name]
 
     def close(self) -> None:
         for topic in self._topics.values():
