@@ -142,7 +142,7 @@ def test_a_driver_that_finds_no_broker_goes_on_at_its_next_start(cluster: Kafka,
             cluster.kill(broker_id)
 
     fill(stream.topic, "value", 100)
-    stream.listeners = [act]
+    stream.listeners.append(act)
     with pytest.raises(KafkaUnavailable, match="did not answer within 3 s"):
         stream.run(ProcessingTime(0), startup_timeout_s=3.0, max_offsets_per_batch=90)
     assert 0 < stream.values().total() < stream.topic.committed.total()
@@ -237,7 +237,7 @@ def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream, mon
             topic.grow(partitions)
             fill(topic, f"of {partitions}", 10, partitions)
 
-    stream.listeners = [act]
+    stream.listeners.append(act)
     stream.run(ProcessingTime(0, batches_max=4))
 
     assert [batch.batch_id for batch in stream.progress] == [0, 1, 2, 3]
