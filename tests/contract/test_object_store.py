@@ -26,6 +26,7 @@ from beam_exactly_once.object_store import (
     open_object_store,
 )
 from support.moto_server import MotoServer, moto_server
+from support.staging import staged
 
 RACERS = 16
 BACKENDS = ("memory", "local", "s3")
@@ -58,12 +59,6 @@ def open_again(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 @pytest.fixture
 def store(open_again: StoreOpener) -> ObjectStore:
     return open_again()
-
-
-def staged(store: ObjectStore, final_key: str, body: bytes) -> StagedObject:
-    with store.stage(final_key) as writer:
-        writer.write(body)
-    return writer.staged
 
 
 def fail_after(writer: StagingWriter, body: bytes) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from beam_exactly_once.errors import StagedOutputMissing, StoreUnavailable, UnsuitableStore
-from beam_exactly_once.object_store import Created, Mine, ObjectStore, StagedObject, Taken
+from beam_exactly_once.object_store import Created, Mine, Taken
 from beam_exactly_once.object_store.definite import DefiniteStore
 from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.object_store.memory import MemoryStore
 from beam_exactly_once.object_store.s3 import S3Store
 from support.faulty_store import Fault, FaultyStore, OverwritingStore, Try
 from support.moto_server import MotoServer, moto_server
+from support.staging import staged
 
 REQUEST_LOST, ANSWER_LOST, DELAYED = Fault.REQUEST_LOST, Fault.ANSWER_LOST, Fault.DELAYED
 
@@ -38,12 +39,6 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     for variable, value in request.getfixturevalue("s3_server").environment.items():
         monkeypatch.setenv(variable, value)
     return S3Store(f"s3://faults/{name}")
-
-
-def staged(store: ObjectStore, final_key: str, body: bytes) -> StagedObject:
-    with store.stage(final_key) as writer:
-        writer.write(body)
-    return writer.staged
 
 
 # -- creates ------------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
-from beam_exactly_once.object_store import Created, ObjectStore, StagedObject, Taken, open_object_store
+from beam_exactly_once.object_store import Created, StagedObject, Taken, open_object_store
 from beam_exactly_once.object_store.local import LocalStore
 from support.faulty_store import ManualClock
+from support.staging import staged
 
 RACERS = 16
 
@@ -28,12 +29,6 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(root: Path) -> LocalStore:
     return LocalStore(root, clock=ManualClock())
-
-
-def staged(store: ObjectStore, final_key: str, body: bytes = b"content") -> StagedObject:
-    with store.stage(final_key) as writer:
-        writer.write(body)
-    return writer.staged
 
 
 # -- what others see ----------------------------------------------------------------------------------------------

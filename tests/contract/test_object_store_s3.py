@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,33 +12,7 @@ from beam_exactly_once.object_store import Created, Mine, StagedObject, Taken, s
 from beam_exactly_once.object_store.s3 import S3Store
 from support.faulty_store import ManualClock
 from support.moto_server import ACCESS_KEY_ID, HttpFault, MotoServer, moto_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[MotoServer]:
-    with moto_server() as server:
-        server.create_bucket("own")
-        yield server
-
-
-@pytest.fixture
-def server(running: MotoServer, monkeypatch: pytest.MonkeyPatch) -> MotoServer:
-    for variable, value in running.environment.items():
-        monkeypatch.setenv(variable, value)
-    running.take_requests()
-    return running
-
-
-@pytest.fixture
-def store(server: MotoServer) -> S3Store:
-    return S3Store(f"s3://own/{secrets.token_hex(8)}", clock=ManualClock())
-
-
-def staged(store: S3Store, final_key: str, body: bytes = b"content") -> StagedObject:
-    with store.stage(final_key) as writer:
-        writer.write(body)
-    return writer.staged
-
+from support.staging import staged
 
 # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.object_store import Created, StagedObject, open_object_store, s3_client
+from beam_exactly_once.object_store import Created, open_object_store, s3_client
 from beam_exactly_once.object_store.s3 import S3Store
 from beam_exactly_once.secret_values import secret_from_env, secret_from_file
-from support.faulty_store import ManualClock
-from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer, moto_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[MotoServer]:
-    with moto_server() as server:
-        server.create_bucket("own")
-        yield server
-
-
-@pytest.fixture
-def server(running: MotoServer, monkeypatch: pytest.MonkeyPatch) -> MotoServer:
-    for variable, value in running.environment.items():
-        monkeypatch.setenv(variable, value)
-    running.take_requests()
-    return running
-
-
-@pytest.fixture
-def store(server: MotoServer) -> S3Store:
-    return S3Store(f"s3://own/{secrets.token_hex(8)}", clock=ManualClock())
-
-
-def staged(store: S3Store, final_key: str, body: bytes = b"content") -> StagedObject:
-    with store.stage(final_key) as writer:
-        writer.write(body)
-    return writer.staged
-
+from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
+from support.staging import staged
 
 # -- options ------------------------------------------------------------------------------------------------------
 

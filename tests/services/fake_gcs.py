@@ -5,10 +5,9 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 
 from services.built import go_program
-from services.server import Server, free_ports
+from services.server import OneServer, Server, free_ports
 
 FAKE_GCS_VERSION = "v1.56.1"  # honours preconditions of uploads of every kind; no release so far does those of rewrites
 
@@ -18,7 +17,7 @@ def fake_gcs_program() -> Path:
     return go_program("github.com/fsouza/fake-gcs-server", FAKE_GCS_VERSION)
 
 
-class FakeGcs:
+class FakeGcs(OneServer):
     """One server on a free port, with no buckets; a context manager."""
 
     def __init__(self) -> None:
@@ -41,15 +40,3 @@ class FakeGcs:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-    def stop(self, *, keep_log: bool = False) -> None:
-        """End the server; twice does no harm."""
-        self._server.stop(keep_log=keep_log)
-
-    def __enter__(self) -> FakeGcs:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop(keep_log=kind is not None)

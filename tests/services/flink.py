@@ -15,14 +15,13 @@ import urllib.request
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import orjson
 
 from services.built import built, run_build
 from services.forwarder import Forwarder
-from services.server import Server, free_ports
+from services.server import Server, Service, free_ports
 
 FLINK_VERSION = "1.19"
 BEAM_VERSION = "2.62.0"
@@ -119,7 +118,7 @@ def _write_job_server_jar(folder: Path) -> None:
         jar.writestr("META-INF/MANIFEST.MF", manifest)
 
 
-class Flink:
+class Flink(Service):
     """One job manager, two task managers with a slot and a pool of Python workers each; a context manager.
 
     Every process can be killed, with all that it started, and started again.
@@ -222,14 +221,6 @@ class Flink:
         for forwarder in self._forwarders:
             forwarder.close()
         self._forwarders.clear()
-
-    def __enter__(self) -> Flink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop(keep_log=kind is not None)
 
 
 def _pool_address(index: int) -> str:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, PartitionMetadata
 
 from beam_exactly_once.offsets import TopicPartition
 from services.built import built, run_build
-from services.server import Server, free_ports
+from services.server import Server, Service, free_ports
 from services.topics import TIMEOUT_S, wait_until
 
 KAFKA_VERSION = "4.1.1"
@@ -154,7 +153,7 @@ class _Node:
             return False
 
 
-class Kafka:
+class Kafka(Service):
     """A cluster on free ports, with no topics and its data in temporary folders; a context manager.
 
     Args:
@@ -254,14 +253,6 @@ class Kafka:
         for node in self._nodes.values():
             node.server.kill()  # nothing is kept, so nothing needs a good end
             node.server.stop(keep_log=keep_log)
-
-    def __enter__(self) -> Kafka:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop(keep_log=kind is not None)
 
 
 _CLUSTER_ID = "beam-exactly-once-test"  # 22 letters of URL-safe base64

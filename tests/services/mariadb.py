@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from types import TracebackType
 
 import pymysql
 
 from services.debian import libraries, unpacked
-from services.server import Server, free_ports
+from services.server import OneServer, Server, free_ports
 
 PASSWORD = "no-secret-at-all"
 _SYSTEM_TABLES = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
@@ -25,7 +24,7 @@ def mariadb_root() -> Path:
     return unpacked("mariadb-server-core")
 
 
-class Mariadb:
+class Mariadb(OneServer):
     """One server on a free port, with its data in a temporary folder; a context manager.
 
     Args:
@@ -80,15 +79,3 @@ class Mariadb:
         except pymysql.MySQLError:
             return False
         return True
-
-    def stop(self, *, keep_log: bool = False) -> None:
-        """End the server; twice does no harm."""
-        self._server.stop(keep_log=keep_log)
-
-    def __enter__(self) -> Mariadb:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop(keep_log=kind is not None)

@@ -7,10 +7,9 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 
 from services.built import go_program
-from services.server import Server, free_ports
+from services.server import OneServer, Server, free_ports
 
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 ACCESS_KEY_ID = "for-tests"
@@ -25,7 +24,7 @@ def minio_program() -> Path:
     return go_program("github.com/minio/minio", MINIO_VERSION)
 
 
-class Minio:
+class Minio(OneServer):
     """One server on a free port, with no buckets and its data in a temporary folder; a context manager."""
 
     def __init__(self) -> None:
@@ -65,15 +64,3 @@ class Minio:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-    def stop(self, *, keep_log: bool = False) -> None:
-        """End the server; twice does no harm."""
-        self._server.stop(keep_log=keep_log)
-
-    def __enter__(self) -> Minio:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop(keep_log=kind is not None)

@@ -6,12 +6,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
 
 import psycopg
 
 from services.debian import libraries, unpacked
-from services.server import Server, free_ports
+from services.server import OneServer, Server, free_ports
 
 PASSWORD = "no-secret-at-all"
 _UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root
@@ -22,7 +21,7 @@ def postgres_root() -> Path:
     return unpacked("postgresql")
 
 
-class Postgres:
+class Postgres(OneServer):
     """One server on a free port, with its data in a temporary folder; a context manager.
 
     Args:
@@ -77,15 +76,3 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         return True
-
-    def stop(self, *, keep_log: bool = False) -> None:
-        """End the server; twice does no harm."""
-        self._server.stop(keep_log=keep_log)
-
-    def __enter__(self) -> Postgres:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop(keep_log=kind is not None)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from services.built import go_program
+from services.server import Service
 
 BEAM_VERSION = "v2.77.0"
 
@@ -15,7 +15,7 @@ def prism_program() -> Path:
     return go_program("github.com/apache/beam/sdks/v2/go/cmd/prism", BEAM_VERSION)
 
 
-class Prism:
+class Prism(Service):
     """The program alone: each driver starts one of its own, by ``--prism_location``."""
 
     def __init__(self) -> None:
@@ -26,10 +26,5 @@ class Prism:
         """Variables that say where it is."""
         return {"PRISM_LOCATION": str(self._program)}
 
-    def __enter__(self) -> Prism:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
+    def stop(self, *, keep_log: bool = False) -> None:
+        """Nothing runs."""

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
@@ -29,20 +28,7 @@ from services.mariadb import Mariadb, mariadb_root  # noqa: E402
 from services.minio import Minio, minio_program  # noqa: E402
 from services.postgres import Postgres, postgres_root  # noqa: E402
 from services.prism import Prism, prism_program  # noqa: E402
-
-
-class Service(Protocol):
-    """A running service; a context manager that stops it."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Says where it is."""
-        ...
-
-    def __enter__(self) -> Service: ...
-
-    def __exit__(self, *error: Any) -> None: ...
-
+from services.server import Service  # noqa: E402
 
 PREPARE: dict[str, Callable[[], Path]] = {
     "kafka": kafka_jars,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import shutil
@@ -13,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
@@ -30,6 +33,30 @@ def free_ports(count: int) -> list[int]:
     finally:
         for opened in sockets:
             opened.close()
+
+
+_S = TypeVar("_S", bound="Service")
+
+
+class Service(abc.ABC):
+    """A running service; a context manager that stops it, and keeps its logs when something failed."""
+
+    @property
+    @abc.abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Variables that say where it is."""
+
+    @abc.abstractmethod
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End it; twice does no harm."""
+
+    def __enter__(self: _S) -> _S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(keep_log=kind is not None)
 
 
 class Server:
@@ -120,3 +147,13 @@ class Server:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+
+
+class OneServer(Service):
+    """A service of one process."""
+
+    _server: Server
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End the server; twice does no harm."""
+        self._server.stop(keep_log=keep_log)

@@ -455,9 +455,8 @@ def test_a_wrong_password_is_named_and_not_shown(stream: SqlStream, monkeypatch:
 # -- what is peculiar --------------------------------------------------------------------------------------------
 
 
-def test_tables_of_mariadb_that_cannot_do(stream: SqlStream, sql_variable: str) -> None:
-    if sql_variable != "MARIADB_URL":
-        pytest.skip("is about MariaDB")
+@pytest.mark.parametrize("sql_variable", ["mariadb"], indirect=True)
+def test_tables_of_mariadb_that_cannot_do(stream: SqlStream) -> None:
     stream.execute(f"CREATE TABLE {stream.table} (id BIGINT) ENGINE=MyISAM")
     with pytest.raises(OutputNotWritable, match="MyISAM, which has no transactions"):
         stream.run()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable
 
 from beam_exactly_once.checkpoint import Checkpoint
@@ -16,6 +18,7 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta
+from beam_exactly_once.transforms.delta_table import TableVersion
 from support.ledger_sink import number_of
 
 NUMBERS = pa.schema([("number", pa.int64())])
@@ -85,3 +88,38 @@ class DeltaStream:
 
 def row_of(number: int) -> dict[str, Any]:
     return {"number": number}
+
+
+class Killed(RuntimeError):
+    """The process ended here, as far as the stream is concerned."""
+
+
+def kill(*_: object) -> None:
+    raise Killed("killed here")
+
+
+def around_commit(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+    commit: int = 1,
+) -> None:
+    """Run something around the ``commit``-th commit of a batch to a table, counted from 1."""
+    append = TableVersion.append
+    seen = []
+
+    def watched(self: TableVersion, *arguments: Any) -> None:
+        seen.append(1)
+        is_this = len(seen) == commit
+        if is_this:
+            before()
+        append(self, *arguments)
+        if is_this:
+            after()
+
+    monkeypatch.setattr(TableVersion, "append", watched)
+
+
+def files_in_log(stream: DeltaStream) -> set[str]:
+    return {Path(uri).name for uri in stream.table.file_uris()}
