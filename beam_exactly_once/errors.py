@@ -18,6 +18,7 @@
     │   ├── CheckpointHole      an object that must exist does not
     │   ├── SinkAhead           a sink holds output that this checkpoint does not know
     │   ├── SinkBehind          a sink lost output that this checkpoint has published
+    │   ├── ReplayDiffers       a direct sink holds other rows of a batch than its replay makes
     │   └── StagedOutputMissing a marker names staged output that is gone
     └── Retryable               nobody: start the same command again
         ├── KafkaUnavailable    no broker answers
@@ -130,6 +131,10 @@ class SinkAhead(CheckpointError):
 
 class SinkBehind(CheckpointError):
     """A sink no longer holds a batch that this checkpoint has published."""
+
+
+class ReplayDiffers(CheckpointError):
+    """A direct sink holds rows of an earlier attempt at a batch, and a replay of the batch makes others."""
 
 
 class StagedOutputMissing(CheckpointError):

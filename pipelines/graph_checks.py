@@ -12,6 +12,7 @@ from apache_beam.transforms import userstate
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_exactly_once.errors import UnsupportedPipeline
+from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 _PER_BATCH_BY_DESIGN = frozenset({"_GroupIntoBatchesDoFn", "_StatefulBatchElementsDoFn"})
 """Beam's own stateful DoFns whose result is right when each batch starts from nothing."""
@@ -30,6 +31,21 @@ def refuse_unsupported(pipeline: beam.Pipeline, *, allow_per_batch: bool) -> Non
         UnsupportedPipeline: naming the step and what to use instead.
     """
     pipeline.visit(_Refusals(allow_per_batch))
+
+
+def refuse_companions_of_direct_sinks(graph: StreamGraph) -> None:
+    """Refuse a sink beside one that writes before the marker: a batch is to be final in none before all have it.
+
+    Raises:
+        UnsupportedPipeline: naming both.
+    """
+    for name, sink in graph.sinks.items():
+        others = sorted(graph.sinks.keys() - {name})
+        if sink.publisher.is_direct and others:
+            raise UnsupportedPipeline(
+                f"sink {name!r} has direct=True and is not the only one ({', '.join(others)}): its rows would be final before "
+                "the others have theirs. Leave direct=True out, or give each sink a stream and a checkpoint_location of its own."
+            )
 
 
 def unconsumed(pipeline: beam.Pipeline) -> list[beam.PCollection[Any]]:

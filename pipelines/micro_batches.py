@@ -130,11 +130,11 @@ class MicroBatches:
             )
 
     def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
-        changed = sorted(key for key, value in definition.items() if recorded.get(key) != value)
+        changed = sorted(key for key in {*definition, *recorded} if recorded.get(key) != definition.get(key))
         if changed:
             raise SinkChanged(
                 f"sink {name!r} had "
-                + ", ".join(f"{key}={recorded.get(key)!r}, now {definition[key]!r}" for key in changed)
+                + ", ".join(f"{key}={recorded.get(key)!r}, now {definition.get(key)!r}" for key in changed)
                 + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
                 "checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
             )
@@ -254,7 +254,8 @@ class MicroBatches:
     def _marked_by(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""
         shards = {name: sink.publisher.shards for name, sink in self._graph.sinks.items()}
-        return Predecessor(task.attempt, shards_marked(task.predecessor, shards))
+        plan_digest = "" if task.plan is None else task.plan.digest
+        return Predecessor(task.attempt, shards_marked(task.predecessor, shards), plan_digest)
 
     def _run(self, task: BatchTask) -> tuple[Counts, Marker | None]:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.

@@ -12,7 +12,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.pipelines.graph_checks import refuse_unsupported, unconsumed
+from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
 from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettings
 from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.repeated_run import RunTask, repeating_runner
@@ -105,6 +105,7 @@ class ExactlyOnceStream(beam.Pipeline):
         if not graph.sources:
             raise ConfigurationError("the stream has no source: apply ReadFromKafka to it.")
         refuse_unsupported(self, allow_per_batch=self._allow_per_batch)
+        refuse_companions_of_direct_sinks(graph)
         pieces = [source.pieces for source in graph.sources.values()]
         committables = [sink.committables for sink in graph.sinks.values()]
         counts = [step.counts for step in graph.rejecting.values()]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +15,7 @@ from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords
 from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.transforms.row_digests import shards_by_content
 from beam_exactly_once.transforms.staged_rows import by_shard
 
 PRODUCED = ("key", "value", "headers", "timestamp_ms")
@@ -93,15 +95,27 @@ def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sin
         _refuse_times(batch.column("timestamp_ms"), topic, sink, now_ms)
 
 
-def by_shard_of(batch: pa.RecordBatch, shards: int, *, by_partition: bool) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of a batch, each under its shard: all of a partition, or all of a key, have one. Pure."""
+def by_shard_of(
+    batch: pa.RecordBatch, shards: int, *, by_partition: bool, by_content: bool = False
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a batch, each under its shard: all of a partition, or all of a key, have one. Pure.
+
+    Args:
+        batch: the rows.
+        shards: how many there are.
+        by_partition: the partition decides, not the key.
+        by_content: records without a key go by what they hold instead of round: anew, each goes where it went before.
+    """
     if shards == 1:
         yield 0, batch
         return
     if by_partition:
         numbers: Any = batch.column("partition").to_numpy(zero_copy_only=False)
     else:
-        numbers = _hashes(batch.column("key")).to_numpy()
+        keys = batch.column("key")
+        numbers = _hashes(keys).to_numpy()
+        if by_content and keys.null_count:
+            numbers = np.where(pc.is_null(keys), shards_by_content(batch, shards), numbers)
     yield from by_shard(batch, pa.array(numbers % shards))
 
 
@@ -116,7 +130,7 @@ def outgoing(batch: pa.RecordBatch, *, by_partition: bool) -> OutgoingRecords:
     )
 
 
-def in_order(batches: Iterator[pa.RecordBatch], order_by: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def in_order(batches: Iterable[pa.RecordBatch], order_by: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of all batches, sorted; as they come without ``order_by``."""
     if not order_by:
         yield from batches

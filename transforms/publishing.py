@@ -14,7 +14,7 @@ import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from beam_exactly_once.checkpoint import Attempt, Marker
+from beam_exactly_once.checkpoint import Attempt, Marker, Predecessor
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import SinkAhead, SinkBehind
 
@@ -30,6 +30,10 @@ class Part:
     """The mark to find in the shard; None while it has none."""
     shard: int
     committables: tuple[Json, ...]
+    plan_digest: str = ""
+    """Of the plan that the marker decided."""
+    predecessor_plan_digest: str = ""
+    """Of the plan before it."""
 
     def to_json(self) -> Json:
         """As it travels to the worker that publishes it."""
@@ -39,6 +43,8 @@ class Part:
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "shard": self.shard,
             "committables": list(self.committables),
+            "plan_digest": self.plan_digest,
+            "predecessor_plan_digest": self.predecessor_plan_digest,
         }
 
     @classmethod
@@ -51,6 +57,8 @@ class Part:
             None if predecessor is None else Attempt.from_json(predecessor),
             sent["shard"],
             tuple(sent["committables"]),
+            sent["plan_digest"],
+            sent["predecessor_plan_digest"],
         )
 
 
@@ -66,6 +74,8 @@ class Publisher(abc.ABC):
     each committable its ``shard``, counted from 0."""
     asks_newest: bool = False
     """Whether one GET a part first makes sure that no newer driver exists: for a sink that has no mark to look at."""
+    is_direct: bool = False
+    """Whether the rows are written before the marker, so that each run of a batch must make the same ones."""
 
     @abc.abstractmethod
     def publish(self, part: Part) -> None:
@@ -118,16 +128,26 @@ def parts_of(stream_id: str, marker: Marker, sink: str) -> Iterator[Part]:
         for committable in committables:
             yield Part(stream_id, marker.attempt, None, 0, (committable,))
         return
-    before = marker.predecessor
     for shard in range(shards):
-        is_marked = before is not None and shard < before.shards.get(sink, 0)
-        yield Part(
-            stream_id,
-            marker.attempt,
-            before.attempt if before is not None and is_marked else None,
-            shard,
-            tuple(committable for committable in committables if committable["shard"] == shard),
-        )
+        of_shard = tuple(committable for committable in committables if committable["shard"] == shard)
+        yield part_of_shard(stream_id, marker.attempt, marker.plan_digest, marker.predecessor, sink, shard, of_shard)
+
+
+def part_of_shard(
+    stream_id: str,
+    attempt: Attempt,
+    plan_digest: str,
+    before: Predecessor | None,
+    sink: str,
+    shard: int,
+    committables: tuple[Json, ...] = (),
+) -> Part:
+    """What ``attempt`` has for one shard, behind ``before``. Pure."""
+    if before is None:
+        return Part(stream_id, attempt, None, shard, committables, plan_digest, "")
+    is_marked = shard < before.shards.get(sink, 0)
+    mark = before.attempt if is_marked else None
+    return Part(stream_id, attempt, mark, shard, committables, plan_digest, before.plan_digest)
 
 
 def is_to_write(part: Part, found: Attempt | None, where: str) -> bool:
@@ -146,17 +166,23 @@ def is_to_write(part: Part, found: Attempt | None, where: str) -> bool:
         return False
     if found == part.predecessor:
         return True
-    batch_id = part.attempt.batch_id
-    if found is not None and (part.predecessor is None or found.batch_id >= part.predecessor.batch_id):
-        raise SinkAhead(
-            f"{where}, shard {part.shard}, holds batch {found.batch_id} of attempt {found.nonce} of this stream, which does "
+    raise out_of_turn(where, part.shard, part.attempt.batch_id, part.predecessor, found)
+
+
+def out_of_turn(
+    where: str, shard: int, batch_id: int, predecessor: Attempt | None, found: Attempt | None
+) -> SinkAhead | SinkBehind:
+    """The error of a shard whose mark is neither that of ``batch_id`` nor of the batch before. Pure."""
+    if found is not None and (predecessor is None or found.batch_id >= predecessor.batch_id):
+        return SinkAhead(
+            f"{where}, shard {shard}, holds batch {found.batch_id} of attempt {found.nonce} of this stream, which does "
             f"not go before batch {batch_id} of the checkpoint: the checkpoint was restored from an older copy, or is used "
             "twice. Nothing was written. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
         )
     holds = "no batch" if found is None else f"batch {found.batch_id}"
-    expected = "none" if part.predecessor is None else f"batch {part.predecessor.batch_id}"
-    raise SinkBehind(
-        f"{where}, shard {part.shard}, holds {holds} of this stream, where batch {batch_id} must find {expected}: the sink was "
+    expected = "none" if predecessor is None else f"batch {predecessor.batch_id}"
+    return SinkBehind(
+        f"{where}, shard {shard}, holds {holds} of this stream, where batch {batch_id} must find {expected}: the sink was "
         "restored from an older copy, or its marks were removed. Nothing was written. Restore the sink, or start a new "
         "checkpoint_location with Start.from_checkpoint(…) at the last batch that it holds."
     )

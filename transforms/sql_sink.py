@@ -15,15 +15,15 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import SinkAhead, SinkBehind
-from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
+from beam_exactly_once.transforms.row_digests import shards_by_content
+from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.sql_database import SqlDatabase
-from beam_exactly_once.transforms.sql_marks import MarkKey, SqlMarks
+from beam_exactly_once.transforms.sql_marks import SqlMarks
 from beam_exactly_once.transforms.sql_rows import refuse_equal_keys, shards_of, write_rows, writes_nothing
 from beam_exactly_once.transforms.sql_table import SqlTable, reflected
 from beam_exactly_once.transforms.sql_target import SqlTarget
-from beam_exactly_once.transforms.staged_rows import StagedRows, by_shard
+from beam_exactly_once.transforms.staged_rows import by_shard
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 
 ROWS_AT_ONCE_FIRST = 64
@@ -76,6 +76,8 @@ class ToBlocks(StatelessDoFn):
             refuse_equal_keys(batch, self._target, self._sink)
             if self._target.shards > 1:
                 return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
+        elif self._target.direct and self._target.shards > 1:
+            return list(by_shard(batch, shards_by_content(batch, self._target.shards)))
         self._next_shard = (self._next_shard + 1) % self._target.shards
         return [(self._next_shard, batch)]
 
@@ -88,33 +90,29 @@ class ToBlocks(StatelessDoFn):
         return self._table
 
 
-class SqlPublisher(Publisher):
+class SqlShards(ShardWriter):
     """Writes a shard's rows and its mark in one transaction, the mark first: who comes second waits, and then sees it."""
 
-    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget, staged: StagedRows) -> None:
+    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
         self.shards = target.shards
+        self.where = f"sink {sink!r}, table {target.full_name}"
         self._sink = sink
         self._database = database
         self._target = target
-        self._staged = staged
 
-    def publish(self, part: Part) -> None:
-        """Write the rows of a part unless its mark says that they are there."""
-        key = (part.stream_id, self._sink, part.shard)
+    def write(self, write: ShardWrite) -> None:
+        """Write the rows unless their mark says that they are there."""
         self._database.transact(
-            lambda connection: self._write(connection, key, part),
-            f"sink {self._sink!r}: writing batch {part.attempt.batch_id} to table {self._target.full_name}",
+            lambda connection: self._write(connection, write),
+            f"sink {self._sink!r}: writing batch {write.batch_id} to table {self._target.full_name}",
         )
 
-    def _write(self, connection: sa.Connection, key: MarkKey, part: Part) -> None:
-        marks = self._marks
+    def _write(self, connection: sa.Connection, write: ShardWrite) -> None:
+        marks, key = self._marks, (write.stream_id, self._sink, write.shard)
         found = marks.locked(connection, key)
-        if is_to_write(part, found, f"sink {self._sink!r}, table {self._target.full_name}"):
-            marks.set(connection, key, found, part.attempt)
-            write_rows(connection, self._target, self._staged.read(part), self._sink)
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing is left to do."""
+        if write.is_to_write(found):
+            marks.set(connection, key, found, write.mark)
+            write_rows(connection, self._target, write.rows(), self._sink)
 
     def check_place(self) -> None:
         """Prove, without writing a row, that rows can be written."""
@@ -141,10 +139,6 @@ class SqlPublisher(Publisher):
                 f"batch of the checkpoint is {next_batch_id}: the checkpoint was restored from an older copy, and would "
                 "write again what is there. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
             )
-
-    def sweep(self, published_batch_id: int) -> None:
-        """Remove staged rows that are written."""
-        self._staged.sweep(published_batch_id)
 
     @property
     def _marks(self) -> SqlMarks:

@@ -24,6 +24,7 @@ class SqlTarget:
     order_by: str | None
     marks_schema: str | None
     shards: int
+    direct: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, str) or not self.table:

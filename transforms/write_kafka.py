@@ -4,49 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
 
 import apache_beam as beam
-import orjson
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import ConfigurationError, CorruptObject, OutputNotWritable, UnknownTopic
+from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaRecord, KafkaSettings
-from beam_exactly_once.kafka.marks_topic import MarksTopic
-from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
-from beam_exactly_once.kafka.transactions import Compression, OutgoingRecords, Transaction, TransactionSettings
+from beam_exactly_once.kafka.transactions import Compression, TransactionSettings
 from beam_exactly_once.transforms.kafka_rows import (
     batch_of,
     batch_of_batch,
     batch_of_fields,
     by_shard_of,
-    in_order,
-    outgoing,
     refuse_what_a_topic_refuses,
     staged_schema,
 )
-from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
-from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
+from beam_exactly_once.transforms.kafka_shards import KafkaOutput, KafkaShards, topic_facts
+from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
+from beam_exactly_once.transforms.stream_graph import sink_graph
 
 PartitionBy: TypeAlias = Literal["key", "partition"]
 
 ROWS_AT_ONCE = 1024
 _RECORD_FIELDS = len(KafkaRecord._fields)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_TOPIC_LENGTH_MAX = 249
 _NAMES_LENGTH_MAX = 80
 """Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
-_MARK_FORMAT = 1
 _CLOCK = SystemClock()
 _Sharded: TypeAlias = tuple[int, pa.RecordBatch]
 
@@ -87,6 +76,8 @@ class WriteToKafka(beam.PTransform):
         compression: ``"lz4"`` (default), ``"zstd"``, ``"snappy"``, ``"gzip"`` or ``"none"``.
         transaction_timeout_s: the broker aborts a transaction that is open for longer; publishing a shard must take less.
         marks_prefix: what the names of the marks topic and of the transactional ids begin with. It cannot change later.
+        direct: write before the marker instead of storing the records first: faster, for a stream whose only sink this is and
+            whose every run makes the same records of the same input. A replay that differs ends with ``ReplayDiffers``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
         producer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         timeout_s: longest wait for an answer of the cluster.
@@ -100,6 +91,7 @@ class WriteToKafka(beam.PTransform):
         UnknownTopic, OutputNotWritable: the topic is missing, or Kafka refuses. What was committed waits for the next start.
         SinkUnavailable: no broker answers.
         SinkAhead, SinkBehind: the marks are not those that the checkpoint knows.
+        ReplayDiffers: with ``direct=True``, a run of a batch makes other records than an earlier one wrote.
     """
 
     def __init__(
@@ -113,6 +105,7 @@ class WriteToKafka(beam.PTransform):
         compression: Compression = "lz4",
         transaction_timeout_s: float = 60.0,
         marks_prefix: str = "beam-exactly-once",
+        direct: bool = False,
         name: str | None = None,
         producer_config: Mapping[str, ConfigValue] | None = None,
         timeout_s: float = 30.0,
@@ -130,13 +123,14 @@ class WriteToKafka(beam.PTransform):
                 f"marks_prefix={marks_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
             )
         self._name = name
-        self._output = _Output(
+        self._output = KafkaOutput(
             topic,
             TransactionSettings(connection, transaction_timeout_s, compression),
             partition_by == "partition",
             _order(order_by),
             shards,
             marks_prefix,
+            direct,
         )
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
@@ -145,30 +139,9 @@ class WriteToKafka(beam.PTransform):
         name = graph.sink_name(self._name, "kafka")
         output = self._output
         definition = {"kind": "kafka", "topic": output.topic, "marks_prefix": output.marks_prefix}
-        committables = (
-            rows
-            | "Records" >> beam.ParDo(_ToRecords(name, output)).with_output_types(_Sharded)
-            | "Stage" >> StageRows(graph, name)
-        )
-        publisher = _KafkaPublisher(name, output, StagedRows(name, graph.checkpoint))
-        graph.sinks[name] = SinkSpec(name, definition, publisher, committables)
+        records = rows | "Records" >> beam.ParDo(_ToRecords(name, output)).with_output_types(_Sharded)
+        add_sharded_sink(graph, name, definition, KafkaShards(name, output), records, direct=output.direct)
         return beam.pvalue.PDone(rows.pipeline)
-
-
-@dataclass(frozen=True)
-class _Output:
-    """Where and how a sink writes."""
-
-    topic: str
-    settings: TransactionSettings
-    by_partition: bool
-    order_by: tuple[str, ...]
-    shards: int
-    marks_prefix: str
-
-    @property
-    def connection(self) -> KafkaSettings:
-        return self.settings.connection
 
 
 def _order(order_by: Sequence[str]) -> tuple[str, ...]:
@@ -182,30 +155,10 @@ def _order(order_by: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-@lru_cache(maxsize=64)
-def _facts(connection: KafkaSettings, topic: str) -> TopicFacts:
-    """A topic, asked for once a process.
-
-    Raises:
-        UnknownTopic: Kafka does not have it.
-    """
-    return _described(TopicAdmin(connection), connection, topic)
-
-
-def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> TopicFacts:
-    facts = admin.describe(topic)
-    if facts is None:
-        raise UnknownTopic(
-            f"Kafka at {connection.bootstrap_servers} has no topic {topic}, or does not let us see it. Create it, or "
-            "correct topic=."
-        )
-    return facts
-
-
 class _ToRecords(StatelessDoFn):
     """Makes columns of rows, many at once, refuses what the topic would refuse, and cuts by shard."""
 
-    def __init__(self, sink: str, output: _Output) -> None:
+    def __init__(self, sink: str, output: KafkaOutput) -> None:
         self._sink = sink
         self._output = output
         self._schema = staged_schema(output.by_partition, output.order_by)
@@ -246,119 +199,10 @@ class _ToRecords(StatelessDoFn):
         output = self._output
         now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
         try:
-            topic = _facts(output.connection, output.topic)
+            topic = topic_facts(output.connection, output.topic)
             refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
         except ConfigurationError:  # the topic may have changed since it was asked for
-            _facts.cache_clear()
-            topic = _facts(output.connection, output.topic)
+            topic_facts.cache_clear()
+            topic = topic_facts(output.connection, output.topic)
             refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
-        return by_shard_of(batch, output.shards, by_partition=output.by_partition)
-
-
-class _KafkaPublisher(Publisher):
-    """Produces what a shard has of a batch, and its mark, in one transaction."""
-
-    def __init__(self, sink: str, output: _Output, staged: StagedRows) -> None:
-        self._sink = sink
-        self._output = output
-        self._staged = staged
-        self.shards = output.shards
-
-    def publish(self, part: Part) -> None:
-        """Write a shard of a batch, unless its mark says that it is there.
-
-        The mark is read once nobody else's transaction of the shard can commit, and set in the transaction that writes.
-        """
-        output, marks_topic = self._output, self._marks_topic(part.stream_id)
-        marks = MarksTopic(output.connection, marks_topic)
-        where = f"sink {self._sink!r}, topic {output.topic}"
-        try:
-            with self._transaction(part.stream_id, part.shard) as transaction:
-                if not is_to_write(part, self._mark_of(marks, part), where):
-                    return
-                transaction.begin()
-                for batch in in_order(self._staged.read(part), output.order_by):
-                    transaction.produce(output.topic, outgoing(batch, by_partition=output.by_partition))
-                transaction.produce(marks_topic, self._mark(part))
-                transaction.commit()
-        finally:
-            marks.close()
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing: the marks say all."""
-
-    def check_place(self) -> None:
-        """Prove that the topic can be written."""
-        self._writable_output(TopicAdmin(self._output.connection))
-
-    def prepare(self, stream_id: str) -> None:
-        """Create the marks topic."""
-        admin = TopicAdmin(self._output.connection)
-        like = self._writable_output(admin)
-        MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that marks can be written; end what an earlier driver left open in the first shard."""
-        admin = TopicAdmin(self._output.connection)
-        MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
-        with self._transaction(stream_id, 0):
-            pass
-
-    def sweep(self, published_batch_id: int) -> None:
-        """Remove staged rows of batches up to ``published_batch_id``."""
-        self._staged.sweep(published_batch_id)
-
-    def _writable_output(self, admin: TopicAdmin) -> TopicFacts:
-        output = self._output
-        facts = _described(admin, output.connection, output.topic)
-        if "WRITE" not in facts.operations:
-            raise OutputNotWritable(
-                f"Kafka does not let us write to topic {output.topic}. Allow it: kafka-acls.sh --add --allow-principal User:… "
-                f"--operation Write --operation Describe --topic {output.topic}"
-            )
-        return facts
-
-    def _marks_topic(self, stream_id: str) -> str:
-        name = f"{self._output.marks_prefix}.{stream_id}.{self._sink}"
-        if len(name) > _TOPIC_LENGTH_MAX:
-            raise ConfigurationError(
-                f"{name} is too long for a topic's name. Give sink {self._sink!r} a shorter name=."
-            )
-        return name
-
-    def _transaction(self, stream_id: str, shard: int) -> Transaction:
-        output = self._output
-        facts = _facts(output.connection, output.topic)
-        return Transaction(
-            output.settings,
-            f"{self._marks_topic(stream_id)}.{shard}",
-            output.topic,
-            batch_bytes_max=facts.record_bytes_max,
-        )
-
-    def _mark(self, part: Part) -> OutgoingRecords:
-        mark = {
-            "format_version": _MARK_FORMAT,
-            "stream_id": part.stream_id,
-            "sink": self._sink,
-            "shard": part.shard,
-            "attempt": part.attempt.to_json(),
-        }
-        # One key a partition: compaction keeps the newest.
-        return OutgoingRecords([orjson.dumps(mark)], [b"mark"], partitions=[part.shard])
-
-    def _mark_of(self, marks: MarksTopic, part: Part) -> Attempt | None:
-        value = marks.newest(part.shard)
-        if value is None:
-            return None
-        try:
-            found = orjson.loads(value)
-            if found["format_version"] == _MARK_FORMAT and found["shard"] == part.shard:
-                return Attempt.from_json(found["attempt"])
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise CorruptObject(
-            f"the newest record of topic {self._marks_topic(part.stream_id)}, partition {part.shard}, is not the mark of this "
-            "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
-            "Start.from_checkpoint(…) at the last batch that the output holds."
-        )
+        return by_shard_of(batch, output.shards, by_partition=output.by_partition, by_content=output.direct)

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.secret_values import SecretValue
+from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.sql_target import Mode, SqlTarget
-from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
-from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
+from beam_exactly_once.transforms.stream_graph import sink_graph
 
 
 class WriteToSql(beam.PTransform):
@@ -60,6 +60,8 @@ class WriteToSql(beam.PTransform):
         order_by: a column; of a batch's rows with equal keys, the one with its greatest value is written.
         marks_schema: the schema of the table of marks; None: that of the table.
         shards: transactions a batch. ``"upsert"`` gives each key to one of them.
+        direct: write before the marker instead of storing the rows first: faster, for a stream whose only sink this is and whose
+            every run makes the same rows of the same records. A replay that differs ends with ``ReplayDiffers``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
 
     Raises:
@@ -71,6 +73,7 @@ class WriteToSql(beam.PTransform):
         OutputNotWritable: the database refuses (no such table, no right, a constraint). Rows that wait are kept.
         SinkUnavailable: the database does not answer.
         SinkAhead, SinkBehind: the mark is not of this checkpoint.
+        ReplayDiffers: with ``direct=True``, a run of a batch makes other rows than an earlier one wrote.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class WriteToSql(beam.PTransform):
         order_by: str | None = None,
         marks_schema: str | None = None,
         shards: int = 1,
+        direct: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__()
@@ -97,6 +101,7 @@ class WriteToSql(beam.PTransform):
             order_by,
             marks_schema,
             shards,
+            direct,
         )
         self._url = url if isinstance(url, SecretValue) else _canonical_url(url)
         self._name = name
@@ -104,16 +109,15 @@ class WriteToSql(beam.PTransform):
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
         """Wire *blocks* and *stage*, and register what publishes them."""
         from beam_exactly_once.transforms.sql_database import SqlDatabase
-        from beam_exactly_once.transforms.sql_sink import SqlPublisher, ToBlocks
+        from beam_exactly_once.transforms.sql_sink import SqlShards, ToBlocks
 
         graph = sink_graph(rows, "WriteToSql")
         name = graph.sink_name(self._name, "sql")
         database = SqlDatabase(self._url)
         to_blocks = beam.ParDo(ToBlocks(name, database, self._target)).with_output_types(tuple[int, pa.RecordBatch])
-        committables = rows | "Blocks" >> to_blocks | "Stage" >> StageRows(graph, name)
-        publisher = SqlPublisher(name, database, self._target, StagedRows(name, graph.checkpoint))
         definition = {"kind": "sql", "table": self._target.full_name}
-        graph.sinks[name] = SinkSpec(name, definition, publisher, committables)
+        writer = SqlShards(name, database, self._target)
+        add_sharded_sink(graph, name, definition, writer, rows | "Blocks" >> to_blocks, direct=self._target.direct)
         return beam.pvalue.PDone(rows.pipeline)
 
 

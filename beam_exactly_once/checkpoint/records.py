@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
+
+import orjson
 
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.topics import ReplacedTopic, TopicIds
@@ -12,6 +15,9 @@ from beam_exactly_once.topics import ReplacedTopic, TopicIds
 Json: TypeAlias = dict[str, Any]
 Outcome: TypeAlias = Literal["committed", "skipped", "abandoned"]
 """``committed``: published. ``skipped``: passed over on the record. ``abandoned``: the next batch plans its offsets anew."""
+
+
+_PLAN_DIGEST_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,12 @@ class Plan:
         """What to read, by source."""
         return {name: source.ranges for name, source in self.sources.items()}
 
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell this plan from every other one, also of the same batch of a restored checkpoint."""
+        content = orjson.dumps(self.to_json(), option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(content).hexdigest()[:_PLAN_DIGEST_LENGTH]
+
     def to_json(self) -> Json:
         """As it is stored."""
         return {
@@ -172,15 +184,17 @@ class Predecessor:
 
     attempt: Attempt
     shards: Mapping[str, int]
+    plan_digest: str = ""
+    """Of its plan, which names it where rows are written before a marker."""
 
     def to_json(self) -> Json:
         """As it is stored."""
-        return {"attempt": self.attempt.to_json(), "shards": dict(self.shards)}
+        return {"attempt": self.attempt.to_json(), "shards": dict(self.shards), "plan_digest": self.plan_digest}
 
     @classmethod
     def from_json(cls, stored: Json) -> Predecessor:
         """From what is stored."""
-        return cls(Attempt.from_json(stored["attempt"]), stored["shards"])
+        return cls(Attempt.from_json(stored["attempt"]), stored["shards"], stored.get("plan_digest", ""))
 
 
 def shards_marked(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
@@ -207,6 +221,8 @@ class Marker:
     """How many shards this batch marks, of each sink that keeps marks."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Records that each rejecting step rejected, by its name; only those that did."""
+    plan_digest: str = ""
+    """Of the plan that it decides; empty if that could not be read."""
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
@@ -215,7 +231,7 @@ class Marker:
     @property
     def as_predecessor(self) -> Predecessor:
         """What the next batch follows."""
-        return Predecessor(self.attempt, self.shards)
+        return Predecessor(self.attempt, self.shards, self.plan_digest)
 
     @property
     def records(self) -> int:
@@ -247,6 +263,7 @@ class Marker:
             "committed_at": self.committed_at,
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "shards": dict(self.shards),
+            "plan_digest": self.plan_digest,
             **({"rejected": dict(self.rejected)} if self.rejected else {}),
         }
 
@@ -263,6 +280,7 @@ class Marker:
             None if stored.get("predecessor") is None else Predecessor.from_json(stored["predecessor"]),
             stored.get("shards", {}),
             {step: int(count) for step, count in stored.get("rejected", {}).items()},
+            stored.get("plan_digest", ""),
         )
 
 

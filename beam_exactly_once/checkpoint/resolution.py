@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable, topic_ids
-from beam_exactly_once.checkpoint.layout import offsets_key
+from beam_exactly_once.checkpoint.layout import SINKS, offsets_key
 from beam_exactly_once.checkpoint.location import Checkpoint, new_nonce
 from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, Predecessor, SourceCommit
 from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
@@ -36,6 +36,8 @@ class Proposal:
     """The topics that these are of."""
     predecessor: Predecessor | None
     """What decided the batch before."""
+    direct_shards: Mapping[str, int]
+    """The shards of each sink that writes before the marker: it may have marked them with this batch already."""
 
     @property
     def ranges(self) -> list[tuple[str, OffsetRange]]:
@@ -59,7 +61,7 @@ class Proposal:
                 for name, offsets in self.stands_at.items()
             }
             marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at)
-        return marker.following(self.predecessor, {})
+        return marker.following(self.predecessor, self.direct_shards)
 
 
 def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
@@ -80,6 +82,13 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
             f"batch {batch_id} of {store.uri} cannot be passed: only the first batch that is planned and not decided can, "
             + (f"which is batch {planned[0]}." if planned else "and there is none: the next start plans anew.")
         )
+    sinks = checkpoint.definitions(SINKS)
+    direct_shards = {name: int(sink["shards"]) for name, sink in sinks.items() if sink.get("direct")}
+    if outcome == "abandoned" and direct_shards:
+        raise ConfigurationError(
+            f"batch {batch_id} of {store.uri} cannot be abandoned: its sink has direct=True, so that rows of the batch may be "
+            "there already, and the next batch would write them again. Use --skip, which leaves what is there."
+        )
     if outcome == "abandoned" and planned[-1] > batch_id:
         raise ConfigurationError(
             f"batch {batch_id} of {store.uri} cannot be abandoned: batch {batch_id + 1} is planned already and goes on "
@@ -88,7 +97,7 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
     plan = _readable_plan(checkpoint, batch_id, outcome)
     stands_at, stands_in = next_offsets(checkpoint, newest), topic_ids(checkpoint, newest)
     predecessor = None if newest is None else newest.as_predecessor
-    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, predecessor)
+    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, predecessor, direct_shards)
 
 
 def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:

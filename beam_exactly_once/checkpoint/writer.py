@@ -228,7 +228,7 @@ def marker_of_attempt(
             + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
             + ". Nothing is lost: start again to replay the batch."
         )
-    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at)
+    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at, plan_digest=plan.digest)
 
 
 def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committed_at: str) -> Marker:
@@ -243,7 +243,7 @@ def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committ
             sources[name] = SourceCommit(source.next_offsets, (*source.lost, *source.ranges), 0, 0, source.topic_ids)
         else:
             sources[name] = SourceCommit(offsets_before(source), (), 0, 0, topic_ids_before(source))
-    return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at)
+    return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at, plan_digest=plan.digest)
 
 
 def offsets_before(source: SourcePlan) -> dict[TopicPartition, int]:

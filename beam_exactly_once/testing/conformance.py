@@ -30,7 +30,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import apache_beam as beam
 
-from beam_exactly_once.errors import BeamExactlyOnceError, SinkAhead
+from beam_exactly_once.errors import BeamExactlyOnceError, ReplayDiffers, SinkAhead
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream, ProcessingTime
@@ -53,6 +53,8 @@ class SinkUnderTest(abc.ABC):
 
     is_exactly_once = True
     """False for a sink that only promises at least once: rows may then be there twice, but none may be missing."""
+    is_direct = False
+    """True for a sink that writes before the marker: alone in its stream, and told the same rows by each run of a batch."""
     late_batches = 500
     """How many batches another driver goes on before a late publish wakes; fewer for a slow system."""
 
@@ -213,7 +215,9 @@ def every_batch_is_there_once(sink: SinkUnderTest) -> None:
 
 
 def two_of_it_in_one_stream_each_have_every_row(sink: SinkUnderTest) -> None:
-    """Each with a name of its own; and again after a kill between them."""
+    """Each with a name of its own; and again after a kill between them. A direct sink is always alone."""
+    if sink.is_direct:
+        return
     for number, call in _calls_of(sink, ("calmA", "calmB")):
         print(f"killed {call}")
         world = _World(sink, [f"a{number}", f"b{number}"])
@@ -248,7 +252,7 @@ def killed_after_every_call_to_the_checkpoint(sink: SinkUnderTest) -> None:
         world = _World(sink, [f"stored{number}"])
         _three_batches(world)
         with watching(StoreCalls(KillPoint(ANY, "", number), _kill)):
-            world.dies(tag=" of the dead")
+            world.dies(tag="" if sink.is_direct else " of the dead")
         shown = {int(row["id"]): str(row["text"]) for row in sink.read(world.names[0])}
         world.live()
         world.assert_exactly_once(("", " of the dead"), shown)
@@ -302,7 +306,13 @@ def published_by_two_at_once(sink: SinkUnderTest) -> None:
 
 
 def a_replay_that_gives_other_rows_in_another_order(sink: SinkUnderTest) -> None:
-    """The pipeline is not deterministic, and has another number of shards at its replay: one attempt's rows are there."""
+    """The pipeline is not deterministic, and has another number of shards at its replay: one attempt's rows are there.
+
+    A direct sink refuses the other rows, and goes on with the same.
+    """
+    if sink.is_direct:
+        _other_rows_are_refused(sink)
+        return
     for killed in ("put_if_absent:offsets/:2", "put_if_absent:commits/:1", "put_if_absent:commits/:2"):
         world = _World(sink, ["replay" + "".join(filter(str.isalnum, killed))])
         _three_batches(world)
@@ -313,6 +323,33 @@ def a_replay_that_gives_other_rows_in_another_order(sink: SinkUnderTest) -> None
         world.produce(5, 6, 7)
         world.live(shards=4, tag=tags[1])
         world.assert_exactly_once(tags)
+
+
+def _other_rows_are_refused(sink: SinkUnderTest) -> None:
+    for number in (1, 2):
+        world = _World(sink, [f"replay{number}"])
+        _three_batches(world)
+        tags = [f" {random.random()}" for _ in range(2)]
+        world.dies(tag=tags[0], hook=_after_write(number, _kill))
+        try:
+            world.live(tag=tags[1])
+        except ReplayDiffers:
+            pass
+        else:
+            raise AssertionError("a replay with other rows went on")
+        world.live(tag=tags[0])
+        world.assert_exactly_once([tags[0]])
+
+
+def _after_write(number: int, action: Callable[[], None]) -> Hook:
+    """A hook that acts after the ``number``-th write of a direct sink's first batch."""
+    act = _at(number, action)
+
+    def hook(call: Call) -> None:
+        if (call.moment, call.method, call.batch_id) == ("after", "write", 0):
+            act(call)
+
+    return hook
 
 
 def its_own_faults(sink: SinkUnderTest) -> None:

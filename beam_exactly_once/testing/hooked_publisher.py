@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
+from unittest import mock
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.transforms.publishing import Part, Publisher
+from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
+from beam_exactly_once.transforms.sharded_sinks import DirectPublisher
 
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -43,6 +46,7 @@ class HookedPublisher(Publisher):
         self._hook = hook
         self.shards = inner.shards
         self.asks_newest = inner.asks_newest
+        self.is_direct = inner.is_direct
 
     def publish(self, part: Part) -> None:
         """As the inner publisher."""
@@ -90,9 +94,25 @@ def hooked(stream: ExactlyOnceStream, hook: Hook) -> Iterator[None]:
     token = secrets.token_hex(8)
     _HOOKS[token] = hook
     sinks = stream.stream_graph.sinks
-    for name, spec in sinks.items():
-        sinks[name] = replace(spec, publisher=HookedPublisher(spec.publisher, token))
-    try:
+    with ExitStack() as direct:
+        direct.callback(_HOOKS.pop, token)
+        for name, spec in sinks.items():
+            sinks[name] = replace(spec, publisher=HookedPublisher(spec.publisher, token))
+            if isinstance(spec.publisher, DirectPublisher):
+                direct.enter_context(_hooked_writes(type(spec.publisher.writer), hook))
         yield
-    finally:
-        del _HOOKS[token]
+
+
+@contextmanager
+def _hooked_writes(writers: type[ShardWriter], hook: Hook) -> Iterator[None]:
+    """Call ``hook`` around every write of such writers, whoever's they are: what a graph pickled is out of reach."""
+    write = writers.write
+
+    def hooked_write(self: ShardWriter, one: ShardWrite) -> None:
+        call = Call("before", "write", one.batch_id, one.shard)
+        hook(call)
+        write(self, one)
+        hook(replace(call, moment="after"))
+
+    with mock.patch.object(writers, "write", hooked_write):
+        yield

@@ -25,7 +25,7 @@ class Sqlite(SinkUnderTest):
     def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
         with closing(sqlite3.connect(self._file)) as database, database:
             database.execute(f"create table if not exists {name} (id integer not null, text text not null)")
-        return WriteToSql(f"sqlite:///{self._file}", name, name=name, shards=shards)
+        return WriteToSql(f"sqlite:///{self._file}", name, name=name, shards=shards, direct=self.is_direct)
 
     def read(self, name: str) -> list[Row]:
         with closing(sqlite3.connect(self._file)) as database:
@@ -35,3 +35,14 @@ class Sqlite(SinkUnderTest):
 @pytest.mark.parametrize("story", STORIES, ids=str)
 def test_a_table(story: Story, tmp_path: Path) -> None:
     story.check(Sqlite(tmp_path / "rows.sqlite"))
+
+
+class DirectSqlite(Sqlite):
+    """Written before the marker."""
+
+    is_direct = True
+
+
+@pytest.mark.parametrize("story", STORIES, ids=str)
+def test_a_table_that_is_written_directly(story: Story, tmp_path: Path) -> None:
+    story.check(DirectSqlite(tmp_path / "rows.sqlite"))

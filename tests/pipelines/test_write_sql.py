@@ -14,8 +14,10 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.publishing import Part
+from beam_exactly_once.transforms.shard_writer import ShardWrite
+from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
 from beam_exactly_once.transforms.sql_database import SqlDatabase
-from beam_exactly_once.transforms.sql_sink import SqlPublisher
+from beam_exactly_once.transforms.sql_sink import SqlShards
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.staged_rows import StagedRows
 from beam_exactly_once.transforms.store_location import StoreLocation
@@ -107,18 +109,18 @@ def test_a_driver_that_wakes_after_a_newer_one_went_on(stream: SqlStream, monkey
     """It is about to write batch 0, which the newer one has written, and batches after it."""
     stream.create()
     stream.send(orders(*range(6)))
-    publish = SqlPublisher.publish
+    write = SqlShards.write
     slept = False
 
-    def sleeping(publisher: SqlPublisher, part: Part) -> None:
+    def sleeping(writer: SqlShards, one: ShardWrite) -> None:
         nonlocal slept
         if not slept:
             slept = True
             stream.run()
             assert stream.ids() == list(range(6))
-        publish(publisher, part)
+        write(writer, one)
 
-    monkeypatch.setattr(SqlPublisher, "publish", sleeping)
+    monkeypatch.setattr(SqlShards, "write", sleeping)
     with pytest.raises(Fenced):
         stream.run()
     assert stream.ids() == list(range(6))
@@ -132,7 +134,7 @@ def test_a_late_publisher_of_any_old_batch_writes_nothing(stream: SqlStream) -> 
     markers = [checkpoint.read_marker(batch_id) for batch_id in range(3)]
     target = SqlTarget(stream.table, None, None, "append", (), None, None, 1)
     staged = StagedRows("sql", StoreLocation(stream.checkpoint, None))
-    publisher = SqlPublisher("sql", SqlDatabase(stream.url), target, staged)
+    publisher = StagedPublisher(SqlShards("sql", SqlDatabase(stream.url), target), staged)
     for before, marker in zip([None, *markers], markers, strict=False):
         assert marker is not None
         part = Part(checkpoint.stream_id, marker.attempt, before and before.attempt, 0, marker.committables["sql"])

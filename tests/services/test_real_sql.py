@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 import sqlalchemy as sa
 
@@ -25,8 +26,9 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.transforms import sql_database
 from beam_exactly_once.transforms.publishing import Part, parts_of
+from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
 from beam_exactly_once.transforms.sql_database import SqlDatabase
-from beam_exactly_once.transforms.sql_sink import SqlPublisher
+from beam_exactly_once.transforms.sql_sink import SqlShards
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.staged_rows import StagedRows
 from beam_exactly_once.transforms.store_location import StoreLocation
@@ -83,7 +85,7 @@ def is_waiting(stream: SqlStream, variable: str) -> bool:
     return bool(stream.execute(WAITING[variable]))
 
 
-def decided(stream: SqlStream, **options: Any) -> tuple[SqlPublisher, Part]:
+def decided(stream: SqlStream, **options: Any) -> tuple[StagedPublisher, Part]:
     """What publishes the newest batch of a stream, and the batch, from the checkpoint."""
     checkpoint = Checkpoint.open_existing(open_object_store(stream.checkpoint))
     assert checkpoint is not None
@@ -93,7 +95,7 @@ def decided(stream: SqlStream, **options: Any) -> tuple[SqlPublisher, Part]:
     key_columns = tuple(options.get("key_columns", ()))
     target = SqlTarget(stream.table, None, None, options.get("mode", "append"), key_columns, None, None, 1)
     staged = StagedRows("sql", StoreLocation(stream.checkpoint, None))
-    return SqlPublisher("sql", SqlDatabase(stream.url), target, staged), part
+    return StagedPublisher(SqlShards("sql", SqlDatabase(stream.url), target), staged), part
 
 
 class Thread(threading.Thread):
@@ -161,7 +163,7 @@ def test_values_of_every_type(stream: SqlStream, sql_variable: str, mode: str) -
     given = {f"c{number}": one[2] for number, one in enumerate(types)}
     stream.send(orders(1, 2, 3))
     options = UPSERT if mode == "upsert" else {}
-    stream.run(through=lambda row: {**given, **row} if row["id"] != 2 else row, **options)
+    stream.run(through=beam.Map(lambda row: {**given, **row} if row["id"] != 2 else row), **options)
     for number, (*_, expected) in enumerate(types):
         first, second, third = (row[1] for row in stream.rows(f"id, c{number}"))
         assert (second, third) == (None, first)

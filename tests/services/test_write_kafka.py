@@ -14,8 +14,8 @@ import pytest
 from beam_exactly_once.errors import Fenced, SinkAhead
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
-from beam_exactly_once.transforms import write_kafka
 from beam_exactly_once.transforms.publishing import Part
+from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
 from services.copies import Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
 from services.topics import TIMEOUT_S, Topic
 
@@ -180,13 +180,13 @@ def test_a_driver_that_was_replaced_wakes_and_is_fenced(copy: Copy, step: str, b
 
 def test_a_batch_that_is_published_late_is_not_written(copy: Copy) -> None:
     published: list[tuple[Any, Part]] = []
-    publish = write_kafka._KafkaPublisher.publish
+    publish = StagedPublisher.publish
 
     def remembered(publisher: Any, part: Part) -> None:
         published.append((publisher, part))
         publish(publisher, part)
 
-    with mock.patch.object(write_kafka._KafkaPublisher, "publish", remembered):
+    with mock.patch.object(StagedPublisher, "publish", remembered):
         copy.run(12)
     publisher, part = published[0]
     assert part.attempt.batch_id == 0

@@ -63,7 +63,7 @@ class SqlStream:
     def run(
         self,
         *,
-        through: Callable[[dict[str, Any]], Any] = dict,
+        through: beam.PTransform[Any, Any] | None = None,
         second_table: str | None = None,
         url: SecretValue | str | None = None,
         **options: Any,
@@ -71,7 +71,8 @@ class SqlStream:
         url = self.url if url is None else url
         with self.cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
             records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
-            rows = records | "FromJson" >> beam.Map(row_of) | "Through" >> beam.Map(through)
+            rows = records | "FromJson" >> beam.Map(row_of)
+            rows = rows if through is None else rows | "Through" >> through
             _ = rows | WriteToSql(url, self.table, **options)
             if second_table is not None:
                 _ = rows | "Second" >> WriteToSql(url, second_table, name="second")
@@ -98,7 +99,7 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
         SqlMarks.locked,
         SqlMarks.set,
         sql_sink.write_rows,
-        sql_sink.SqlPublisher.publish,
+        sql_sink.SqlShards.write,
     )
 
     def locking(marks: SqlMarks, connection: Any, key: Any) -> Any:
@@ -117,8 +118,8 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
         if step == "rows":
             after()
 
-    def publishing(publisher: Any, part: Any) -> None:
-        write(publisher, part)
+    def publishing(writer: Any, one: Any) -> None:
+        write(writer, one)
         if step == "commit":
             after()
 
@@ -126,7 +127,7 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
         mock.patch.object(SqlMarks, "locked", locking),
         mock.patch.object(SqlMarks, "set", setting),
         mock.patch.object(sql_sink, "write_rows", writing),
-        mock.patch.object(sql_sink.SqlPublisher, "publish", publishing),
+        mock.patch.object(sql_sink.SqlShards, "write", publishing),
     ):
         yield
 

@@ -138,7 +138,16 @@ def test_pieces_that_tile_the_plan() -> None:
         },
         staged,
         NOW,
+        plan_digest=PLAN.digest,
     )
+
+
+def test_every_plan_has_a_digest_of_its_own() -> None:
+    """Also one of the same batch that a driver made from an older copy of the checkpoint: it was made at another time."""
+    later = replace(PLAN, planned_at=f"{NOW} later")
+    other = replace(PLAN, sources={**PLAN.sources, "audit": SourcePlan((), (), {P0: 3})})
+    assert len({PLAN.digest, later.digest, other.digest, replace(PLAN, writer_epoch=5).digest}) == 4
+    assert Plan.from_json(orjson.loads(orjson.dumps(PLAN.to_json()))).digest == PLAN.digest
 
 
 def test_what_kafka_lost_after_the_planning_is_recorded_once() -> None:
