@@ -49,6 +49,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--partition_by", choices=get_args(PartitionBy), default="key", help="partition: as in the source"
     )
     parser.add_argument("--shards", type=int, default=1, help="transactions that publish a batch side by side")
+    parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
     parser.add_argument("--compression", choices=get_args(Compression), default="lz4")
     parser.add_argument("--transaction_timeout_s", type=float, default=60.0)
     parser.add_argument("--marks_prefix", default="beam-exactly-once", help="of the marks topic and transactional ids")
@@ -63,6 +64,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         partition_by=flags.partition_by,
         order_by=SOURCE_ORDER,
         shards=flags.shards,
+        direct=flags.direct,
         compression=flags.compression,
         transaction_timeout_s=flags.transaction_timeout_s,
         marks_prefix=flags.marks_prefix,

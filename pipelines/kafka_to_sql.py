@@ -50,6 +50,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--order_by", default=None, help="of upsert: the greatest value of a key wins")
     parser.add_argument("--marks_schema", default=None, help="of the table of marks; default: that of the table")
     parser.add_argument("--shards", type=int, default=1, help="transactions a batch")
+    parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
     parser.add_argument(
         "--value_format",
         choices=["json", "record"],
@@ -69,6 +70,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         order_by=flags.order_by,
         marks_schema=flags.marks_schema,
         shards=flags.shards,
+        direct=flags.direct,
     )
     if flags.value_format == "json":
         rows = stream | "ReadFromKafka" >> source(flags, output="records") | "FromJson" >> beam.Map(row_of_json)

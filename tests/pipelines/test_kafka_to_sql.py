@@ -61,12 +61,15 @@ def flags(database: Database, tmp_path: Path, *more: str) -> list[str]:
     ]
 
 
-def test_the_fields_of_json_values_are_columns(cluster: MemoryKafka, database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--direct", "--shards=2")])
+def test_the_fields_of_json_values_are_columns(
+    cluster: MemoryKafka, database: Database, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     database.execute("CREATE TABLE orders (id BIGINT PRIMARY KEY, amount DECIMAL(20,2), name TEXT, more TEXT)")
     send(cluster, [b'{"id": 1, "amount": 0.10, "name": "\xc3\xbc"}', b'{"id": 2, "amount": 7, "more": {"a": [1.50]}}'])
     with cluster.serving():
-        assert main(flags(database, tmp_path)) == EXIT_DONE
-        assert main(flags(database, tmp_path)) == EXIT_DONE
+        assert main(flags(database, tmp_path, *more)) == EXIT_DONE
+        assert main(flags(database, tmp_path, *more)) == EXIT_DONE
     assert database.execute("SELECT * FROM orders ORDER BY id") == [
         (1, 0.1, "ü", None),
         (2, 7, None, '{"a":[1.50]}'),

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 
 from beam_exactly_once.checkpoint import Attempt, Checkpoint
@@ -80,9 +81,9 @@ def test_killed_around_the_commit_with_a_replay_that_differs(stream: SqlStream, 
         return {**row, "name": f"{attempts}-{random.random()}"[:20]}
 
     with watching(StoreCalls(KillPoint(*point), kill)), pytest.raises(RuntimeError, match="killed here"):
-        stream.run(through=unsteady)
+        stream.run(through=beam.Map(unsteady))
     attempts = 1
-    stream.run(through=unsteady)
+    stream.run(through=beam.Map(unsteady))
     assert stream.ids() == [0, 1, 2, 3]
     assert len({name for _, name in stream.rows()}) == 4
 
@@ -312,7 +313,7 @@ def test_a_row_that_does_not_fit_is_one_error_and_nothing_is_lost(stream: SqlStr
         return unfit if row["id"] == 2 else row
 
     with pytest.raises(ConfigurationError, match=message):
-        stream.run(through=spoilt)
+        stream.run(through=beam.Map(spoilt))
     assert stream.ids() == [0, 1]
     stream.run()
     assert stream.ids() == [0, 1, 2]

@@ -43,7 +43,7 @@ class KafkaTopics(SinkUnderTest):
     def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
         topic = self._topic(name).name
         to_record = beam.Map(lambda row: {"key": str(row["id"]), "value": f"{row['id']}|{row['text']}"})
-        sink = WriteToKafka(self._bootstrap_servers, topic, name=name, shards=shards)
+        sink = WriteToKafka(self._bootstrap_servers, topic, name=name, shards=shards, direct=self.is_direct)
         return _Then(to_record, sink)
 
     def read(self, name: str) -> list[Row]:
@@ -59,6 +59,12 @@ class KafkaTopics(SinkUnderTest):
     def close(self) -> None:
         for topic in self._topics.values():
             topic.close()
+
+
+class DirectKafkaTopics(KafkaTopics):
+    """Written before the marker."""
+
+    is_direct = True
 
 
 class _Then(beam.PTransform):  # type: ignore[misc]
@@ -88,7 +94,7 @@ class Tables(SinkUnderTest):
             connection.execute(
                 sa.text(f"CREATE TABLE IF NOT EXISTS {table} (id BIGINT NOT NULL, text VARCHAR(100) NOT NULL)")
             )
-        return WriteToSql(secret_from_env(self._variable), table, name=name, shards=shards)
+        return WriteToSql(secret_from_env(self._variable), table, name=name, shards=shards, direct=self.is_direct)
 
     def read(self, name: str) -> list[Row]:
         with self._engine.connect() as connection:
@@ -96,15 +102,23 @@ class Tables(SinkUnderTest):
             return [{"id": one, "text": text} for one, text in found]
 
 
+class DirectTables(Tables):
+    """Written before the marker."""
+
+    is_direct = True
+
+
+@pytest.mark.parametrize("topics", [KafkaTopics, DirectKafkaTopics])
 @pytest.mark.parametrize("story", STORIES, ids=str)
-def test_a_topic(story: Story, bootstrap_servers: str) -> None:
-    sink = KafkaTopics(bootstrap_servers)
+def test_a_topic(story: Story, topics: type[KafkaTopics], bootstrap_servers: str) -> None:
+    sink = topics(bootstrap_servers)
     try:
         story.check(sink)
     finally:
         sink.close()
 
 
+@pytest.mark.parametrize("tables", [Tables, DirectTables])
 @pytest.mark.parametrize("story", OF_SERVERS, ids=str)
-def test_a_table(story: Story, sql_variable: str) -> None:
-    story.check(Tables(sql_variable))
+def test_a_table(story: Story, tables: type[Tables], sql_variable: str) -> None:
+    story.check(tables(sql_variable))
