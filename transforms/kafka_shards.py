@@ -45,7 +45,8 @@ def topic_facts(connection: KafkaSettings, topic: str) -> TopicFacts:
     Raises:
         UnknownTopic: Kafka does not have it.
     """
-    return _described(TopicAdmin(connection), connection, topic)
+    with TopicAdmin(connection) as admin:
+        return _described(admin, connection, topic)
 
 
 def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> TopicFacts:
@@ -88,18 +89,19 @@ class KafkaShards(ShardWriter):
 
     def check_place(self) -> None:
         """Prove that the topic can be written."""
-        self._writable_output(TopicAdmin(self._output.connection))
+        with TopicAdmin(self._output.connection) as admin:
+            self._writable_output(admin)
 
     def prepare(self, stream_id: str) -> None:
         """Create the marks topic."""
-        admin = TopicAdmin(self._output.connection)
-        like = self._writable_output(admin)
-        MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
+        with TopicAdmin(self._output.connection) as admin:
+            like = self._writable_output(admin)
+            MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """Prove that marks can be written; end what an earlier driver left open in the first shard."""
-        admin = TopicAdmin(self._output.connection)
-        MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
+        with TopicAdmin(self._output.connection) as admin:
+            MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
         with self._transaction(stream_id, 0):
             pass
 

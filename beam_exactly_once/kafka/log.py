@@ -17,6 +17,7 @@ from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError, KafkaUnavailable, UnknownTopic
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
+from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.records import Chunk
 from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.offsets import LogBounds, TopicPartition
@@ -109,7 +110,7 @@ class ConfluentLog:
         self._errors = ClientErrors()
         self._consumer: Consumer | None = None
         self._fetcher: RangeFetcher | None = None
-        self._admin: AdminClient | None = None
+        self._admin: OwnedAdmin | None = None
 
     def topics(self) -> list[str]:
         """See :meth:`KafkaLog.topics`."""
@@ -121,9 +122,12 @@ class ConfluentLog:
         if not names:
             return {}
 
-        def ask(admin: AdminClient, timeout_s: float) -> dict[str, TopicDescription]:
-            futures = admin.describe_topics(
-                TopicCollection(names), include_authorized_operations=True, request_timeout=timeout_s
+        def ask(admin: OwnedAdmin, timeout_s: float) -> dict[str, TopicDescription]:
+            asked = TopicCollection(names)
+            futures = admin.ask(
+                lambda client: client.describe_topics(
+                    asked, include_authorized_operations=True, request_timeout=timeout_s
+                )
             )
             return {name: answer(futures[name], name) for name in names}
 
@@ -169,7 +173,8 @@ class ConfluentLog:
 
     def close(self) -> None:
         """See :meth:`KafkaLog.close`."""
-        consumer, self._consumer, self._fetcher, self._admin = self._consumer, None, None, None
+        self._close_admin()
+        consumer, self._consumer, self._fetcher = self._consumer, None, None
         if consumer is not None:
             consumer.close()
 
@@ -178,10 +183,15 @@ class ConfluentLog:
             self._consumer = self._open(Consumer)
         return self._consumer
 
-    def _open_admin(self) -> AdminClient:
+    def _open_admin(self) -> OwnedAdmin:
         if self._admin is None:
-            self._admin = self._open(AdminClient)
+            self._admin = OwnedAdmin(lambda: self._open(AdminClient))
         return self._admin
+
+    def _close_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
 
     def _open(self, client: Callable[[dict[str, Any]], _Client]) -> _Client:
         config = self._settings.client_config()
@@ -216,13 +226,15 @@ class ConfluentLog:
         isolation = IsolationLevel[self._settings.isolation_level.upper()]
         places = {place: ClientTopicPartition(place.topic, place.partition) for place in partitions}
 
-        def ask(admin: AdminClient, timeout_s: float) -> list[dict[TopicPartition, int]]:
-            asked = [
-                admin.list_offsets(
-                    dict.fromkeys(places.values(), spec), isolation_level=isolation, request_timeout=timeout_s
-                )
-                for spec in specs
-            ]
+        def ask(admin: OwnedAdmin, timeout_s: float) -> list[dict[TopicPartition, int]]:
+            asked = admin.ask(
+                lambda client: [
+                    client.list_offsets(
+                        dict.fromkeys(places.values(), spec), isolation_level=isolation, request_timeout=timeout_s
+                    )
+                    for spec in specs
+                ]
+            )
             return [{place: answer(futures[client], place) for place, client in places.items()} for futures in asked]
 
         def answer(future: Future[Any], place: TopicPartition) -> int:
@@ -243,7 +255,7 @@ class ConfluentLog:
 
         return self._ask_admin(ask)
 
-    def _ask_admin(self, ask: Callable[[AdminClient, float], _Answer]) -> _Answer:
+    def _ask_admin(self, ask: Callable[[OwnedAdmin, float], _Answer]) -> _Answer:
         """As :meth:`_ask_until_settled`, and after a failure by a new client: one that knows a dead controller, or has met
         an old leader, would ask that one again and again."""
 
@@ -252,8 +264,8 @@ class ConfluentLog:
             try:
                 return ask(admin, timeout_s)
             except _NoAnswer:
-                admin.poll(0)  # lets the client say why
-                self._admin = None
+                admin.ask(lambda client: client.poll(0))  # lets the client say why
+                self._close_admin()
                 raise
 
         return self._ask_until_settled(ask_once)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkUnavailable
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.settings import KafkaSettings
 
 UNKNOWN_TOPIC_WAIT_S = 5.0
@@ -57,7 +58,7 @@ class TopicFacts:
 
 
 class TopicAdmin:
-    """One cluster's topics. Connected at first use.
+    """One cluster's topics. Connected at first use; a context manager that ends the connections.
 
     Raises:
         SinkUnavailable: no broker answers within ``startup_timeout_s``.
@@ -70,7 +71,17 @@ class TopicAdmin:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._errors = ClientErrors()
-        self._admin: AdminClient | None = None
+        self._admin: OwnedAdmin | None = None
+
+    def __enter__(self) -> TopicAdmin:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
 
     def describe(self, topic: str, *, doubt_s: float = UNKNOWN_TOPIC_WAIT_S) -> TopicFacts | None:
         """What a topic is; None if there is none, also when asked again for ``doubt_s``: a broker that has just started
@@ -78,8 +89,10 @@ class TopicAdmin:
         asked = TopicCollection([topic])
 
         def describe(timeout_s: float) -> Any:
-            described = self._client.describe_topics(
-                asked, include_authorized_operations=True, request_timeout=timeout_s
+            described = self._client.ask(
+                lambda client: client.describe_topics(
+                    asked, include_authorized_operations=True, request_timeout=timeout_s
+                )
             )
             return described[topic].result()
 
@@ -98,7 +111,7 @@ class TopicAdmin:
 
         def create(timeout_s: float) -> None:
             try:
-                self._client.create_topics([new], request_timeout=timeout_s)[topic].result()
+                self._client.ask(lambda client: client.create_topics([new], request_timeout=timeout_s))[topic].result()
             except KafkaException as exception:
                 if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
@@ -116,7 +129,8 @@ class TopicAdmin:
         def grow(timeout_s: float) -> None:
             new = NewPartitions(topic, partitions)
             try:
-                self._client.create_partitions([new], request_timeout=timeout_s)[topic].result()
+                grown = self._client.ask(lambda client: client.create_partitions([new], request_timeout=timeout_s))
+                grown[topic].result()
             except KafkaException as exception:
                 if exception.args[0].code() != KafkaError.INVALID_PARTITIONS:  # another driver was faster
                     raise
@@ -128,16 +142,16 @@ class TopicAdmin:
         resource = ConfigResource(ResourceType.TOPIC, topic)
 
         def describe(timeout_s: float) -> Any:
-            futures: dict[Any, Future[Any]] = self._client.describe_configs([resource], request_timeout=timeout_s)
-            return futures[resource].result()
+            described = self._client.ask(lambda client: client.describe_configs([resource], request_timeout=timeout_s))
+            return described[resource].result()
 
         found = self._ask(f"describe the configuration of topic {topic}", describe)
         return {name: entry.value for name, entry in found.items() if entry.value is not None}
 
     @property
-    def _client(self) -> AdminClient:
+    def _client(self) -> OwnedAdmin:
         if self._admin is None:
-            self._admin = self._open()
+            self._admin = OwnedAdmin(self._open)
         return self._admin
 
     def _open(self) -> AdminClient:
@@ -169,7 +183,7 @@ class TopicAdmin:
                 raise _Unknown(what)
             if error.code() in DENIED_CODES or error.code() in _FINAL_CODES:
                 raise OutputNotWritable(f"{where} refused to {what}: {text}.")
-            self._client.poll(0)  # lets the client say why
+            self._client.ask(lambda client: client.poll(0))  # lets the client say why
             self._errors.raise_if_refused()
             if left_s <= 0:
                 self._errors.raise_if_contradicted()

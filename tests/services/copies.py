@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerProcess
@@ -191,6 +192,37 @@ def live(copy: Copy, count: int, step: str, occurrence: int, *, before: bool = F
     finally:
         process.kill()
         process.join()
+
+
+class Asleep:
+    """A driver in a thread of its own that sleeps at a step until it is woken."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._asleep, self._woken = threading.Event(), threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(run,), daemon=True)
+
+    def fall_asleep(self, _: object) -> None:
+        if threading.current_thread() is self._thread:
+            self._asleep.set()
+            assert self._woken.wait(TIMEOUT_S)
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._asleep.wait(TIMEOUT_S)
+
+    def wake(self) -> BaseException | None:
+        """How it ends."""
+        self._woken.set()
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
+        return self._error
+
+    def _run(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:
+            self._error = error
 
 
 def fail(_: object) -> None:

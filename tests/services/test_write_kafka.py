@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
 from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
-from services.copies import Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
-from services.topics import TIMEOUT_S, Topic
+from services.copies import Asleep, Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
+from services.topics import Topic
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 NewTopicMade = Callable[..., Topic]
@@ -128,37 +127,6 @@ def test_a_commit_whose_answer_is_lost_is_not_written_again(copy: Copy) -> None:
 
 
 # -- drivers that come late -------------------------------------------------------------------------------------------
-
-
-class Asleep:
-    """A driver in a thread of its own that sleeps at a step until it is woken."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self._asleep, self._woken = threading.Event(), threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(run,), daemon=True)
-
-    def fall_asleep(self, _: object) -> None:
-        if threading.current_thread() is self._thread:
-            self._asleep.set()
-            assert self._woken.wait(TIMEOUT_S)
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._asleep.wait(TIMEOUT_S)
-
-    def wake(self) -> BaseException | None:
-        """How it ends."""
-        self._woken.set()
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive()
-        return self._error
-
-    def _run(self, run: Callable[[], None]) -> None:
-        try:
-            run()
-        except BaseException as error:
-            self._error = error
 
 
 @pytest.mark.parametrize(
