@@ -183,12 +183,21 @@ def _live(copy: Copy, count: int, step: str, occurrence: int, before: bool, flus
 
 def live(copy: Copy, count: int, step: str, occurrence: int, *, before: bool = False, flush: bool = False) -> int:
     """The exit code of a life that is killed at a step; negative for the signal."""
-    process: ForkServerProcess = _CONTEXT.Process(target=_live, args=(copy, count, step, occurrence, before, flush))
-    process.start()
-    try:
+    with started(copy, count, step, occurrence, before=before, flush=flush) as process:
         process.join(LIFE_TIMEOUT_S)
         assert process.exitcode is not None, f"no end after {LIFE_TIMEOUT_S} s"
         return process.exitcode
+
+
+@contextlib.contextmanager
+def started(
+    copy: Copy, count: int, step: str = "commit", occurrence: int = 0, *, before: bool = False, flush: bool = False
+) -> Iterator[ForkServerProcess]:
+    """A life in a process of its own, which ends with the block; killed at a step if an occurrence from 1 on is given."""
+    process: ForkServerProcess = _CONTEXT.Process(target=_live, args=(copy, count, step, occurrence, before, flush))
+    process.start()
+    try:
+        yield process
     finally:
         process.kill()
         process.join()
