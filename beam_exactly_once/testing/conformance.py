@@ -326,30 +326,25 @@ def a_replay_that_gives_other_rows_in_another_order(sink: SinkUnderTest) -> None
 
 
 def _other_rows_are_refused(sink: SinkUnderTest) -> None:
-    for number in (1, 2):
-        world = _World(sink, [f"replay{number}"])
-        _three_batches(world)
-        tags = [f" {random.random()}" for _ in range(2)]
-        world.dies(tag=tags[0], hook=_after_write(number, _kill))
-        try:
-            world.live(tag=tags[1])
-        except ReplayDiffers:
-            pass
-        else:
-            raise AssertionError("a replay with other rows went on")
-        world.live(tag=tags[0])
-        world.assert_exactly_once([tags[0]])
-
-
-def _after_write(number: int, action: Callable[[], None]) -> Hook:
-    """A hook that acts after the ``number``-th write of a direct sink's first batch."""
-    act = _at(number, action)
+    world = _World(sink, ["replay"])
+    _three_batches(world)
+    tags = [f" {random.random()}" for _ in range(2)]
+    shards = 2
+    all_written = _at(shards, _kill)
 
     def hook(call: Call) -> None:
         if (call.moment, call.method, call.batch_id) == ("after", "write", 0):
-            act(call)
+            all_written(call)
 
-    return hook
+    world.dies(tag=tags[0], shards=shards, hook=hook)
+    try:
+        world.live(tag=tags[1], shards=shards)
+    except ReplayDiffers:
+        pass
+    else:
+        raise AssertionError("a replay with other rows went on")
+    world.live(tag=tags[0], shards=shards)
+    world.assert_exactly_once([tags[0]])
 
 
 def its_own_faults(sink: SinkUnderTest) -> None:
