@@ -71,9 +71,9 @@ def send(source: Topic, start: int, stop: int) -> None:
 
 
 def run(source: Topic, checkpoint: Path, options: PipelineOptions, write: Callable[[Any], None]) -> None:
-    """Batches of twenty offsets; ``write`` applies sinks to the records."""
+    """Batches of forty offsets; ``write`` applies sinks to the records."""
     with ExactlyOnceStream(str(checkpoint), options=options) as stream:
-        write(stream | ReadFromKafka(source.bootstrap_servers, [source.name], max_offsets_per_batch=20))
+        write(stream | ReadFromKafka(source.bootstrap_servers, [source.name], max_offsets_per_batch=40))
 
 
 @on_postgres
