@@ -14,6 +14,9 @@ import pyarrow as pa
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 
+RECORD_FIELDS = len(KafkaRecord._fields)
+"""Of one record, where the fields of many are in one list."""
+
 _VALUE_REPR = reprlib.Repr()
 _VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
 _MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -52,7 +55,7 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None, *, sink: s
     Raises:
         UnfitRow: as :func:`batch_of_rows`.
     """
-    columns = {name: fields[number :: len(KafkaRecord._fields)] for number, name in enumerate(KafkaRecord._fields)}
+    columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
     if schema is None:
         arrays = [_record_array(columns[field.name], field, sink) for field in RECORD_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)

@@ -13,7 +13,13 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import StagingWriter
 from beam_exactly_once.transforms.block_files import Block, BlockFile, CsvFile, LinesFile, ParquetFile
-from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.transforms.file_columns import (
+    RECORD_FIELDS,
+    batch_of_records,
+    batch_of_rows,
+    fitted_batch,
+    name_of,
+)
 from beam_exactly_once.transforms.file_partitions import checked_columns, columns_in_files
 from beam_exactly_once.transforms.json_lines import json_lines, json_lines_of_batch
 from beam_exactly_once.transforms.rejected import REJECTED_SCHEMA, Rejected
@@ -29,7 +35,6 @@ FileFormat: TypeAlias = Literal["parquet", "csv", "json", "text"]
 
 GATHERED_BYTES_MAX = 64 * 1024 * 1024
 """Data that waits in a worker to be written, over all files."""
-RECORD_FIELDS = len(KafkaRecord._fields)
 
 _COMPRESSIONS: dict[str, dict[str | None, str]] = {
     "parquet": dict.fromkeys(("zstd", "snappy", "gzip", "lz4", "brotli", "none"), "parquet"),

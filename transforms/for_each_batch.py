@@ -17,10 +17,10 @@ import pyarrow as pa
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.publishing import Part, Publisher
-from beam_exactly_once.transforms.row_blocks import FolderBlock
 from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
@@ -118,9 +118,9 @@ class ForEachBatch(beam.PTransform):
         graph = sink_graph(rows, "ForEachBatch")
         name = graph.sink_name(self._name, "for_each_batch")
         layout = FileLayout(name, schema=self._schema)
+        blocks, _ = encoded(rows, FileEncoding(layout), graph, rejects=False)
         committables = (
-            rows
-            | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
+            blocks
             | "OneShard" >> beam.ParDo(_ToOneShard()).with_output_types(tuple[int, pa.RecordBatch])
             | "Stage" >> StageRows(graph, name)
         )

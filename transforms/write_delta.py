@@ -26,8 +26,10 @@ from beam_exactly_once.transforms.delta_files import DeltaLayout, batch_id_of_fi
 from beam_exactly_once.transforms.delta_schema import delta_schema
 from beam_exactly_once.transforms.delta_storage import check_storage
 from beam_exactly_once.transforms.delta_table import Overtaken, TableVersion, require_deltalake
-from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
+from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, StreamGraph, sink_graph
 from beam_exactly_once.transforms.write_files import StageFiles
@@ -55,6 +57,8 @@ class WriteToDelta(beam.PTransform):
     Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null.
 
+    A row that does not fit fails the batch, or is rejected with ``on_encode_error="reject"``, as by ``WriteToFiles``.
+
     Args:
         output: URI of the table: a path, ``file://``, ``s3://`` or ``gs://`` (where no test covers the log's commits). It is
             created at the first start if it is absent.
@@ -67,6 +71,7 @@ class WriteToDelta(beam.PTransform):
         file_bytes_max: a file that has reached it is closed, and a new one begins.
         row_group_rows: most rows in a row group.
         open_files_max: most files that a bundle with ``partition_by`` has open.
+        on_encode_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
         store_options: options of the table's store, as for ``WriteToFiles``; ``storage_class`` is for data files alone.
 
@@ -75,7 +80,7 @@ class WriteToDelta(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row does not fit.
+        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
         ConfigurationError: the table has other columns, types or partitioning, or constraints.
         OutputNotWritable, StoreUnavailable, SinkUnavailable: the store refuses, or does not answer.
         SinkAhead, SinkBehind: the table is newer or older than the checkpoint, as after one was restored from a copy.
@@ -93,6 +98,7 @@ class WriteToDelta(beam.PTransform):
         file_bytes_max: int = 256 * 1024 * 1024,
         row_group_rows: int = 131_072,
         open_files_max: int = 16,
+        on_encode_error: OnError = "fail",
         name: str | None = None,
         store_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -105,6 +111,7 @@ class WriteToDelta(beam.PTransform):
         if not isinstance(add_columns, bool):
             raise ConfigurationError(f"add_columns={add_columns!r} must be True or False.")
         self._add_columns = add_columns
+        self._rejects = checked_on_error("on_encode_error", on_encode_error)
         self._name = name
         self._layout_options: dict[str, Any] = {
             "schema": RECORD_SCHEMA if schema is None else schema,
@@ -116,21 +123,18 @@ class WriteToDelta(beam.PTransform):
         }
         self._layout(name or "delta", "")  # refuses what is not possible
 
-    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToDelta")
         name = graph.sink_name(self._name, "delta")
         output = self._output.canonical()
         layout = self._layout(name, _origin(graph, name))
         stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
-        committables = (
-            rows
-            | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
-            | "Stage" >> stage.with_output_types(Gathered)
-        )
+        blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
+        committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = _DeltaPublisher(output, layout, self._add_columns)
         graph.sinks[name] = SinkSpec(name, {"kind": "delta", "output": output.uri}, publisher, committables)
-        return beam.pvalue.PDone(rows.pipeline)
+        return rejected
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:
         layout = DeltaLayout(sink, origin=origin, **self._layout_options)

@@ -24,7 +24,8 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
 from beam_exactly_once.object_store import StagedObject, Taken
 from beam_exactly_once.transforms.bundle_files import BundleFiles
-from beam_exactly_once.transforms.encode_rows import ToBlocks, ToBlocksOrReject
+from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
 from beam_exactly_once.transforms.file_formats import FileFormat, FileLayout
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
@@ -35,18 +36,10 @@ from beam_exactly_once.transforms.file_manifest import (
     read_manifest,
 )
 from beam_exactly_once.transforms.publishing import Part, Publisher
-from beam_exactly_once.transforms.rejected import (
-    COUNTS,
-    REJECTED,
-    OnError,
-    Rejected,
-    RejectingStep,
-    checked_on_error,
-)
-from beam_exactly_once.transforms.row_blocks import FolderBlock
+from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph, typed
+from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph
 
 _WAY_OUT = (
     "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
@@ -161,14 +154,7 @@ class WriteToFiles(beam.PTransform):
                 )
         layout = replace(self._layout, sink=name)
         stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
-        if self._rejects:
-            made = rows | "Blocks" >> beam.ParDo(ToBlocksOrReject(layout)).with_outputs(REJECTED, COUNTS, main="blocks")
-            blocks = typed(made.blocks, layout.folder_block_type)
-            rejected = typed(made[REJECTED], Rejected)
-            graph.rejecting[graph.rejecting_name(name, name)] = RejectingStep(rejected, typed(made[COUNTS], Gathered))
-        else:
-            blocks = rows | "Blocks" >> beam.ParDo(ToBlocks(layout)).with_output_types(layout.folder_block_type)
-            rejected = beam.pvalue.PDone(rows.pipeline)
+        blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, output), committables)
         return rejected

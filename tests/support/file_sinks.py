@@ -17,6 +17,7 @@ from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.testing.published_rows import published_rows
 from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_manifest import read_batches
 from beam_exactly_once.transforms.publishing import Part
@@ -36,7 +37,7 @@ class Sink:
     """The two DoFns of a sink, fused as a runner does it."""
 
     def __init__(self, output: str, **layout: Any) -> None:
-        self.blocks = ToBlocks(FileLayout("orders", **layout))
+        self.blocks = ToBlocks(FileEncoding(FileLayout("orders", **layout)))
         self.stage = StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
         self.stage.setup()
 

@@ -14,6 +14,7 @@ import pytest
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord, with_event_date
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
+from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.rejected import (
     COUNTS,
@@ -119,7 +120,7 @@ class TestArrowInFolders:
         for number in (17, 20_000, 39_999):
             rows[number]["place"] = ""
         batches = [pa.RecordBatch.from_pylist(rows[at : at + 1000], SCHEMA) for at in range(0, len(rows), 1000)]
-        blocks = ToBlocksOrReject(FileLayout("orders", partition_by=["place"]))
+        blocks = ToBlocksOrReject(FileEncoding(FileLayout("orders", partition_by=["place"])))
         blocks.start_bundle()
         emitted = [one for batch in batches for one in blocks.process(batch) or ()]
         at_end = blocks.finish_bundle()
@@ -139,7 +140,7 @@ class TestArrowInFolders:
         assert found == Counter((folders[row["place"]], row["id"]) for row in expected), f"seed {seed}"
 
     def test_a_failed_bundle_counts_for_nothing(self) -> None:
-        blocks = ToBlocksOrReject(FileLayout("orders", "text"))
+        blocks = ToBlocksOrReject(FileEncoding(FileLayout("orders", "text")))
         blocks.start_bundle()
         for _ in range(2000):
             blocks.process("two\nlines")

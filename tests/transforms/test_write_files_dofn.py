@@ -24,6 +24,7 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
@@ -145,7 +146,7 @@ class TestBundles:
         sink.stage.teardown()
 
     def test_large_rows_wait_in_small_numbers(self) -> None:
-        blocks = ToBlocks(FileLayout("orders"))
+        blocks = ToBlocks(FileEncoding(FileLayout("orders")))
         blocks.start_bundle()
         sizes = []
         for number in range(200):

@@ -1,21 +1,19 @@
-"""Rows into blocks, each for the folder that it goes to."""
+"""Rows into blocks of files, each for the folder that it goes to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.transforms.block_files import Block
+from beam_exactly_once.transforms.encode_rows import WAITING_BYTES_MAX, RejectingBlocks, RowBlocks, RowEncoding
 from beam_exactly_once.transforms.file_columns import whole_batch
-from beam_exactly_once.transforms.file_formats import RECORD_FIELDS, FileLayout
+from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_partitions import folder_of_values, split_batch
 from beam_exactly_once.transforms.json_lines import fields_of
-from beam_exactly_once.transforms.rejected import Rejected, isolated, rejected_of
 
 FolderBlock: TypeAlias = tuple[str, Block]
 """A block, and the folder that it goes to; ``""`` is the output itself."""
@@ -25,20 +23,22 @@ SPLIT_BYTES = 8 * 1024 * 1024
 """Arrow data that waits to be split into folders together: splitting costs by the folder, not by the row."""
 
 
-class RowBlocks(Protocol):
-    """Makes blocks of what a sink gets. Each call returns the blocks that are ready."""
+class FileEncoding(RowEncoding):
+    """Rows of a sink of files, in its layout."""
 
-    def of_rows(self, rows: Sequence[Any]) -> list[FolderBlock]:
-        """Rows, at least one."""
+    def __init__(self, layout: FileLayout) -> None:
+        self.sink = layout.sink
+        self.block_type = layout.folder_block_type
+        self.bytes_max = min(WAITING_BYTES_MAX, layout.file_bytes_max)
+        self._layout = layout
 
-    def of_records(self, fields: Sequence[Any]) -> list[FolderBlock]:
-        """Kafka records, as one list of all their fields."""
+    def blocks(self) -> RowBlocks:
+        """See :class:`RowEncoding`."""
+        return row_blocks(self._layout)
 
-    def of_batch(self, batch: pa.RecordBatch) -> list[FolderBlock]:
-        """An Arrow batch with rows."""
-
-    def rest(self) -> list[FolderBlock]:
-        """What still waits."""
+    def rejecting_blocks(self) -> RejectingBlocks:
+        """See :class:`RowEncoding`."""
+        return _RejectingFolderBlocks(self._layout) if self._layout.partition_by else super().rejecting_blocks()
 
 
 def row_blocks(layout: FileLayout) -> RowBlocks:
@@ -46,61 +46,21 @@ def row_blocks(layout: FileLayout) -> RowBlocks:
     return _FolderBlocks(layout) if layout.partition_by else _PlainBlocks(layout)
 
 
-class RejectingBlocks:
-    """Blocks of all rows that the layout can hold; the others are rejected, as they came.
-
-    Nothing waits behind this, so that an error is that of rows at hand; batches for folders wait here instead.
-    """
+class _RejectingFolderBlocks(RejectingBlocks):
+    """Arrow batches wait here, before they are looked at."""
 
     def __init__(self, layout: FileLayout) -> None:
-        self._layout = layout
-        self._blocks = row_blocks(layout)
-        self._waiting = _WaitingBatches(layout) if layout.partition_by else None
-        self.rejected: list[Rejected] = []
-        """What was rejected so far; the caller takes it away."""
-
-    def of_rows(self, rows: Sequence[Any]) -> list[FolderBlock]:
-        """See :class:`RowBlocks`."""
-        return self._isolated(
-            len(rows), lambda start, stop: self._blocks.of_rows(rows[start:stop]), lambda index: rows[index]
-        )
-
-    def of_records(self, fields: Sequence[Any]) -> list[FolderBlock]:
-        """See :class:`RowBlocks`."""
-        return self._isolated(
-            len(fields) // RECORD_FIELDS,
-            lambda start, stop: self._blocks.of_records(fields[start * RECORD_FIELDS : stop * RECORD_FIELDS]),
-            lambda index: KafkaRecord(*fields[index * RECORD_FIELDS : (index + 1) * RECORD_FIELDS]),
-        )
+        super().__init__(layout.sink, row_blocks(layout))
+        self._waiting = _WaitingBatches(layout)
 
     def of_batch(self, batch: pa.RecordBatch) -> list[FolderBlock]:
-        """See :class:`RowBlocks`."""
-        return self._of_batches([batch] if self._waiting is None else self._waiting.add(batch))
+        return self._of_batches(self._waiting.add(batch))
 
     def rest(self) -> list[FolderBlock]:
-        """See :class:`RowBlocks`."""
-        return [] if self._waiting is None else self._of_batches(self._waiting.take())
+        return self._of_batches(self._waiting.take())
 
     def _of_batches(self, batches: list[pa.RecordBatch]) -> list[FolderBlock]:
-        return list(chain.from_iterable(map(self._of_batch, batches)))
-
-    def _of_batch(self, batch: pa.RecordBatch) -> list[FolderBlock]:
-        return self._isolated(
-            batch.num_rows,
-            lambda start, stop: self._blocks.of_batch(batch.slice(start, stop - start)),
-            lambda index: batch.slice(index, 1),
-        )
-
-    def _isolated(
-        self, count: int, make: Callable[[int, int], list[FolderBlock]], row_at: Callable[[int], Any]
-    ) -> list[FolderBlock]:
-        made = isolated(
-            count,
-            lambda start, stop: [*make(start, stop), *self._blocks.rest()],
-            lambda index, error: self.rejected.append(rejected_of(row_at(index), error, step=self._layout.sink)),
-            lambda error: isinstance(error, UnfitRow),
-        )
-        return list(chain.from_iterable(made))
+        return list(chain.from_iterable(map(super().of_batch, batches)))
 
 
 class _PlainBlocks:
