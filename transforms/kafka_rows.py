@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords
-from beam_exactly_once.transforms.file_columns import batch_of_records, batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch, name_of
 from beam_exactly_once.transforms.row_digests import shards_by_content
 from beam_exactly_once.transforms.staged_rows import by_shard
 
@@ -36,11 +36,11 @@ def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordB
     """Rows as columns. Each must have a ``value``, be it None; all else may be missing.
 
     Raises:
-        ConfigurationError: a row is no record.
+        UnfitRow: a row is no record.
     """
     for row in rows:
         if not _has_value(row):
-            raise ConfigurationError(
+            raise UnfitRow(
                 f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it KafkaRecords, or dicts, "
                 "NamedTuples, dataclasses or beam.Row with value (bytes, or None for a tombstone) and, if wanted, key, headers, "
                 "timestamp_ms, partition."
@@ -48,15 +48,11 @@ def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordB
     return batch_of_rows(rows, schema, sink=sink)
 
 
-def batch_of_fields(fields: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
-    """Kafka records, as one list of all their fields, as columns."""
-    return batch_of_records(fields, schema, sink=sink)
-
-
 def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
     """An Arrow batch with its columns, of those that it may have; ``value`` is one of them.
 
     Raises:
+        UnfitRow: a value cannot become what the column takes.
         ConfigurationError: it has no values, or a column of another type.
     """
     known = set(batch.schema.names)
@@ -73,22 +69,23 @@ def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sin
     """Look at records before their batch is committed: afterwards, one that is refused would block the stream.
 
     Raises:
-        ConfigurationError: a record is too large, has no key although the topic is compacted, names a partition that
+        UnfitRow: a record is too large, has no key although the topic is compacted, a header without a name, a partition that
             the topic does not have, or a time too far from now.
     """
     if topic.record_bytes_max is not None:
-        largest = _largest_bytes(batch)
+        largest = int(_sizes(batch).max(initial=0))
         if largest > topic.record_bytes_max:
-            raise ConfigurationError(
+            raise UnfitRow(
                 f"sink {sink!r} got a record of up to {largest} bytes, but topic {topic.name} takes {topic.record_bytes_max} "
-                "(max.message.bytes, which must hold a record before compression). Raise it, or drop such records before "
-                "the sink. Nothing of the batch was committed."
+                "(max.message.bytes, which must hold a record before compression). Raise it, or reject or drop such records."
             )
     if "compact" in topic.cleanup_policy and batch.column("key").null_count:
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} got a record without a key, but topic {topic.name} is compacted, and takes none. Give each record a "
-            "key. Nothing of the batch was committed."
+            "key, or reject those without."
         )
+    if batch.column("headers").flatten().field("key").null_count:
+        raise UnfitRow(f"sink {sink!r} got a record with a header without a name, which Kafka does not take.")
     if "partition" in batch.schema.names:
         _refuse_partitions(batch.column("partition"), topic, sink)
     if topic.config.get("message.timestamp.type") != "LogAppendTime":
@@ -152,18 +149,16 @@ def _has_value(row: Any) -> bool:
     return "value" in row if isinstance(row, Mapping) else hasattr(row, "value")
 
 
-def _largest_bytes(batch: pa.RecordBatch) -> int:
-    sizes = pc.add(_lengths(batch.column("value")), _lengths(batch.column("key")))
-    largest = (pc.max(sizes).as_py() or 0) + RECORD_OVERHEAD_BYTES
+def _sizes(batch: pa.RecordBatch) -> Any:
+    """Bytes of each record, at most; a numpy array."""
+    sizes = pc.add(_lengths(batch.column("value")), _lengths(batch.column("key"))).to_numpy() + RECORD_OVERHEAD_BYTES
     headers = batch.column("headers")
-    if headers.null_count == len(headers) or not len(headers.flatten()):
-        return int(largest)
     entries = headers.flatten()
-    entry_sizes = pc.add(_lengths(entries.field("key")), _lengths(entries.field("value")))
-    entry_sizes = pc.add(entry_sizes, _HEADER_OVERHEAD_BYTES)
-    of_row = pc.list_parent_indices(headers)
-    totals = pa.table({"row": of_row, "size": entry_sizes}).group_by("row").aggregate([("size", "sum")])
-    return int(largest + pc.max(totals.column("size_sum")).as_py())
+    if len(entries):
+        entry_sizes = pc.add(_lengths(entries.field("key")), _lengths(entries.field("value")))
+        of_row = pc.list_parent_indices(headers).to_numpy()
+        np.add.at(sizes, of_row, entry_sizes.to_numpy() + _HEADER_OVERHEAD_BYTES)
+    return sizes
 
 
 def _lengths(column: pa.Array) -> pa.Array:
@@ -175,9 +170,9 @@ def _refuse_partitions(partitions: pa.Array, topic: TopicFacts, sink: str) -> No
     lowest, highest = bounds["min"].as_py(), bounds["max"].as_py()
     if partitions.null_count or (lowest is not None and not 0 <= lowest <= highest < topic.partitions):
         odd = None if partitions.null_count else (lowest if lowest < 0 else highest)
-        raise ConfigurationError(
+        raise UnfitRow(
             f"sink {sink!r} got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
-            f"{topic.partitions - 1}. Add partitions, or use partition_by='key'. Nothing of the batch was committed."
+            f"{topic.partitions - 1}. Add partitions, use partition_by='key', or reject such records."
         )
 
 
@@ -190,10 +185,10 @@ def _refuse_times(times: pa.Array, topic: TopicFacts, sink: str, now_ms: int) ->
         setting = f"message.timestamp.{word}.max.ms"
         distance_ms_max = topic.config.get(setting)
         if distance_ms_max is not None and distance_ms > int(distance_ms_max):
-            raise ConfigurationError(
+            raise UnfitRow(
                 f"sink {sink!r} got a record with a time {distance_ms} ms {word} now; topic {topic.name} takes "
-                f"{distance_ms_max} ({setting}). Raise it, or correct or drop the record's timestamp_ms. Nothing of the "
-                "batch was committed."
+                f"{distance_ms_max} ({setting}). Raise it, correct or drop the record's timestamp_ms, or reject such "
+                "records."
             )
 
 

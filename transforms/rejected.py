@@ -130,14 +130,24 @@ class RejectingStep:
     """Of each bundle, for the commit."""
 
 
-def checked_on_error(argument: str, on_error: str) -> bool:
+def checked_on_error(argument: str, on_error: str, *, direct: bool = False) -> bool:
     """Whether to reject.
 
+    Args:
+        argument: name of the argument.
+        on_error: its value.
+        direct: whether rows are written before the marker.
+
     Raises:
-        ConfigurationError: it is neither ``"fail"`` nor ``"reject"``.
+        ConfigurationError: it is neither ``"fail"`` nor ``"reject"``, or a direct sink is to reject.
     """
     if on_error not in ("fail", "reject"):
         raise ConfigurationError(f"{argument}={on_error!r} is not known; use 'fail' or 'reject'.")
+    if direct and on_error == "reject":
+        raise ConfigurationError(
+            f'{argument}="reject" needs another sink for what is rejected, and a sink with direct=True is the only one of its '
+            "stream. Leave one of them out."
+        )
     return on_error == "reject"
 
 

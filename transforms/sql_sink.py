@@ -6,16 +6,15 @@ Needs the extra ``sql``; imported only by what runs.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.errors import SinkAhead, SinkBehind
+from beam_exactly_once.errors import ConfigurationError, SinkAhead, SinkBehind
+from beam_exactly_once.transforms.encode_rows import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.transforms.row_digests import shards_by_content
 from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.sql_database import SqlDatabase
@@ -24,54 +23,63 @@ from beam_exactly_once.transforms.sql_rows import refuse_equal_keys, shards_of, 
 from beam_exactly_once.transforms.sql_table import SqlTable, reflected
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.staged_rows import by_shard
-from beam_exactly_once.transforms.stateless import StatelessDoFn
-
-ROWS_AT_ONCE_FIRST = 64
-ROWS_AT_ONCE_MAX = 1024
-"""Rows that wait to become columns together."""
-WAITING_BYTES_MAX = 4 * 1024 * 1024
-"""Large rows wait in smaller numbers, by the size of those before them."""
-
-Block = tuple[int, pa.RecordBatch]
 
 
-class ToBlocks(StatelessDoFn):
-    """Makes columns of the table of rows, under the shard that writes them."""
+class SqlEncoding(RowEncoding):
+    """Rows of a sink, as its table takes them. A worker looks at the table once, and again when rows do not fit it."""
+
+    block_type = tuple[int, pa.RecordBatch]
 
     def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
-        self._sink = sink
+        self.sink = sink
+        self.target = target
         self._database = database
-        self._target = target
         self._table: SqlTable | None = None
-        self._next_shard = random.randrange(target.shards)
-        self._rows: list[Any] = []
-        self._rows_max = ROWS_AT_ONCE_FIRST
 
-    def start_bundle(self) -> None:
-        """Drop what a failed bundle left."""
-        self._rows = []
+    def blocks(self) -> RowBlocks:
+        """See :class:`RowEncoding`."""
+        return _SqlBlocks(self)
 
-    def process(self, row: Any) -> list[Block]:
-        """Take a row, or an Arrow batch of rows."""
-        if isinstance(row, pa.RecordBatch):
-            made = self._drain()
-            return made + self._sharded(self._known_table().block_of_batch(row, self._sink)) if row.num_rows else made
-        self._rows.append(row)
-        return self._drain() if len(self._rows) >= self._rows_max else []
+    def table(self, *, anew: bool = False) -> SqlTable:
+        """The table as it was when it was last looked at; ``anew``: as it is."""
+        if self._table is None or anew:
+            self._table = self._database.transact(
+                lambda connection: reflected(connection, self.target, self._database.dialect),
+                f"sink {self.sink!r}: looking at table {self.target.full_name}",
+            )
+        return self._table
 
-    def finish_bundle(self) -> list[WindowedValue]:
-        """Give what still waits."""
-        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in self._drain()]
 
-    def _drain(self) -> list[Block]:
-        rows, self._rows = self._rows, []
-        if not rows:
-            return []
-        batch = self._known_table().block_of_rows(rows, self._sink)
-        self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, WAITING_BYTES_MAX * len(rows) // max(1, batch.nbytes)))
-        return self._sharded(batch)
+class _SqlBlocks:
+    """Makes columns of the table of rows, under the shard that writes them. Nothing waits."""
 
-    def _sharded(self, batch: pa.RecordBatch) -> list[Block]:
+    def __init__(self, encoding: SqlEncoding) -> None:
+        self._encoding = encoding
+        self._sink = encoding.sink
+        self._target = encoding.target
+        self._looked_again = False
+        self._next_shard = random.randrange(encoding.target.shards)
+
+    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(lambda table: table.block_of_rows(rows, self._sink))
+
+    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(lambda table: table.block_of_records(fields, self._sink))
+
+    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+        return self._sharded(lambda table: table.block_of_batch(batch, self._sink))
+
+    def rest(self) -> list[PlacedBlock]:
+        return []
+
+    def _sharded(self, block_of: Callable[[SqlTable], pa.RecordBatch]) -> list[PlacedBlock]:
+        try:
+            batch = block_of(self._encoding.table())
+        except ConfigurationError:
+            if self._looked_again:
+                raise
+            self._looked_again = True
+            batch = block_of(self._encoding.table(anew=True))  # it may have changed since
         if self._target.mode == "upsert":
             refuse_equal_keys(batch, self._target, self._sink)
             if self._target.shards > 1:
@@ -80,14 +88,6 @@ class ToBlocks(StatelessDoFn):
             return list(by_shard(batch, shards_by_content(batch, self._target.shards)))
         self._next_shard = (self._next_shard + 1) % self._target.shards
         return [(self._next_shard, batch)]
-
-    def _known_table(self) -> SqlTable:
-        if self._table is None:
-            self._table = self._database.transact(
-                lambda connection: reflected(connection, self._target, self._database.dialect),
-                f"sink {self._sink!r}: looking at table {self._target.full_name}",
-            )
-        return self._table
 
 
 class SqlShards(ShardWriter):

@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import sqlalchemy as sa
 
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
-from beam_exactly_once.transforms.file_columns import name_of
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.transforms.file_columns import RECORD_FIELDS, name_of
 from beam_exactly_once.transforms.sql_rows import staged_field
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.sql_types import ColumnType, Misfit, column_type
@@ -58,44 +59,70 @@ class SqlTable:
         """Rows (mappings, NamedTuples, dataclasses, ``beam.Row``) as columns.
 
         Raises:
-            ConfigurationError: a row does not fit; names the column, its type and the value's.
+            UnfitRow: a row does not fit; names the column, its type and the value's.
         """
         mappings = [_mapping(row, sink) for row in rows]
-        self._refuse_unknown(set().union(*mappings), type(rows[0]), sink)
-        arrays = [
-            self._array(column, [row.get(column.name) for row in mappings], type(rows[0]), sink)
-            for column in self.columns
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        unknown = self._unknown(set().union(*mappings))
+        if unknown:
+            raise UnfitRow(self._no_columns(unknown, type(rows[0]), sink))
+        return self._block(lambda name: [row.get(name) for row in mappings], type(rows[0]), sink)
+
+    def block_of_records(self, fields: Sequence[Any], sink: str) -> pa.RecordBatch:
+        """Kafka records, as one list of all their fields, as columns.
+
+        Raises:
+            UnfitRow: as :meth:`block_of_rows`.
+            ConfigurationError: no record fits.
+        """
+        columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
+        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, KafkaRecord, sink)
 
     def block_of_batch(self, batch: pa.RecordBatch, sink: str) -> pa.RecordBatch:
         """An Arrow batch with the columns of the table.
 
         Raises:
-            ConfigurationError: as :meth:`block_of_rows`.
+            UnfitRow: as :meth:`block_of_rows`.
+            ConfigurationError: no row of such a batch fits.
         """
-        if len(set(batch.schema.names)) != len(batch.schema.names):
-            raise ConfigurationError(
-                f"an Arrow batch for sink {sink!r} has two columns of one name: {batch.schema.names}."
-            )
-        self._refuse_unknown(batch.schema.names, pa.RecordBatch, sink)
-        arrays = []
+        names = batch.schema.names
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"an Arrow batch for sink {sink!r} has two columns of one name: {names}.")
+        written = self.schema.names
+        columns = {name: batch.column(name).to_pylist() if name in written else None for name in names}
+        return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch, sink)
+
+    def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type, sink: str) -> pa.RecordBatch:
+        """Of rows that all have the same columns: one that is too much, or lacks, is the fault of none of them."""
+        unknown = self._unknown(columns)
+        if unknown:
+            raise ConfigurationError(self._no_columns(unknown, kind, sink))
         for column in self.columns:
-            if column.name in batch.schema.names:
-                values = batch.column(column.name).to_pylist()
-            else:
-                values = [None] * batch.num_rows
-            arrays.append(self._array(column, values, pa.RecordBatch, sink))
+            if column.is_required and column.name not in columns:
+                raise ConfigurationError(self._no_value(column, kind, sink))
+        nulls = [None] * count
+        return self._block(lambda name: columns.get(name, nulls), kind, sink)
+
+    def _block(self, values_of: Callable[[str], list[Any]], kind: type, sink: str) -> pa.RecordBatch:
+        arrays = [self._array(column, values_of(column.name), kind, sink) for column in self.columns]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _refuse_unknown(self, names: Iterable[str], kind: type, sink: str) -> None:
-        unknown = sorted(str(name) for name in set(names) - set(self.schema.names))
-        if unknown and self.is_whole:
-            raise ConfigurationError(
-                f"a row ({name_of(kind)}) for sink {sink!r} has {', '.join(map(repr, unknown))}, which is no column of table "
-                f"{self.name} that can be written; those are {', '.join(self.schema.names)}. ALTER TABLE {self.name} ADD COLUMN, "
-                "or name with columns= what is to be written."
-            )
+    def _unknown(self, names: Iterable[str]) -> list[str]:
+        """Fields of rows that are mistakes."""
+        return sorted(str(name) for name in set(names) - set(self.schema.names)) if self.is_whole else []
+
+    def _no_columns(self, unknown: list[str], kind: type, sink: str) -> str:
+        return (
+            f"a row ({name_of(kind)}) for sink {sink!r} has {', '.join(map(repr, unknown))}, which is no column of table "
+            f"{self.name} that can be written; those are {', '.join(self.schema.names)}. ALTER TABLE {self.name} ADD COLUMN, "
+            "or name with columns= what is to be written."
+        )
+
+    def _no_value(self, column: Column, kind: type, sink: str) -> str:
+        return (
+            f"a row ({name_of(kind)}) for sink {sink!r} has no value for column {column.name!r} ({column.declared}) of table "
+            f"{self.name}, which is NOT NULL and has no default, or is needed as a key. Give it one before the "
+            "sink, route such rows elsewhere, or change the table."
+        )
 
     def _array(self, column: Column, values: list[Any], kind: type, sink: str) -> pa.Array:
         exact = column.type.exact
@@ -108,26 +135,22 @@ class SqlTable:
         except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException):
             raise self._misfit(column, values, kind, sink) from None
         if column.is_required and array.null_count:
-            raise ConfigurationError(
-                f"a row ({name_of(kind)}) for sink {sink!r} has no value for column {column.name!r} ({column.declared}) of table "
-                f"{self.name}, which is NOT NULL and has no default, or is needed as a key. Give it one before the "
-                "sink, route such rows elsewhere, or change the table."
-            )
+            raise UnfitRow(self._no_value(column, kind, sink))
         return array
 
-    def _misfit(self, column: Column, values: list[Any], kind: type, sink: str) -> ConfigurationError:
+    def _misfit(self, column: Column, values: list[Any], kind: type, sink: str) -> UnfitRow:
         for value in values:
             try:
                 staged = value if value is None or type(value) in column.type.exact else column.type.convert(value)
                 pa.array([staged], column.type.arrow)
             except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-                return ConfigurationError(
+                return UnfitRow(
                     f"a row ({name_of(kind)}) for sink {sink!r} does not fit table {self.name}: column {column.name!r} is "
                     f"{column.declared}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
                     f"({' '.join(str(error).split())[:100]}). Convert it before the sink, route such rows elsewhere, or "
                     "change the column."
                 )
-        return ConfigurationError(f"rows for sink {sink!r} do not fit column {column.name!r} ({column.declared}).")
+        return UnfitRow(f"rows for sink {sink!r} do not fit column {column.name!r} ({column.declared}).")
 
 
 def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> SqlTable:
@@ -240,7 +263,7 @@ def _mapping(row: Any, sink: str) -> Mapping[str, Any]:
         return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     if isinstance(row, beam.Row):
         return row.as_dict()  # type: ignore[no-any-return]
-    raise ConfigurationError(
+    raise UnfitRow(
         f"sink {sink!r} got a row of type {name_of(type(row))}. Give it dicts, NamedTuples, dataclasses, beam.Row or "
         "pyarrow.RecordBatch."
     )

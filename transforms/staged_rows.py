@@ -102,7 +102,7 @@ class StagedRows:
 
 
 class StageRows(beam.PTransform):
-    """Stages rows by shard. Input: ``(shard, pa.RecordBatch)``, one schema a sink. Output: what a commit gathers.
+    """Stages rows by shard. Input: ``(shard, pa.RecordBatch)``. Output: what a commit gathers.
 
     Bounded a batch. Every bundle writes objects of its own. Parallelism: that of the input.
 
@@ -155,6 +155,9 @@ class _StageBlocks(StatelessDoFn):
         bundle = self._bundle
         if bundle.attempt_json != attempt_json:
             raise AssertionError(f"two attempts in one bundle: {bundle.attempt_json} and {attempt_json}")
+        waiting = bundle.waiting.get(shard)
+        if waiting and not _have_one_schema(waiting[0], batch):
+            self._stage(bundle, shard)
         bundle.waiting.setdefault(shard, []).append(batch)
         bundle.waiting_bytes[shard] = bundle.waiting_bytes.get(shard, 0) + batch.nbytes
         if bundle.waiting_bytes[shard] >= OBJECT_BYTES_MAX:
@@ -179,6 +182,11 @@ class _StageBlocks(StatelessDoFn):
         del bundle.waiting_bytes[shard]
         number = len(bundle.committables)
         bundle.committables.append(self._rows.stage(bundle.attempt, bundle.token, number, shard, batches))
+
+
+def _have_one_schema(batch: pa.RecordBatch, other: pa.RecordBatch) -> bool:
+    """What the fields' metadata say counts, what the producer noted of a batch does not."""
+    return bool(batch.schema.remove_metadata().equals(other.schema.remove_metadata(), check_metadata=True))
 
 
 def by_shard(batch: pa.RecordBatch, shards: Any) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaRecord, KafkaSettings
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
+from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaSettings
 from beam_exactly_once.kafka.transactions import Compression, TransactionSettings
+from beam_exactly_once.transforms.encode_rows import PlacedBlock, RowBlocks, RowEncoding, encoded
+from beam_exactly_once.transforms.file_columns import batch_of_records
 from beam_exactly_once.transforms.kafka_rows import (
     batch_of,
     batch_of_batch,
-    batch_of_fields,
     by_shard_of,
     refuse_what_a_topic_refuses,
     staged_schema,
 )
 from beam_exactly_once.transforms.kafka_shards import KafkaOutput, KafkaShards, topic_facts
+from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
-from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import sink_graph
 
 PartitionBy: TypeAlias = Literal["key", "partition"]
 
-ROWS_AT_ONCE = 1024
-_RECORD_FIELDS = len(KafkaRecord._fields)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _NAMES_LENGTH_MAX = 80
 """Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
 _CLOCK = SystemClock()
-_Sharded: TypeAlias = tuple[int, pa.RecordBatch]
 
 
 class WriteToKafka(beam.PTransform):
@@ -56,6 +52,10 @@ class WriteToKafka(beam.PTransform):
     ``beam.Row`` with ``value`` and, if wanted, ``key``, ``headers``, ``timestamp_ms``, ``partition``, or ``pa.RecordBatch``
     with such columns of ``RECORD_SCHEMA``, which are much the fastest. Texts become UTF-8. A record without a timestamp
     gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``.
+
+    A row that is no record, or one that the topic would refuse (too large, without a key though the topic is compacted, of a
+    partition that it does not have, too far from now), fails the batch, or is rejected with ``on_encode_error="reject"``, as by
+    ``WriteToFiles``. Before that, the topic is asked once more what it takes.
 
     Order: batches are in order, by key or by partition. Within a batch, the order of a key is that of
     ``order_by``; a batch is then sorted in memory, shard by shard.
@@ -78,6 +78,7 @@ class WriteToKafka(beam.PTransform):
         marks_prefix: what the names of the marks topic and of the transactional ids begin with. It cannot change later.
         direct: write before the marker instead of storing the records first: faster, for a stream whose only sink this is and
             whose every run makes the same records of the same input. A replay that differs ends with ``ReplayDiffers``.
+        on_encode_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
         producer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         timeout_s: longest wait for an answer of the cluster.
@@ -87,7 +88,9 @@ class WriteToKafka(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        ConfigurationError: a row is no record, or one that the topic would refuse; nothing of its batch is committed.
+        UnfitRow: a row is no record, or one that the topic would refuse, and ``on_encode_error`` is ``"fail"``; nothing of
+            its batch is committed.
+        ConfigurationError: no row could be a record.
         UnknownTopic, OutputNotWritable: the topic is missing, or Kafka refuses. What was committed waits for the next start.
         SinkUnavailable: no broker answers.
         SinkAhead, SinkBehind: the marks are not those that the checkpoint knows.
@@ -106,6 +109,7 @@ class WriteToKafka(beam.PTransform):
         transaction_timeout_s: float = 60.0,
         marks_prefix: str = "beam-exactly-once",
         direct: bool = False,
+        on_encode_error: OnError = "fail",
         name: str | None = None,
         producer_config: Mapping[str, ConfigValue] | None = None,
         timeout_s: float = 30.0,
@@ -123,6 +127,7 @@ class WriteToKafka(beam.PTransform):
                 f"marks_prefix={marks_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
             )
         self._name = name
+        self._rejects = checked_on_error("on_encode_error", on_encode_error, direct=direct)
         self._output = KafkaOutput(
             topic,
             TransactionSettings(connection, transaction_timeout_s, compression),
@@ -133,15 +138,15 @@ class WriteToKafka(beam.PTransform):
             direct,
         )
 
-    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
-        """Wire *stage*, and register what publishes it."""
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
+        """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToKafka")
         name = graph.sink_name(self._name, "kafka")
         output = self._output
         definition = {"kind": "kafka", "topic": output.topic, "marks_prefix": output.marks_prefix}
-        records = rows | "Records" >> beam.ParDo(_ToRecords(name, output)).with_output_types(_Sharded)
-        add_sharded_sink(graph, name, definition, KafkaShards(name, output), records, direct=output.direct)
-        return beam.pvalue.PDone(rows.pipeline)
+        blocks, rejected = encoded(rows, _KafkaEncoding(name, output), graph, rejects=self._rejects)
+        add_sharded_sink(graph, name, definition, KafkaShards(name, output), blocks, direct=output.direct)
+        return rejected
 
 
 def _order(order_by: Sequence[str]) -> tuple[str, ...]:
@@ -155,54 +160,53 @@ def _order(order_by: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-class _ToRecords(StatelessDoFn):
-    """Makes columns of rows, many at once, refuses what the topic would refuse, and cuts by shard."""
+@dataclass(frozen=True)
+class _KafkaEncoding(RowEncoding):
+    """Rows of a sink of Kafka."""
+
+    sink: str
+    output: KafkaOutput
+    block_type = tuple[int, pa.RecordBatch]
+
+    def blocks(self) -> RowBlocks:
+        """See :class:`RowEncoding`."""
+        return _KafkaBlocks(self.sink, self.output)
+
+
+class _KafkaBlocks:
+    """Makes columns of rows, refuses what the topic would refuse, and cuts by shard. Nothing waits."""
 
     def __init__(self, sink: str, output: KafkaOutput) -> None:
         self._sink = sink
         self._output = output
         self._schema = staged_schema(output.by_partition, output.order_by)
-        self._fields: list[Any] = []
-        self._rows: list[Any] = []
+        self._asked_again = False
 
-    def start_bundle(self) -> None:
-        """Drop what a failed bundle left."""
-        self._fields, self._rows = [], []
+    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(batch_of(rows, self._schema, sink=self._sink))
 
-    def process(self, row: Any) -> list[_Sharded] | None:
-        """Take a row, or an Arrow batch of rows."""
-        if type(row) is KafkaRecord:
-            # The fields of all records in one list: a thousand waiting tuples cost more in garbage collection than in work.
-            self._fields += row
-            return self._drain() if len(self._fields) >= ROWS_AT_ONCE * _RECORD_FIELDS else None
-        if type(row) is pa.RecordBatch:
-            batch = batch_of_batch(row, self._schema, sink=self._sink)
-            return [*self._drain(), *self._sharded(batch)] if row.num_rows else None
-        self._rows.append(row)
-        return self._drain() if len(self._rows) >= ROWS_AT_ONCE else None
+    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(batch_of_records(fields, self._schema, sink=self._sink))
 
-    def finish_bundle(self) -> list[WindowedValue]:
-        """Give what still waits."""
-        return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in self._drain()]
+    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+        return self._sharded(batch_of_batch(batch, self._schema, sink=self._sink))
 
-    def _drain(self) -> list[_Sharded]:
-        fields, self._fields = self._fields, []
-        rows, self._rows = self._rows, []
-        sharded: list[_Sharded] = []
-        if fields:
-            sharded += self._sharded(batch_of_fields(fields, self._schema, sink=self._sink))
-        if rows:
-            sharded += self._sharded(batch_of(rows, self._schema, sink=self._sink))
-        return sharded
+    def rest(self) -> list[PlacedBlock]:
+        return []
 
-    def _sharded(self, batch: pa.RecordBatch) -> Iterator[_Sharded]:
-        output = self._output
-        now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
+    def _sharded(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
         try:
-            topic = topic_facts(output.connection, output.topic)
-            refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
-        except ConfigurationError:  # the topic may have changed since it was asked for
-            topic_facts.cache_clear()
-            topic = topic_facts(output.connection, output.topic)
-            refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
-        return by_shard_of(batch, output.shards, by_partition=output.by_partition, by_content=output.direct)
+            self._refuse(batch)
+        except UnfitRow:
+            if self._asked_again:
+                raise
+            self._asked_again = True
+            topic_facts.cache_clear()  # the topic may have changed since it was asked for
+            self._refuse(batch)
+        output = self._output
+        return list(by_shard_of(batch, output.shards, by_partition=output.by_partition, by_content=output.direct))
+
+    def _refuse(self, batch: pa.RecordBatch) -> None:
+        topic = topic_facts(self._output.connection, self._output.topic)
+        now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
+        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)

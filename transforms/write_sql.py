@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.secret_values import SecretValue
+from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.sql_target import Mode, SqlTarget
 from beam_exactly_once.transforms.stream_graph import sink_graph
@@ -36,6 +37,10 @@ class WriteToSql(beam.PTransform):
     that is missing or None is NULL, or the column's default if it has one. Values must fit their columns: integers are not cut,
     texts not shortened. Floats, and texts of numbers, may go into decimal columns, ISO 8601 texts into dates and times, dicts
     and lists into JSON and text columns. Times without zone are UTC.
+
+    A row that does not fit the table fails the batch, or is rejected with ``on_encode_error="reject"``, as by ``WriteToFiles``.
+    Before that, the table is looked at once more. Constraints (CHECK, FOREIGN KEY, a unique key with ``"append"``) are the
+    database's to judge, after the commit: they stop the stream either way.
 
     You provide the table, and a user who may INSERT into it (for ``"upsert"`` also UPDATE and SELECT), and who may either create
     the table of marks or use one that you created: the error has its DDL.
@@ -62,6 +67,7 @@ class WriteToSql(beam.PTransform):
         shards: transactions a batch. ``"upsert"`` gives each key to one of them.
         direct: write before the marker instead of storing the rows first: faster, for a stream whose only sink this is and whose
             every run makes the same rows of the same records. A replay that differs ends with ``ReplayDiffers``.
+        on_encode_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
 
     Raises:
@@ -69,7 +75,8 @@ class WriteToSql(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        ConfigurationError: a row does not fit, nothing of its batch is committed; or two rows have one key.
+        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
+        ConfigurationError: no row fits, or two rows have one key.
         OutputNotWritable: the database refuses (no such table, no right, a constraint). Rows that wait are kept.
         SinkUnavailable: the database does not answer.
         SinkAhead, SinkBehind: the mark is not of this checkpoint.
@@ -89,6 +96,7 @@ class WriteToSql(beam.PTransform):
         marks_schema: str | None = None,
         shards: int = 1,
         direct: bool = False,
+        on_encode_error: OnError = "fail",
         name: str | None = None,
     ) -> None:
         super().__init__()
@@ -104,21 +112,22 @@ class WriteToSql(beam.PTransform):
             direct,
         )
         self._url = url if isinstance(url, SecretValue) else _canonical_url(url)
+        self._rejects = checked_on_error("on_encode_error", on_encode_error, direct=direct)
         self._name = name
 
-    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
+    def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
         from beam_exactly_once.transforms.sql_database import SqlDatabase
-        from beam_exactly_once.transforms.sql_sink import SqlShards, ToBlocks
+        from beam_exactly_once.transforms.sql_sink import SqlEncoding, SqlShards
 
         graph = sink_graph(rows, "WriteToSql")
         name = graph.sink_name(self._name, "sql")
         database = SqlDatabase(self._url)
-        to_blocks = beam.ParDo(ToBlocks(name, database, self._target)).with_output_types(tuple[int, pa.RecordBatch])
+        blocks, rejected = encoded(rows, SqlEncoding(name, database, self._target), graph, rejects=self._rejects)
         definition = {"kind": "sql", "table": self._target.full_name}
         writer = SqlShards(name, database, self._target)
-        add_sharded_sink(graph, name, definition, writer, rows | "Blocks" >> to_blocks, direct=self._target.direct)
-        return beam.pvalue.PDone(rows.pipeline)
+        add_sharded_sink(graph, name, definition, writer, blocks, direct=self._target.direct)
+        return rejected
 
 
 def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:

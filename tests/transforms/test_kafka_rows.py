@@ -12,10 +12,10 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.kafka.topic_admin import TopicFacts
+from beam_exactly_once.transforms.file_columns import batch_of_records
 from beam_exactly_once.transforms.kafka_rows import (
     batch_of,
     batch_of_batch,
-    batch_of_fields,
     by_shard_of,
     in_order,
     outgoing,
@@ -43,7 +43,7 @@ def test_kafka_records_arrow_batches_and_rows_become_the_same_columns() -> None:
     ]
     schema = staged_schema(True, ["offset"])
     assert schema.names == ["partition", "offset", "timestamp_ms", "key", "value", "headers"]
-    by_fields = batch_of_fields([field for row in rows for field in row], schema, sink="copy")
+    by_fields = batch_of_records([field for row in rows for field in row], schema, sink="copy")
     arrow = pa.RecordBatch.from_pylist(
         [{**row._asdict(), "headers": [{"key": k, "value": v} for k, v in row.headers]} for row in rows], RECORD_SCHEMA
     )
