@@ -19,7 +19,14 @@ import pyarrow as pa
 
 from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, with_event_date
 from beam_exactly_once.pipelines.kafka_to_files import PARTITION_COLUMNS, partition_columns
-from beam_exactly_once.pipelines.ready_made import run_ready_made, source, store_options
+from beam_exactly_once.pipelines.ready_made import (
+    add_rejected_output,
+    on_error,
+    run_ready_made,
+    source,
+    store_options,
+    write_rejected,
+)
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.transforms import WriteToDelta
 
@@ -44,6 +51,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(PARTITION_COLUMNS)}, several with commas; event_date is the UTC date of the record's timestamp",
     )
     parser.add_argument("--compression", default=None, help="zstd (default), snappy, …")
+    add_rejected_output(parser, "that the table cannot hold")
 
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
@@ -58,9 +66,10 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         schema=schema,
         partition_by=partition_by,
         compression=flags.compression,
+        on_encode_error=on_error(flags),
         store_options=store_options(flags, flags.output),
     )
-    _ = records | "WriteToDelta" >> sink
+    write_rejected(flags, records | "WriteToDelta" >> sink)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,15 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, with_event_date
-from beam_exactly_once.pipelines.ready_made import comma_separated, run_ready_made, source, store_options
+from beam_exactly_once.pipelines.ready_made import (
+    add_rejected_output,
+    comma_separated,
+    on_error,
+    run_ready_made,
+    source,
+    store_options,
+    write_rejected,
+)
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.transforms import WriteToFiles
 
@@ -54,12 +62,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"folders, such as topic=orders/event_date=2026-01-31: of {', '.join(PARTITION_COLUMNS)}, several with commas; "
         "event_date is the UTC date of the record's timestamp",
     )
-    parser.add_argument(
-        "--rejected_output",
-        default=None,
-        metavar="OUTPUT",
-        help="where records go, as Parquet, that the file format cannot hold; without it they fail the batch",
-    )
+    add_rejected_output(parser, "that the file format cannot hold")
 
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
@@ -74,12 +77,9 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         compression=flags.compression,
         partition_by=partition_by,
         store_options=store_options(flags, flags.output),
-        on_encode_error="fail" if flags.rejected_output is None else "reject",
+        on_encode_error=on_error(flags),
     )
-    if flags.rejected_output is not None:
-        _ = rejected | "WriteRejected" >> WriteToFiles(
-            flags.rejected_output, name="rejected", store_options=store_options(flags, flags.rejected_output)
-        )
+    write_rejected(flags, rejected)
 
 
 def partition_columns(text: str) -> list[str]:

@@ -17,7 +17,14 @@ from collections.abc import Sequence
 from typing import get_args
 
 from beam_exactly_once.kafka.transactions import Compression
-from beam_exactly_once.pipelines.ready_made import kafka_config, run_ready_made, source
+from beam_exactly_once.pipelines.ready_made import (
+    add_rejected_output,
+    kafka_config,
+    on_error,
+    run_ready_made,
+    source,
+    write_rejected,
+)
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.transforms import WriteToKafka
 from beam_exactly_once.transforms.write_kafka import PartitionBy
@@ -53,6 +60,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compression", choices=get_args(Compression), default="lz4")
     parser.add_argument("--transaction_timeout_s", type=float, default=60.0)
     parser.add_argument("--marks_prefix", default="beam-exactly-once", help="of the marks topic and transactional ids")
+    add_rejected_output(parser, "that the topic does not take")
 
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
@@ -68,10 +76,11 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         compression=flags.compression,
         transaction_timeout_s=flags.transaction_timeout_s,
         marks_prefix=flags.marks_prefix,
+        on_encode_error=on_error(flags),
         producer_config=kafka_config(config),
         timeout_s=flags.startup_timeout_s,
     )
-    _ = stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToKafka" >> sink
+    write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToKafka" >> sink)
 
 
 if __name__ == "__main__":

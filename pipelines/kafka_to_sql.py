@@ -19,14 +19,20 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-import apache_beam as beam
-
-from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines.ready_made import comma_separated, run_ready_made, source
+from beam_exactly_once.pipelines.ready_made import (
+    add_rejected_output,
+    comma_separated,
+    on_error,
+    run_ready_made,
+    source,
+    write_rejected,
+)
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.secret_values import referenced
-from beam_exactly_once.transforms import WriteToSql
+from beam_exactly_once.transforms import DecodeRecords, WriteToSql
+
+_NO_OBJECT = "the value is no JSON object; --rejected_output takes such records"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +63,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         default="json",
         help="json: the value is an object, its fields are columns; record: topic, offset, key, value, … are columns",
     )
+    add_rejected_output(parser, "that are no JSON object or do not fit the table")
 
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
@@ -71,29 +78,32 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         marks_schema=flags.marks_schema,
         shards=flags.shards,
         direct=flags.direct,
+        on_encode_error=on_error(flags),
     )
-    if flags.value_format == "json":
-        rows = stream | "ReadFromKafka" >> source(flags, output="records") | "FromJson" >> beam.Map(row_of_json)
+    if flags.value_format == "record":
+        write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToSql" >> sink)
+        return
+    records = stream | "ReadFromKafka" >> source(flags, output="records")
+    decode = DecodeRecords(row_of_json, on_error=on_error(flags))
+    if flags.rejected_output is None:
+        _ = records | "FromJson" >> decode | "WriteToSql" >> sink
     else:
-        rows = stream | "ReadFromKafka" >> source(flags, output="arrow")
-    _ = rows | "WriteToSql" >> sink
+        rows, undecodable = records | "FromJson" >> decode
+        write_rejected(flags, undecodable, rows | "WriteToSql" >> sink)
 
 
 def row_of_json(record: KafkaRecord) -> dict[str, Any]:
     """The object that a record's value is, with numbers as they were written.
 
     Raises:
-        ConfigurationError: the value is no JSON object; says which record it is.
+        ValueError: the value is no JSON object.
     """
     try:
         row = json.loads(record.value or b"", parse_float=Decimal)
-    except ValueError:
-        row = None
+    except ValueError as error:
+        raise ValueError(f"{_NO_OBJECT} ({error})") from None
     if not isinstance(row, dict):
-        raise ConfigurationError(
-            f"the value of {record.topic}-{record.partition} at offset {record.offset} is no JSON object, which kafka_to_sql "
-            "needs. Write --value_format record, or a pipeline of your own that says what is to become of such records."
-        )
+        raise ValueError(_NO_OBJECT)
     return row
 
 

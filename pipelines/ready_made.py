@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError, ConfigurationError
@@ -21,7 +22,8 @@ from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressList
 from beam_exactly_once.pipelines.progress_bar import live_bar
 from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.rejected import OnError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -81,6 +83,29 @@ def source(flags: argparse.Namespace, *, output: Literal["records", "arrow"]) ->
         fail_on_data_loss=flags.fail_on_data_loss,
         startup_timeout_s=flags.startup_timeout_s,
     )
+
+
+def add_rejected_output(parser: argparse.ArgumentParser, what: str) -> None:
+    """The flag for records that the sink cannot write: ``what``, for ``--help``."""
+    parser.add_argument(
+        "--rejected_output",
+        default=None,
+        metavar="OUTPUT",
+        help=f"where records go, as Parquet, {what}; without it they fail the batch",
+    )
+
+
+def on_error(flags: argparse.Namespace) -> OnError:
+    """What becomes of records that do not fit, by :func:`add_rejected_output`."""
+    return "fail" if flags.rejected_output is None else "reject"
+
+
+def write_rejected(flags: argparse.Namespace, *rejected: Any) -> None:
+    """Write what steps rejected, if they were told to."""
+    if flags.rejected_output is not None:
+        options = store_options(flags, flags.rejected_output)
+        together = rejected | "Rejected" >> beam.Flatten()
+        _ = together | "WriteRejected" >> WriteToFiles(flags.rejected_output, name="rejected", store_options=options)
 
 
 def kafka_config(path: str | None) -> Mapping[str, Any]:

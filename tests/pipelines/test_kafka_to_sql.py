@@ -119,7 +119,9 @@ def test_a_value_that_is_no_object(
     send(cluster, [b'{"id": 1}', value])
     with cluster.serving():
         assert main(flags(database, tmp_path)) == EXIT_CONFIGURATION
-    assert "orders-1 at offset 0 is no JSON object" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("UnfitRow: ")
+    assert "record orders-1 at offset 0: ValueError: the value is no JSON object; --rejected_output takes" in error
     assert database.execute("SELECT * FROM orders") == []
 
 

@@ -20,7 +20,7 @@ from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.secret_values import SecretValue, secret_from_env
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToSql, sql_sink
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql, sql_sink
 from beam_exactly_once.transforms.sql_marks import SqlMarks
 
 STEPS = ["lock", "set", "rows", "commit"]
@@ -66,6 +66,7 @@ class SqlStream:
         through: beam.PTransform[Any, Any] | None = None,
         second_table: str | None = None,
         url: SecretValue | str | None = None,
+        rejected: Path | None = None,
         **options: Any,
     ) -> None:
         url = self.url if url is None else url
@@ -73,7 +74,11 @@ class SqlStream:
             records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
             rows = records | "FromJson" >> beam.Map(row_of)
             rows = rows if through is None else rows | "Through" >> through
-            _ = rows | WriteToSql(url, self.table, **options)
+            if rejected is None:
+                _ = rows | WriteToSql(url, self.table, **options)
+            else:
+                unfit = rows | WriteToSql(url, self.table, on_encode_error="reject", **options)
+                _ = unfit | "Rejected" >> WriteToFiles(str(rejected), name="rejected")
             if second_table is not None:
                 _ = rows | "Second" >> WriteToSql(url, second_table, name="second")
 
