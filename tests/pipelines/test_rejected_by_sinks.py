@@ -8,19 +8,16 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE, ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream, kafka_to_delta, kafka_to_sql
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
-from beam_exactly_once.transforms.file_manifest import read_batches
 from support.delta_streams import DeltaStream, around_commit
+from support.rejected_rows import markers, rejected_in
 from support.sql_stream import SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -38,28 +35,6 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStream:
 def bad(tmp_path: Path) -> Path:
     """Where rejected rows go."""
     return tmp_path / "bad"
-
-
-def rejected_in(output: Path, *columns: str) -> list[list[tuple[Any, ...]]]:
-    """Those of each batch."""
-    return [
-        sorted(
-            (
-                tuple(row[name] for name in columns)
-                for file in batch.files
-                for row in pq.read_table(file.uri.removeprefix("file://")).to_pylist()
-            ),
-            key=str,
-        )
-        for batch in read_batches(str(output))
-    ]
-
-
-def markers(location: str) -> list[Marker]:
-    checkpoint = Checkpoint.open_existing(open_object_store(location))
-    assert checkpoint is not None
-    found = [checkpoint.read_marker(batch_id) for batch_id in sorted(checkpoint.marker_ids())]
-    return [marker for marker in found if marker is not None]
 
 
 def kill(*_: object) -> None:

@@ -28,7 +28,7 @@ from beam_exactly_once.kafka.transactions import Transaction
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToKafka
 from services.topics import TIMEOUT_S, settle, wait_until
 
 LIFE_TIMEOUT_S = 120.0
@@ -89,7 +89,7 @@ class Copy:
         """Run until the first ``count`` numbers are copied.
 
         ``options`` are of the sink, but ``through``, a step before it; ``second``, the topic of another one;
-        ``compacted_to``, the offsets that the source still has.
+        ``compacted_to``, the offsets that the source still has; ``rejected``, where files of rejected rows go.
         """
         cluster = MemoryKafka({"numbers": 1})
         cluster.append(
@@ -99,11 +99,16 @@ class Copy:
         cluster.compact("numbers", 0, options.pop("compacted_to", range(count)))
         through = options.pop("through", None)
         second = options.pop("second", None)
+        rejected = options.pop("rejected", None)
+        if rejected is not None:
+            options["on_encode_error"] = "reject"
         settings = {"shards": 2, "order_by": ["offset"], **self.options, **options}
         with cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
             rows = stream | ReadFromKafka("memory:9092", ["numbers"], max_offsets_per_batch=4)
             rows = rows if through is None else rows | beam.FlatMap(through)
-            _ = rows | WriteToKafka(self.bootstrap_servers, self.topic, **settings)
+            unfit = rows | WriteToKafka(self.bootstrap_servers, self.topic, **settings)
+            if rejected is not None:
+                _ = unfit | "Rejected" >> WriteToFiles(str(rejected), name="rejected")
             if second is not None:
                 _ = rows | "Second" >> WriteToKafka(self.bootstrap_servers, second, name="second", **settings)
 
