@@ -32,6 +32,7 @@ from beam_exactly_once.transforms.sql_sink import SqlShards
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.staged_rows import StagedRows
 from beam_exactly_once.transforms.store_location import StoreLocation
+from support.rejected_rows import rejected_in
 from support.sql_stream import STEPS, SqlStream, at_step
 from support.tcp_proxy import TcpProxy
 
@@ -169,6 +170,92 @@ def test_values_of_every_type(stream: SqlStream, sql_variable: str, mode: str) -
         assert (second, third) == (None, first)
         if expected is not None:
             assert first == expected, declared[number]
+
+
+MISFITS: list[tuple[str, str, Any, Any]] = [
+    ("SMALLINT", "SMALLINT", 7, 40_000),
+    ("BOOLEAN", "BOOLEAN", True, "yes"),
+    ("REAL", "FLOAT", 0.5, 1e39),
+    ("DOUBLE PRECISION", "DOUBLE", 0.5, "0.5"),
+    ("NUMERIC(5,2)", "DECIMAL(5,2)", "1.25", "1000.25"),
+    ("NUMERIC(5,2)", "DECIMAL(5,2)", "1.25", "1.255"),
+    ("VARCHAR(3)", "VARCHAR(3)", "abc", "abcd"),
+    ("CHAR(3)", "CHAR(3)", "abc", "abcd"),
+    ("TEXT", "TINYTEXT", "abc", 7),
+    ("BYTEA", "VARBINARY(3)", b"abc", 7),
+    ("DATE", "DATE", "2026-02-28", "2026-02-29"),
+    ("TIMESTAMP", "DATETIME(6)", "2026-02-28T01:02:03", "yesterday"),
+    ("TIME", "TIME", "01:02:03", "25:00:00"),
+    ("JSONB", "JSON", {"a": "\U0001f600"}, {1, 2}),
+]
+MISFITS_OF: dict[str, list[tuple[str, Any, Any]]] = {
+    "POSTGRES_URL": [
+        ("TEXT", "a", "a\0b"),
+        ("JSONB", {"a": "b"}, {"a": ["b\0"]}),
+        ("JSONB", {"a": "\\u0000"}, {"\0": 1}),
+        ("UUID", "00000000-0000-0000-0000-00000000000A", "00000000"),
+        ("INTEGER[]", [1, 2], [1, "two"]),
+        ("JSONB", {"a": 1}, {"a": Decimal("1e200000")}),
+        ("NUMERIC", "1e131071", "1e131072"),
+        ("NUMERIC", "1e-16383", "1e-16384"),
+        ("REAL", 1e-40, 1e-60),
+        ("REAL", 3.4028235e38, 3.4028236e38),
+        ("REAL", float("inf"), 3.5e38),
+        ("REAL[]", [0.5], [1e39]),
+        ("INET", "10.0.0.1/8", "10.0.0.256"),
+        ("INET", "::1", "::1/129"),
+        ("INET", "fe80::1", "fe80::1%eth0"),
+        ("INET", "10.0.0.1", "10.0.0.1/255.0.0.0"),
+        ("CIDR", "2001:db8::/32", "10.0.0.1/8"),
+        ("MACADDR", "08:00:2b:01:02:03", "08:00:2b:01:02"),
+        ("MACADDR", "08002b:010203", "08002b01-0203"),
+        ("MACADDR", "0800.2b01.0203", "0800.2b01-0203"),
+    ],
+    "MARIADB_URL": [
+        ("TINYTEXT", "a", "a" * 256),
+        ("VARBINARY(3)", b"abc", b"abcd"),
+        ("TIMESTAMP NULL", "2026-02-28T01:02:03", "2040-01-01T00:00:00"),
+        ("ENUM('a', 'b')", "a", "c"),
+        ("DOUBLE", 0.5, float("nan")),
+        ("INTEGER UNSIGNED", 2**32 - 1, -1),
+        ("MEDIUMINT", -(2**23), 2**23),
+        ("MEDIUMINT UNSIGNED", 2**24 - 1, 2**24),
+        ("FLOAT", 3.402823e38, 3.4028235e38),
+        ("FLOAT UNSIGNED", 1.0, -1.0),
+        ("FLOAT(5,2)", 999.99, 999.996),
+        ("DOUBLE(5,2)", -999.99, -1000.0),
+        ("DECIMAL(5,2) UNSIGNED", "1", "-1"),
+        ("SET('a', 'b')", "a,b", "a,c"),
+        ("VARCHAR(3) CHARACTER SET latin1", "€\x81ÿ", "\u0416"),
+        ("VARCHAR(3) CHARACTER SET ascii", "a", "ü"),
+        ("TEXT CHARACTER SET utf8mb3", "\uffff", "\U0001f600"),
+    ],
+}
+
+
+def test_values_that_do_not_fit_are_rejected_before_the_database_sees_them(
+    stream: SqlStream, sql_variable: str, tmp_path: Path
+) -> None:
+    """Of every type. What only the database found would stop the stream."""
+    is_postgres = sql_variable == "POSTGRES_URL"
+    values = [(one[0] if is_postgres else one[1], *one[2:]) for one in MISFITS] + MISFITS_OF[sql_variable]
+    stream.create(f"id BIGINT, {', '.join(f'c{number} {one[0]}' for number, one in enumerate(values))}")
+    stream.send(orders(*range(2 * len(values))))
+
+    def through(row: dict[str, Any]) -> dict[str, Any]:
+        number, is_misfit = divmod(row["id"], 2)
+        return {**row, f"c{number}": values[number][1 + is_misfit]}
+
+    stream.run(through=through, rejected=tmp_path / "bad")
+    found = stream.execute(f"SELECT * FROM {stream.table} ORDER BY id")
+    assert [row[0] for row in found] == list(range(0, 2 * len(values), 2))
+    assert [[column is not None for column in row[1:]].index(True) for row in found] == list(range(len(values)))
+    rejected = rejected_in(tmp_path / "bad", "step", "reason", "row")
+    assert [len(batch) for batch in rejected] == [1] * len(values)
+    for number, ((step, reason, shown),) in enumerate(rejected):
+        assert step == "sql"
+        assert f"column 'c{number}'" in reason
+        assert f"'id': {2 * number + 1}" in shown
 
 
 def test_a_text_that_only_the_database_would_refuse_is_found_before_the_commit(stream: SqlStream) -> None:
