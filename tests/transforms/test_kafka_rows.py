@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.transforms.file_columns import batch_of_records
@@ -65,7 +65,7 @@ def test_no_timestamp_is_the_time_of_publishing() -> None:
 
 @pytest.mark.parametrize("row", [{"id": 1, "text": "x"}, {}, 7, b"bytes"])
 def test_a_row_without_a_value_is_refused(row: object) -> None:
-    with pytest.raises(ConfigurationError, match="without a value"):
+    with pytest.raises(UnfitRow, match="without a value"):
         records({"value": b"v"}, row)
 
 
@@ -76,7 +76,7 @@ def test_an_arrow_batch_without_values_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [7, {"id": 1}])
 def test_a_value_that_is_neither_bytes_nor_text_is_refused(value: object) -> None:
-    with pytest.raises(ConfigurationError, match="column 'value'"):
+    with pytest.raises(UnfitRow, match="column 'value'"):
         records({"value": value})
 
 
@@ -134,6 +134,7 @@ def test_a_batch_is_sorted_over_all_that_was_staged() -> None:
         ({"value": b"", "key": bytes(900)}, topic(max_message_bytes=1000), "takes 1000"),
         ({"value": b"", "headers": [("h", bytes(450))] * 2}, topic(max_message_bytes=1000), "takes 1000"),
         ({"value": b""}, topic(cleanup_policy="compact,delete"), "is compacted"),
+        ({"value": b"", "headers": [("h", b""), (None, b"")]}, topic(), "header without a name"),
         ({"value": b"", "partition": 3}, topic(), "partition 3 of topic orders, which has partitions 0 to 2"),
         ({"value": b"", "partition": -1}, topic(), "partition -1"),
         ({"value": b""}, topic(), "partition None"),
@@ -147,8 +148,24 @@ def test_what_a_topic_refuses_is_refused_before_the_commit(
     schema = staged_schema("partition" in refusal, ())
     fine = {"value": b"v", "key": b"k", "partition": 1, "timestamp_ms": NOW_MS}
     refuse_what_a_topic_refuses(records(fine, schema=schema), facts, sink="copy", now_ms=NOW_MS)
-    with pytest.raises(ConfigurationError, match=refusal):
+    with pytest.raises(UnfitRow, match=refusal):
         refuse_what_a_topic_refuses(records(fine, row, schema=schema), facts, sink="copy", now_ms=NOW_MS)
+
+
+def test_a_record_is_as_large_as_its_own_parts() -> None:
+    """A large value and large headers of another are no large record; the rows of a slice are counted from its first."""
+    batch = records(
+        {"value": b"", "headers": [("h", bytes(400))] * 2},
+        {"value": bytes(800)},
+        {"value": b"", "headers": []},
+        {"value": b"", "key": bytes(400), "headers": [("h", bytes(300))]},
+        {"value": bytes(100), "headers": [("h", bytes(400))] * 2},
+    )
+    facts = topic(max_message_bytes=1000)
+    refuse_what_a_topic_refuses(batch.slice(0, 4), facts, sink="copy", now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(batch.slice(2, 2), facts, sink="copy", now_ms=NOW_MS)
+    with pytest.raises(UnfitRow, match="of up to 1050 bytes"):
+        refuse_what_a_topic_refuses(batch.slice(3), facts, sink="copy", now_ms=NOW_MS)
 
 
 def test_a_topic_that_sets_timestamps_itself_takes_any() -> None:
