@@ -240,6 +240,14 @@ def test_an_unknown_word_is_refused_where_it_is_given(tmp_path: Path) -> None:
             make()
 
 
+def test_a_direct_sink_rejects_nothing(tmp_path: Path) -> None:
+    """What it writes is final before another sink could have what it rejects."""
+    with pytest.raises(ConfigurationError, match='on_encode_error="reject" needs another sink'):
+        WriteToSql(f"sqlite:///{tmp_path}/x.db", "x", direct=True, on_encode_error="reject")
+    with pytest.raises(ConfigurationError, match="direct=True is the only one"):
+        WriteToKafka("localhost:9092", "x", direct=True, on_encode_error="reject")
+
+
 def test_rejected_rows_that_nothing_consumes_are_refused(tmp_path: Path) -> None:
     cluster = MemoryKafka({"orders": 1})
     for name, make in zip(("sql", "delta", "kafka"), sinks(tmp_path, "reject"), strict=True):

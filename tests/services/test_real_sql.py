@@ -246,7 +246,7 @@ def test_values_that_do_not_fit_are_rejected_before_the_database_sees_them(
         number, is_misfit = divmod(row["id"], 2)
         return {**row, f"c{number}": values[number][1 + is_misfit]}
 
-    stream.run(through=through, rejected=tmp_path / "bad")
+    stream.run(through=beam.Map(through), rejected=tmp_path / "bad")
     found = stream.execute(f"SELECT * FROM {stream.table} ORDER BY id")
     assert [row[0] for row in found] == list(range(0, 2 * len(values), 2))
     assert [[column is not None for column in row[1:]].index(True) for row in found] == list(range(len(values)))
