@@ -88,8 +88,18 @@ class SqlTable:
         if len(set(names)) != len(names):
             raise ConfigurationError(f"an Arrow batch for sink {sink!r} has two columns of one name: {names}.")
         written = self.schema.names
-        columns = {name: batch.column(name).to_pylist() if name in written else None for name in names}
+        columns = {name: self._values(batch, name, sink) if name in written else None for name in names}
         return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch, sink)
+
+    def _values(self, batch: pa.RecordBatch, name: str, sink: str) -> list[Any]:
+        column = batch.column(name)
+        try:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        except (ValueError, OverflowError) as error:  # nanoseconds, or a date that Python does not know
+            raise UnfitRow(
+                f"a row of an Arrow batch for sink {sink!r} does not fit table {self.name}: column {name!r} is of type "
+                f"{column.type} ({' '.join(str(error).split())[:100]}). Cast it before the sink, or route such rows elsewhere."
+            ) from None
 
     def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type, sink: str) -> pa.RecordBatch:
         """Of rows that all have the same columns: one that is too much, or lacks, is the fault of none of them."""

@@ -121,6 +121,18 @@ def test_of_arrow_batches_only_the_rows_that_do_not_fit(stream: SqlStream, bad: 
     assert rejected_in(bad, "row") == [[("{'id': None, 'name': 'row 17'}",), ("{'id': None, 'name': 'row 900'}",)]] * 2
 
 
+def test_an_arrow_value_that_python_does_not_know(stream: SqlStream, bad: Path) -> None:
+    stream.create("id BIGINT, day DATE")
+    stream.send([{"id": 1}])
+    days = pa.array([20_000, 10**7, 20_001], pa.date32())
+    batch = pa.record_batch({"id": [1, 2, 3], "day": days})
+    stream.run(through=beam.Map(lambda row: batch), rejected=bad)
+    assert stream.rows("id, day") == [(1, "2024-10-04"), (3, "2024-10-05")]
+    (((reason, shown),),) = rejected_in(bad, "reason", "row")
+    assert "column 'day' is of type date32[day]" in reason
+    assert "29349" in shown
+
+
 @pytest.mark.parametrize(
     "batch",
     [
