@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords
 from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch, name_of
-from beam_exactly_once.transforms.row_digests import shards_by_content
+from beam_exactly_once.transforms.row_digests import shards_by, shards_by_content
 from beam_exactly_once.transforms.staged_rows import by_shard
 
 PRODUCED = ("key", "value", "headers", "timestamp_ms")
@@ -107,13 +106,15 @@ def by_shard_of(
         yield 0, batch
         return
     if by_partition:
-        numbers: Any = batch.column("partition").to_numpy(zero_copy_only=False)
+        of_rows = pa.array(batch.column("partition").to_numpy(zero_copy_only=False) % shards)
     else:
         keys = batch.column("key")
-        numbers = _hashes(keys).to_numpy()
-        if by_content and keys.null_count:
-            numbers = np.where(pc.is_null(keys), shards_by_content(batch, shards), numbers)
-    yield from by_shard(batch, pa.array(numbers % shards))
+        of_rows = shards_by(pc.fill_null(keys, b"").to_pylist(), shards)
+        if keys.null_count:
+            going_round = pa.array(np.arange(batch.num_rows, dtype=np.uint64) % np.uint64(shards))
+            without_key = shards_by_content(batch, shards) if by_content else going_round
+            of_rows = pc.if_else(pc.is_null(keys), without_key, of_rows)
+    yield from by_shard(batch, of_rows)
 
 
 def outgoing(batch: pa.RecordBatch, *, by_partition: bool) -> OutgoingRecords:
@@ -137,12 +138,6 @@ def in_order(batches: Iterable[pa.RecordBatch], order_by: Sequence[str]) -> Iter
         table = pa.Table.from_batches(held)
         order = pc.sort_indices(table, [(name, "ascending") for name in order_by])
         yield from table.take(order).to_batches(max_chunksize=PRODUCED_AT_ONCE)
-
-
-def _hashes(keys: pa.Array) -> pa.Array:
-    """A number of each key; records without one go round."""
-    hashes = pa.array([0 if key is None else zlib.crc32(key) for key in keys.to_pylist()], pa.int64())
-    return pc.if_else(pc.is_null(keys), pa.array(range(len(keys)), pa.int64()), hashes) if keys.null_count else hashes
 
 
 def _has_value(row: Any) -> bool:

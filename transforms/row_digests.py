@@ -35,8 +35,13 @@ def digest_of(batches: Iterable[pa.RecordBatch]) -> RowsDigest:
 
 def shards_by_content(batch: pa.RecordBatch, shards: int) -> pa.Array:
     """A shard for each row, by all its values: the same row has the same one in every attempt, on every worker."""
-    hashes = map(xxhash.xxh3_64_intdigest, _row_bytes(batch).to_pylist())
-    return pa.array(np.fromiter(hashes, np.uint64, batch.num_rows) % np.uint64(shards))
+    return shards_by(_row_bytes(batch).to_pylist(), shards)
+
+
+def shards_by(keys: Iterable[bytes], shards: int) -> pa.Array:
+    """A shard for each key. It must never change: a direct sink writes a batch again by it."""
+    hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64)
+    return pa.array(hashes % np.uint64(shards))
 
 
 def _row_bytes(batch: pa.RecordBatch) -> pa.Array:

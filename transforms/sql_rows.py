@@ -6,7 +6,6 @@ Needs the extra ``sql``; imported only by what runs.
 from __future__ import annotations
 
 import unicodedata
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.transforms.row_digests import shards_by
 from beam_exactly_once.transforms.sql_target import SqlTarget
 
 ROWS_AT_ONCE = 1000
@@ -38,7 +38,7 @@ def shards_of(batch: pa.RecordBatch, key_columns: tuple[str, ...], shards: int) 
     """
     columns = [batch.column(name).to_pylist() for name in key_columns]
     texts = ("\0".join(map(_folded, key)) for key in zip(*columns, strict=True))
-    return pa.array([zlib.crc32(text.encode()) % shards for text in texts], pa.int32())
+    return shards_by((text.encode() for text in texts), shards)
 
 
 def _folded(value: Any) -> str:

@@ -69,6 +69,7 @@ class TestRejectedOf:
             ("\ud800", "'\\ud800'"),
             (BAD_REPR, f"<BadRepr instance at {id(BAD_REPR):#x}>"),
         ],
+        ids=["dict", "text", "none", "batch", "surrogate", "bad repr"],  # an address would be another one at each run
     )
     def test_any_other_row_is_shown(self, row: Any, shown: str) -> None:
         rejected = rejected_of(row, ValueError("odd"), step="step")
