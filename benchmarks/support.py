@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -158,26 +158,34 @@ def compare(ways: Sequence[str], bootstrap_servers: str, records: int, rounds: i
     for _ in range(rounds):
         for way in ways:
             with tempfile.TemporaryDirectory() as work_dir:
-                samples[way].append(_measure_apart(way, Source(bootstrap_servers, records, work_dir)))
+                source = asdict(Source(bootstrap_servers, records, work_dir))
+                samples[way].append(Sample(**apart("support:measure", {"way": way, "source": source})))
     return samples
 
 
-def _measure_apart(way: str, source: Source) -> Sample:
-    command = [sys.executable, __file__, way, json.dumps(asdict(source))]
+def apart(function: str, argument: Any) -> Any:
+    """What ``function``, named ``module:function``, gives for ``argument`` in a fresh process; both travel as JSON."""
+    command = [sys.executable, __file__, function, json.dumps(argument)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=PATIENCE_S)
-    return Sample(**json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure(name: str, source: Source) -> Sample:
-    module, _, function = name.partition(":")
-    way: Way = getattr(importlib.import_module(module), function)
+def _named(function: str) -> Callable[[Any], Any]:
+    module, _, name = function.partition(":")
+    found: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def measure(argument: dict[str, Any]) -> dict[str, Any]:
+    """Run a way once, in this process: the :class:`Sample` as JSON."""
+    way, source = _named(argument["way"]), Source(**argument["source"])
     run = way(source)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     count = run()
     seconds, cpu_seconds = time.perf_counter() - began_s, time.process_time() - began_cpu_s
     if count != source.records:
         raise RuntimeError(f"{count} records came instead of {source.records}")
-    return Sample(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return asdict(Sample(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
 def report(title: str, records: int, samples: dict[str, list[Sample]], *, as_json: bool) -> None:
@@ -224,4 +232,4 @@ def run_throughput(title: str, description: str | None, ways: Sequence[Way]) -> 
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_measure(sys.argv[1], Source(**json.loads(sys.argv[2]))))))
+    print(json.dumps(_named(sys.argv[1])(json.loads(sys.argv[2]))))
