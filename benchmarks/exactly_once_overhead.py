@@ -9,6 +9,7 @@ local disk. Ways:
 - ``plain``: planned, read and committed alike, but a bundle-wise writer without marks puts the rows into place while the
   pipeline runs: what is replayed is there twice. Encoded as the sink encodes, where the sink's encoder fits.
 - ``staged``: the sink of this library.
+- ``direct``: the same with ``direct=True``, where it has that.
 
 Batches have as many records as ``plain`` writes in about ``--batch_s``. A batch's time is from one progress record to the
 next, all that a driver does included; the first is left out. Every measurement is a process of its own, the ways run in turn,

@@ -202,6 +202,7 @@ KAFKA = Sink(
     {
         PLAIN: lambda rows, topic: rows | beam.ParDo(WriteKafka(topic)),
         "staged": to_kafka,
+        "direct": lambda rows, topic: to_kafka(rows, topic, direct=True),
     },
     "KAFKA_BOOTSTRAP_SERVERS",
 )
@@ -255,7 +256,8 @@ def sql_sink(server: str | None) -> Sink:
         statement = sa.text(f"SELECT COUNT(*) FROM {table}")
         return int(SqlDatabase(url(folder)).transact(lambda connection: connection.scalar(statement), "counting"))
 
-    return Sink(order_of, new_table, count, {PLAIN: plain, "staged": to_sql}, server)
+    ways = {PLAIN: plain, "staged": to_sql, "direct": lambda rows, place: to_sql(rows, place, direct=True)}
+    return Sink(order_of, new_table, count, ways, server)
 
 
 SINKS = {

@@ -25,6 +25,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 from apache_beam.utils import proto_utils
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka.kept_clients import keeping_clients
 from beam_exactly_once.pipelines.job_server import one_job_server
 from beam_exactly_once.pipelines.watched_run import watched_run
 from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
@@ -90,6 +91,8 @@ def _repeating(runner: PipelineRunner, drive: Drive, batch_timeout_s: float | No
             if isinstance(runner, PortableRunner):
                 opened.enter_context(_loopback_workers(runner, proto, options))
                 opened.enter_context(one_job_server(runner, options, batch_timeout_s))
+            else:
+                opened.enter_context(keeping_clients())
             drive(run_task)
         return _Done()
 

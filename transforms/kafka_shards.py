@@ -8,8 +8,15 @@ from functools import lru_cache
 import orjson
 
 from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.errors import ConfigurationError, CorruptObject, OutputNotWritable, UnknownTopic
+from beam_exactly_once.errors import (
+    ConfigurationError,
+    CorruptObject,
+    OutputNotWritable,
+    SinkUnavailable,
+    UnknownTopic,
+)
 from beam_exactly_once.kafka import KafkaSettings
+from beam_exactly_once.kafka.kept_clients import borrowed
 from beam_exactly_once.kafka.marks_topic import MarksTopic
 from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction, TransactionSettings
@@ -73,19 +80,25 @@ class KafkaShards(ShardWriter):
 
         The mark is read once nobody else's transaction of the shard can commit, and set in the transaction that writes.
         """
-        output, marks_topic = self._output, self._marks_topic(write.stream_id)
-        marks = MarksTopic(output.connection, marks_topic)
+        transaction = self._transaction(write.stream_id, write.shard)
         try:
-            with self._transaction(write.stream_id, write.shard) as transaction:
-                if not write.is_to_write(self._mark_of(marks, write)):
-                    return
-                transaction.begin()
-                for batch in in_order(write.rows(), output.order_by):
-                    transaction.produce(output.topic, outgoing(batch, by_partition=output.by_partition))
-                transaction.produce(marks_topic, self._mark(write))
-                transaction.commit()
-        finally:
-            marks.close()
+            self._write(write, transaction)
+        except SinkUnavailable:
+            if not transaction.was_fenced_as_spare:
+                raise
+            # Whoever took the id may have written: the mark is read again.
+            self._write(write, self._transaction(write.stream_id, write.shard, anew=True))
+
+    def _write(self, write: ShardWrite, transaction: Transaction) -> None:
+        output = self._output
+        with transaction:
+            if not write.is_to_write(self._mark_of(write)):
+                return
+            transaction.begin()
+            for batch in in_order(write.rows(), output.order_by):
+                transaction.produce(output.topic, outgoing(batch, by_partition=output.by_partition))
+            transaction.produce(self._marks_topic(write.stream_id), self._mark(write))
+            transaction.commit()
 
     def check_place(self) -> None:
         """Prove that the topic can be written."""
@@ -102,7 +115,7 @@ class KafkaShards(ShardWriter):
         """Prove that marks can be written; end what an earlier driver left open in the first shard."""
         with TopicAdmin(self._output.connection) as admin:
             MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
-        with self._transaction(stream_id, 0):
+        with self._transaction(stream_id, 0, anew=True):
             pass
 
     def _writable_output(self, admin: TopicAdmin) -> TopicFacts:
@@ -123,7 +136,7 @@ class KafkaShards(ShardWriter):
             )
         return name
 
-    def _transaction(self, stream_id: str, shard: int) -> Transaction:
+    def _transaction(self, stream_id: str, shard: int, *, anew: bool = False) -> Transaction:
         output = self._output
         facts = topic_facts(output.connection, output.topic)
         return Transaction(
@@ -131,6 +144,7 @@ class KafkaShards(ShardWriter):
             f"{self._marks_topic(stream_id)}.{shard}",
             output.topic,
             batch_bytes_max=facts.record_bytes_max,
+            anew=anew,
         )
 
     def _mark(self, write: ShardWrite) -> OutgoingRecords:
@@ -144,8 +158,10 @@ class KafkaShards(ShardWriter):
         # One key a partition: compaction keeps the newest.
         return OutgoingRecords([orjson.dumps(mark)], [b"mark"], partitions=[write.shard])
 
-    def _mark_of(self, marks: MarksTopic, write: ShardWrite) -> Attempt | None:
-        value = marks.newest(write.shard)
+    def _mark_of(self, write: ShardWrite) -> Attempt | None:
+        connection, topic = self._output.connection, self._marks_topic(write.stream_id)
+        with borrowed((connection, topic), lambda: MarksTopic(connection, topic)) as marks:
+            value = marks.newest(write.shard)
         if value is None:
             return None
         try:
@@ -155,7 +171,7 @@ class KafkaShards(ShardWriter):
         except (ValueError, KeyError, TypeError):
             pass
         raise CorruptObject(
-            f"the newest record of topic {self._marks_topic(write.stream_id)}, partition {write.shard}, is not the mark of this "
+            f"the newest record of topic {topic}, partition {write.shard}, is not the mark of this "
             "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
             "Start.from_checkpoint(…) at the last batch that the output holds."
         )

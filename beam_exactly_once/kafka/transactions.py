@@ -4,6 +4,10 @@ A producer lives for a single transaction. Its ``init_transactions`` raises the 
 an earlier producer left open and refuses whatever of it is still under way. The client keeps the epoch from one transaction to
 the next, and repeats requests by itself: an ``EndTxn`` that was late could then end the transaction that follows (KIP-890, which
 the client lacks). Where none follows, there is nothing to end.
+
+To be opened and initialised takes a producer longer than a small transaction. So a transaction that committed leaves a *spare*
+behind, where clients are kept (:mod:`.kept_clients`): the next producer of its id, which is initialised by itself meanwhile. It
+fences like any other, and may be fenced like any other before it is used: :attr:`Transaction.was_fenced_as_spare`.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from types import TracebackType
@@ -27,6 +31,7 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnknownTopic,
 )
+from beam_exactly_once.kafka import kept_clients
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.settings import KafkaSettings
 
@@ -40,6 +45,7 @@ TRANSACTION_TIMEOUT_S_MAX = 15 * 60
 _QUEUE_KIB = 128 * 1024
 _ANY_PARTITION = -1
 _NOW = 0
+_AT_ONCE_S = 0.001
 _CALL_S = 5.0
 """One call to the client; it is repeated, so that signals are served in between."""
 _ABORT_TIMEOUT_S = 10.0
@@ -137,6 +143,55 @@ class OutgoingRecords(NamedTuple):
     headers: Sequence[list[tuple[str, bytes | None]] | None] | None = None
 
 
+class _Client:
+    """One producer, for one transaction. What it calls back must not lead to it: the garbage collector may run in a thread of
+    any client, and the process aborts if a client ends there.
+
+    Raises:
+        ConfigurationError: the client refuses its configuration.
+    """
+
+    def __init__(self, settings: TransactionSettings, transactional_id: str, batch_bytes_max: int | None) -> None:
+        self.errors = ClientErrors()
+        self.deliveries = _Deliveries()
+        self.is_spare = False
+        self.is_prepared = False
+        connection = settings.connection.client_config()
+        self.errors.concern(connection, settings.connection.secret_texts(connection))
+        config = settings.producer_config(connection, transactional_id)
+        if batch_bytes_max is not None:
+            config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), batch_bytes_max))
+        callbacks = {"error_cb": self.errors.remember, "on_delivery": self.deliveries.remember}
+        text = None
+        try:
+            self.producer = Producer({**config, **callbacks})
+        except KafkaException as exception:
+            text = self.errors.text_of(exception.args[0])
+        if text is not None:  # outside of the handler: the client's own exception may quote the configuration
+            raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
+
+    def begin_to_prepare(self) -> None:
+        """Let the client initialise its transactions by itself; who calls it again learns how that went."""
+        with contextlib.suppress(KafkaException):
+            self.producer.init_transactions(_AT_ONCE_S)
+            self.is_prepared = True
+
+    def close(self) -> None:
+        """Never the client's own close(): it would abort, whatever became of a commit. Dropped, it ends its connections."""
+        del self.producer
+
+
+class _Deliveries:
+    """Remembers the first delivery that failed, or the first that says why."""
+
+    def __init__(self) -> None:
+        self.failed: KafkaError | None = None
+
+    def remember(self, error: KafkaError | None, message: object) -> None:
+        if error is not None and (self.failed is None or self.failed.code() in _CONSEQUENCES):
+            self.failed = error
+
+
 class Transaction:
     """One transaction; a context manager that aborts it unless its commit was begun.
 
@@ -150,6 +205,11 @@ class Transaction:
         transactional_id: only one producer of it can commit: the last that entered.
         topic: where records go; it exists.
         batch_bytes_max: largest batch of records to send; a topic's ``max.message.bytes`` bounds it.
+        anew: do not begin with a spare: nobody's transaction may be open once this one is entered.
+
+    Attributes:
+        was_fenced_as_spare: it failed since its producer was a spare and another one took the id meanwhile, or the
+            cluster forgot it. Unlike with a new producer, that may be long ago and nobody's fault: enter another one, ``anew``.
 
     Raises:
         SinkUnavailable: no broker answers, or another producer took the id. Whether an interrupted commit happened is
@@ -165,41 +225,53 @@ class Transaction:
         topic: str,
         *,
         batch_bytes_max: int | None = None,
+        anew: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._id = transactional_id
         self._topic = topic
         self._batch_bytes_max = batch_bytes_max
+        self._anew = anew
         self._clock = clock or SystemClock()
-        self._errors = ClientErrors()
-        self._failed_delivery: KafkaError | None = None
         self._began_s: float | None = None
-        self._producer: Producer | None = None
+        self._client: _Client | None = None
         self._is_open = False
+        self._is_committed = False
+        self.was_fenced_as_spare = False
 
     def __enter__(self) -> Transaction:
-        self._producer = self._open()
-        # Without a connection, init_transactions looks for one again after half a second.
-        with contextlib.suppress(KafkaException):
-            self._producer.list_topics(self._topic, _CALL_S)
-        self._call("prepare its transactions", self._producer.init_transactions)
+        spare: _Client | None = kept_clients.take(self._key)
+        if spare is not None and self._anew:
+            spare.close()
+            spare = None
+        self._client = spare or _Client(self._settings, self._id, self._batch_bytes_max)
+        if spare is None:
+            # Without a connection, init_transactions looks for one again after half a second.
+            with contextlib.suppress(KafkaException):
+                self._running.list_topics(self._topic, _CALL_S)
+        if not self._client.is_prepared:
+            self._call("prepare its transactions", self._running.init_transactions)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Never close(): it would abort, whatever became of the commit. Dropped, the producer ends its connections.
-        producer, self._producer = self._producer, None
-        if producer is not None and self._is_open:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if self._is_open:
             try:
-                producer.abort_transaction(_ABORT_TIMEOUT_S)
+                client.producer.abort_transaction(_ABORT_TIMEOUT_S)
             except KafkaException:
                 _log.info(
                     "the transaction of %s could not be aborted; the broker does it within %g s, or at the next start",
                     self._id,
                     self._settings.transaction_timeout_s,
                 )
+        client.close()
+        if self._is_committed and kept_clients.is_keeping():
+            self._leave_spare()
 
     def begin(self) -> None:
         """Let what is produced from now on belong to the transaction."""
@@ -241,30 +313,36 @@ class Transaction:
         self._deliver()
         self._is_open = False
         self._call("commit", self._commit_once)
+        self._is_committed = True
 
     # -- the client --------------------------------------------------------------------------------------------
 
     @property
     def _running(self) -> Producer:
-        assert self._producer is not None, "used outside of its with block"
-        return self._producer
+        assert self._client is not None, "used outside of its with block"
+        return self._client.producer
 
-    def _open(self) -> Producer:
-        connection = self._settings.connection.client_config()
-        self._errors.concern(connection, self._settings.connection.secret_texts(connection))
-        config = self._settings.producer_config(connection, self._id)
-        if self._batch_bytes_max is not None:
-            config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), self._batch_bytes_max))
+    @property
+    def _errors(self) -> ClientErrors:
+        assert self._client is not None, "used outside of its with block"
+        return self._client.errors
+
+    @property
+    def _failed_delivery(self) -> KafkaError | None:
+        return None if self._client is None else self._client.deliveries.failed
+
+    @property
+    def _key(self) -> Hashable:
+        return self._settings, self._id, self._batch_bytes_max
+
+    def _leave_spare(self) -> None:
         try:
-            return Producer({**config, "error_cb": self._errors.remember, "on_delivery": self._delivered})
-        except KafkaException as exception:
-            text = self._errors.text_of(exception.args[0])
-        # Outside of the handler: the client's own exception may quote the configuration.
-        raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
-
-    def _delivered(self, error: KafkaError | None, message: object) -> None:
-        if error is not None and (self._failed_delivery is None or self._failed_delivery.code() in _CONSEQUENCES):
-            self._failed_delivery = error
+            spare = _Client(self._settings, self._id, self._batch_bytes_max)
+        except BeamExactlyOnceError:  # a secret that is gone: the next transaction says it, this one is done
+            return
+        spare.is_spare = True
+        spare.begin_to_prepare()
+        kept_clients.keep(self._key, spare)
 
     def _wait_for_room(self, row: tuple[Any, ...]) -> None:
         """The client's queue is full. What cannot be sent for as long as the transaction may last fails and leaves it."""
@@ -355,6 +433,7 @@ class Transaction:
                 "transaction.max.timeout.ms is lower. Lower transaction_timeout_s=."
             )
         if code in _FENCED_CODES or code in _CONSEQUENCES:
+            self.was_fenced_as_spare = self._client is not None and self._client.is_spare
             return SinkUnavailable(f"{where} refused to {what} ({text}): {self._why_fenced()}.")
         return SinkUnavailable(f"{where} could not {what} ({text}); {self._errors.describe()}.")
 
