@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
-from beam_exactly_once.kafka.transactions import Compression
+from beam_exactly_once.kafka.transaction_producer import Compression
 from beam_exactly_once.pipelines.ready_made import (
     add_rejected_output,
     kafka_config,

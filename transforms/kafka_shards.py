@@ -19,7 +19,8 @@ from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.kept_clients import borrowed
 from beam_exactly_once.kafka.marks_topic import MarksTopic
 from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
-from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction, TransactionSettings
+from beam_exactly_once.kafka.transaction_producer import TransactionSettings
+from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from beam_exactly_once.transforms.kafka_rows import in_order, outgoing
 from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaSettings
-from beam_exactly_once.kafka.transactions import Compression, TransactionSettings
+from beam_exactly_once.kafka.transaction_producer import Compression, TransactionSettings
 from beam_exactly_once.transforms.encode_rows import PlacedBlock, RowBlocks, RowEncoding, encoded
 from beam_exactly_once.transforms.file_columns import batch_of_records
 from beam_exactly_once.transforms.kafka_rows import (

@@ -16,10 +16,9 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, get_args
+from typing import Any, NamedTuple, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -33,19 +32,10 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import kept_clients
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
-from beam_exactly_once.kafka.settings import KafkaSettings
+from beam_exactly_once.kafka.transaction_producer import CONSEQUENCES, TransactionProducer, TransactionSettings
 
-Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
-
-RECORD_BYTES_MAX = 100 * 1024 * 1024
-"""Largest record that the client takes; a topic's own limit is lower."""
-TRANSACTION_TIMEOUT_S_MAX = 15 * 60
-"""``transaction.max.timeout.ms`` of a broker, unless it was changed."""
-
-_QUEUE_KIB = 128 * 1024
 _ANY_PARTITION = -1
 _NOW = 0
-_AT_ONCE_S = 0.001
 _CALL_S = 5.0
 """One call to the client; it is repeated, so that signals are served in between."""
 _ABORT_TIMEOUT_S = 10.0
@@ -58,77 +48,11 @@ _FENCED_CODES = frozenset(
         KafkaError.INVALID_TXN_STATE,
     }
 )
-_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._STATE})
-"""What the client says of other records after one was refused."""
 _TRANSACTIONAL_ID_REFUSED = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 _TOO_LARGE_CODES = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 _BAD_RECORD_CODES = frozenset({KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_MSG})
 
-OWNED_BY_SINK = {
-    "transactional.id": "the sink derives it from stream, name and shard",
-    "transaction.timeout.ms": "give it as transaction_timeout_s=",
-    "enable.idempotence": "transactions need it",
-    "acks": "transactions need acks=all",
-    "request.required.acks": "transactions need acks=all",
-    "compression.type": "give it as compression=",
-    "compression.codec": "give it as compression=",
-    "partitioner": "give it as partition_by=",
-    "message.max.bytes": "the topic's own limit holds",
-    "message.timeout.ms": "a transaction bounds it",
-    "delivery.timeout.ms": "a transaction bounds it",
-    "delivery.report.only.error": "delivery is checked by the commit",
-    "dr_cb": "delivery is checked by the commit",
-    "dr_msg_cb": "delivery is checked by the commit",
-    "on_delivery": "delivery is checked by the commit",
-}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TransactionSettings:
-    """How a sink writes to a cluster. Safe to print, to pickle and to send to workers: it holds no secret.
-
-    Args:
-        connection: the cluster, with properties of the producer.
-        transaction_timeout_s: the broker aborts a transaction that is open for longer.
-        compression: of the batches of records.
-
-    Raises:
-        ConfigurationError: a property is one that the sink must set itself, or a value is not possible.
-    """
-
-    connection: KafkaSettings
-    transaction_timeout_s: float = 60.0
-    compression: Compression = "lz4"
-
-    def __post_init__(self) -> None:
-        for key in self.connection.config:
-            if key in OWNED_BY_SINK:
-                raise ConfigurationError(f"the Kafka property {key} cannot be set for a sink: {OWNED_BY_SINK[key]}")
-        if self.compression not in get_args(Compression):
-            raise ConfigurationError(
-                f"compression={self.compression!r} is not known; use one of {', '.join(get_args(Compression))}."
-            )
-        if not 1 <= self.transaction_timeout_s <= TRANSACTION_TIMEOUT_S_MAX:
-            raise ConfigurationError(
-                f"transaction_timeout_s={self.transaction_timeout_s!r} must be from 1 to {TRANSACTION_TIMEOUT_S_MAX} seconds."
-            )
-
-    def producer_config(self, connection: dict[str, Any], transactional_id: str) -> dict[str, Any]:
-        """Properties of the producer, on top of the resolved ones of its ``connection``."""
-        return {
-            "linger.ms": "20",
-            "queue.buffering.max.kbytes": str(_QUEUE_KIB),
-            **connection,
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": str(int(self.transaction_timeout_s * 1000)),
-            "enable.idempotence": "true",
-            "compression.type": self.compression,
-            # What the Java clients do, so that a key has one partition whoever writes it.
-            "partitioner": "murmur2_random",
-            "message.max.bytes": str(RECORD_BYTES_MAX),
-            "delivery.report.only.error": True,
-        }
 
 
 class OutgoingRecords(NamedTuple):
@@ -141,55 +65,6 @@ class OutgoingRecords(NamedTuple):
     partitions: Sequence[int] | None = None
     """Without them, a record goes by its key, and one without a key anywhere."""
     headers: Sequence[list[tuple[str, bytes | None]] | None] | None = None
-
-
-class _Client:
-    """One producer, for one transaction. What it calls back must not lead to it: the garbage collector may run in a thread of
-    any client, and the process aborts if a client ends there.
-
-    Raises:
-        ConfigurationError: the client refuses its configuration.
-    """
-
-    def __init__(self, settings: TransactionSettings, transactional_id: str, batch_bytes_max: int | None) -> None:
-        self.errors = ClientErrors()
-        self.deliveries = _Deliveries()
-        self.is_spare = False
-        self.is_prepared = False
-        connection = settings.connection.client_config()
-        self.errors.concern(connection, settings.connection.secret_texts(connection))
-        config = settings.producer_config(connection, transactional_id)
-        if batch_bytes_max is not None:
-            config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), batch_bytes_max))
-        callbacks = {"error_cb": self.errors.remember, "on_delivery": self.deliveries.remember}
-        text = None
-        try:
-            self.producer = Producer({**config, **callbacks})
-        except KafkaException as exception:
-            text = self.errors.text_of(exception.args[0])
-        if text is not None:  # outside of the handler: the client's own exception may quote the configuration
-            raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
-
-    def begin_to_prepare(self) -> None:
-        """Let the client initialise its transactions by itself; who calls it again learns how that went."""
-        with contextlib.suppress(KafkaException):
-            self.producer.init_transactions(_AT_ONCE_S)
-            self.is_prepared = True
-
-    def close(self) -> None:
-        """Never the client's own close(): it would abort, whatever became of a commit. Dropped, it ends its connections."""
-        del self.producer
-
-
-class _Deliveries:
-    """Remembers the first delivery that failed, or the first that says why."""
-
-    def __init__(self) -> None:
-        self.failed: KafkaError | None = None
-
-    def remember(self, error: KafkaError | None, message: object) -> None:
-        if error is not None and (self.failed is None or self.failed.code() in _CONSEQUENCES):
-            self.failed = error
 
 
 class Transaction:
@@ -235,17 +110,17 @@ class Transaction:
         self._anew = anew
         self._clock = clock or SystemClock()
         self._began_s: float | None = None
-        self._client: _Client | None = None
+        self._client: TransactionProducer | None = None
         self._is_open = False
         self._is_committed = False
         self.was_fenced_as_spare = False
 
     def __enter__(self) -> Transaction:
-        spare: _Client | None = kept_clients.take(self._key)
+        spare: TransactionProducer | None = kept_clients.take(self._key)
         if spare is not None and self._anew:
             spare.close()
             spare = None
-        self._client = spare or _Client(self._settings, self._id, self._batch_bytes_max)
+        self._client = spare or TransactionProducer(self._settings, self._id, self._batch_bytes_max)
         if spare is None:
             # Without a connection, init_transactions looks for one again after half a second.
             with contextlib.suppress(KafkaException):
@@ -337,17 +212,16 @@ class Transaction:
 
     def _leave_spare(self) -> None:
         try:
-            spare = _Client(self._settings, self._id, self._batch_bytes_max)
+            spare = TransactionProducer(self._settings, self._id, self._batch_bytes_max)
         except BeamExactlyOnceError:  # a secret that is gone: the next transaction says it, this one is done
             return
-        spare.is_spare = True
-        spare.begin_to_prepare()
+        spare.become_spare()
         kept_clients.keep(self._key, spare)
 
     def _wait_for_room(self, row: tuple[Any, ...]) -> None:
         """The client's queue is full. What cannot be sent for as long as the transaction may last fails and leaves it."""
         while True:
-            self._running.poll(0.01)
+            self._serve(self._running.poll, 0.01)
             try:
                 self._running.produce(*row)
                 return
@@ -359,7 +233,7 @@ class Transaction:
         producer, timeout_s = self._running, self._settings.connection.startup_timeout_s
         waiting, deadline_s = len(producer), self._clock.monotonic_s() + timeout_s
         while waiting and self._failed_delivery is None:
-            producer.flush(min(_CALL_S, timeout_s))
+            self._serve(producer.flush, min(_CALL_S, timeout_s))
             left = len(producer)
             if left < waiting:
                 waiting, deadline_s = left, self._clock.monotonic_s() + timeout_s
@@ -376,8 +250,18 @@ class Transaction:
         except KafkaException as exception:
             # Only then the broker was not asked to commit, or said no.
             self._is_open = exception.args[0].txn_requires_abort()
-            self._running.poll(0)  # lets the client say which delivery failed
+            self._serve(self._running.poll, 0)  # lets the client say which delivery failed
             raise
+
+    def _serve(self, wait: Callable[[float], object], timeout_s: float) -> None:
+        """Let the client call back. A fatal error comes out of that, too: as itself, as the cause of a SystemError that the next
+        callback is blamed for, or as one without a cause. Then the next request says what it was."""
+        try:
+            wait(timeout_s)
+        except (KafkaException, SystemError) as exception:
+            fatal = exception if isinstance(exception, KafkaException) else exception.__cause__
+            if isinstance(fatal, KafkaException) and self._client is not None:
+                self._client.deliveries.remember(fatal.args[0], None)
 
     def _call(self, what: str, call: Callable[[float], None]) -> None:
         """Call until it is settled; a call that timed out goes on where it was."""
@@ -432,7 +316,7 @@ class Transaction:
                 f"{where} allows no transaction_timeout_s={self._settings.transaction_timeout_s:g}: its "
                 "transaction.max.timeout.ms is lower. Lower transaction_timeout_s=."
             )
-        if code in _FENCED_CODES or code in _CONSEQUENCES:
+        if code in _FENCED_CODES or code in CONSEQUENCES:
             self.was_fenced_as_spare = self._client is not None and self._client.is_spare
             return SinkUnavailable(f"{where} refused to {what} ({text}): {self._why_fenced()}.")
         return SinkUnavailable(f"{where} could not {what} ({text}); {self._errors.describe()}.")

@@ -22,7 +22,8 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
 from beam_exactly_once.kafka.marks_topic import TAIL_OFFSETS
-from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction, TransactionSettings
+from beam_exactly_once.kafka.transaction_producer import TransactionSettings
+from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from services.copies import (
     Copy,
     alter_config,

@@ -16,8 +16,9 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnknownTopic,
 )
-from beam_exactly_once.kafka import KafkaSettings, transactions
-from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction, TransactionSettings
+from beam_exactly_once.kafka import KafkaSettings, transaction_producer
+from beam_exactly_once.kafka.transaction_producer import TransactionSettings
+from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from beam_exactly_once.secret_values import secret_from_env
 
 RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "later", False, True, False)
@@ -59,7 +60,7 @@ class ScriptedProducer:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def run(producer: ScriptedProducer, timeout_s: float = 30.0) -> None:
-        monkeypatch.setattr(transactions, "Producer", producer)
+        monkeypatch.setattr(transaction_producer, "Producer", producer)
         settings = TransactionSettings(KafkaSettings("broker:9092", startup_timeout_s=timeout_s))
         with Transaction(settings, "id", "orders") as transaction:
             transaction.begin()
@@ -161,7 +162,7 @@ def test_the_users_properties_reach_the_producer_and_secrets_nobody_else(
     config = {"sasl.password": secret_from_env("PASSWORD"), "linger.ms": 7}
     settings = TransactionSettings(KafkaSettings("broker:9092", config))
     producer = ScriptedProducer(init_transactions=[KafkaError(KafkaError._FAIL, "wrong s3cret", True, False, False)])
-    monkeypatch.setattr(transactions, "Producer", producer)
+    monkeypatch.setattr(transaction_producer, "Producer", producer)
     with pytest.raises(SinkUnavailable) as caught, Transaction(settings, "id", "orders", batch_bytes_max=5000):
         pass
     assert producer.config["sasl.password"] == "s3cret"
