@@ -33,6 +33,7 @@ from typing import Any
 
 import apache_beam as beam
 from overhead_sinks import PLAIN, SINKS
+from rich.console import Console
 from rich.progress import track
 
 import support
@@ -134,18 +135,21 @@ def figures_of(records: int, plain: Sequence[Batches], of_way: Sequence[Batches]
     }
 
 
-def report(figures: Mapping[str, Mapping[str, Mapping[str, float]]], rounds: int) -> None:
+def report_head(rounds: int) -> None:
     print(f"exactly_once_overhead: {BATCHES} batches, median of {rounds} rounds, overhead within a round to plain")
     heads = "".join(f"{head:>9}" for head in ("s/batch", "CPU s", *PHASES))
-    print(f"{'sink':<12}{'way':<8}{'k rows/s':>9}{heads}{'overhead':>10}{'[min to max]':>18}")
-    for sink, ways in figures.items():
-        for way, one in ways.items():
-            seconds = "".join(f"{one[name]:>9.3f}" for name in ("whole_s", "cpu_s", *(f"{each}_s" for each in PHASES)))
-            line = f"{sink:<12}{way:<8}{one['rows_per_s'] / 1000:>9,.0f}{seconds}"
-            if way != PLAIN:
-                spread = f"[{one['overhead_percent_min']:+.1f} to {one['overhead_percent_max']:+.1f}]"
-                line += f"{one['overhead_percent']:>+9.1f}%{spread:>18}"
-            print(line)
+    print(f"{'sink':<12}{'way':<8}{'k rows/s':>9}{heads}{'overhead':>10}{'[min to max]':>18}", flush=True)
+
+
+def report(sink: str, figures: Mapping[str, Mapping[str, float]]) -> None:
+    """The table's lines of one sink."""
+    for way, one in figures.items():
+        seconds = "".join(f"{one[name]:>9.3f}" for name in ("whole_s", "cpu_s", *(f"{each}_s" for each in PHASES)))
+        line = f"{sink:<12}{way:<8}{one['rows_per_s'] / 1000:>9,.0f}{seconds}"
+        if way != PLAIN:
+            spread = f"[{one['overhead_percent_min']:+.1f} to {one['overhead_percent_max']:+.1f}]"
+            line += f"{one['overhead_percent']:>+9.1f}%{spread:>18}"
+        print(line, flush=True)
 
 
 MEASURE = f"{Path(__file__).stem}:{measure.__name__}"
@@ -165,16 +169,17 @@ def main() -> None:
             sinks.append(name)
         else:
             print(f"{name} is left out: {server} is not set", file=sys.stderr)
+    report_head(flags.rounds)
     figures: dict[str, dict[str, dict[str, float]]] = {}
     with support.filled_broker(support.RECORDS) as source:
         for name in sinks:
             records = records_for(name, source, flags.batch_s)
             samples: dict[str, list[Batches]] = {way: [] for way in SINKS[name].ways}
-            for _ in track(range(flags.rounds), name):
+            for _ in track(range(flags.rounds), name, console=Console(stderr=True), transient=True):
                 for way, of_way in samples.items():
                     of_way.append(Batches(**support.apart(MEASURE, asdict(Run(name, way, source, records, BATCHES)))))
             figures[name] = {way: figures_of(records, samples[PLAIN], of_way) for way, of_way in samples.items()}
-    report(figures, flags.rounds)
+            report(name, figures[name])
     if flags.json:
         print(json.dumps({"benchmark": "exactly_once_overhead", "rounds": flags.rounds, "sinks": figures}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnknownTopic,
 )
-from beam_exactly_once.kafka import KafkaSettings, transaction_producer
+from beam_exactly_once.kafka import KafkaSettings, kept_clients, transaction_producer
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from beam_exactly_once.secret_values import secret_from_env
@@ -168,3 +169,53 @@ def test_the_users_properties_reach_the_producer_and_secrets_nobody_else(
     assert producer.config["sasl.password"] == "s3cret"
     assert (producer.config["linger.ms"], producer.config["batch.size"]) == ("7", "5000")
     assert "s3cret" not in f"{caught.value} {settings!r} {pickle.dumps(settings)!r}"
+
+
+def caused(error: KafkaError) -> SystemError:
+    blamed = SystemError("a callback returned a result with an exception set")
+    blamed.__cause__ = KafkaException(error)
+    return blamed
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [fatal(KafkaError._FENCED), caused(fatal(KafkaError._FENCED)), SystemError("returned NULL without an exception")],
+)
+def test_a_fatal_error_is_heard_however_it_comes_out(
+    run: Callable[..., None], raised: KafkaError | SystemError
+) -> None:
+    producer = ScriptedProducer(flush=[raised], commit_transaction=[fatal(KafkaError._FENCED)])
+    producer.undelivered = [2, 0]
+    with pytest.raises(SinkUnavailable, match=r"another producer of transactional\.id id took over"):
+        run(producer)
+
+
+@pytest.mark.parametrize(
+    ("errors", "spares"),
+    [({}, 1), ({"commit_transaction": [fatal(KafkaError._FENCED)]}, 0), ({"produce": [ABORTABLE]}, 0)],
+)
+def test_a_spare_is_left_by_who_committed(
+    run: Callable[..., None], errors: dict[str, list[BaseException | KafkaError]], spares: int
+) -> None:
+    producer = ScriptedProducer(**errors)
+    with kept_clients.keeping_clients():
+        with contextlib.suppress(SinkUnavailable):
+            run(producer)
+        assert len(kept_clients._kept) == spares
+
+
+@pytest.mark.parametrize(("answers", "calls"), [([], 0), ([RETRIABLE], 1), ([RETRIABLE, RETRIABLE], 2)])
+def test_a_spare_is_waited_for_by_who_needs_it(
+    monkeypatch: pytest.MonkeyPatch, answers: list[BaseException | KafkaError], calls: int
+) -> None:
+    producer = ScriptedProducer()
+    monkeypatch.setattr(transaction_producer, "Producer", producer)
+    settings = TransactionSettings(KafkaSettings("broker:9092"))
+    with kept_clients.keeping_clients():
+        with Transaction(settings, "id", "orders") as first:
+            first.begin()
+            first.commit()
+            producer.errors["init_transactions"] = answers
+        producer.calls.clear()
+        with Transaction(settings, "id", "orders"):
+            assert producer.calls == ["init_transactions"] * calls
