@@ -141,7 +141,8 @@ def in_order(batches: Iterable[pa.RecordBatch], order_by: Sequence[str]) -> Iter
 
 
 def _has_value(row: Any) -> bool:
-    return "value" in row if isinstance(row, Mapping) else hasattr(row, "value")
+    # A dict by its type: to ask whether something is a Mapping takes ten times as long.
+    return "value" in row if type(row) is dict or isinstance(row, Mapping) else hasattr(row, "value")
 
 
 def _sizes(batch: pa.RecordBatch) -> Any:
