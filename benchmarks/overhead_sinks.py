@@ -29,15 +29,16 @@ from beam_exactly_once.kafka.topic_admin import TopicAdmin
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.secret_values import SecretValue, secret_from_env
 from beam_exactly_once.transforms import WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
-from beam_exactly_once.transforms.encode_rows import ToBlocks
+from beam_exactly_once.transforms.encode_rows import RowEncoding, ToBlocks
+from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.kafka_rows import outgoing
 from beam_exactly_once.transforms.kafka_shards import KafkaOutput
 from beam_exactly_once.transforms.sql_database import SqlDatabase
 from beam_exactly_once.transforms.sql_rows import write_rows
-from beam_exactly_once.transforms.sql_sink import ToBlocks as ToSqlBlocks
+from beam_exactly_once.transforms.sql_sink import SqlEncoding
 from beam_exactly_once.transforms.sql_target import SqlTarget
-from beam_exactly_once.transforms.write_kafka import _ToRecords
+from beam_exactly_once.transforms.write_kafka import KafkaEncoding
 
 PLAIN = "plain"
 ROW_GROUP_ROWS = 131_072
@@ -109,8 +110,14 @@ class WriteParquet(beam.DoFn):
         self._waiting, self._waiting_rows = [], 0
 
 
-def blocks(rows: Rows) -> Rows:
-    return rows | beam.ParDo(ToBlocks(FileLayout(sink=PLAIN, schema=SCHEMA)))
+def plainly(rows: Rows, encoding: RowEncoding, write: beam.DoFn) -> object:
+    """Rows as the sink encodes them, to a writer that knows of no batch."""
+    blocks = rows | beam.ParDo(ToBlocks(encoding)).with_output_types(encoding.block_type)
+    return blocks | "Write" >> beam.ParDo(write)
+
+
+def file_encoding() -> FileEncoding:
+    return FileEncoding(FileLayout(sink=PLAIN, schema=SCHEMA))
 
 
 FILES = Sink(
@@ -118,7 +125,7 @@ FILES = Sink(
     new_folder,
     lambda place: sum(pq.read_metadata(file).num_rows for file in Path(place).rglob("*.parquet")),
     {
-        PLAIN: lambda rows, place: blocks(rows) | beam.ParDo(WriteParquet(place)),
+        PLAIN: lambda rows, place: plainly(rows, file_encoding(), WriteParquet(place)),
         "staged": lambda rows, place: rows | WriteToFiles(place, schema=SCHEMA),
     },
 )
@@ -146,7 +153,7 @@ DELTA = Sink(
     new_folder,
     lambda place: sum(deltalake.DeltaTable(place).get_add_actions().column("num_records").to_pylist()),
     {
-        PLAIN: lambda rows, place: blocks(rows) | beam.ParDo(WriteDelta(place)),
+        PLAIN: lambda rows, place: plainly(rows, file_encoding(), WriteDelta(place)),
         "staged": lambda rows, place: rows | WriteToDelta(place, schema=SCHEMA),
     },
 )
@@ -202,7 +209,7 @@ def count_offsets(topic: str) -> int:
 def plain_kafka(rows: Rows, topic: str) -> object:
     settings = TransactionSettings(KafkaSettings(os.environ["KAFKA_BOOTSTRAP_SERVERS"]))
     output = KafkaOutput(topic, settings, by_partition=False, order_by=(), shards=1, marks_prefix="", direct=False)
-    return rows | beam.ParDo(_ToRecords(PLAIN, output)) | beam.ParDo(WriteKafka(topic))
+    return plainly(rows, KafkaEncoding(PLAIN, output), WriteKafka(topic))
 
 
 def to_kafka(rows: Rows, topic: str, **options: Any) -> object:
@@ -257,9 +264,7 @@ def sql_sink(server: str | None) -> Sink:
     def plain(rows: Rows, place: str) -> object:
         folder, table = place.split()
         database, target = SqlDatabase(url(folder)), SqlTarget(table, None, None, "append", (), None, None, 1)
-        return (
-            rows | beam.ParDo(ToSqlBlocks(PLAIN, database, target)) | "Write" >> beam.ParDo(WriteSql(database, target))
-        )
+        return plainly(rows, SqlEncoding(PLAIN, database, target), WriteSql(database, target))
 
     def to_sql(rows: Rows, place: str, **options: Any) -> object:
         folder, table = place.split()

@@ -144,7 +144,7 @@ class WriteToKafka(beam.PTransform):
         name = graph.sink_name(self._name, "kafka")
         output = self._output
         definition = {"kind": "kafka", "topic": output.topic, "marks_prefix": output.marks_prefix}
-        blocks, rejected = encoded(rows, _KafkaEncoding(name, output), graph, rejects=self._rejects)
+        blocks, rejected = encoded(rows, KafkaEncoding(name, output), graph, rejects=self._rejects)
         add_sharded_sink(graph, name, definition, KafkaShards(name, output), blocks, direct=output.direct)
         return rejected
 
@@ -161,7 +161,7 @@ def _order(order_by: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _KafkaEncoding(RowEncoding):
+class KafkaEncoding(RowEncoding):
     """Rows of a sink of Kafka."""
 
     sink: str
