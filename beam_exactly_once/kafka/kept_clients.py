@@ -50,9 +50,7 @@ def keeping_clients() -> Iterator[None]:
     finally:
         with _lock:
             _drivers -= 1
-            left = [] if _drivers else [client for _, client in _kept.values()]
-            if left:
-                _kept.clear()
+            left = [] if _drivers else [_kept.popitem()[1][1] for _ in range(len(_kept))]
         for client in left:
             client.close()
 
@@ -76,13 +74,11 @@ def keep(key: Hashable, client: Closable) -> None:
     """Leave a client for who takes it next, or close it."""
     unwanted: list[Any] = []
     with _lock:
-        if not _drivers:
-            unwanted.append(client)
-        else:
-            unwanted += [before for _, before in [_kept.pop(key, (0.0, None))] if before is not None]
-            _kept[key] = _clock.monotonic_s(), client
-            while len(_kept) > KEPT_MAX:
-                unwanted.append(_kept.popitem(last=False)[1][1])
+        if key in _kept:
+            unwanted.append(_kept.pop(key)[1])
+        _kept[key] = _clock.monotonic_s(), client
+        while len(_kept) > (KEPT_MAX if _drivers else 0):
+            unwanted.append(_kept.popitem(last=False)[1][1])
     for one in unwanted:
         one.close()
 
