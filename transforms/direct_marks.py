@@ -7,6 +7,8 @@ same rows finds them there; one that makes others stops. A mark is stored as an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ReplayDiffers
 from beam_exactly_once.transforms.publishing import Part, out_of_turn
@@ -18,12 +20,12 @@ def mark_of(part: Part, rows: RowsDigest) -> Attempt:
     return Attempt(part.attempt.writer_epoch, part.attempt.batch_id, f"{part.plan_digest}.{rows.rows}.{rows.digest}")
 
 
-def is_to_write_directly(part: Part, rows: RowsDigest, found: Attempt | None, where: str) -> bool:
+def is_to_write_directly(part: Part, digest: Callable[[], RowsDigest], found: Attempt | None, where: str) -> bool:
     """What the mark of a shard says of the rows that a run made: False, they are there; True, write them.
 
     Args:
         part: the batch and the shard.
-        rows: what this run made for the shard.
+        digest: of what this run made for the shard; only asked for if the shard has the batch.
         found: the mark, read in the transaction that will write; None when there is none.
         where: the sink and its place, for the message.
 
@@ -34,6 +36,7 @@ def is_to_write_directly(part: Part, rows: RowsDigest, found: Attempt | None, wh
     if is_at_batch_before(part, found, where):
         return True
     assert found is not None
+    rows = digest()
     if found.nonce == mark_of(part, rows).nonce:
         return False
     _, written, _ = found.nonce.split(".")

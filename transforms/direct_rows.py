@@ -8,6 +8,7 @@ It saves storing the rows twice. In return, each run of a batch must make the sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 import apache_beam as beam
 import orjson
@@ -102,17 +103,17 @@ class _WriteShard(StatelessDoFn):
                 with pa.ipc.open_stream(body) as stream:
                     batches.extend(stream)
         (part,) = parts
-        rows = digest_of(batches)
+        digest = cache(lambda: digest_of(batches))
         self._writer.write(
             ShardWrite(
                 part.stream_id,
                 shard,
                 part.attempt.batch_id,
-                mark_of(part, rows),
-                lambda found: is_to_write_directly(part, rows, found, self._writer.where),
+                lambda: mark_of(part, digest()),
+                lambda found: is_to_write_directly(part, digest, found, self._writer.where),
                 lambda: batches,
             )
         )
-        size_bytes = sum(batch.nbytes for batch in batches)
+        rows, size_bytes = digest(), sum(batch.nbytes for batch in batches)
         committable = {"shard": shard, "rows": rows.rows, "size_bytes": size_bytes, "digest": rows.digest}
         yield gathered_committable(self._sink, committable)

@@ -154,7 +154,7 @@ class KafkaShards(ShardWriter):
             "stream_id": write.stream_id,
             "sink": self._sink,
             "shard": write.shard,
-            "attempt": write.mark.to_json(),
+            "attempt": write.mark().to_json(),
         }
         # One key a partition: compaction keeps the newest.
         return OutgoingRecords([orjson.dumps(mark)], [b"mark"], partitions=[write.shard])

@@ -18,8 +18,8 @@ class ShardWrite:
     stream_id: str
     shard: int
     batch_id: int
-    mark: Attempt
-    """What to set the shard's mark to."""
+    mark: Callable[[], Attempt]
+    """What to set the shard's mark to. Asked for late, where rows can be on their way meanwhile: it may have to be computed."""
     is_to_write: Callable[[Attempt | None], bool]
     """Told the mark that was found; raises unless it is the batch's turn."""
     rows: Callable[[], Iterable[pa.RecordBatch]]

@@ -82,7 +82,7 @@ class StagedPublisher(_ShardPublisher):
                 part.stream_id,
                 part.shard,
                 part.attempt.batch_id,
-                part.attempt,
+                lambda: part.attempt,
                 lambda found: is_to_write(part, found, self.writer.where),
                 lambda: self._staged.read(part),
             )
@@ -111,7 +111,7 @@ class DirectPublisher(_ShardPublisher):
                 part.stream_id,
                 part.shard,
                 part.attempt.batch_id,
-                mark_of(part, digest_of(())),
+                lambda: mark_of(part, digest_of(())),
                 lambda found: is_at_batch_before(part, found, self.writer.where),
                 lambda: (),
             )

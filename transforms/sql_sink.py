@@ -111,7 +111,7 @@ class SqlShards(ShardWriter):
         marks, key = self._marks, (write.stream_id, self._sink, write.shard)
         found = marks.locked(connection, key)
         if write.is_to_write(found):
-            marks.set(connection, key, found, write.mark)
+            marks.set(connection, key, found, write.mark())
             write_rows(connection, self._target, write.rows(), self._sink)
 
     def check_place(self) -> None:
