@@ -158,7 +158,14 @@ def life(
 ) -> Iterator[Life]:
     """Start a life; whatever becomes of the test, it ends."""
     arguments: tuple[Any, ...] = (str(work_dir), kill_after, freeze, None if log is None else str(log), build)
-    process = _CONTEXT.Process(target=live, args=arguments)
+    with in_a_process(live, *arguments) as started:
+        yield started
+
+
+@contextmanager
+def in_a_process(target: Callable[..., None], *arguments: Any) -> Iterator[Life]:
+    """A function of a module in a process of its own, which ends with the block at the latest."""
+    process = _CONTEXT.Process(target=target, args=arguments)
     process.start()
     started = Life(process)
     try:
