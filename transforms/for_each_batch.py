@@ -164,5 +164,5 @@ class _CallingPublisher(Publisher):
         """Nothing: only user code knows where it writes."""
 
     def sweep(self, published_batch_id: int) -> None:
-        """Remove staged rows of batches up to ``published_batch_id``."""
-        self._staged.sweep(published_batch_id)
+        """Remove staged rows of batches before ``published_batch_id``: every start calls with those of the newest again."""
+        self._staged.sweep(published_batch_id - 1)

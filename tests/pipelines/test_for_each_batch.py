@@ -89,9 +89,9 @@ def test_each_batch_in_order_also_those_without_rows(stream: Stream) -> None:
 
 def test_the_newest_batch_comes_again_at_each_start(stream: Stream) -> None:
     stream.produce(1, 2, 3)
-    stream.run()
-    stream.run()
-    assert stream.calls == [(0, [1, 2]), (1, [3]), (1, [3])]
+    for _ in range(4):
+        stream.run()
+    assert stream.calls == [(0, [1, 2]), (1, [3]), (1, [3]), (1, [3]), (1, [3])]
 
 
 def test_arrow_batches(stream: Stream) -> None:
@@ -265,10 +265,11 @@ def staged(stream: Stream) -> list[str]:
 
 
 def test_what_is_published_is_swept_from_staging(stream: Stream) -> None:
+    """All but the newest batch, which the next start needs."""
     stream.produce(0, 1, 2, 3)
     stream.run()
     stream.run()
-    assert staged(stream) == []
+    assert ["00000000000000000001-" in key for key in staged(stream)] == [True]
 
 
 @pytest.mark.parametrize(
