@@ -281,7 +281,8 @@ class Transaction:
         self._raise(error, what)
 
     def _raise(self, error: KafkaError, what: str) -> NoReturn:
-        cause = self._failed_delivery or error
+        delivery = self._failed_delivery
+        cause = error if delivery is None or delivery.code() in CONSEQUENCES else delivery
         self._errors.raise_if_refused()
         text = self._errors.text_of(cause)
         raise self._error_of(cause.code(), what, text)
@@ -294,7 +295,9 @@ class Transaction:
                 f"--add --allow-principal User:… --operation Write --operation Describe --transactional-id {self._id}"
             )
         if code in DENIED_CODES:
-            return OutputNotWritable(f"{where} refused to {what} ({text}). Grant the permission, and start again.")
+            return OutputNotWritable(
+                f"{where} refused to {what} ({text}), for topic {self._topic}. Grant the permission, and start again."
+            )
         if code in UNKNOWN_TOPIC_CODES:
             return UnknownTopic(
                 f"{where} could not {what}: the topic or partition does not exist (any more): {text}. Create it, and start "

@@ -27,6 +27,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka.transactions import Transaction
 from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.copies import Copy, assert_exactly_once, at, delivered, numbers_of, records_of
 from services.kafka_broker import Kafka
 from services.kafka_security import SecureKafka
@@ -134,9 +135,9 @@ def test_each_missing_permission_is_named_until_none_is(
             settle(admin.create_acls([AclBinding(*rule)]))
             wait_until(lambda rule=rule: len(admin.describe_acls(AclBindingFilter(*rule)).result(TIMEOUT_S)) == 1)
 
-    def refusal() -> str:
+    def refusal(count: int = 4) -> str:
         with pytest.raises(BeamExactlyOnceError) as caught:
-            copy.run(4)
+            copy.run(count)
         assert not isinstance(caught.value, Retryable)
         assert secure_kafka.passwords["writer"] not in str(caught.value)
         return str(caught.value)
@@ -157,3 +158,13 @@ def test_each_missing_permission_is_named_until_none_is(
     allow(ResourceType.TRANSACTIONAL_ID, prefix, AclOperation.WRITE, AclOperation.DESCRIBE)
     copy.run(4)
     assert numbers_of(records_of(secure_kafka.bootstrap_servers, "orders")) == [0, 1, 2, 3]
+
+    taken = StoreCalls(
+        KillPoint("put_if_absent", "commits/", 1), lambda: secure_kafka.forbid("writer", AclOperation.WRITE, "orders")
+    )
+    with watching(taken):
+        assert "topic orders" in refusal(8)
+    assert "kafka-acls.sh" in refusal(8)
+    allow(ResourceType.TOPIC, "orders", AclOperation.WRITE)
+    copy.run(8)
+    assert numbers_of(records_of(secure_kafka.bootstrap_servers, "orders")) == list(range(8)), "the batch has waited"

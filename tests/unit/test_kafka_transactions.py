@@ -190,6 +190,21 @@ def test_a_fatal_error_is_heard_however_it_comes_out(
         run(producer)
 
 
+class RefusingProducer(ScriptedProducer):
+    """Says of records what became of them, not why."""
+
+    def flush(self, _: float) -> None:
+        self.config["on_delivery"](KafkaError(KafkaError._PURGE_QUEUE), None)
+
+
+def test_the_cause_is_named_and_not_what_followed_from_it(run: Callable[..., None]) -> None:
+    denied = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no right to write", False, False, True)
+    producer = RefusingProducer(commit_transaction=[denied])
+    producer.undelivered = [2, 0]
+    with pytest.raises(OutputNotWritable, match=r"no right to write\), for topic orders\. Grant the permission"):
+        run(producer)
+
+
 @pytest.mark.parametrize(
     ("errors", "spares"),
     [({}, 1), ({"commit_transaction": [fatal(KafkaError._FENCED)]}, 0), ({"produce": [ABORTABLE]}, 0)],
