@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -228,6 +229,25 @@ def a_checkpoint_of_five_batches_ago_is_refused(sink: SinkUnderTest) -> None:
     world.assert_exactly_once()
 
 
+def a_wiped_checkpoint_skips_nothing(sink: SinkUnderTest) -> None:
+    """It is another stream: all is written again, or the sink refuses it. What is there says nothing of its batches."""
+    world = World(sink)
+    three_batches(world)
+    world.live()
+    store = open_object_store(world.location)
+    store.delete([entry.key for entry in store.list()])
+    try:
+        world.live()
+    except SinkAhead:
+        world.assert_exactly_once()
+        return
+    found = Counter(int(row["id"]) for row in sink.read("one"))
+    skipped = [one for one in world.produced if found[one] < 2]
+    assert not skipped, f"a stream without a checkpoint skipped rows: {skipped}"
+    if sink.is_exactly_once:
+        assert found == Counter(dict.fromkeys(world.produced, 2)), f"rows of two streams: {found}"
+
+
 def batches_come_in_order(sink: SinkUnderTest) -> None:
     """When a batch begins to be published, all rows of those before it are there."""
     world = World(sink)
@@ -257,6 +277,7 @@ STORIES = [
         a_replay_that_gives_other_rows_in_another_order,
         its_own_faults,
         a_checkpoint_of_five_batches_ago_is_refused,
+        a_wiped_checkpoint_skips_nothing,
         batches_come_in_order,
     )
 ]

@@ -19,7 +19,7 @@ SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 class Delta(SinkUnderTest):
     """A table each name."""
 
-    late_batches = 20  # each takes a tenth of a second
+    late_batches = 120  # each takes a tenth of a second; a log gets a checkpoint of its own after 100 commits
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -55,6 +55,16 @@ class SkipsWhatLooksOld(LedgerPublisher):
             super().publish(part)
 
 
+class KnowsNoStreams(LedgerPublisher):
+    """Takes batches of another stream for its own."""
+
+    def publish(self, part: Part) -> None:
+        marks = LEDGERS[self._ledger].marks
+        found = [mark.batch_id for (_, _, shard), mark in marks.items() if shard == part.shard]
+        if max(found, default=-1) < part.attempt.batch_id:
+            super().publish(part)
+
+
 class ForgetsTheSecondShard(LedgerPublisher):
     """Loses rows."""
 
@@ -69,6 +79,7 @@ class ForgetsTheSecondShard(LedgerPublisher):
         (WithoutMarks, conformance.killed_around_every_call_to_the_publisher, "more than once"),
         (WithoutMarks, conformance.a_late_publish_wakes_after_many_batches, "more than once"),
         (SkipsWhatLooksOld, conformance.a_checkpoint_of_five_batches_ago_is_refused, "older than its sink"),
+        (KnowsNoStreams, conformance.a_wiped_checkpoint_skips_nothing, "skipped rows"),
         (ForgetsTheSecondShard, conformance.every_batch_is_there_once, "lost"),
     ],
 )

@@ -310,3 +310,24 @@ def test_a_table_that_is_replaced_while_the_stream_runs(stream: DeltaStream, mon
     with pytest.raises(ConfigurationError, match="has column 'number' of type string, and the rows have int64"):
         stream.run()
     assert stream.read_numbers() == ["a text"]
+
+
+def test_a_batch_waits_until_a_replaced_table_is_restored(stream: DeltaStream) -> None:
+    """Replaced between the batch's marker and its commit."""
+
+    def replace() -> None:
+        other = pa.table({"number": ["a text"]})
+        write_deltalake(stream.output, other, mode="overwrite", schema_mode="overwrite")
+
+    stream.produce(0, 1, 2, 3, 4)
+    with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), replace)):
+        refused(stream)
+    refused(stream)
+    stream.table.restore(1)
+    stream.run()
+    assert stream.read_numbers() == [0, 1, 2, 3, 4]
+
+
+def refused(stream: DeltaStream) -> None:
+    with pytest.raises(ConfigurationError, match="has column 'number' of type string, and the rows have int64"):
+        stream.run()

@@ -12,6 +12,7 @@ from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritab
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.delta_table import TableVersion
+from services.restricted import restricted_to
 from support.delta_streams import NUMBERS, DeltaStream
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3, by MinIO")
@@ -98,3 +99,26 @@ def test_wrong_credentials_are_said_to_be_so(stream: DeltaStream, monkeypatch: p
     with pytest.raises((ConfigurationError, OutputNotWritable)) as raised:
         stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", schema=NUMBERS)
     assert "canary-51b2" not in str(raised.value)
+
+
+def test_a_right_that_is_taken_after_the_commit(stream: DeltaStream, bucket: str) -> None:
+    """The batch waits until the right is given again."""
+    place = f"arn:aws:s3:::{bucket.removeprefix('s3://')}"
+    everything = {"Effect": "Allow", "Action": "s3:*", "Resource": [place, f"{place}/*"]}
+    no_log = {"Effect": "Deny", "Action": "s3:PutObject", "Resource": f"{place}/table/*"}
+    all_rights = restricted_to({"Version": "2012-10-17", "Statement": [everything]})
+    read_only = restricted_to({"Version": "2012-10-17", "Statement": [everything, no_log]})
+
+    def run(rights: dict[str, str]) -> None:
+        options: dict[str, Any] = {name: (lambda value=value: value) for name, value in rights.items()}
+        place = {"endpoint_url": os.environ["S3_ENDPOINT_URL"], "region_name": "us-east-1"}
+        stream.run(store_options={**options, **place})
+
+    stream.produce(0, 1, 2, 3, 4)
+    with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), kill)), pytest.raises(Killed):
+        run(all_rights)
+    with pytest.raises(OutputNotWritable, match=stream.output):
+        run(read_only)
+    assert stream.read_numbers() == [0, 1]
+    run(all_rights)
+    assert stream.read_numbers() == [0, 1, 2, 3, 4]

@@ -16,8 +16,11 @@ import pytest
 
 from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka.transactions import Transaction
 from beam_exactly_once.pipelines import BatchProgress, ProcessingTime, source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from services import copies
+from services.copies import Copy, at, delivered
 from services.file_stream import FileStream, on_first_records
 from services.kafka_broker import Kafka
 from services.topics import Topic, wait_until
@@ -114,6 +117,32 @@ def test_the_leader_dies_while_it_is_read(
 
     assert_exactly_once(stream)
     assert len(stream.progress) == 1
+
+
+@pytest.mark.parametrize(("step", "before"), [("produce", False), ("commit", True)])
+def test_the_leader_of_the_output_dies_while_it_is_written(
+    cluster: Kafka, tmp_path: Path, step: str, before: bool
+) -> None:
+    """Between its records, and before the commit; another broker leads, and has all of them."""
+    output = Topic(cluster.bootstrap_servers, f"copies-{secrets.token_hex(4)}", 1)
+    cluster.wait_in_sync(output.name)
+    copy = Copy(cluster.bootstrap_servers, output.name, str(tmp_path / "checkpoint"), {"shards": 1})
+    old = cluster.leader(output[0])
+
+    def act(transaction: Transaction) -> None:
+        if step == "commit":
+            delivered(transaction)
+        cluster.kill(old)
+        wait_until(lambda: cluster.leader(output[0]) not in (old, -1))
+
+    with at(step, 2, act, before=before):
+        copy.run(12)
+
+    assert cluster.leader(output[0]) != old
+    copies.assert_exactly_once(copy, 12)
+    cluster.start(old)
+    copy.run(16)
+    copies.assert_exactly_once(copy, 16)
 
 
 # -- all brokers go -----------------------------------------------------------------------------------------------

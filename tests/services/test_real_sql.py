@@ -24,6 +24,7 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import sql_database
 from beam_exactly_once.transforms.publishing import Part, parts_of
 from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
@@ -530,6 +531,27 @@ def test_rights_are_asked_for_before_anything_runs(stream: SqlStream, clerk: str
     stream.send(orders(1))
     stream.run(**UPSERT)
     assert stream.ids() == [0, 1]
+
+
+def test_a_right_that_is_taken_after_the_commit(stream: SqlStream, clerk: str, sql_variable: str) -> None:
+    stream.create()
+    stream.send(orders(0))
+    stream.run(url=secret_from_env(sql_variable))  # creates the table of marks
+    for table in (stream.table, "beam_exactly_once_marks"):
+        stream.execute(f"GRANT SELECT, INSERT, UPDATE ON {table} TO {clerk}")
+    stream.send(orders(1, 2, 3))
+    revoke = f"REVOKE INSERT ON {stream.table} FROM {clerk}"
+    with (
+        watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), lambda: stream.execute(revoke))),
+        pytest.raises(OutputNotWritable, match=f"(?i)denied.*{stream.table}"),
+    ):
+        stream.run()
+    with pytest.raises(OutputNotWritable, match=f"(?i)denied.*{stream.table}"):
+        stream.run()
+    assert stream.ids() == [0, 1, 2]
+    stream.execute(f"GRANT INSERT ON {stream.table} TO {clerk}")
+    stream.run()
+    assert stream.ids() == [0, 1, 2, 3]
 
 
 def test_a_wrong_password_is_named_and_not_shown(stream: SqlStream, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, S
 from beam_exactly_once.transforms import WriteToKafka, WriteToSql
 from services.topics import Topic
 
-LATE_BATCHES = 20  # each takes a tenth of a second
+LATE_BATCHES = 20
+"""A batch takes a tenth of a second and more. After 20 all of an old one is swept, as after 500: plan, marker, staged rows. What
+is left are the marks, which know nothing but the newest batch. test_zombies.py has a driver that wakes 500 batches late."""
 OF_SERVERS = [
     story
     for story in STORIES
@@ -26,9 +28,12 @@ OF_SERVERS = [
         conformance.a_second_driver_at_every_call,
         conformance.a_late_publish_wakes_after_many_batches,
         conformance.published_by_two_at_once,
+        conformance.a_replay_that_gives_other_rows_in_another_order,
+        conformance.a_checkpoint_of_five_batches_ago_is_refused,
+        conformance.a_wiped_checkpoint_skips_nothing,
     )
 ]
-"""Those in which locks of the database matter; SQLite is told all."""
+"""Those in which locks and marks of the database matter; SQLite is told all."""
 OF_DIRECT_TOPICS = [
     story
     for story in STORIES
