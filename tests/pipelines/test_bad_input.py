@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +211,7 @@ def test_a_place_without_permission_is_named(tmp_path: Path, place: str) -> None
     for name in ("output", "checkpoint"):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(0o555 if name == place else 0o777)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *takewhile(lambda one: one != Path(tempfile.gettempdir()), tmp_path.parents)):
         folder.chmod(0o755)
     # The interpreter may live where only root may read, so the child becomes somebody else once all is imported.
     script = (

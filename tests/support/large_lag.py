@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import apache_beam as beam
 import psutil
@@ -77,10 +78,18 @@ def main(lag_bytes: int, folder: str) -> None:
         "bytes_read": sum(batch.bytes_read for batch in progress),
         "batches": len(progress),
         "rss_before_bytes": before,
-        "rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rss_peak_bytes": rss_peak_bytes(),
         "bound_bytes": SHUFFLED_COPIES * BYTES_PER_BATCH_MAX + FIXED_BYTES,
     }
     print(json.dumps(found))
+
+
+def rss_peak_bytes() -> int:
+    """Of this program. On Linux ru_maxrss would begin with that of the process which started it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
