@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -14,8 +14,10 @@ from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import BatchLimits, Start, first_offsets
 from beam_exactly_once.topics import partitions_of
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.decode_records import DecodeRecords
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import Output, ReadOffsetRanges
+from beam_exactly_once.transforms.rejected import OnError
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 
@@ -36,7 +38,8 @@ class ReadFromKafka(beam.PTransform):
     partitions. The user must provide retention that outlasts any stop of the stream.
 
     Output: :class:`~beam_exactly_once.kafka.KafkaRecord` each, or with ``output="arrow"`` a ``pa.RecordBatch`` a
-    chunk of at most 1000 records.
+    chunk of at most 1000 records; with ``decoder`` what that makes of them, and with ``on_decode_error="reject"`` two
+    collections, ``rows, rejected = …``.
 
     Args:
         bootstrap_servers: ``host:port``, several with commas.
@@ -50,6 +53,8 @@ class ReadFromKafka(beam.PTransform):
         stop_offsets: in an ordinary pipeline, first offset not to read of each partition; others end at their latest.
         stop_timestamp: in an ordinary pipeline, read up to the first record at or after it (milliseconds or datetime).
         output: ``"records"`` or ``"arrow"``.
+        decoder: the function of a :class:`~beam_exactly_once.transforms.DecodeRecords` right behind the read.
+        on_decode_error: its ``on_error``: ``"fail"`` or ``"reject"``.
         consumer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         isolation_level: ``"read_committed"`` or ``"read_uncommitted"``.
         max_offsets_per_batch: most offsets in a batch, shared over partitions in proportion to their lag.
@@ -75,6 +80,8 @@ class ReadFromKafka(beam.PTransform):
         stop_offsets: Mapping[TopicPartition, int] | None = None,
         stop_timestamp: int | datetime.datetime | None = None,
         output: Output = "records",
+        decoder: Callable[[Any], Any] | None = None,
+        on_decode_error: OnError = "fail",
         consumer_config: Mapping[str, ConfigValue] | None = None,
         isolation_level: str = "read_committed",
         max_offsets_per_batch: int | None = None,
@@ -101,14 +108,16 @@ class ReadFromKafka(beam.PTransform):
         )
         self._limits = BatchLimits(max_offsets_per_batch, max_bytes_per_batch, min_offsets_per_batch, max_batch_delay_s)
         self._fail_on_data_loss = fail_on_data_loss
+        self._decode = _decode(decoder, on_decode_error, name)
         self._reader(
             self._name or "kafka", event_time=False
         )  # checks output now, where the user's line is on the stack
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
-        """A planned read in a stream, else a bounded one."""
+    def expand(self, begin: beam.pvalue.PBegin) -> Any:
+        """A planned read in a stream, else a bounded one; then the decoder, if there is one."""
         graph = graph_of(begin.pipeline)
-        return self._expand_bounded(begin) if graph is None else self._expand_in_stream(graph)
+        records = self._expand_bounded(begin) if graph is None else self._expand_in_stream(graph)
+        return records if self._decode is None else records | self._decode
 
     def _expand_in_stream(self, graph: StreamGraph) -> beam.PCollection[Any]:
         if self._stop_offsets is not None or self._stop_timestamp_ms is not None:
@@ -194,6 +203,15 @@ class _FindRanges(StatelessDoFn):
             if starts[partition] < stops[partition]:
                 offsets = OffsetRange(partition.topic, partition.partition, starts[partition], stops[partition])
                 yield PlannedRange(offsets, topics[partition.topic].topic_id)
+
+
+def _decode(decoder: Callable[[Any], Any] | None, on_error: OnError, source: str | None) -> DecodeRecords | None:
+    """The step behind the read; of a source with a name it has one of its own, since there may be several."""
+    if decoder is not None:
+        return DecodeRecords(decoder, on_error=on_error, name=None if source is None else f"decode-{source}")
+    if on_error != "fail":
+        raise ConfigurationError(f"on_decode_error={on_error!r} of ReadFromKafka needs a decoder=.")
+    return None
 
 
 def _start(start: Start | str) -> Start:

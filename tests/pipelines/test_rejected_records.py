@@ -286,3 +286,44 @@ def refuse(rejected: Rejected) -> None:
 
 def test_the_schema_has_the_columns_of_rejected_records_in_order() -> None:
     assert REJECTED_SCHEMA.names == list(Rejected._fields)
+
+
+class TestDecoderOfASource:
+    @pytest.mark.parametrize(("name", "step"), [(None, "decode"), ("orders", "decode-orders")])
+    def test_it_rejects_as_the_step_does(self, name: str | None, step: str) -> None:
+        def build(stream: ExactlyOnceStream) -> None:
+            read = ReadFromKafka("localhost:9092", ["orders"], name=name, decoder=decode, on_decode_error="reject")
+            rows, rejected = stream | read
+            _ = rows | "Write" >> WriteToFiles("/lake/orders", schema=SCHEMA, name="orders")
+            _ = rejected | "WriteRejected" >> WriteToFiles("/lake/rejected", name="rejected")
+
+        run = run_in_memory(build, BATCHES)
+        assert [sorted(row["n"] for row in batch) for batch in run.published["orders"]] == [[1, 2], [3], [4]]
+        assert [[row["value"] for row in batch] for batch in run.published["rejected"]] == [
+            [b"{broken"],
+            [],
+            [b"null!", b"["],
+        ]
+        assert [batch.rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
+
+    def test_it_decodes_arrow_batches(self) -> None:
+        def build(stream: ExactlyOnceStream) -> None:
+            rows = stream | ReadFromKafka("localhost:9092", ["orders"], output="arrow", decoder=decode_batch)
+            _ = rows | WriteToFiles("/lake/orders", schema=SCHEMA, name="orders")
+
+        assert run_in_memory(build, {"orders": [[b"1", b"2"], [b"3"]]}).published["orders"] == [
+            [{"n": 1}, {"n": 2}],
+            [{"n": 3}],
+        ]
+
+    def test_it_fails_by_default_and_names_the_record(self) -> None:
+        def build(stream: ExactlyOnceStream) -> None:
+            rows = stream | ReadFromKafka("localhost:9092", ["orders"], decoder=decode)
+            _ = rows | WriteToFiles("/lake/orders", schema=SCHEMA, name="orders")
+
+        with pytest.raises(UnfitRow, match="orders-3 at offset 0"):
+            run_in_memory(build, BATCHES)
+
+    def test_to_reject_needs_a_decoder(self) -> None:
+        with pytest.raises(ConfigurationError, match="on_decode_error='reject' of ReadFromKafka needs a decoder="):
+            ReadFromKafka("localhost:9092", ["orders"], on_decode_error="reject")
