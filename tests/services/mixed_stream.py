@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -159,3 +160,8 @@ def after_publishes(count: int, batch_id: int, act: Callable[[], None]) -> Hook:
                 act()
 
     return hook
+
+
+def killed_between(mixed: MixedStream, publishes: int, batch_id: int) -> None:
+    """A life for a process of its own: it dies after that many publishes of a batch."""
+    mixed.run(hook=after_publishes(publishes, batch_id, lambda: os.kill(os.getpid(), signal.SIGKILL)))

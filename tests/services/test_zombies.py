@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
 from beam_exactly_once.pipelines import kafka_to_kafka, kafka_to_sql
-from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import sql_database
-from services.copies import at, numbers_of, records_of
+from services.copies import numbers_of, records_of
+from services.frozen_lives import copier, inserter
 from services.topics import Topic
 from support.lives import in_a_process
-from support.sql_stream import at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 NewTopicMade = Callable[..., Topic]
-
-IDLE_S = 2
-"""How long these drivers may leave a transaction open; the library's own time is 120."""
-
-
-def _freeze(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def _committed() -> contextlib.AbstractContextManager[object]:
-    context: contextlib.AbstractContextManager[object] = watching(
-        StoreCalls(KillPoint("put_if_absent", "commits/", 1), _freeze)
-    )
-    return context
-
-
-def _copier(arguments: list[str], moment: str) -> None:
-    """A life of ``kafka_to_kafka`` that freezes."""
-    with _committed() if moment == "committed" else at(moment, 1, _freeze, before=moment == "commit"):
-        code = kafka_to_kafka.main(arguments)
-    os._exit(code)
-
-
-def _inserter(arguments: list[str], moment: str) -> None:
-    """A life of ``kafka_to_sql`` that freezes; its server does not wait for it for long."""
-    session = sql_database._MYSQL_SESSION.replace("wait_timeout = 120", f"wait_timeout = {IDLE_S}")
-    idle = {"idle_in_transaction_session_timeout": f"{IDLE_S}s"}
-    with (
-        mock.patch.object(sql_database, "_MYSQL_SESSION", session),
-        mock.patch.dict(sql_database._POSTGRESQL_SETTINGS, idle),
-        _committed() if moment == "committed" else at_step(moment, 1, _freeze),
-    ):
-        code = kafka_to_sql.main(arguments)
-    os._exit(code)
 
 
 def flags(source: Topic, folder: Path, **more: object) -> list[str]:
@@ -75,12 +36,12 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
 @pytest.mark.parametrize(
     ("moment", "batches"), [("committed", 10), ("the mark was read", 10), ("produce", 10), ("commit", 500)]
 )
-def test_a_copier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str, batches: int) -> None:
+def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str, batches: int) -> None:
     """Its transaction is open, or was not begun. Its staged rows and its marker were swept, where it was hundreds of batches."""
     source = new_topic(1)
     source.send(b"%d" % number for number in range(batches))
     arguments = flags(source, tmp_path, output_topic=output.name)
-    with in_a_process(_copier, arguments, moment) as zombie:
+    with in_a_process(copier, arguments, moment) as zombie:
         assert zombie.wait_frozen()
         assert numbers_of(records_of(output.bootstrap_servers, output.name)) == []
         assert kafka_to_kafka.main(arguments) == EXIT_DONE
@@ -104,7 +65,7 @@ def test_a_copier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: P
     ],
     indirect=["sql_variable"],
 )
-def test_an_inserter_wakes_late(
+def test_aninserter_wakes_late(
     new_topic: NewTopicMade, sql_variable: str, tmp_path: Path, moment: str, batches: int
 ) -> None:
     """Outside of a transaction, or in one that has written nothing or all its rows: its server ended it. After 500 batches its
@@ -121,7 +82,7 @@ def test_an_inserter_wakes_late(
 
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE {table} (id BIGINT NOT NULL)")
-    with in_a_process(_inserter, arguments, moment) as zombie:
+    with in_a_process(inserter, arguments, moment) as zombie:
         assert zombie.wait_frozen()
         assert ids() == []
         assert kafka_to_sql.main(arguments) == EXIT_DONE
