@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from apache_beam.internal import pickler
@@ -27,6 +27,7 @@ from apache_beam.utils import proto_utils
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka.kept_clients import keeping_clients
 from beam_exactly_once.pipelines.job_server import one_job_server
+from beam_exactly_once.pipelines.loopback_workers import loopback_workers
 from beam_exactly_once.pipelines.watched_run import watched_run
 from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
 from beam_exactly_once.transforms.commit_batch import METRICS
@@ -89,7 +90,7 @@ def _repeating(runner: PipelineRunner, drive: Drive, batch_timeout_s: float | No
 
         with contextlib.ExitStack() as opened:
             if isinstance(runner, PortableRunner):
-                opened.enter_context(_loopback_workers(runner, proto, options))
+                opened.enter_context(loopback_workers(runner, proto, options))
                 opened.enter_context(one_job_server(runner, options, batch_timeout_s))
             else:
                 opened.enter_context(keeping_clients())
@@ -98,22 +99,6 @@ def _repeating(runner: PipelineRunner, drive: Drive, batch_timeout_s: float | No
 
     setattr(runner, seam, run_repeatedly)
     return runner
-
-
-@contextlib.contextmanager
-def _loopback_workers(
-    runner: PortableRunner, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions
-) -> Iterator[None]:
-    """Workers in this process, where the graph asks for them, that live as long as the stream.
-
-    Beam would start others for every run, and keep a folder and an exit handler of each until the process ends.
-    """
-    stops: list[Callable[[], object]] = runner.start_and_replace_loopback_environments(proto, options)
-    try:
-        yield
-    finally:
-        for stop in stops:
-            stop()
 
 
 def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runner_api_pb2.Pipeline:

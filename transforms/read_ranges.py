@@ -136,13 +136,9 @@ class _ReadRange(StatelessDoFn):
         self._watch.begin()
 
     def finish_bundle(self) -> None:
-        """Everything that was emitted was of the planned topics, or the bundle fails.
-
-        A batch has one bundle or few, and Beam's workers in the driver's process now and then outlive it: clients do not.
-        """
+        """Everything that was emitted was of the planned topics, or the bundle fails."""
         if self._logs:
             self._watch.end(next(iter(self._logs.values())))
-            self.teardown()
 
     def process(
         self,

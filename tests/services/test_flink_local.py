@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -53,7 +52,7 @@ class Stream:
         self._options = local_options(job_server_jar)
         self._bootstrap_servers = broker.bootstrap_servers
         self.seen: list[tuple[int, int, int]] = []
-        """After each batch: Java programs, threads of Kafka clients, resident bytes."""
+        """After each batch: Java programs, threads, resident bytes."""
 
     def run(self, through: Step, schema: pa.Schema, **read: Any) -> None:
         options = PipelineOptions(self._options)
@@ -63,7 +62,7 @@ class Stream:
 
     def _look(self, progress: BatchProgress) -> None:
         process = psutil.Process()
-        self.seen.append((children()["java"], client_threads(), process.memory_info().rss))
+        self.seen.append((children()["java"], process.num_threads(), process.memory_info().rss))
 
     def rows(self) -> list[dict[str, Any]]:
         files = [file for batch in read_batches(f"{self._folder}/output") for file in batch.files]
@@ -83,15 +82,6 @@ def topic(new_topic: Callable[..., Topic]) -> Topic:
         topic.send_committed([b"%d-%d" % (partition, number) for number in range(100)], partition=partition)
         topic.send_aborted([b"never"], partition=partition)
     return topic
-
-
-def client_threads() -> int:
-    """librdkafka's threads in this process, which say by their names whose they are."""
-    names: list[str] = []
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            names.append((thread / "comm").read_text())
-    return sum(name.startswith("rdk:") for name in names)
 
 
 def children(of: int | None = None) -> Counter[str]:
@@ -132,7 +122,6 @@ def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream
 
     assert len(stream.seen) == 20
     assert {java for java, _, _ in stream.seen} == {1}
-    # Beam's own worker in this process now and then leaves a thread or two of a batch behind; nothing of ours stays with it.
     _, threads_early, rss_early = stream.seen[4]
     _, threads, rss = stream.seen[-1]
     assert threads <= threads_early + 2
