@@ -18,10 +18,10 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import SinkAhead, SinkBehind, StagedOutputMissing
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.publishing import Part, Publisher, parts_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import PIECE, REJECTED_COUNT, TASK, Gathered
 
 METRICS = "beam_exactly_once"

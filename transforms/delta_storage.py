@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.transforms.store_location import StoreLocation
+from beam_exactly_once.object_store.store_location import StoreLocation
 
 _S3_WRITE_OPTIONS = {
     "ServerSideEncryption": "aws_server_side_encryption",

@@ -20,10 +20,10 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store.contract import without_credentials
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.transforms.delta_schema import delta_schema, missing_columns
 from beam_exactly_once.transforms.delta_storage import storage_options
 from beam_exactly_once.transforms.file_partitions import values_of_folders
-from beam_exactly_once.transforms.store_location import StoreLocation
 
 _REFUSED = ("accessdenied", "access denied", "permission denied", "permissiondenied", "forbidden")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

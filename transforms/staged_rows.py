@@ -26,9 +26,9 @@ from beam_exactly_once.checkpoint import Attempt, layout
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import CorruptObject, StagedOutputMissing
 from beam_exactly_once.object_store import Taken
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import Gathered, StreamGraph, gathered_committable
 
 OBJECT_BYTES_MAX = 32 * 1024 * 1024

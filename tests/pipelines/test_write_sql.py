@@ -12,6 +12,7 @@ import pytest
 from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable, SinkAhead, SinkBehind
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.publishing import Part
@@ -21,7 +22,6 @@ from beam_exactly_once.transforms.sql_database import SqlDatabase
 from beam_exactly_once.transforms.sql_sink import SqlShards
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.staged_rows import StagedRows
-from beam_exactly_once.transforms.store_location import StoreLocation
 from support.sql_stream import STEPS, SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.secret_values import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import sql_database
@@ -28,7 +29,6 @@ from beam_exactly_once.transforms.sql_database import SqlDatabase
 from beam_exactly_once.transforms.sql_sink import SqlShards
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.staged_rows import StagedRows
-from beam_exactly_once.transforms.store_location import StoreLocation
 from support.sql_stream import STEPS, SqlStream, at_step
 from support.tcp_proxy import TcpProxy
 

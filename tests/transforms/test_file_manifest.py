@@ -10,13 +10,13 @@ from beam_exactly_once.errors import (
     NewerFormat,
     SinkAhead,
 )
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     manifest_key,
     part_name,
     read_batches,
 )
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.write_files import _FilesPublisher
 from support.file_sinks import (
     STREAM,

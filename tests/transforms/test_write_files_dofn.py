@@ -23,6 +23,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagedObject
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
@@ -30,7 +31,6 @@ from beam_exactly_once.transforms.file_manifest import (
     batch_id_of_part,
     read_batches,
 )
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher
 from support.file_sinks import (
