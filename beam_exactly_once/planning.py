@@ -298,7 +298,7 @@ def plan_ranges(
             f"Kafka no longer has offsets that were not read: {_listed(losses)}. To go on without them, "
             "set fail_on_data_loss=False: they are then recorded as lost. To start over, use a new checkpoint_location."
         )
-    positions = {one: _position(next_offsets.get(one), log) for one, log in bounds.items()}
+    positions = {one: log.position(next_offsets.get(one)) for one, log in bounds.items()}
     takes = _takes(positions, bounds, limits, average_record_bytes, waited_s)
     ranges = tuple(
         OffsetRange(one.topic, one.partition, positions[one], positions[one] + take)
@@ -307,18 +307,6 @@ def plan_ranges(
     )
     after = {**next_offsets, **positions, **{planned.topic_partition: planned.stop for planned in ranges}}
     return PlannedRanges(ranges, tuple(lost), after)
-
-
-def lag(next_offsets: NextOffsets, bounds: Mapping[TopicPartition, LogBounds]) -> dict[TopicPartition, int]:
-    """How many offsets of each partition in ``bounds`` wait to be read. New partitions count from their earliest."""
-    return {one: log.latest - _position(next_offsets.get(one), log) for one, log in bounds.items()}
-
-
-def _position(next_offset: int | None, log: LogBounds) -> int:
-    """Where reading goes on. A next offset that the log does not have is lost, or is of a log that was replaced."""
-    if next_offset is None or not log.earliest <= next_offset <= log.latest:
-        return log.earliest
-    return next_offset
 
 
 def _find_loss(

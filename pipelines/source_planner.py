@@ -14,8 +14,8 @@ from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import CheckpointHole, DataLoss, KafkaUnavailable, SinkChanged, UnknownTopic
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
-from beam_exactly_once.planning import Start, first_offsets, lag, plan_ranges
+from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
+from beam_exactly_once.planning import Start, first_offsets, plan_ranges
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_exactly_once.errors import DataLoss
-from beam_exactly_once.offsets import LogBounds, OffsetRange, TopicPartition, tiling_faults
-from beam_exactly_once.planning import BatchLimits, PlannedRanges, lag, plan_ranges
+from beam_exactly_once.offsets import LogBounds, OffsetRange, TopicPartition, lag, tiling_faults
+from beam_exactly_once.planning import BatchLimits, PlannedRanges, plan_ranges
 
 # Derandomised: the same examples in every run. No deadline: a slow machine is no fault.
 repeatable = settings(derandomize=True, deadline=None, database=None)
