@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, OutputNotWritable, SinkUnavailable
-from beam_exactly_once.secret_values import SecretValue
+from beam_exactly_once.secrets import SecretValue
 
 LOCK_WAIT_S = 60
 """A statement waits that long for another transaction's lock."""

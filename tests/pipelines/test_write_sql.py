@@ -13,7 +13,7 @@ from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable, SinkAhead, SinkBehind
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.shard_writer import ShardWrite

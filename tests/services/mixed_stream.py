@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import StoreCalls
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
 from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql

@@ -22,7 +22,7 @@ from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_RETRYABLE, KafkaRe
 from beam_exactly_once.kafka import ConfigValue
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.secret_values import secret_from_env, secret_from_file
+from beam_exactly_once.secrets import secret_from_env, secret_from_file
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.file_stream import FileStream

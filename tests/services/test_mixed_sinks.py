@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import ANY, KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.hooked_publisher import hooked
 from beam_exactly_once.transforms import DecodeRecords, ReadFromKafka, Rejected, WriteToKafka, WriteToSql

@@ -20,7 +20,7 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import sql_database
 from beam_exactly_once.transforms.publishing import Part, parts_of

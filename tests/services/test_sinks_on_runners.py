@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToKafka, WriteToSql
 from services.copies import numbers_of, records_of
 from services.flink_streams import local_options

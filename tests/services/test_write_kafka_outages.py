@@ -26,7 +26,7 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
 )
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.copies import Copy, assert_exactly_once, at, delivered, numbers_of, records_of
 from services.kafka_broker import Kafka

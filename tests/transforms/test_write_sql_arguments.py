@@ -10,7 +10,7 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
 
 CANARY = "canary-7f3a9c"

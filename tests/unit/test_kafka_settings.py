@@ -11,7 +11,7 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import KafkaSettings, read_config_file
-from beam_exactly_once.secret_values import secret_from_env, secret_from_file
+from beam_exactly_once.secrets import secret_from_env, secret_from_file
 
 
 def fetch_password(password: str = "from a vault") -> str:

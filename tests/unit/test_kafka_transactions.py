@@ -20,7 +20,7 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.kafka import KafkaSettings, kept_clients, transaction_producer
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 
 RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "later", False, True, False)
 ABORTABLE = KafkaError(KafkaError._TIMED_OUT, "not delivered", False, False, True)

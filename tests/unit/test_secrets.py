@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.secret_values import PropertyLine, read_properties, secret_from_env, secret_from_file
+from beam_exactly_once.properties import PropertyLine, read_properties
+from beam_exactly_once.secrets import secret_from_env, secret_from_file
 
 
 def test_a_variable_is_read_when_it_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
