@@ -22,8 +22,8 @@ from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressList
 from beam_exactly_once.pipelines.progress_bar import live_bar
 from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.rows.rejected import OnError
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.rejected import OnError
 
 _LOGGER = logging.getLogger(__name__)
 

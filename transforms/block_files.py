@@ -6,7 +6,7 @@ import abc
 import gzip
 import io
 from collections.abc import Sequence
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.csv
@@ -15,25 +15,12 @@ import pyarrow.parquet as pq
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.object_store import StagingWriter
-from beam_exactly_once.transforms.file_columns import fitted_batch
-
-Block: TypeAlias = Any
-"""Rows on their way to a file: a ``pa.RecordBatch`` for Parquet and CSV; their number and their lines for JSON and text. A
-plain tuple, which every coder knows, should a runner not fuse."""
+from beam_exactly_once.rows.block import Block, block_rows
+from beam_exactly_once.rows.columns import fitted_batch
 
 GZIP_LEVEL = 6
 _RECORD_DICTIONARIES = ["topic", "partition", "timestamp_type", "key"]
 """Offsets, times and values of Kafka hardly repeat: without a dictionary they are written faster, and smaller."""
-
-
-def block_bytes(block: Block) -> int:
-    """Size of a block in memory."""
-    return len(block[1]) if isinstance(block, tuple) else int(block.nbytes)
-
-
-def block_rows(block: Block) -> int:
-    """Rows in a block."""
-    return int(block[0]) if isinstance(block, tuple) else int(block.num_rows)
 
 
 class BlockFile(abc.ABC):

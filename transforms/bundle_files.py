@@ -8,7 +8,8 @@ import orjson
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.object_store import ObjectStore, StagingWriter
-from beam_exactly_once.transforms.block_files import Block, BlockFile, block_bytes, block_rows
+from beam_exactly_once.rows.block import Block, block_bytes, block_rows
+from beam_exactly_once.transforms.block_files import BlockFile
 from beam_exactly_once.transforms.file_formats import GATHERED_BYTES_MAX, FileLayout
 from beam_exactly_once.transforms.file_manifest import new_bundle_token, part_name
 from beam_exactly_once.transforms.stream_graph import Gathered, gathered_committable

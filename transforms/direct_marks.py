@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ReplayDiffers
+from beam_exactly_once.rows.digests import RowsDigest
 from beam_exactly_once.transforms.publishing import Part, out_of_turn
-from beam_exactly_once.transforms.row_digests import RowsDigest
 
 
 def mark_of(part: Part, rows: RowsDigest) -> Attempt:

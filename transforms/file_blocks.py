@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from beam_exactly_once.transforms.block_files import Block
-from beam_exactly_once.transforms.encode_rows import WAITING_BYTES_MAX, RejectingBlocks, RowBlocks, RowEncoding
-from beam_exactly_once.transforms.file_columns import whole_batch
+from beam_exactly_once.rows.block import Block
+from beam_exactly_once.rows.columns import whole_batch
+from beam_exactly_once.rows.encoding import WAITING_BYTES_MAX, RejectingBlocks, RowBlocks, RowEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_partitions import folder_of_values, split_batch
 from beam_exactly_once.transforms.json_lines import fields_of

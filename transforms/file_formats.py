@@ -12,17 +12,18 @@ import pyarrow as pa
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import StagingWriter
-from beam_exactly_once.transforms.block_files import Block, BlockFile, CsvFile, LinesFile, ParquetFile
-from beam_exactly_once.transforms.file_columns import (
+from beam_exactly_once.rows.block import Block
+from beam_exactly_once.rows.columns import (
     RECORD_FIELDS,
     batch_of_records,
     batch_of_rows,
     fitted_batch,
     name_of,
 )
+from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
+from beam_exactly_once.transforms.block_files import BlockFile, CsvFile, LinesFile, ParquetFile
 from beam_exactly_once.transforms.file_partitions import checked_columns, columns_in_files
 from beam_exactly_once.transforms.json_lines import json_lines, json_lines_of_batch
-from beam_exactly_once.transforms.rejected import REJECTED_SCHEMA, Rejected
 from beam_exactly_once.transforms.text_lines import (
     csv_columns,
     csv_schema,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.transforms.rejected import Rejected
+from beam_exactly_once.rows.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
 """Bytes of field ``key`` that are no UTF-8 stand as base64 under ``key_base64``."""

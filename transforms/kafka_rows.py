@@ -13,9 +13,8 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords
-from beam_exactly_once.transforms.file_columns import batch_of_rows, fitted_batch, name_of
-from beam_exactly_once.transforms.row_digests import shards_by, shards_by_content
-from beam_exactly_once.transforms.staged_rows import by_shard
+from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.rows.shards import by_shard, shards_by, shards_by_content
 
 PRODUCED = ("key", "value", "headers", "timestamp_ms")
 PRODUCED_AT_ONCE = 16_384

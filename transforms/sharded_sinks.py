@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.rows.digests import digest_of
 from beam_exactly_once.transforms.direct_marks import is_at_batch_before, mark_of
 from beam_exactly_once.transforms.direct_rows import WriteDirectly
 from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
-from beam_exactly_once.transforms.row_digests import digest_of
 from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
 from beam_exactly_once.transforms.stream_graph import SinkSpec, StreamGraph

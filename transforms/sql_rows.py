@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.transforms.row_digests import shards_by
+from beam_exactly_once.rows.shards import shards_by
 from beam_exactly_once.transforms.sql_target import SqlTarget
 
 ROWS_AT_ONCE = 1000

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.transforms.file_columns import RECORD_FIELDS, name_of
+from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
 from beam_exactly_once.transforms.sql_rows import staged_field
 from beam_exactly_once.transforms.sql_target import SqlTarget
 from beam_exactly_once.transforms.sql_types import ColumnType, Misfit, column_type

@@ -12,12 +12,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterator
-from typing import Any
 
 import apache_beam as beam
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -187,14 +185,3 @@ class _StageBlocks(StatelessDoFn):
 def _have_one_schema(batch: pa.RecordBatch, other: pa.RecordBatch) -> bool:
     """What the fields' metadata say counts, what the producer noted of a batch does not."""
     return bool(batch.schema.remove_metadata().equals(other.schema.remove_metadata(), check_metadata=True))
-
-
-def by_shard(batch: pa.RecordBatch, shards: Any) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of ``batch``, each under its shard, in their order. Pure.
-
-    Args:
-        batch: the rows.
-        shards: an Arrow array of each row's shard.
-    """
-    for shard in pc.unique(shards).to_pylist():
-        yield shard, batch.filter(pc.equal(shards, shard))

@@ -22,7 +22,7 @@ from beam_exactly_once.kafka import KafkaSettings, TopicSelection
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.planning import BatchLimits, Start
 from beam_exactly_once.transforms.publishing import Publisher
-from beam_exactly_once.transforms.rejected import RejectingStep
+from beam_exactly_once.transforms.rejecting import RejectingStep
 
 Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
 """What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
-from beam_exactly_once.transforms.file_columns import name_of
+from beam_exactly_once.rows.columns import name_of
 
 
 def text_lines(rows: Sequence[Any], *, sink: str) -> bytes:

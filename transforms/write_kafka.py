@@ -14,8 +14,10 @@ from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaSettings
 from beam_exactly_once.kafka.transaction_producer import Compression, TransactionSettings
-from beam_exactly_once.transforms.encode_rows import PlacedBlock, RowBlocks, RowEncoding, encoded
-from beam_exactly_once.transforms.file_columns import batch_of_records
+from beam_exactly_once.rows.columns import batch_of_records
+from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.kafka_rows import (
     batch_of,
     batch_of_batch,
@@ -24,7 +26,6 @@ from beam_exactly_once.transforms.kafka_rows import (
     staged_schema,
 )
 from beam_exactly_once.transforms.kafka_shards import KafkaOutput, KafkaShards, topic_facts
-from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stream_graph import sink_graph
 

@@ -14,9 +14,9 @@ from typing import Any
 import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.secrets import SecretValue
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.sql_target import Mode, SqlTarget
 from beam_exactly_once.transforms.stream_graph import sink_graph

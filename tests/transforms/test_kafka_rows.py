@@ -12,7 +12,7 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.kafka.topic_admin import TopicFacts
-from beam_exactly_once.transforms.file_columns import batch_of_records
+from beam_exactly_once.rows.columns import batch_of_records
 from beam_exactly_once.transforms.kafka_rows import (
     batch_of,
     batch_of_batch,

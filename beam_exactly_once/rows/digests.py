@@ -29,22 +29,11 @@ def digest_of(batches: Iterable[pa.RecordBatch]) -> RowsDigest:
     rows, total = 0, 0
     for batch in batches:
         rows += batch.num_rows
-        total += sum(map(xxhash.xxh3_128_intdigest, _row_bytes(batch).to_pylist()))
+        total += sum(map(xxhash.xxh3_128_intdigest, row_bytes(batch).to_pylist()))
     return RowsDigest(rows, f"{total % _DIGESTS:032x}")
 
 
-def shards_by_content(batch: pa.RecordBatch, shards: int) -> pa.Array:
-    """A shard for each row, by all its values: the same row has the same one in every attempt, on every worker."""
-    return shards_by(_row_bytes(batch).to_pylist(), shards)
-
-
-def shards_by(keys: Iterable[bytes], shards: int) -> pa.Array:
-    """A shard for each key. It must never change: a direct sink writes a batch again by it."""
-    hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64)
-    return pa.array(hashes % np.uint64(shards))
-
-
-def _row_bytes(batch: pa.RecordBatch) -> pa.Array:
+def row_bytes(batch: pa.RecordBatch) -> pa.Array:
     """Each row as bytes that no other row has: the lengths of its values, then the values."""
     columns = [_as_bytes(column) for column in batch.columns]
     lengths = np.empty((batch.num_rows, len(columns)), np.int32)

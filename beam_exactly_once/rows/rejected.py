@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-import apache_beam as beam
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.kafka.records import Headers
-from beam_exactly_once.transforms.file_columns import name_of
+from beam_exactly_once.rows.columns import name_of
 
 OnError: TypeAlias = Literal["fail", "reject"]
 Made = TypeVar("Made")
 
 REASON_LETTERS_MAX = 1000
 ROW_LETTERS_MAX = 4000
-REJECTED, COUNTS = "rejected", "counts"
-"""Tags of what a rejecting step emits besides: the rejected records, and a bundle's number of them for the commit."""
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 4
@@ -119,15 +115,6 @@ def isolated(
                 middle = (start + stop) // 2
                 ranges += [(middle, stop), (start, middle)]  # the first half is next
     return made
-
-
-@dataclass(frozen=True, slots=True)
-class RejectingStep:
-    """A step that rejects, as a stream knows it."""
-
-    rejected: beam.PCollection[Rejected]
-    counts: beam.PCollection[Any]
-    """Of each bundle, for the commit."""
 
 
 def checked_on_error(argument: str, on_error: str, *, direct: bool = False) -> bool:

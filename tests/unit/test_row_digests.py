@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once.transforms.row_digests import RowsDigest, digest_of, shards_by, shards_by_content
+from beam_exactly_once.rows.digests import RowsDigest, digest_of
+from beam_exactly_once.rows.shards import shards_by, shards_by_content
 
 SCHEMA = pa.schema(
     [
@@ -96,7 +97,8 @@ def test_a_row_has_its_shard_wherever_it_stands_and_shards_are_even() -> None:
 
 def test_another_process_finds_the_same() -> None:
     program = (
-        "import pyarrow as pa; from beam_exactly_once.transforms.row_digests import *; "
+        "import pyarrow as pa; from beam_exactly_once.rows.digests import *; "
+        "from beam_exactly_once.rows.shards import *; "
         "batch = pa.RecordBatch.from_pydict({'text': ['a', 'b', None]}); "
         "print(digest_of([batch]), shards_by_content(batch, 1000).to_pylist())"
     )
