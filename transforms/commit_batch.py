@@ -19,8 +19,8 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import SinkAhead, SinkBehind, StagedOutputMissing
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.publishing import Part, Publisher, parts_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import PIECE, REJECTED_COUNT, TASK, Gathered
 

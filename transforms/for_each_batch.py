@@ -3,7 +3,7 @@
     stream | ReadFromKafka(…) | ForEachBatch(store_batch)
 
 Stages: *blocks* (rows to Arrow columns) / *stage* (in the checkpoint location, see
-:mod:`beam_exactly_once.transforms.staged_rows`) / *publish* (the call, once the marker is there).
+:mod:`beam_exactly_once.transforms.stage_rows`) / *publish* (the call, once the marker is there).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import pyarrow as pa
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.sinks.contract import Part, Publisher
+from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
 from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.publishing import Part, Publisher
-from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
+from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
 

@@ -16,7 +16,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ConfigurationError, SinkAhead, SinkBehind
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.rows.shards import by_shard, shards_by_content
-from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
+from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.sql_database import SqlDatabase
 from beam_exactly_once.transforms.sql_marks import SqlMarks
 from beam_exactly_once.transforms.sql_rows import refuse_equal_keys, shards_of, write_rows, writes_nothing

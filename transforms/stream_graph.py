@@ -21,7 +21,7 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.kafka import KafkaSettings, TopicSelection
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.planning import BatchLimits, Start
-from beam_exactly_once.transforms.publishing import Publisher
+from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.transforms.rejecting import RejectingStep
 
 Gathered: TypeAlias = tuple[str, tuple[str, str, str]]

@@ -25,6 +25,7 @@ from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutput
 from beam_exactly_once.object_store import StagedObject, Taken
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.sinks.contract import Part, Publisher
 from beam_exactly_once.transforms.bundle_files import BundleFiles
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
@@ -37,7 +38,6 @@ from beam_exactly_once.transforms.file_manifest import (
     parse_manifest,
     read_manifest,
 )
-from beam_exactly_once.transforms.publishing import Part, Publisher
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph
 

@@ -21,14 +21,14 @@ from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once.sinks.contract import Part, parts_of
+from beam_exactly_once.sinks.sharded import StagedPublisher
+from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import sql_database
-from beam_exactly_once.transforms.publishing import Part, parts_of
-from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
 from beam_exactly_once.transforms.sql_database import SqlDatabase
 from beam_exactly_once.transforms.sql_sink import SqlShards
 from beam_exactly_once.transforms.sql_target import SqlTarget
-from beam_exactly_once.transforms.staged_rows import StagedRows
 from support.sql_stream import STEPS, SqlStream, at_step
 from support.tcp_proxy import TcpProxy
 

@@ -13,8 +13,8 @@ import pytest
 from beam_exactly_once.errors import Fenced, SinkAhead
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
-from beam_exactly_once.transforms.publishing import Part
-from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
+from beam_exactly_once.sinks.contract import Part
+from beam_exactly_once.sinks.sharded import StagedPublisher
 from services.copies import Asleep, Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
 from services.topics import Topic
 

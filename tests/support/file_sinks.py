@@ -16,12 +16,12 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.testing.published_rows import published_rows
 from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.file_manifest import read_batches
-from beam_exactly_once.transforms.publishing import Part
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE
 from beam_exactly_once.transforms.write_files import StageFiles, _FilesPublisher
 

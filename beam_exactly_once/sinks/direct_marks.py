@@ -12,7 +12,7 @@ from collections.abc import Callable
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ReplayDiffers
 from beam_exactly_once.rows.digests import RowsDigest
-from beam_exactly_once.transforms.publishing import Part, out_of_turn
+from beam_exactly_once.sinks.contract import Part, out_of_turn
 
 
 def mark_of(part: Part, rows: RowsDigest) -> Attempt:

@@ -6,7 +6,7 @@ import pytest
 
 from beam_exactly_once.checkpoint import Attempt, Marker, Predecessor
 from beam_exactly_once.errors import SinkAhead, SinkBehind
-from beam_exactly_once.transforms.publishing import Part, is_to_write, parts_of
+from beam_exactly_once.sinks.contract import Part, is_to_write, parts_of
 
 SEVENTH, EIGHTH, NINTH = (Attempt(1, batch_id, f"n{batch_id}") for batch_id in (7, 8, 9))
 OTHER_EIGHTH = Attempt(2, 8, "0ther")
