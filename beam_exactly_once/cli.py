@@ -214,7 +214,7 @@ def _with_lag(found: StreamStatus, bootstrap_servers: str | None, kafka_config: 
 
 def _manifests() -> Manifests:
     # Importing it imports Beam, which takes seconds.
-    from beam_exactly_once.transforms import file_manifest
+    from beam_exactly_once.sinks.files import manifest as file_manifest
 
     return file_manifest
 

@@ -29,10 +29,10 @@ from beam_exactly_once.kafka.topic_admin import TopicAdmin
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.rows.encoding import RowEncoding
 from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once.sinks.files.encoding import FileEncoding
+from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms import WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from beam_exactly_once.transforms.encode_rows import ToBlocks
-from beam_exactly_once.transforms.file_blocks import FileEncoding
-from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.kafka_rows import outgoing
 from beam_exactly_once.transforms.kafka_shards import KafkaOutput
 from beam_exactly_once.transforms.sql_database import SqlDatabase

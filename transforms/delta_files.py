@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.object_store import StagingWriter
-from beam_exactly_once.transforms.block_files import BlockFile, ParquetFile
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.file_manifest import batch_id_of_part
-from beam_exactly_once.transforms.file_partitions import columns_in_files
+from beam_exactly_once.sinks.files.block_file import BlockFile, ParquetFile
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part
+from beam_exactly_once.sinks.files.partitions import columns_in_files
 
 STATISTICS_COLUMNS = 32
 """Delta's own default: so many columns, from the first, have statistics."""

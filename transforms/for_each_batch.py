@@ -18,10 +18,10 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.sinks.contract import Part, Publisher
+from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
+from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
-from beam_exactly_once.transforms.file_formats import FileLayout
 from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph

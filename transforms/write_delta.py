@@ -25,12 +25,12 @@ from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
+from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.transforms.delta_files import DeltaLayout, batch_id_of_file
 from beam_exactly_once.transforms.delta_schema import delta_schema
 from beam_exactly_once.transforms.delta_storage import check_storage
 from beam_exactly_once.transforms.delta_table import Overtaken, TableVersion, require_deltalake
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.file_blocks import FileEncoding
 from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, StreamGraph, sink_graph
 from beam_exactly_once.transforms.write_files import StageFiles
 

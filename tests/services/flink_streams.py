@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE, BeamExactlyOnceError
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.transforms.file_manifest import read_batches
+from beam_exactly_once.sinks.files.manifest import read_batches
 
 WAIT_S = 240.0
 STARTS_MAX = 4

@@ -22,10 +22,10 @@ from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import StoreCalls
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
 from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
-from beam_exactly_once.transforms.file_manifest import read_batches
 from services.copies import records_of
 
 DATABASES = {"postgres": "POSTGRES_URL", "mariadb": "MARIADB_URL"}

@@ -21,8 +21,8 @@ from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
 from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from services.flink_streams import WAIT_S, Gate, gated_command, local_options, started, values
 from services.topics import Topic
 

@@ -16,8 +16,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from services.restricted import Policy, filled, policy_of, restricted_to
 from services.to_files import values_in
 from services.topics import Topic

@@ -8,7 +8,7 @@ from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.output_verification import file_sinks, verify_output
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.transforms import file_manifest
+from beam_exactly_once.sinks.files import manifest as file_manifest
 from support.hand_made_stream import HandMadeStream
 
 

@@ -20,8 +20,8 @@ from beam_exactly_once.checkpoint.writer import marker_of_resolution
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.transforms import file_manifest
-from beam_exactly_once.transforms.file_manifest import manifest_key
+from beam_exactly_once.sinks.files import manifest as file_manifest
+from beam_exactly_once.sinks.files.manifest import manifest_key
 from support.findings import checks_of, faults_of, notes_of
 from support.hand_made_stream import P0, P1, HandMadeStream
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 from beam_exactly_once.rows.block import Block
 from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.rows.encoding import WAITING_BYTES_MAX, RejectingBlocks, RowBlocks, RowEncoding
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.file_partitions import folder_of_values, split_batch
-from beam_exactly_once.transforms.json_lines import fields_of
+from beam_exactly_once.sinks.files.json_lines import fields_of
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.files.partitions import folder_of_values, split_batch
 
 FolderBlock: TypeAlias = tuple[str, Block]
 """A block, and the folder that it goes to; ``""`` is the output itself."""

@@ -21,10 +21,10 @@ from beam_exactly_once.rows.columns import (
     name_of,
 )
 from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
-from beam_exactly_once.transforms.block_files import BlockFile, CsvFile, LinesFile, ParquetFile
-from beam_exactly_once.transforms.file_partitions import checked_columns, columns_in_files
-from beam_exactly_once.transforms.json_lines import json_lines, json_lines_of_batch
-from beam_exactly_once.transforms.text_lines import (
+from beam_exactly_once.sinks.files.block_file import BlockFile, CsvFile, LinesFile, ParquetFile
+from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_batch
+from beam_exactly_once.sinks.files.partitions import checked_columns, columns_in_files
+from beam_exactly_once.sinks.files.text_lines import (
     csv_columns,
     csv_schema,
     refuse_no_text,

@@ -7,12 +7,12 @@ import logging
 import orjson
 
 from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.object_store import ObjectStore, StagingWriter
 from beam_exactly_once.rows.block import Block, block_bytes, block_rows
-from beam_exactly_once.transforms.block_files import BlockFile
-from beam_exactly_once.transforms.file_formats import GATHERED_BYTES_MAX, FileLayout
-from beam_exactly_once.transforms.file_manifest import new_bundle_token, part_name
-from beam_exactly_once.transforms.stream_graph import Gathered, gathered_committable
+from beam_exactly_once.sinks.files.block_file import BlockFile
+from beam_exactly_once.sinks.files.layout import GATHERED_BYTES_MAX, FileLayout
+from beam_exactly_once.sinks.files.manifest import new_bundle_token, part_name
 
 BLOCK_OVERHEAD_BYTES = 2048
 """What a block of a few rows takes besides their bytes: many small ones must not pass for nothing."""
@@ -33,7 +33,7 @@ class BundleFiles:
         self._waiting_bytes = 0
         self._open: dict[str, _OpenFile] = {}  # the least recently written first
         self._opened = 0
-        self._committables: list[Gathered] = []
+        self._committables: list[Json] = []
 
     def write(self, folder: str, block: Block) -> None:
         """Take rows of one folder; ``""`` is the output itself."""
@@ -46,7 +46,7 @@ class BundleFiles:
             # All of them: blocks that were cut from one batch share its memory.
             self._write_out(*self._waiting)
 
-    def close(self) -> list[Gathered]:
+    def close(self) -> list[Json]:
         """Close all files; returns what was staged, one committable a file."""
         self._write_out(*self._waiting)
         for folder in list(self._open):
@@ -96,7 +96,7 @@ class BundleFiles:
             "staged": staged.to_json(),
             **file.rows_file.notes,
         }
-        self._committables.append(gathered_committable(self._layout.sink, committable))
+        self._committables.append(committable)
         del self._open[folder]
 
 
