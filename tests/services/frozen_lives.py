@@ -8,8 +8,8 @@ import signal
 from unittest import mock
 
 from beam_exactly_once.pipelines import kafka_to_kafka, kafka_to_sql
+from beam_exactly_once.sinks.sql import database as sql_database
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import sql_database
 from services.copies import at
 from support.sql_stream import at_step
 

@@ -23,12 +23,12 @@ from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.sinks.contract import Part, parts_of
 from beam_exactly_once.sinks.sharded import StagedPublisher
+from beam_exactly_once.sinks.sql import database as sql_database
+from beam_exactly_once.sinks.sql.database import SqlDatabase
+from beam_exactly_once.sinks.sql.shards import SqlShards
+from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import sql_database
-from beam_exactly_once.transforms.sql_database import SqlDatabase
-from beam_exactly_once.transforms.sql_sink import SqlShards
-from beam_exactly_once.transforms.sql_target import SqlTarget
 from support.sql_stream import STEPS, SqlStream, at_step
 from support.tcp_proxy import TcpProxy
 

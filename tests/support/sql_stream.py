@@ -19,9 +19,9 @@ import sqlalchemy as sa
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once.sinks.sql.marks import SqlMarks
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql, sql_sink
-from beam_exactly_once.transforms.sql_marks import SqlMarks
 
 STEPS = ["lock", "set", "rows", "commit"]
 """What a publisher does in a transaction, in order."""

@@ -11,16 +11,15 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
-from beam_exactly_once.transforms.sql_rows import staged_field
-from beam_exactly_once.transforms.sql_target import SqlTarget
-from beam_exactly_once.transforms.sql_types import ColumnType, Misfit, column_type
+from beam_exactly_once.sinks.sql.rows import staged_field
+from beam_exactly_once.sinks.sql.target import SqlTarget
+from beam_exactly_once.sinks.sql.types import ColumnType, Misfit, column_type
 
 _VALUE_REPR = reprlib.Repr()
 _VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
@@ -286,7 +285,7 @@ def _mapping(row: Any, sink: str) -> Mapping[str, Any]:
         return row._asdict()  # type: ignore[no-any-return]
     if dataclasses.is_dataclass(row):
         return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    if isinstance(row, beam.Row):
+    if hasattr(row, "as_dict"):  # a beam.Row
         return row.as_dict()  # type: ignore[no-any-return]
     raise UnfitRow(
         f"sink {sink!r} got a row of type {name_of(type(row))}. Give it dicts, NamedTuples, dataclasses, beam.Row or "

@@ -13,7 +13,7 @@ from sqlalchemy.schema import CreateTable
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
-from beam_exactly_once.transforms.sql_database import SqlDatabase
+from beam_exactly_once.sinks.sql.database import SqlDatabase
 
 MARKS = "beam_exactly_once_marks"
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.shards import shards_by
-from beam_exactly_once.transforms.sql_target import SqlTarget
+from beam_exactly_once.sinks.sql.target import SqlTarget
 
 ROWS_AT_ONCE = 1000
 """Rows that one statement takes."""

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.transforms.sql_table import Column, SqlTable
-from beam_exactly_once.transforms.sql_types import column_type
+from beam_exactly_once.sinks.sql.table import Column, SqlTable
+from beam_exactly_once.sinks.sql.types import column_type
 
 FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
