@@ -10,8 +10,8 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable
 from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms.delta_table import TableVersion
 from services.restricted import restricted_to
 from support.delta_streams import NUMBERS, DeltaStream
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_exactly_once.transforms.delta_files import STATISTICS_COLUMNS, batch_id_of_file, statistics_of
+from beam_exactly_once.sinks.delta.files import STATISTICS_COLUMNS, batch_id_of_file, statistics_of
 
 UTC = datetime.timezone.utc
 MOMENT = datetime.datetime(2026, 1, 31, 23, 59, 59, 123456)

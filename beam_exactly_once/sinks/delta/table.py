@@ -21,9 +21,9 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.delta.schema import delta_schema, missing_columns
+from beam_exactly_once.sinks.delta.storage import storage_options
 from beam_exactly_once.sinks.files.partitions import values_of_folders
-from beam_exactly_once.transforms.delta_schema import delta_schema, missing_columns
-from beam_exactly_once.transforms.delta_storage import storage_options
 
 _REFUSED = ("accessdenied", "access denied", "permission denied", "permissiondenied", "forbidden")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
