@@ -31,15 +31,15 @@ from beam_exactly_once.rows.encoding import RowEncoding
 from beam_exactly_once.secrets import SecretValue, secret_from_env
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
+from beam_exactly_once.sinks.kafka.rows import outgoing
+from beam_exactly_once.sinks.kafka.shards import KafkaOutput
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.encoding import SqlEncoding
 from beam_exactly_once.sinks.sql.rows import write_rows
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.transforms import WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from beam_exactly_once.transforms.encode_rows import ToBlocks
-from beam_exactly_once.transforms.kafka_rows import outgoing
-from beam_exactly_once.transforms.kafka_shards import KafkaOutput
-from beam_exactly_once.transforms.write_kafka import KafkaEncoding
 
 PLAIN = "plain"
 ROW_GROUP_ROWS = 131_072

@@ -13,7 +13,7 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.rows.columns import batch_of_records
-from beam_exactly_once.transforms.kafka_rows import (
+from beam_exactly_once.sinks.kafka.rows import (
     batch_of,
     batch_of_batch,
     by_shard_of,

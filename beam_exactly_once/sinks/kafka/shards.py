@@ -21,8 +21,8 @@ from beam_exactly_once.kafka.marks_topic import MarksTopic
 from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
+from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
-from beam_exactly_once.transforms.kafka_rows import in_order, outgoing
 
 _TOPIC_LENGTH_MAX = 249
 _MARK_FORMAT = 1
