@@ -19,7 +19,6 @@ import orjson
 from beam_exactly_once import cli_tables
 from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
 from beam_exactly_once.checkpoint.layout import SINKS
-from beam_exactly_once.checkpoint.output_verification import Manifests, file_sinks, refuse_published, verify_output
 from beam_exactly_once.checkpoint.records import Json, Outcome
 from beam_exactly_once.checkpoint.resolution import propose
 from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
@@ -29,6 +28,7 @@ from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_config_file
 from beam_exactly_once.object_store import ObjectStore, open_object_store
+from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published, verify_output
 
 KAFKA_TIMEOUT_S = 10.0
 """A person waits."""
@@ -135,7 +135,7 @@ def verify(ctx: click.Context, location: str, store_options: Mapping[str, str] |
     if verification.contents is not None:
         for sink, output in file_sinks(verification.contents.sinks).items():
             open_output = _output(store, output, store_options)
-            checks += verify_output(verification.contents, sink, open_output, _manifests())
+            checks += verify_output(verification.contents, sink, open_output)
     is_clean = not any(check.faults for check in checks)
     if as_json:
         stream_id = None if verification.contents is None else verification.contents.checkpoint.stream_id
@@ -168,7 +168,7 @@ def resolve(
     store = open_object_store(location, store_options)
     proposal = propose(store, batch_id, outcome)
     for sink, output in file_sinks(proposal.checkpoint.definitions(SINKS)).items():
-        refuse_published(sink, _output(store, output, store_options)(), batch_id, _manifests())
+        refuse_published(sink, _output(store, output, store_options)(), batch_id)
     out = cli_tables.console()
     cli_tables.show_proposal(proposal, out)
     if not yes:
@@ -210,13 +210,6 @@ def _with_lag(found: StreamStatus, bootstrap_servers: str | None, kafka_config: 
     partitions = {position.topic_partition for positions in found.sources.values() for position in positions}
     with contextlib.closing(open_kafka_log(settings)) as log:
         return found.with_bounds(log.bounds(sorted(partitions)))
-
-
-def _manifests() -> Manifests:
-    # Importing it imports Beam, which takes seconds.
-    from beam_exactly_once.sinks.files import manifest as file_manifest
-
-    return file_manifest
 
 
 def _output(checkpoint: ObjectStore, uri: str, store_options: Mapping[str, str] | None) -> Callable[[], ObjectStore]:

@@ -13,15 +13,14 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint import location as checkpoint_location
 from beam_exactly_once.checkpoint.findings import listed
 from beam_exactly_once.checkpoint.layout import commits_key
-from beam_exactly_once.checkpoint.output_verification import verify_output
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import marker_of_resolution
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.sinks.files import manifest as file_manifest
 from beam_exactly_once.sinks.files.manifest import manifest_key
+from beam_exactly_once.sinks.files.verification import verify_output
 from support.findings import checks_of, faults_of, notes_of
 from support.hand_made_stream import P0, P1, HandMadeStream
 
@@ -204,7 +203,7 @@ def test_output_that_cannot_be_looked_at(stream: HandMadeStream) -> None:
     def refused() -> None:
         raise OutputNotWritable("s3://lake: access denied. Give this user the right.")
 
-    files, manifests = verify_output(contents, "files", refused, file_manifest)  # type: ignore[arg-type]
+    files, manifests = verify_output(contents, "files", refused)
     assert [fault.message for fault in files.faults] == [
         "the output cannot be looked at: s3://lake: access denied. Give this user the right."
     ]
@@ -234,7 +233,7 @@ def test_a_driver_that_commits_and_sweeps_meanwhile_makes_no_fault(
     go_on()
     checks = [
         *verification.checks,
-        *verify_output(verification.contents, "files", lambda: stream.files, file_manifest),
+        *verify_output(verification.contents, "files", lambda: stream.files),
     ]
     assert [fault for check in checks for fault in check.faults] == []
 

@@ -2,63 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from beam_exactly_once.checkpoint.findings import Check, in_parallel
-from beam_exactly_once.checkpoint.records import Attempt, Json, Marker
+from beam_exactly_once.checkpoint.records import Json, Marker
 from beam_exactly_once.checkpoint.verification import Contents
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError, SinkAhead
 from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.sinks.files.manifest import PublishedBatch, manifest_ids, manifest_key, read_manifest
 
 FILES = "files"
 """Kind of the sinks whose output is checked here."""
-
-
-class ManifestFile(Protocol):
-    """One file in a manifest."""
-
-    @property
-    def name(self) -> str:
-        """Key below the output."""
-
-    @property
-    def rows(self) -> int:
-        """Rows in it."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Its size."""
-
-
-class Manifest(Protocol):
-    """The manifest of one batch."""
-
-    @property
-    def stream_id(self) -> str:
-        """The stream that wrote it."""
-
-    @property
-    def attempt(self) -> Attempt:
-        """The attempt that it publishes."""
-
-    @property
-    def files(self) -> Sequence[ManifestFile]:
-        """What it names."""
-
-
-class Manifests(Protocol):
-    """How manifests are read: ``transforms.file_manifest``, handed in, since this floor is below it."""
-
-    def manifest_key(self, batch_id: int) -> str:
-        """Name of a batch's manifest."""
-
-    def manifest_ids(self, store: ObjectStore, *, after: int = -1) -> Iterator[int]:
-        """Ids of the batches above ``after`` that have one, in order."""
-
-    def read_manifest(self, store: ObjectStore, batch_id: int) -> Manifest | None:
-        """A batch's manifest, or None."""
 
 
 def file_sinks(sinks: Mapping[str, Json]) -> dict[str, str]:
@@ -70,35 +25,32 @@ def file_sinks(sinks: Mapping[str, Json]) -> dict[str, str]:
     return {name: str(body["output"]) for name, body in sorted(sinks.items()) if body.get("kind") == FILES}
 
 
-def refuse_published(sink: str, output: ObjectStore, batch_id: int, manifests: Manifests) -> None:
+def refuse_published(sink: str, output: ObjectStore, batch_id: int) -> None:
     """Check that an output does not hold the batch.
 
     Raises:
         SinkAhead: it does, so the batch was decided: the checkpoint has lost its marker.
     """
-    if manifests.read_manifest(output, batch_id) is not None:
+    if read_manifest(output, batch_id) is not None:
         raise SinkAhead(
             f"sink {sink!r}: {output.uri} holds batch {batch_id} already, so it was decided: the checkpoint has lost its "
             "marker, or was restored from an older copy. Nothing was passed. Restore the marker from a copy."
         )
 
 
-def verify_output(
-    contents: Contents, sink: str, open_output: Callable[[], ObjectStore], manifests: Manifests
-) -> tuple[Check, ...]:
+def verify_output(contents: Contents, sink: str, open_output: Callable[[], ObjectStore]) -> tuple[Check, ...]:
     """Check that every file of every decided batch is there, with its size, and that the manifests agree.
 
     Args:
         contents: of the checkpoint.
         sink: name of a sink of files.
         open_output: opens its output.
-        manifests: how to read them.
 
     Output that cannot be looked at is a fault of the check, not an error of the call.
     """
     files, batches = Check(f"files of sink {sink}"), Check(f"manifests of sink {sink}")
     try:
-        output = _Output(contents, sink, open_output(), manifests)
+        output = _Output(contents, sink, open_output())
         output.check_manifests(batches)
         output.check_files(files)
     except BeamExactlyOnceError as error:
@@ -117,11 +69,10 @@ class _File:
 
 
 class _Output:
-    def __init__(self, contents: Contents, sink: str, store: ObjectStore, manifests: Manifests) -> None:
+    def __init__(self, contents: Contents, sink: str, store: ObjectStore) -> None:
         self._contents = contents
         self._sink = sink
         self._store = store
-        self._manifests = manifests
         self._newest_id = contents.newest_id
         self._is_published = True
 
@@ -130,17 +81,17 @@ class _Output:
         retained = self._contents.retained_markers
         for batch_id, found in in_parallel(retained, self._read):
             check.examined += 1
-            key = self._manifests.manifest_key(batch_id)
+            key = manifest_key(batch_id)
             if isinstance(found, CheckpointError):
                 check.fault(key, str(found))
             elif found is None:
                 self._missing(check, batch_id)
             else:
                 self._compare(check, retained[batch_id], found)
-        for batch_id in self._manifests.manifest_ids(self._store, after=self._newest_id):
+        for batch_id in manifest_ids(self._store, after=self._newest_id):
             if self._contents.checkpoint.read_marker(batch_id) is None:
                 check.fault(
-                    self._manifests.manifest_key(batch_id),
+                    manifest_key(batch_id),
                     f"{self._store.uri} holds batch {batch_id}, which the checkpoint has not decided: it was restored from "
                     "an older copy, or lost its newest markers. Restore the newer checkpoint; a start refuses to write "
                     "twice what is there.",
@@ -165,14 +116,14 @@ class _Output:
             elif size_bytes is None and file.key not in staged:
                 check.fault(file.key, self._missing_file(file))
 
-    def _read(self, batch_id: int) -> Manifest | CheckpointError | None:
+    def _read(self, batch_id: int) -> PublishedBatch | CheckpointError | None:
         try:
-            return self._manifests.read_manifest(self._store, batch_id)
+            return read_manifest(self._store, batch_id)
         except CheckpointError as error:
             return error
 
     def _missing(self, check: Check, batch_id: int) -> None:
-        key = self._manifests.manifest_key(batch_id)
+        key = manifest_key(batch_id)
         if batch_id == self._newest_id:
             self._is_published = False
             check.notes.append(
@@ -190,8 +141,8 @@ class _Output:
         plan = self._contents.plans.get(batch_id)
         return plan is not None and self._sink in plan.graph.get("sinks", {})
 
-    def _compare(self, check: Check, marker: Marker, manifest: Manifest) -> None:
-        key = self._manifests.manifest_key(marker.batch_id)
+    def _compare(self, check: Check, marker: Marker, manifest: PublishedBatch) -> None:
+        key = manifest_key(marker.batch_id)
         committed = {
             (str(one["final_key"]), int(one["rows"]), int(one["size_bytes"]))
             for one in marker.committables.get(self._sink, ())
