@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from beam_exactly_once import cli, demo
 from beam_exactly_once.checkpoint.layout import commits_key
+from beam_exactly_once.cli import commands, demo
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines import ExactlyOnceStream
@@ -24,7 +24,7 @@ from support.hand_made_stream import HandMadeStream
 @pytest.fixture
 def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMadeStream:
     made = HandMadeStream(tmp_path)
-    monkeypatch.setattr(cli, "_CLOCK", made.clock)
+    monkeypatch.setattr(commands, "_CLOCK", made.clock)
     return made
 
 

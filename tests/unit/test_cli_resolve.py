@@ -11,9 +11,9 @@ from typing import Any
 import click
 import pytest
 
-from beam_exactly_once import cli
 from beam_exactly_once.checkpoint import Marker
 from beam_exactly_once.checkpoint.layout import commits_key
+from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import Fenced
 from beam_exactly_once.object_store import ObjectStore
 from support.command_line import run
@@ -23,7 +23,7 @@ from support.hand_made_stream import P0, P1, HandMadeStream
 @pytest.fixture
 def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMadeStream:
     made = HandMadeStream(tmp_path)
-    monkeypatch.setattr(cli, "_CLOCK", made.clock)
+    monkeypatch.setattr(commands, "_CLOCK", made.clock)
     return made
 
 

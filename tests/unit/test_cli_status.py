@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from beam_exactly_once import cli
 from beam_exactly_once.checkpoint.layout import commits_key
+from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaLog, KafkaRecord, KafkaSettings, override_logs
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
@@ -19,7 +19,7 @@ from support.hand_made_stream import HandMadeStream
 @pytest.fixture
 def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMadeStream:
     made = HandMadeStream(tmp_path)
-    monkeypatch.setattr(cli, "_CLOCK", made.clock)
+    monkeypatch.setattr(commands, "_CLOCK", made.clock)
     return made
 
 

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import click
 import orjson
 
-from beam_exactly_once import cli_tables
 from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
 from beam_exactly_once.checkpoint.layout import SINKS
 from beam_exactly_once.checkpoint.records import Json, Outcome
@@ -24,6 +23,7 @@ from beam_exactly_once.checkpoint.resolution import propose
 from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import this_process
+from beam_exactly_once.cli import tables
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_config_file
@@ -117,7 +117,7 @@ def status(
         if as_json:
             _print_json(found.to_json())
         else:
-            cli_tables.show_status(found, _CLOCK.utc_now(), cli_tables.console())
+            tables.show_status(found, _CLOCK.utc_now(), tables.console())
 
 
 @main.command(short_help="Check a checkpoint and its published files.")
@@ -142,7 +142,7 @@ def verify(ctx: click.Context, location: str, store_options: Mapping[str, str] |
         found = [check.to_json() for check in checks]
         _print_json({"location": store.uri, "stream_id": stream_id, "clean": is_clean, "checks": found})
     else:
-        cli_tables.show_checks(store.uri, checks, cli_tables.console())
+        tables.show_checks(store.uri, checks, tables.console())
     if not is_clean:
         ctx.exit(EXIT_CHECKPOINT)
 
@@ -169,8 +169,8 @@ def resolve(
     proposal = propose(store, batch_id, outcome)
     for sink, output in file_sinks(proposal.checkpoint.definitions(SINKS)).items():
         refuse_published(sink, _output(store, output, store_options)(), batch_id)
-    out = cli_tables.console()
-    cli_tables.show_proposal(proposal, out)
+    out = tables.console()
+    tables.show_proposal(proposal, out)
     if not yes:
         click.confirm("Go on?", abort=True)
     resolve_batch(proposal, owner=f"{this_process()} (resolve)", clock=_CLOCK)
@@ -188,9 +188,9 @@ def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, see
 
     Needs nothing but this library: the broker lives in this process.
     """
-    from beam_exactly_once.demo import run_demo, show
+    from beam_exactly_once.cli.demo import run_demo, show
 
-    out = cli_tables.console()
+    out = tables.console()
     with contextlib.ExitStack() as temporary:
         prefix = "beam-exactly-once-demo-"
         folder = work_dir or temporary.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
@@ -224,7 +224,3 @@ def _output(checkpoint: ObjectStore, uri: str, store_options: Mapping[str, str] 
 
 def _print_json(found: Json) -> None:
     sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
-
-
-if __name__ == "__main__":
-    main()
