@@ -17,7 +17,8 @@ import pytest
 from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime, source_planner
+from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
+from beam_exactly_once.planning import source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services import copies
 from services.copies import Copy, at, delivered

@@ -15,7 +15,9 @@ from beam_exactly_once.errors import CheckpointHole, DataLoss, KafkaUnavailable,
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
-from beam_exactly_once.planning import Start, first_offsets, plan_ranges
+from beam_exactly_once.planning.ranges import plan_ranges
+from beam_exactly_once.planning.source import KafkaSource
+from beam_exactly_once.planning.start import Start, first_offsets
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
@@ -27,7 +29,6 @@ from beam_exactly_once.topics import (
     replaced_topics,
     unread_of,
 )
-from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec
 
 RECORD_BYTES_GUESS = 1024.0
 """Average record size where nothing could be measured."""
@@ -53,7 +54,7 @@ class SourcePlanner:
         UnknownTopic: a topic does not exist, or no topic matches.
     """
 
-    def __init__(self, spec: KafkaSourceSpec, clock: Clock, *, may_wait: bool) -> None:
+    def __init__(self, spec: KafkaSource, clock: Clock, *, may_wait: bool) -> None:
         self.spec = spec
         self._clock = clock
         self._log = open_kafka_log(spec.settings)
