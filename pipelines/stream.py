@@ -16,7 +16,7 @@ from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
 from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettings
 from beam_exactly_once.pipelines.progress import ProgressListener
-from beam_exactly_once.pipelines.repeated_run import RunTask, repeating_runner
+from beam_exactly_once.pipelines.runners.repeated_run import RunTask, repeating_runner
 from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
 from beam_exactly_once.transforms.batch_task import ATTEMPT, SEED, BatchTasks

@@ -10,7 +10,7 @@ from apache_beam.metrics.metricbase import MetricName
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.pipelines.repeated_run import counts_of, repeating_runner
+from beam_exactly_once.pipelines.runners.repeated_run import counts_of, repeating_runner
 
 
 class Result:

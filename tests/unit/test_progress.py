@@ -16,7 +16,7 @@ from rich.console import Console
 
 from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.pipelines.progress import BatchProgress, JsonLinesListener, ProgressListener, fan_out
-from beam_exactly_once.pipelines.progress_bar import LiveBar, live_bar
+from beam_exactly_once.pipelines.progress.bar import LiveBar, live_bar
 
 BATCH = BatchProgress(
     stream_id="5f0c",

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from beam_exactly_once.pipelines.progress import BatchProgress
+from beam_exactly_once.pipelines.progress.listeners import BatchProgress
 
 
 class LiveBar:

@@ -35,7 +35,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle, Po
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from beam_exactly_once.errors import ConfigurationError, RunnerUnavailable
-from beam_exactly_once.pipelines import tied_process
+from beam_exactly_once.pipelines.runners import tied_process
 
 START_TIMEOUT_S = 120.0
 """How long a job server may take to answer, be it ours or the user's."""

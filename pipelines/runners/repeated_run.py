@@ -26,9 +26,9 @@ from apache_beam.utils import proto_utils
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka.kept_clients import keeping_clients
-from beam_exactly_once.pipelines.job_server import one_job_server
-from beam_exactly_once.pipelines.loopback_workers import loopback_workers
-from beam_exactly_once.pipelines.watched_run import watched_run
+from beam_exactly_once.pipelines.runners.job_server import one_job_server
+from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
+from beam_exactly_once.pipelines.runners.watched_run import watched_run
 from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
 from beam_exactly_once.transforms.commit_batch import METRICS
 
