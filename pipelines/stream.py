@@ -13,16 +13,16 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
 from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettings
 from beam_exactly_once.pipelines.progress import ProgressListener
-from beam_exactly_once.pipelines.repeated_run import RepeatedRun, RunTask, repeating_runner
+from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
+from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.transforms.batch_task import ATTEMPT, SEED, BatchTasks
 from beam_exactly_once.transforms.commit_batch import CommitBatch
-from beam_exactly_once.transforms.publishing import Publisher
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
 
 RETAIN_BATCHES = 100

@@ -16,8 +16,8 @@ import pytest
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms.file_manifest import read_batches
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])

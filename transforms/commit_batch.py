@@ -20,10 +20,10 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, StagedOutputMissing
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.publishing import Part, Publisher, parts_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import (
     COMMITTABLE,
     PIECE,

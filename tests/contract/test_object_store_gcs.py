@@ -1,6 +1,6 @@
 """What is GCS's own: how its answers are sorted, by a server that says what the test tells it to.
 
-The contract suite itself runs on fake-gcs-server: see tests/services/test_real_gcs.py.
+The contract suite itself runs on fake-gcs-server: see tests/services/stores/test_real_gcs.py.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open
 from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

@@ -16,7 +16,7 @@ from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.pipelines.repeated_run import RepeatedRun, counts_of, repeating_runner
+from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, counts_of, repeating_runner
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
