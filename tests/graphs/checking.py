@@ -14,13 +14,13 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import UnsupportedPipeline
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProgressListener
 from graphs.building import build
 from graphs.clusters import Cluster, cluster
 from graphs.ends import SINKS, SOURCES, found_in_calls, found_in_files, found_in_table, topic
 from graphs.evaluation import evaluated, name_of
 from graphs.kinds import Plain, Site
-from graphs.model import Fault, Start, Story
+from graphs.model import Fault, Start, Story, Wrong
 from graphs.runners import Runner
 from graphs.steps import sent
 
@@ -46,10 +46,6 @@ class Outcome:
         return self.kind not in (RIGHT, REFUSED)
 
 
-class Wrong(Exception):
-    """The stream and the plain graph differ."""
-
-
 def outcome_of(story: Story, runner: Runner) -> Outcome:
     """Live a story, and judge."""
     try:
@@ -58,8 +54,8 @@ def outcome_of(story: Story, runner: Runner) -> Outcome:
         if "Reshuffle" in str(error):
             return Outcome(REFUSED, str(error))
         return Outcome("UnsupportedPipeline", str(error))
-    except (Wrong, AssertionError) as error:
-        return Outcome(type(error).__name__, str(error))
+    except Wrong as error:
+        return Outcome("wrong", str(error))
     except Exception as error:
         return Outcome(type(error).__name__, f"{type(error).__name__}: {error}")
 
@@ -109,7 +105,7 @@ class _Life:
         self._run(lambda progress: None)
 
     @contextmanager
-    def _armed(self, fault: Fault) -> Iterator[object]:
+    def _armed(self, fault: Fault) -> Iterator[ProgressListener]:
         """The file that makes a node fail is there from the wanted batch on, at most until the end of the start."""
         file, left = Path(self._site.armed(name_of(fault.node))), fault.after_batches
 
@@ -126,13 +122,13 @@ class _Life:
         finally:
             file.unlink(missing_ok=True)
 
-    def _run(self, listen: object) -> None:
+    def _run(self, listen: ProgressListener) -> None:
         with (
             self._runner.pipeline_options() as options,
             ExactlyOnceStream(
                 f"{self._site.place}/checkpoint",
                 options=options,
-                progress=[listen],  # type: ignore[list-item]
+                progress=[listen],
                 allow_per_batch=True,
             ) as stream,
         ):

@@ -20,6 +20,7 @@ from beam_exactly_once.transforms import ForEachBatch, ReadFromKafka, WriteToFil
 from beam_exactly_once.transforms.file_manifest import read_batches
 from graphs import steps
 from graphs.kinds import Applied, Given, Kind, Numbers, Plain, Site, no_shape
+from graphs.model import Wrong
 
 SCHEMA = pa.schema([("v", pa.int64())])
 Batches = dict[int, Plain]
@@ -145,9 +146,12 @@ def found_in_files(site: Site, name: str) -> Batches:
     batches = list(read_batches(output))
     visible = {entry.key for entry in open_object_store(output).list() if not entry.key.startswith("_batches/")}
     named = {file.name for batch in batches for file in batch.files}
-    assert visible == named, f"{name} shows {sorted(visible ^ named)} besides its manifests"
+    if visible != named:
+        raise Wrong(f"{name} shows {sorted(visible)}, and manifests name {sorted(named)}")
     found = {batch.batch_id: [row["v"] for row in published_rows(output, batch)] for batch in batches}
-    assert {batch.batch_id: batch.rows for batch in batches} == {number: len(rows) for number, rows in found.items()}
+    counts = {batch.batch_id: batch.rows for batch in batches}
+    if counts != {number: len(rows) for number, rows in found.items()}:
+        raise Wrong(f"manifests of {name} count {counts}, and files have {found}")
     return found
 
 
@@ -157,7 +161,8 @@ def found_in_calls(site: Site, name: str) -> Batches:
     for file in Path(calls_of(site, name)).glob("*"):
         calls[int(file.name.partition("-")[0])].append(sorted(json.loads(file.read_text())))
     for batch_id, of_batch in calls.items():
-        assert all(rows == of_batch[0] for rows in of_batch), f"calls of batch {batch_id} of {name} differ: {of_batch}"
+        if any(rows != of_batch[0] for rows in of_batch):
+            raise Wrong(f"calls of batch {batch_id} of {name} differ: {of_batch}")
     return {batch_id: of_batch[0] for batch_id, of_batch in calls.items()}
 
 

@@ -106,3 +106,7 @@ class Story:
 
 class Illegal(Exception):
     """A graph that has no meaning, or whose steps may fail rightly."""
+
+
+class Wrong(Exception):
+    """A stream did something else than its graph says."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
+
+from services.flink_streams import local_options
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,14 @@ def import_path() -> str:
     return os.pathsep.join(path for path in sys.path if path)
 
 
-def portable(options: Sequence[str]) -> Runner:
-    """A runner that is another program, with workers in this process."""
-    return Runner(tuple(options))
+def prism(location: str | None = None) -> Runner:
+    """Beam's runner in Go, with workers in this process."""
+    return Runner(("--runner=PrismRunner", f"--prism_location={location or os.environ['PRISM_LOCATION']}"))
+
+
+def flink(job_server_jar: str | None = None) -> Runner:
+    """A Flink inside Beam's job server, with workers in this process."""
+    return Runner(tuple(local_options(job_server_jar or os.environ["FLINK_JOB_SERVER_JAR"])))
 
 
 def _restore(value: str | None) -> None:
