@@ -9,12 +9,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from beam_exactly_once.checkpoint import Checkpoint
+from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.checkpoint import location as checkpoint_location
 from beam_exactly_once.checkpoint.findings import listed
 from beam_exactly_once.checkpoint.layout import commits_key
 from beam_exactly_once.checkpoint.retention import Retention
-from beam_exactly_once.checkpoint.verification import verify_checkpoint
+from beam_exactly_once.checkpoint.verification import one_sided, verify_checkpoint
 from beam_exactly_once.checkpoint.writer import marker_of_resolution
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store import open_object_store
@@ -236,6 +236,25 @@ def test_a_driver_that_commits_and_sweeps_meanwhile_makes_no_fault(
         *verify_output(verification.contents, "files", lambda: stream.files),
     ]
     assert [fault for check in checks for fault in check.faults] == []
+
+
+def test_batches_without_rows_for_one_sink_of_several_are_noted(stream: HandMadeStream) -> None:
+    marker = stream.marker(stream.plan(0))
+
+    def staged(batch_id: int, outcome: str = "committed", **rows: int) -> Marker:
+        committables = {sink: ({"rows": count, "size_bytes": 1},) for sink, count in rows.items()}
+        return replace(marker, batch_id=batch_id, outcome=outcome, committables=committables)  # type: ignore[arg-type]
+
+    batches = [
+        staged(0, orders=5, totals=1),
+        staged(1, orders=5),
+        staged(2, orders=1),  # a filter may well leave none of one row
+        staged(3, orders=5),
+        staged(4),
+        staged(5, "skipped"),
+        staged(6, totals=2),
+    ]
+    assert one_sided(batches, ["orders", "totals"]) == {"totals": [1, 3], "orders": [6]}
 
 
 def test_numbers_are_listed_in_spans() -> None:

@@ -47,6 +47,7 @@ definitions                             2  ok
 spilled lists                           0  ok
 no batch missing                        3  ok
 offsets without gap or overlap          3  ok
+rows for every sink                     3  ok
 files of sink files                     3  ok
 manifests of sink files                 3  ok (note)
 
@@ -92,6 +93,7 @@ def test_verify_as_json(stream: HandMadeStream) -> None:
         ("spilled lists", 0, [], []),
         ("no batch missing", 3, [hole], []),
         ("offsets without gap or overlap", 3, [], []),
+        ("rows for every sink", 2, [], []),
         ("files of sink files", 2, [], []),
         ("manifests of sink files", 2, [], []),
     ]
