@@ -29,6 +29,7 @@ from beam_exactly_once.sinks.sql.shards import SqlShards
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from support.raising_thread import RaisingThread
 from support.sql_stream import STEPS, SqlStream, at_step
 from support.tcp_proxy import TcpProxy
 
@@ -95,28 +96,6 @@ def decided(stream: SqlStream, **options: Any) -> tuple[StagedPublisher, Part]:
     return StagedPublisher(SqlShards("sql", SqlDatabase(stream.url), target), staged), part
 
 
-class Thread(threading.Thread):
-    """Keeps what went wrong."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:
-            self.error = error
-
-    def end(self) -> None:
-        self.join(120)
-        assert not self.is_alive()
-        if self.error is not None:
-            raise self.error
-
-
 # -- two at once -------------------------------------------------------------------------------------------------
 
 
@@ -128,10 +107,10 @@ def test_two_publish_the_same_batch_at_once(stream: SqlStream, sql_variable: str
     with at_step("lock", batches, kill), pytest.raises(RuntimeError, match="killed here"):
         stream.run()
     publisher, part = decided(stream)
-    second: list[Thread] = []
+    second: list[RaisingThread] = []
 
     def second_comes() -> None:
-        second.append(Thread(lambda: publisher.publish(part)))
+        second.append(RaisingThread(lambda: publisher.publish(part)))
         wait_for(lambda: is_waiting(stream, sql_variable))
 
     with at_step("set", 1, second_comes):
@@ -148,10 +127,10 @@ def test_the_first_of_two_fails_and_the_second_writes(stream: SqlStream, sql_var
     with at_step("lock", 1, kill), pytest.raises(RuntimeError, match="killed here"):
         stream.run()
     publisher, part = decided(stream)
-    second: list[Thread] = []
+    second: list[RaisingThread] = []
 
     def second_comes_and_first_dies() -> None:
-        second.append(Thread(lambda: publisher.publish(part)))
+        second.append(RaisingThread(lambda: publisher.publish(part)))
         wait_for(lambda: is_waiting(stream, sql_variable))
         kill()
 
@@ -182,7 +161,7 @@ def test_a_deadlock_with_somebody_else_is_tried_again(stream: SqlStream, sql_var
         other.exec_driver_sql(f"UPDATE {stream.table} SET name = 'other' WHERE id = 0")
         other.commit()
 
-    crossed = Thread(crossing)
+    crossed = RaisingThread(crossing)
 
     def counted() -> None:
         nonlocal locks
@@ -245,7 +224,7 @@ def test_a_frozen_client_does_not_keep_its_locks(
         assert go_on.wait(120)
 
     with at_step("set", 1, freeze):
-        first = Thread(lambda: publisher.publish(part))
+        first = RaisingThread(lambda: publisher.publish(part))
         assert frozen.wait(60)
         publisher.publish(part)
         assert stream.ids() == [0, 1]
