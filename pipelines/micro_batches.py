@@ -26,10 +26,11 @@ from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, Retryable, SinkChanged, find_in_text
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
-from beam_exactly_once.pipelines.runners.repeated_run import Counts, RunTask
+from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 IDLE_POLL_S = 0.1
@@ -241,7 +242,7 @@ class MicroBatches:
         for name, planner in self._planners.items():
             if name in plan.sources:
                 planner.advance(plan.sources[name] if decided is None else decided.sources[name])
-                planner.measured(counts.get(f"records.{name}", 0), counts.get(f"bytes_read.{name}", 0))
+                planner.measured(counts.records.get(name, 0), counts.bytes_read.get(name, 0))
         self._predecessor = self._marked_by(task) if decided is None else decided.as_predecessor
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
@@ -257,14 +258,14 @@ class MicroBatches:
         plan_digest = "" if task.plan is None else task.plan.digest
         return Predecessor(task.attempt, shards_marked(task.predecessor, shards), plan_digest)
 
-    def _run(self, task: BatchTask) -> tuple[Counts, Marker | None]:
+    def _run(self, task: BatchTask) -> tuple[CommitCounts, Marker | None]:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
 
         The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
         replaced writer's create came late), and on runners without counters.
         """
         counts = self._run_task(task)
-        if counts.get("committed"):
+        if counts.committed:
             return counts, None
         marker = self._checkpoint.read_marker(task.attempt.batch_id)
         if marker is None:
@@ -274,19 +275,19 @@ class MicroBatches:
             )
         return counts, marker
 
-    def _report(self, plan: Plan, counts: Counts, outcome: str, plan_s: float, run_s: float) -> None:
-        commit_s, publish_s = counts.get("commit_us", 0) / 1e6, counts.get("publish_us", 0) / 1e6
+    def _report(self, plan: Plan, counts: CommitCounts, outcome: str, plan_s: float, run_s: float) -> None:
+        commit_s, publish_s = counts.commit_us / 1e6, counts.publish_us / 1e6
         self._listen(
             BatchProgress(
                 stream_id=self._checkpoint.stream_id,
                 batch_id=plan.batch_id,
                 outcome=outcome,
                 writer_epoch=self._writer.writer_epoch,
-                records=sum(counts.get(f"records.{name}", 0) for name in plan.sources),
-                bytes_read=sum(counts.get(f"bytes_read.{name}", 0) for name in plan.sources),
-                rows={name: counts.get(f"rows.{name}", 0) for name in self._graph.sinks},
-                rejected={name: counts.get(f"rejected.{name}", 0) for name in self._graph.rejecting},
-                lost_offsets=counts.get("lost_offsets", 0),
+                records=sum(counts.records.values()),
+                bytes_read=sum(counts.bytes_read.values()),
+                rows={name: counts.rows.get(name, 0) for name in self._graph.sinks},
+                rejected={name: counts.rejected.get(name, 0) for name in self._graph.rejecting},
+                lost_offsets=counts.lost_offsets,
                 lag={str(tp): behind for planner in self._planners.values() for tp, behind in planner.lag.items()},
                 plan_s=plan_s,
                 run_s=max(0.0, run_s - commit_s - publish_s),

@@ -21,9 +21,9 @@ from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTas
 from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
 from beam_exactly_once.sinks.contract import Publisher
-from beam_exactly_once.transforms.batch_task import ATTEMPT, SEED, BatchTasks
 from beam_exactly_once.transforms.commit_batch import CommitBatch
-from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
+from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
+from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 RETAIN_BATCHES = 100
 BATCH_TIMEOUT_S = 3600.0

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import apache_beam as beam
-import orjson
-from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_exactly_once.checkpoint import Attempt, Plan, Predecessor
-from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import TASK, Gathered, typed
+from beam_exactly_once.checkpoint.records import Json
 
 EPOCH_BITS = 32
 """The timestamp of a batch's elements is ``writer_epoch << 32 | batch_id`` in milliseconds: the attempt, as time."""
-
-ATTEMPT, SEED = "attempt", "seed"
-"""Tags of what :class:`BatchTasks` emits besides the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +23,22 @@ class BatchTask:
     predecessor: Predecessor | None = None
     """What decided the batch before. A marker that is published again says it itself."""
 
-    def to_json(self) -> str:
-        """As it is stored."""
-        return orjson.dumps(
-            {
-                "stream_id": self.stream_id,
-                "attempt": self.attempt.to_json(),
-                "plan": None if self.plan is None else self.plan.to_json(),
-                "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
-            }
-        ).decode()
+    def to_json(self) -> Json:
+        """As it travels to the workers."""
+        return {
+            "stream_id": self.stream_id,
+            "attempt": self.attempt.to_json(),
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
+        }
 
     @classmethod
-    def from_json(cls, text: str) -> BatchTask:
-        """From what is stored."""
-        stored = orjson.loads(text)
-        plan, predecessor = stored["plan"], stored["predecessor"]
+    def from_json(cls, sent: Json) -> BatchTask:
+        """The inverse of :meth:`to_json`."""
+        plan, predecessor = sent["plan"], sent["predecessor"]
         return cls(
-            stored["stream_id"],
-            Attempt.from_json(stored["attempt"]),
+            sent["stream_id"],
+            Attempt.from_json(sent["attempt"]),
             None if plan is None else Plan.from_json(plan),
             None if predecessor is None else Predecessor.from_json(predecessor),
         )
@@ -59,36 +47,3 @@ class BatchTask:
     def timestamp(self) -> Timestamp:
         """The timestamp of every element of the batch."""
         return Timestamp(micros=(self.attempt.writer_epoch << EPOCH_BITS | self.attempt.batch_id) * 1000)
-
-
-class EmitTask(StatelessDoFn):
-    """Emits the task it was made with. The stream puts a new one into the translated graph for every batch.
-
-    Outputs: the task's JSON; under :data:`ATTEMPT` its attempt's JSON; under :data:`SEED` the task for the commit.
-    """
-
-    def __init__(self, task_json: str | None = None) -> None:
-        self._task_json = task_json
-
-    def process(self, impulse: bytes) -> Iterator[Any]:
-        """Emit the task, at the attempt's timestamp."""
-        if self._task_json is None:
-            raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
-        task = BatchTask.from_json(self._task_json)
-        attempt_json = orjson.dumps(task.attempt.to_json()).decode()
-        yield TimestampedValue(self._task_json, task.timestamp)
-        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(attempt_json, task.timestamp))
-        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(("", (TASK, "", self._task_json)), task.timestamp))
-
-
-class BatchTasks(beam.PTransform):
-    """The root of a stream's graph: one task a batch."""
-
-    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
-        """Impulse and :class:`EmitTask`; the collections by their tags."""
-        emitted = begin | beam.Impulse() | "EmitTask" >> beam.ParDo(EmitTask()).with_outputs(ATTEMPT, SEED, main=TASK)
-        return {
-            TASK: typed(emitted[TASK], str),
-            ATTEMPT: typed(emitted[ATTEMPT], str),
-            SEED: typed(emitted[SEED], Gathered),
-        }

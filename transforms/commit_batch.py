@@ -6,14 +6,14 @@ Stages: *gather* (all leaves of the graph into one element) / *commit* (tiling c
 
 from __future__ import annotations
 
+import abc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import apache_beam as beam
-import orjson
-from apache_beam.metrics import Metrics
 from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
@@ -23,25 +23,70 @@ from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, Sta
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder
+from beam_exactly_once.transforms.commit_counts import CommitCounts
+from beam_exactly_once.transforms.reports import Committable, Gathered, RejectedCount, whose
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import (
-    COMMITTABLE,
-    PIECE,
-    REJECTED_COUNT,
-    TASK,
-    Gathered,
-)
-
-METRICS = "beam_exactly_once"
-"""Namespace of the counters that a commit sets, once a batch."""
 
 PUBLISH_KEYS = 100
 """Parts of a batch are published under that many keys, which a runner spreads over its workers."""
 
 _CLOCK = SystemClock()
-_ToPublish = tuple[int, tuple[str, int, str]]
-"""A key to spread by; the sink, the epoch that publishes, and the part as JSON. One element more, whose
-sink is empty, is for the last step: a branch of its own for it would cost small batches more than it is worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PartToPublish:
+    """What a worker is to make visible."""
+
+    sink: str
+    publisher_epoch: int
+    part: Part
+
+    def to_json(self) -> Json:
+        return {"sink": self.sink, "publisher_epoch": self.publisher_epoch, "part": self.part.to_json()}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> _PartToPublish:
+        return cls(sent["sink"], sent["publisher_epoch"], Part.from_json(sent["part"]))
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchToFinish:
+    """What every sink's last step needs. It goes the way of the parts: a branch of its own would cost small batches more."""
+
+    stream_id: str
+    marker: Marker
+    committed_at_s: float
+
+    def to_json(self) -> Json:
+        return {"stream_id": self.stream_id, "marker": self.marker.to_json(), "committed_at_s": self.committed_at_s}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> _BatchToFinish:
+        return cls(sent["stream_id"], Marker.from_json(sent["marker"]), sent["committed_at_s"])
+
+
+class _ToPublish(abc.ABC):  # noqa: B024 (a union with a name that Beam can have a coder for)
+    """A :class:`_PartToPublish` or a :class:`_BatchToFinish`."""
+
+
+class _PartCoder(JsonCoder):
+    value_type = _PartToPublish
+
+
+class _FinishCoder(JsonCoder):
+    value_type = _BatchToFinish
+
+
+class _ToPublishCoder(OneOfCoder):
+    value_type = _ToPublish
+    members = ((_PartToPublish, _PartCoder()), (_BatchToFinish, _FinishCoder()))
+
+
+_ToPublish.register(_PartToPublish)
+_ToPublish.register(_BatchToFinish)
+beam.coders.registry.register_coder(_ToPublish, _ToPublishCoder)
+beam.coders.registry.register_coder(_BatchToFinish, _FinishCoder)
 
 
 class CommitBatch(beam.PTransform):
@@ -87,9 +132,10 @@ class CommitBatch(beam.PTransform):
             [seeds, *gathered, *gates]
             | "Gather" >> beam.Flatten()
             | "OneBatch" >> beam.GroupByKey()
-            | "Commit" >> commit.with_output_types(_ToPublish)
+            | "Commit" >> commit.with_output_types(tuple[int, _ToPublish])
             | "FanOut" >> beam.GroupByKey()
-            | "Publish" >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, str])
+            | "Publish"
+            >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, _BatchToFinish])
             | "AllPublished" >> beam.GroupByKey()
             | "Finish" >> beam.ParDo(_Finish(self._publishers)).with_output_types(str)
         )
@@ -141,35 +187,25 @@ class _Commit(StatelessDoFn):
         """None: Beam has no hint for any number of side inputs."""
         return IOTypeHints.empty()
 
-    def process(
-        self, one_batch: tuple[str, Iterable[tuple[str, str, str]]], *complete: Iterable[Gathered]
-    ) -> Iterator[_ToPublish]:
+    def process(self, one_batch: tuple[str, Iterable[Any]], *complete: Iterable[Gathered]) -> Iterator[tuple[int, Any]]:
         began_s = _CLOCK.monotonic_s()
-        batch = _sorted_out(one_batch[1], Counter((what, name) for part in complete for _, (what, name, _) in part))
+        batch = _sorted_out(one_batch[1], Counter(map(whose, (report for part in complete for _, report in part))))
         task = batch.task
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
         marker = _decide(writer, batch, self._shards)
-        for name, source in marker.sources.items():
-            _count(f"records.{name}", source.records)
-            _count(f"bytes_read.{name}", source.bytes_read)
-        _count("lost_offsets", marker.lost_offsets)
-        for sink in marker.committables:
-            _count(f"rows.{sink}", marker.rows(sink))
-        for step, count in marker.rejected.items():
-            _count(f"rejected.{step}", count)
-        _count("commit_us", int((_CLOCK.monotonic_s() - began_s) * 1e6))
-        _count("committed", int(marker.outcome == "committed" and marker.attempt == task.attempt))
-        seed = {"stream_id": task.stream_id, "marker": marker.to_json(), "committed_at_s": _now_s()}
-        yield 0, ("", 0, orjson.dumps(seed).decode())
+        committed = marker.outcome == "committed" and marker.attempt == task.attempt
+        commit_us = int((_CLOCK.monotonic_s() - began_s) * 1e6)
+        CommitCounts.of(marker, commit_us=commit_us, committed=committed).report()
+        yield 0, _BatchToFinish(task.stream_id, marker, _now_s())
         yield from _to_publish(task, marker)
 
 
-def _to_publish(task: BatchTask, marker: Marker) -> Iterator[_ToPublish]:
+def _to_publish(task: BatchTask, marker: Marker) -> Iterator[tuple[int, _PartToPublish]]:
     """What the marker names, spread over keys."""
     number = 0
     for sink in sorted({*marker.committables, *marker.shards}):
         for part in parts_of(task.stream_id, marker, sink):
-            yield number % PUBLISH_KEYS, (sink, task.attempt.writer_epoch, orjson.dumps(part.to_json()).decode())
+            yield number % PUBLISH_KEYS, _PartToPublish(sink, task.attempt.writer_epoch, part)
             number += 1
 
 
@@ -183,40 +219,36 @@ class _OneBatch:
     rejected: dict[str, int]
 
 
-def _sorted_out(gathered: Iterable[tuple[str, str, str]], complete: Mapping[tuple[str, str], int]) -> _OneBatch:
+def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBatch:
     """What was gathered, if it is whole.
 
     Args:
-        gathered: what it is, whose, and its JSON.
-        complete: how much there is of each, besides the task.
+        gathered: the reports.
+        complete: how many there are of whom, besides the task.
 
     Raises:
         IncompleteBatch: the runner did not wait for everything, or lost or repeated a part.
     """
-    found: dict[tuple[str, str], list[str]] = {}
-    for what, name, element in gathered:
-        found.setdefault((what, name), []).append(element)
-    tasks = found.pop((TASK, ""), [])
+    of_kind: dict[type, list[Any]] = {BatchTask: [], Piece: [], Committable: [], RejectedCount: []}
+    for report in gathered:
+        of_kind[type(report)].append(report)
+    tasks, pieces, staged, rejected = of_kind.values()
     if len(tasks) != 1:
         raise _incomplete(f"it called the commit with {len(tasks)} tasks")
-    task = BatchTask.from_json(tasks[0])
-    for what, name in sorted(complete.keys() | found.keys()):
-        came, made = len(found.get((what, name), ())), complete.get((what, name), 0)
-        if came != made:
-            whose = f"{what} of {name!r}" if name else what
+    came = Counter(map(whose, chain(pieces, staged, rejected)))
+    for reporter in sorted(complete.keys() | came.keys()):
+        if came[reporter] != complete.get(reporter, 0):
             raise _incomplete(
-                f"of batch {task.attempt.batch_id} it brought {came} to the commit where {made} are made ({whose})"
+                f"of batch {tasks[0].attempt.batch_id} it brought {came[reporter]} reports of {reporter} to the commit, where "
+                f"{complete.get(reporter, 0)} are made"
             )
-    return _OneBatch(
-        task,
-        [Piece.from_json(orjson.loads(element)) for element in found.get((PIECE, ""), ())],
-        {
-            name: [orjson.loads(one) for one in elements]
-            for (what, name), elements in found.items()
-            if what == COMMITTABLE
-        },
-        {name: sum(map(int, elements)) for (what, name), elements in found.items() if what == REJECTED_COUNT},
-    )
+    committables: dict[str, list[Json]] = {}
+    for one in staged:
+        committables.setdefault(one.sink, []).append(one.staged)
+    counts: Counter[str] = Counter()
+    for one in rejected:
+        counts[one.step] += one.records
+    return _OneBatch(tasks[0], pieces, committables, counts)
 
 
 def _incomplete(what: str) -> IncompleteBatch:
@@ -243,23 +275,24 @@ class _Publish(StatelessDoFn):
         self._location = location
         self._publishers = dict(publishers)
 
-    def process(self, keyed: tuple[int, Iterable[tuple[str, int, str]]]) -> Iterator[tuple[str, str]]:
-        for sink, publisher_epoch, sent in keyed[1]:
-            if not sink:
-                yield "", sent
-                continue
-            part = Part.from_json(orjson.loads(sent))
-            writer = self._location.writer(part.stream_id, publisher_epoch)
-            publisher = self._publishers[sink]
-            if publisher.asks_newest:
-                writer.ensure_newest()
-            try:
-                publisher.publish(part)
-            except (StagedOutputMissing, SinkAhead, SinkBehind):
-                # A newer writer may have published and swept it long ago: then this writer is simply too late.
-                writer.ensure_newest()
-                raise
-        yield "", ""
+    def process(self, keyed: tuple[int, Iterable[Any]]) -> Iterator[tuple[str, _BatchToFinish]]:
+        for work in keyed[1]:
+            if isinstance(work, _BatchToFinish):
+                yield "", work
+            else:
+                self._publish(work)
+
+    def _publish(self, work: _PartToPublish) -> None:
+        writer = self._location.writer(work.part.stream_id, work.publisher_epoch)
+        publisher = self._publishers[work.sink]
+        if publisher.asks_newest:
+            writer.ensure_newest()
+        try:
+            publisher.publish(work.part)
+        except (StagedOutputMissing, SinkAhead, SinkBehind):
+            # A newer writer may have published and swept it long ago: then this writer is simply too late.
+            writer.ensure_newest()
+            raise
 
 
 class _Finish(StatelessDoFn):
@@ -268,18 +301,14 @@ class _Finish(StatelessDoFn):
     def __init__(self, publishers: Mapping[str, Publisher]) -> None:
         self._publishers = dict(publishers)
 
-    def process(self, published: tuple[str, Iterable[str]]) -> Iterator[str]:
-        (seed,) = (orjson.loads(element) for element in published[1] if element)
-        marker = Marker.from_json(seed["marker"])
+    def process(self, published: tuple[str, Iterable[_BatchToFinish]]) -> Iterator[str]:
+        (batch,) = published[1]
+        marker = batch.marker
         for sink, publisher in self._publishers.items():
-            publisher.finish(seed["stream_id"], marker.attempt, marker.committables.get(sink, ()))
-        _count("publish_us", int((_now_s() - seed["committed_at_s"]) * 1e6))
-        yield seed["stream_id"]
+            publisher.finish(batch.stream_id, marker.attempt, marker.committables.get(sink, ()))
+        CommitCounts(publish_us=int((_now_s() - batch.committed_at_s) * 1e6)).report()
+        yield batch.stream_id
 
 
 def _now_s() -> float:
     return _CLOCK.utc_now().timestamp()
-
-
-def _count(name: str, value: int) -> None:
-    Metrics.counter(METRICS, name).inc(value)

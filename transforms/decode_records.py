@@ -14,8 +14,9 @@ from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
+from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import Gathered, gathered_rejected, graph_of, typed
+from beam_exactly_once.transforms.stream_graph import graph_of, typed
 
 NAME = "decode"
 
@@ -122,7 +123,7 @@ class _DecodeOrReject(StatelessDoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._count:
-            counted = GlobalWindows.windowed_value(gathered_rejected(self._name, self._count), MIN_TIMESTAMP)
+            counted = GlobalWindows.windowed_value(gathered(RejectedCount(self._name, self._count)), MIN_TIMESTAMP)
             yield beam.pvalue.TaggedOutput(COUNTS, counted)
 
     def _decode_in_parts(self, batch: pa.RecordBatch) -> list[Any]:

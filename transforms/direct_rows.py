@@ -7,11 +7,12 @@ It saves storing the rows twice. In return, each run of a batch must make the sa
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
 import apache_beam as beam
-import orjson
 import pyarrow as pa
 
 from beam_exactly_once.rows.digests import digest_of
@@ -19,11 +20,28 @@ from beam_exactly_once.sinks.contract import Part, part_of_shard
 from beam_exactly_once.sinks.direct_marks import is_to_write_directly, mark_of
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
+from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import Gathered, StreamGraph, gathered_committable
+from beam_exactly_once.transforms.stream_graph import StreamGraph
 
-_Sent = tuple[int, tuple[str, bytes]]
-"""A shard, and either the JSON of the part that every shard gets once, or an Arrow stream of rows."""
+
+class _Sent(abc.ABC):  # noqa: B024 (a union with a name that Beam can have a coder for)
+    """What a shard's worker is sent: a :class:`Part` once, and ``pa.RecordBatch`` of rows."""
+
+
+class _PartCoder(JsonCoder):
+    value_type = Part
+
+
+class _SentCoder(OneOfCoder):
+    value_type = _Sent
+    members = ((Part, _PartCoder()), (pa.RecordBatch, RecordBatchCoder()))
+
+
+_Sent.register(Part)
+_Sent.register(pa.RecordBatch)
+beam.coders.registry.register_coder(_Sent, _SentCoder)
 
 
 class WriteDirectly(beam.PTransform):
@@ -46,12 +64,10 @@ class WriteDirectly(beam.PTransform):
 
     def expand(self, blocks: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[Gathered]:
         """Bring the rows of a shard together, and write them."""
-        parts = self._graph.tasks | "Parts" >> beam.ParDo(_Parts(self._sink, self._writer.shards)).with_output_types(
-            _Sent
-        )
-        sent = blocks | "Send" >> beam.ParDo(_Send()).with_output_types(_Sent)
+        parts = beam.ParDo(_Parts(self._sink, self._writer.shards)).with_output_types(tuple[int, _Sent])
+        rows = blocks | "Send" >> beam.Map(lambda block: block).with_output_types(tuple[int, _Sent])
         return (
-            (parts, sent)
+            (self._graph.tasks | "Parts" >> parts, rows)
             | beam.Flatten()
             | "ByShard" >> beam.GroupByKey()
             | "Write" >> beam.ParDo(_WriteShard(self._sink, self._writer)).with_output_types(Gathered)
@@ -65,24 +81,13 @@ class _Parts(StatelessDoFn):
         self._sink = sink
         self._shards = shards
 
-    def process(self, task_json: str) -> Iterator[_Sent]:
-        task = BatchTask.from_json(task_json)
-        if task.plan is None:
-            return
+    def process(self, task: BatchTask) -> Iterator[tuple[int, Part]]:
+        assert task.plan is not None  # a task without one runs another graph
         for shard in range(self._shards):
-            part = part_of_shard(task.stream_id, task.attempt, task.plan.digest, task.predecessor, self._sink, shard)
-            yield shard, (orjson.dumps(part.to_json()).decode(), b"")
-
-
-class _Send(StatelessDoFn):
-    """Rows as bytes, for their shard's worker."""
-
-    def process(self, block: tuple[int, pa.RecordBatch]) -> Iterator[_Sent]:
-        shard, batch = block
-        body = pa.BufferOutputStream()
-        with pa.ipc.new_stream(body, batch.schema) as stream:
-            stream.write_batch(batch)
-        yield shard, ("", body.getvalue().to_pybytes())
+            yield (
+                shard,
+                part_of_shard(task.stream_id, task.attempt, task.plan.digest, task.predecessor, self._sink, shard),
+            )
 
 
 class _WriteShard(StatelessDoFn):
@@ -92,16 +97,12 @@ class _WriteShard(StatelessDoFn):
         self._sink = sink
         self._writer = writer
 
-    def process(self, of_shard: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[Gathered]:
+    def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterator[Gathered]:
         shard, sent = of_shard
         parts: list[Part] = []
         batches: list[pa.RecordBatch] = []
-        for part_json, body in sent:
-            if part_json:
-                parts.append(Part.from_json(orjson.loads(part_json)))
-            else:
-                with pa.ipc.open_stream(body) as stream:
-                    batches.extend(stream)
+        for one in sent:
+            (parts if isinstance(one, Part) else batches).append(one)
         (part,) = parts
         digest = cache(lambda: digest_of(batches))
         self._writer.write(
@@ -116,4 +117,4 @@ class _WriteShard(StatelessDoFn):
         )
         rows, size_bytes = digest(), sum(batch.nbytes for batch in batches)
         committable = {"shard": shard, "rows": rows.rows, "size_bytes": size_bytes, "digest": rows.digest}
-        yield gathered_committable(self._sink, committable)
+        yield gathered(Committable(self._sink, committable))

@@ -21,8 +21,9 @@ from beam_exactly_once.rows.columns import RECORD_FIELDS
 from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
+from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import Gathered, StreamGraph, gathered_rejected, typed
+from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
 
 ROWS_AT_ONCE_FIRST = 64
 ROWS_AT_ONCE_MAX = 1024
@@ -122,7 +123,9 @@ class ToBlocksOrReject(ToBlocks):
         outputs: list[Any] = super().finish_bundle()
         outputs += [_rejected_output(GlobalWindows.windowed_value(row, MIN_TIMESTAMP)) for row in self._taken()]
         if self._count:
-            counted = GlobalWindows.windowed_value(gathered_rejected(self._encoding.sink, self._count), MIN_TIMESTAMP)
+            counted = GlobalWindows.windowed_value(
+                gathered(RejectedCount(self._encoding.sink, self._count)), MIN_TIMESTAMP
+            )
             outputs.append(beam.pvalue.TaggedOutput(COUNTS, counted))
         return outputs
 

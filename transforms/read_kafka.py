@@ -160,11 +160,11 @@ class _PlannedRanges(StatelessDoFn):
     def __init__(self, source: str) -> None:
         self._source = source
 
-    def process(self, task_json: str) -> Iterator[PlannedRange]:
-        plan = BatchTask.from_json(task_json).plan
-        if plan is None or self._source not in plan.sources:
+    def process(self, task: BatchTask) -> Iterator[PlannedRange]:
+        assert task.plan is not None  # a task without one runs another graph
+        source = task.plan.sources.get(self._source)
+        if source is None:
             return
-        source = plan.sources[self._source]
         for planned in source.ranges:
             yield PlannedRange(planned, source.topic_ids.get(planned.topic), source.isolation_level)
 

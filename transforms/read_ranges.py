@@ -6,7 +6,6 @@ to records) or *columns* (chunks to Arrow batches). No per-record work happens w
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
@@ -19,14 +18,15 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils import windowed_value
 
 from beam_exactly_once.checkpoint import Piece
-from beam_exactly_once.errors import ConfigurationError, DataLoss
+from beam_exactly_once.errors import ConfigurationError, DataLoss, IncompleteBatch
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
 from beam_exactly_once.transforms.planned_range import PlannedRange
+from beam_exactly_once.transforms.reports import Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import Gathered, gathered_piece, typed
+from beam_exactly_once.transforms.stream_graph import typed
 
 PIECES = "pieces"
 CHUNK_RECORDS_MAX = 1000
@@ -166,10 +166,13 @@ class _ReadRange(StatelessDoFn):
         read = OffsetRange(offsets.topic, offsets.partition, start, position)
         # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.
         if position != tracker.current_restriction().stop:
-            raise AssertionError(f"reader stopped at {position} of {tracker.current_restriction()}")
+            raise IncompleteBatch(
+                f"a reader of {offsets} stopped at {position} of {tracker.current_restriction()}. Nothing was committed, and "
+                "nothing is lost: start again to replay the batch."
+            )
         if not read.is_empty:
             piece = Piece(self._source, read, records, bytes_read, tuple(lost))
-            yield beam.pvalue.TaggedOutput(PIECES, gathered_piece(piece))
+            yield beam.pvalue.TaggedOutput(PIECES, gathered(piece))
 
     def _log(self, isolation_level: str | None) -> KafkaLog:
         """The client of a level: opened here, since it survives neither pickling nor fork."""
@@ -221,63 +224,3 @@ class _ToTimedRecords(StatelessDoFn):
 class _ToArrow(StatelessDoFn):
     def process(self, chunk: Chunk) -> list[pa.RecordBatch]:
         return [chunk.to_arrow()]
-
-
-class _InFlightCoder(beam.coders.Coder):
-    """For values that fusion keeps from ever being encoded; pickled between workers if a runner does not fuse.
-
-    Its size estimate is cheap: runners sample sizes, and pickling a chunk for a sample would cost more than reading it.
-    """
-
-    def encode(self, value: Any) -> bytes:
-        return pickle.dumps(value, protocol=5)
-
-    def decode(self, encoded: bytes) -> Any:
-        return pickle.loads(encoded)  # noqa: S301 (from our own worker, never stored)
-
-    def is_deterministic(self) -> bool:
-        return False
-
-
-class ChunkCoder(_InFlightCoder):
-    """Chunks between workers."""
-
-    def estimate_size(self, value: Chunk) -> int:
-        """Bytes of keys and values."""
-        return value.bytes
-
-    def to_type_hint(self) -> type[Chunk]:
-        """Chunks are what this encodes."""
-        return Chunk
-
-
-class RecordBatchCoder(beam.coders.Coder):
-    """Arrow's own stream format."""
-
-    def encode(self, value: pa.RecordBatch) -> bytes:
-        """Schema and batch."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, value.schema) as writer:
-            writer.write_batch(value)
-        return bytes(sink.getvalue())
-
-    def decode(self, encoded: bytes) -> pa.RecordBatch:
-        """The inverse of :meth:`encode`."""
-        with pa.ipc.open_stream(encoded) as reader:
-            return reader.read_next_batch()
-
-    def estimate_size(self, value: pa.RecordBatch) -> int:
-        """Bytes of its buffers."""
-        return int(value.nbytes)
-
-    def is_deterministic(self) -> bool:
-        """Dictionaries and padding may differ."""
-        return False
-
-    def to_type_hint(self) -> type[pa.RecordBatch]:
-        """Record batches are what this encodes."""
-        return pa.RecordBatch  # type: ignore[no-any-return]
-
-
-beam.coders.registry.register_coder(Chunk, ChunkCoder)
-beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)

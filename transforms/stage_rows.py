@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 
 import apache_beam as beam
-import orjson
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
@@ -17,8 +16,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.sinks.staged_rows import StagedRows
+from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import Gathered, StreamGraph, gathered_committable
+from beam_exactly_once.transforms.stream_graph import StreamGraph, refuse_two_attempts
 
 OBJECT_BYTES_MAX = 32 * 1024 * 1024
 """Rows of one shard that reach it, in memory, become an object; a worker holds at most :data:`WAITING_BYTES_MAX` of all."""
@@ -50,9 +50,8 @@ class StageRows(beam.PTransform):
 class _Bundle:
     """What one execution of one bundle has staged, and what still waits."""
 
-    def __init__(self, attempt_json: str) -> None:
-        self.attempt_json = attempt_json
-        self.attempt = Attempt.from_json(orjson.loads(attempt_json))
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
         self.token = secrets.token_hex(8)
         self.committables: list[Json] = []
         self.waiting: dict[int, list[pa.RecordBatch]] = {}
@@ -71,14 +70,13 @@ class _StageBlocks(StatelessDoFn):
         """Forget what a failed bundle left; its objects stay for the sweep."""
         self._bundle = None
 
-    def process(self, block: tuple[int, pa.RecordBatch], attempt_json: str) -> None:
+    def process(self, block: tuple[int, pa.RecordBatch], attempt: Attempt) -> None:
         """Take the rows of one shard."""
         shard, batch = block
         if self._bundle is None:
-            self._bundle = _Bundle(attempt_json)
+            self._bundle = _Bundle(attempt)
         bundle = self._bundle
-        if bundle.attempt_json != attempt_json:
-            raise AssertionError(f"two attempts in one bundle: {bundle.attempt_json} and {attempt_json}")
+        refuse_two_attempts(bundle.attempt, attempt)
         waiting = bundle.waiting.get(shard)
         if waiting and not _have_one_schema(waiting[0], batch):
             self._stage(bundle, shard)
@@ -97,7 +95,7 @@ class _StageBlocks(StatelessDoFn):
         for shard in sorted(bundle.waiting):
             self._stage(bundle, shard)
         return [
-            GlobalWindows.windowed_value(gathered_committable(self._sink, committable), MIN_TIMESTAMP)
+            GlobalWindows.windowed_value(gathered(Committable(self._sink, committable)), MIN_TIMESTAMP)
             for committable in bundle.committables
         ]
 

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import apache_beam as beam
-import orjson
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 
-from beam_exactly_once.checkpoint import Piece
+from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.planning import KafkaSource
 from beam_exactly_once.sinks.contract import Publisher
+from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import RejectingStep
+from beam_exactly_once.transforms.reports import Gathered
 
-Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
-"""What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`,
-:data:`REJECTED_COUNT`), whose (a sink's or step's name, else empty), and JSON. Producers make it themselves: a step of its own
-would cost more than small batches do."""
-TASK, PIECE, COMMITTABLE, REJECTED_COUNT = "task", "piece", "committable", "rejected"
+
+def refuse_two_attempts(of_bundle: Attempt, attempt: Attempt) -> None:
+    """A bundle that stages is of one attempt: what it stages has one owner.
+
+    Raises:
+        AssertionError: it is not, by a fault of the graph.
+    """
+    if of_bundle != attempt:
+        raise AssertionError(f"two attempts in one bundle: {of_bundle} and {attempt}")
 
 
 def typed(elements: Any, hint: Any) -> Any:
@@ -36,27 +41,12 @@ def typed(elements: Any, hint: Any) -> Any:
     return elements
 
 
-def gathered_piece(piece: Piece) -> Gathered:
-    """What a reader reports."""
-    return "", (PIECE, "", orjson.dumps(piece.to_json()).decode())
-
-
-def gathered_committable(sink: str, committable: Json) -> Gathered:
-    """What a sink staged: its own JSON, with ``rows`` and ``size_bytes``."""
-    return "", (COMMITTABLE, sink, orjson.dumps(committable).decode())
-
-
-def gathered_rejected(step: str, count: int) -> Gathered:
-    """How many records a bundle of a step rejected."""
-    return "", (REJECTED_COUNT, step, str(count))
-
-
 @dataclass(frozen=True, slots=True)
 class KafkaSourceSpec(KafkaSource):
     """A source, as the driver plans it, and what its readers report."""
 
     pieces: beam.PCollection[Gathered]
-    """What the readers finished, by :func:`gathered_piece`."""
+    """What the readers finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class SinkSpec:
     """What must not change while the checkpoint lives; ``kind`` first."""
     publisher: Publisher
     committables: beam.PCollection[Gathered]
-    """What was staged, by :func:`gathered_committable`."""
+    """What was staged."""
 
 
 @dataclass
@@ -76,15 +66,14 @@ class StreamGraph:
     """Registry of one stream's sources and sinks.
 
     Attributes:
-        tasks: one element a batch, the JSON of its :class:`~beam_exactly_once.transforms.batch_task.BatchTask`.
-        attempts: one element a batch, the JSON of its :class:`~beam_exactly_once.checkpoint.Attempt`; a sink
-            takes it as singleton side input.
+        tasks: one element a batch.
+        attempts: one element a batch; a sink takes it as singleton side input.
         seeds: the same as tasks, for the commit to gather: an empty batch has one, too.
         checkpoint: the stream's checkpoint location, where sinks may stage.
     """
 
-    tasks: beam.PCollection[str]
-    attempts: beam.PCollection[str]
+    tasks: beam.PCollection[BatchTask]
+    attempts: beam.PCollection[Attempt]
     seeds: beam.PCollection[Gathered]
     checkpoint: StoreLocation
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)

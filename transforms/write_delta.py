@@ -27,7 +27,8 @@ from beam_exactly_once.sinks.delta.storage import check_storage
 from beam_exactly_once.sinks.delta.table import require_deltalake
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, StreamGraph, sink_graph
+from beam_exactly_once.transforms.reports import Gathered
+from beam_exactly_once.transforms.stream_graph import SinkSpec, StreamGraph, sink_graph
 from beam_exactly_once.transforms.write_files import StageFiles
 
 

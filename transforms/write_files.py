@@ -19,6 +19,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
@@ -27,8 +28,9 @@ from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
 from beam_exactly_once.sinks.files.layout import FileFormat, FileLayout
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, gathered_committable, sink_graph
+from beam_exactly_once.transforms.stream_graph import SinkSpec, refuse_two_attempts, sink_graph
 
 
 class WriteToFiles(beam.PTransform):
@@ -166,12 +168,11 @@ class StageFiles(StatelessDoFn):
         """Drop what a failed bundle left."""
         self._drop()
 
-    def process(self, folder_block: FolderBlock, attempt_json: str) -> None:
+    def process(self, folder_block: FolderBlock, attempt: Attempt) -> None:
         """Write a block."""
         if self._files is None:
-            self._files = BundleFiles(self._output.store, self._layout, attempt_json)
-        if self._files.attempt_json != attempt_json:
-            raise AssertionError(f"two attempts in one bundle: {self._files.attempt_json} and {attempt_json}")
+            self._files = BundleFiles(self._output.store, self._layout, attempt)
+        refuse_two_attempts(self._files.attempt, attempt)
         self._files.write(*folder_block)
 
     def finish_bundle(self) -> list[WindowedValue]:
@@ -181,7 +182,7 @@ class StageFiles(StatelessDoFn):
         committables = self._files.close()
         self._files = None
         return [
-            GlobalWindows.windowed_value(gathered_committable(self._layout.sink, committable), MIN_TIMESTAMP)
+            GlobalWindows.windowed_value(gathered(Committable(self._layout.sink, committable)), MIN_TIMESTAMP)
             for committable in committables
         ]
 

@@ -9,13 +9,12 @@ and worker counts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import apache_beam as beam
 from apache_beam.internal import pickler
-from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
@@ -33,14 +32,14 @@ from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage, refuse_timed_flushes
 from beam_exactly_once.pipelines.runners.watched_run import watched_run
-from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
-from beam_exactly_once.transforms.commit_batch import METRICS
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.commit_counts import CommitCounts
+from beam_exactly_once.transforms.emit_task import EmitTask
 
 TASK_LABEL = "BatchTask/EmitTask"
 """Where the full label of the one ParDo begins whose payload is the task."""
 
-Counts: TypeAlias = Mapping[str, int]
-RunTask: TypeAlias = Callable[[BatchTask], Counts]
+RunTask: TypeAlias = Callable[[BatchTask], CommitCounts]
 """Runs the graph with a task to its end; returns what its commit counted. Raises what the graph raised."""
 
 
@@ -102,8 +101,8 @@ class _RepeatingFnApiRunner(StageByStage):
         self.refuse_unsupported(proto, options)
         graphs = _Graphs(proto, self.repeated.publishing)
 
-        def run_task(task: BatchTask) -> Counts:
-            return counts_of(super(_RepeatingFnApiRunner, self).run_via_runner_api(graphs.of(task), options))
+        def run_task(task: BatchTask) -> CommitCounts:
+            return CommitCounts.read(super(_RepeatingFnApiRunner, self).run_via_runner_api(graphs.of(task), options))
 
         with keeping_clients():
             self.repeated.drive(run_task)
@@ -121,12 +120,12 @@ class _RepeatingPortableRunner(PortableRunner):
         with loopback_workers(proto, options), one_job_server(self, options, timeout_s):
             graphs = _Graphs(proto, self.repeated.publishing)
 
-            def run_task(task: BatchTask) -> Counts:
+            def run_task(task: BatchTask) -> CommitCounts:
                 with watched_run(timeout_s) as watch:
                     result = super(_RepeatingPortableRunner, self).run_portable_pipeline(graphs.of(task), options)
                     watch(result)
                     result.wait_until_finish()
-                    return counts_of(result)
+                    return CommitCounts.read(result)
 
             self.repeated.drive(run_task)
         return _Done()
@@ -154,7 +153,7 @@ def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runn
     copied = copy.deepcopy(proto)
     transform = _task_transform(copied)
     payload = proto_utils.parse_Bytes(transform.spec.payload, beam_runner_api_pb2.ParDoPayload)
-    payload.do_fn.payload = pickler.dumps((EmitTask(task.to_json()), (), {}, None, None))
+    payload.do_fn.payload = pickler.dumps((EmitTask(task), (), {}, None, None))
     transform.spec.payload = payload.SerializeToString()
     return copied
 
@@ -166,13 +165,6 @@ def _task_transform(proto: beam_runner_api_pb2.Pipeline) -> beam_runner_api_pb2.
         if candidate.unique_name.startswith(TASK_LABEL) and candidate.spec.urn == common_urns.primitives.PAR_DO.urn
     )
     return transform
-
-
-def counts_of(result: PipelineResult) -> Counts:
-    """The counters that the commit of a run set; empty where a runner reports none."""
-    found = result.metrics().query(MetricsFilter().with_namespace(METRICS))["counters"]
-    # Portable runners report no attempted value, and Beam then takes a committed 0 for none.
-    return {counter.key.metric.name: int(counter.result or 0) for counter in found}
 
 
 class _Done(PipelineResult):

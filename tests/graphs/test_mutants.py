@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.pipelines.runners import repeated_run, stage_by_stage
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
 from beam_exactly_once.transforms import commit_batch
+from beam_exactly_once.transforms.batch_task import BatchTask
 from graphs import test_known_graphs as graphs
 from graphs import test_known_runners as runners
 from graphs.known_streams import number_stream
@@ -30,10 +32,7 @@ def no_second_way_to_the_commit(patch: Patch) -> None:
 
     def believing(gathered: Any, complete: Any) -> Any:
         came = list(gathered)
-        counted: dict[tuple[str, str], int] = {}
-        for what, name, _ in came:
-            if what != commit_batch.TASK:
-                counted[what, name] = counted.get((what, name), 0) + 1
+        counted = Counter(commit_batch.whose(one) for one in came if not isinstance(one, BatchTask))
         return sorted_out(came, counted)
 
     patch.setattr(commit_batch, "_sorted_out", believing)
@@ -115,7 +114,7 @@ def test_a_commit_that_begins_too_early_commits_nothing(monkeypatch: pytest.Monk
     """The second net, for runners whose order is not ours: Beam's own loop calls the commit before a branch has run."""
     beams_own_order(monkeypatch)
     with number_stream() as stream:
-        with pytest.raises(IncompleteBatch, match="committable of"):
+        with pytest.raises(IncompleteBatch, match="reports of sink"):
             graphs.test_a_branch_that_is_ready_late_is_in_the_commit_of_its_batch(stream, graphs.regrouped)
 
         assert stream.published("first") == stream.published("second") == []

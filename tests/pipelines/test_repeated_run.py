@@ -16,9 +16,10 @@ from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, counts_of, repeating_runner
+from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, repeating_runner
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.commit_counts import CommitCounts
 
 NOTHING = RepeatedRun(lambda run_task: None, beam.Pipeline)
 
@@ -42,7 +43,9 @@ class Result:
 
 
 def test_a_committed_zero_counts_as_zero() -> None:
-    assert counts_of(Result(records=7, lost_offsets=0)) == {"records": 7, "lost_offsets": 0}  # type: ignore[arg-type]
+    counted = CommitCounts.read(Result(**{"records.orders": 7, "lost_offsets": 0}))  # type: ignore[arg-type]
+
+    assert counted == CommitCounts(records={"orders": 7}, lost_offsets=0)
 
 
 def test_a_runner_that_cannot_run_a_graph_again_is_refused() -> None:

@@ -23,7 +23,6 @@ from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.testing.published_rows import published_rows
 from beam_exactly_once.transforms.encode_rows import ToBlocks
-from beam_exactly_once.transforms.stream_graph import COMMITTABLE
 from beam_exactly_once.transforms.write_files import StageFiles
 
 STREAM = "5eed"
@@ -42,27 +41,23 @@ class Sink:
         self.stage = StageFiles(StoreLocation(output, None), FileLayout("orders", **layout))
         self.stage.setup()
 
-    @staticmethod
-    def json_of(attempt: Attempt) -> str:
-        return orjson.dumps(attempt.to_json()).decode()
-
     def start_bundle(self, attempt: Attempt) -> None:
-        self.attempt_json = self.json_of(attempt)
+        self.attempt = attempt
         self.blocks.start_bundle()
         self.stage.start_bundle()
 
     def process(self, row: Any) -> None:
         for block in self.blocks.process(row) or ():
-            assert self.stage.process(block, self.attempt_json) is None
+            assert self.stage.process(block, self.attempt) is None
 
     def finish_bundle(self) -> list[dict[str, Any]]:
         for block in self.blocks.finish_bundle():
-            self.stage.process(block.value, self.attempt_json)
+            self.stage.process(block.value, self.attempt)
         emitted = self.stage.finish_bundle()
         assert all(element.windows == (GlobalWindow(),) for element in emitted)
-        gathered = [element.value for element in emitted]
-        assert all((key, what, sink) == ("", COMMITTABLE, "orders") for key, (what, sink, _) in gathered)
-        return [orjson.loads(committable) for _, (_, _, committable) in gathered]
+        reports = [report for _, report in (element.value for element in emitted)]
+        assert all(report.sink == "orders" for report in reports)
+        return [report.staged for report in reports]
 
     def bundle(self, rows: Iterable[Any], attempt: Attempt) -> list[dict[str, Any]]:
         self.start_bundle(attempt)

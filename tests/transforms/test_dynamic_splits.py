@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-import orjson
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import environments
 
-from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
@@ -45,7 +43,7 @@ def test_a_runner_splits_ranges_while_they_are_read(seed: int, monkeypatch: pyte
     present = cluster.records_of(WHOLE.topic_partition, 0, WHOLE.stop, WHOLE.size)
 
     def tiles(pieces: list[Any]) -> None:
-        read = [Piece.from_json(orjson.loads(piece[1][2])).read for piece in pieces]
+        read = [piece[1].read for piece in pieces]
         assert tiling_faults(read, [WHOLE]) == []
         assert len(read) > SPLITS
 

@@ -209,9 +209,7 @@ class TestBounds:
 
     def test_small_blocks_count_for_what_they_take(self, output: str) -> None:
         """A batch of one row takes kilobytes, whatever Arrow says of its bytes."""
-        files = BundleFiles(
-            store_of(output), FileLayout("orders", partition_by=["place"]), Sink(output).json_of(attempt_of(0))
-        )
+        files = BundleFiles(store_of(output), FileLayout("orders", partition_by=["place"]), attempt_of(0))
         before = pa.total_allocated_bytes()
         for number in range(1000):
             files.write(f"place=p{number}", pa.RecordBatch.from_pylist([{"id": number}]))

@@ -18,7 +18,7 @@ from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED
-from beam_exactly_once.transforms.stream_graph import gathered_rejected
+from beam_exactly_once.transforms.reports import RejectedCount, gathered
 
 RECORD = KafkaRecord("orders", 3, 7, 1_700_000_000_000, 1, b"\xff", b"v", (("trace", b"\xfe"), ("none", None)))
 OF_RECORD = Rejected(
@@ -121,7 +121,7 @@ class TestArrowInFolders:
         emitted += [plain(one) for one in at_end]
 
         counts = [one.value for one in emitted if isinstance(one, beam.pvalue.TaggedOutput) and one.tag == COUNTS]
-        assert counts == [gathered_rejected("orders", 3)]
+        assert counts == [gathered(RejectedCount("orders", 3))]
         rejected = [one.value for one in emitted if isinstance(one, beam.pvalue.TaggedOutput) and one.tag == REJECTED]
         assert sorted(row.row for row in rejected) == sorted(str(rows[number]) for number in (17, 20_000, 39_999))
         found = Counter(
@@ -140,7 +140,7 @@ class TestArrowInFolders:
             blocks.process("two\nlines")
         blocks.start_bundle()
         blocks.process("two\nlines")
-        assert [plain(one).value for one in blocks.finish_bundle()][1:] == [gathered_rejected("orders", 1)]
+        assert [plain(one).value for one in blocks.finish_bundle()][1:] == [gathered(RejectedCount("orders", 1))]
 
     def test_the_records_schema_has_all_that_a_rejected_record_keeps(self) -> None:
         assert set(Rejected._fields[3:-1]) < set(RECORD_SCHEMA.names)

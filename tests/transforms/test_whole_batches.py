@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import orjson
+from typing import Any
+
 import pytest
 
-from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint import Attempt, Piece
 from beam_exactly_once.errors import IncompleteBatch
+from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_batch import _sorted_out
-from beam_exactly_once.transforms.stream_graph import COMMITTABLE, PIECE, REJECTED_COUNT, TASK
+from beam_exactly_once.transforms.reports import Committable, RejectedCount, ReportCoder, whose
 
-SEED = (TASK, "", BatchTask("stream", Attempt(1, 7, "nonce"), None).to_json())
-STAGED = (COMMITTABLE, "orders", orjson.dumps({"rows": 2, "size_bytes": 9}).decode())
-REJECTED = (REJECTED_COUNT, "decode", "3")
-COMPLETE = {(COMMITTABLE, "orders"): 2, (REJECTED_COUNT, "decode"): 2}
+SEED = BatchTask("stream", Attempt(1, 7, "nonce"), None)
+STAGED = Committable("orders", {"rows": 2, "size_bytes": 9})
+REJECTED = RejectedCount("decode", 3)
+READ = Piece("kafka", OffsetRange("orders", 0, 3, 5), 2, 20)
+COMPLETE = {whose(STAGED): 2, whose(REJECTED): 2}
 
 
 def test_a_whole_batch_is_taken_in_any_order() -> None:
@@ -35,14 +38,30 @@ def test_a_batch_of_which_a_sink_has_nothing_is_whole() -> None:
         ([], "0 tasks"),
         ([STAGED, STAGED, REJECTED, REJECTED], "0 tasks"),
         ([SEED, SEED, STAGED, STAGED, REJECTED, REJECTED], "2 tasks"),
-        ([SEED, STAGED, REJECTED, REJECTED], "1 to the commit where 2 are made .committable of 'orders'."),
-        ([SEED, REJECTED, REJECTED], "0 to the commit where 2 are made .committable of 'orders'."),
-        ([SEED, STAGED, STAGED, STAGED, REJECTED, REJECTED], "3 to the commit where 2 are made"),
-        ([SEED, STAGED, STAGED, REJECTED], "where 2 are made .rejected of 'decode'."),
-        ([SEED, STAGED, STAGED, REJECTED, REJECTED, (PIECE, "", "{}")], "1 to the commit where 0 are made .piece."),
+        ([SEED, STAGED, REJECTED, REJECTED], "1 reports of sink 'orders' to the commit, where 2 are made"),
+        ([SEED, REJECTED, REJECTED], "0 reports of sink 'orders' to the commit, where 2 are made"),
+        (
+            [SEED, STAGED, STAGED, STAGED, REJECTED, REJECTED],
+            "3 reports of sink 'orders' to the commit, where 2 are made",
+        ),
+        ([SEED, STAGED, STAGED, REJECTED], "1 reports of rejecting step 'decode' to the commit, where 2 are made"),
+        (
+            [SEED, STAGED, STAGED, REJECTED, REJECTED, READ],
+            "1 reports of source 'kafka' to the commit, where 0 are made",
+        ),
     ],
 )
-def test_anything_else_is_not_committed(gathered: list[tuple[str, str, str]], words: str) -> None:
+def test_anything_else_is_not_committed(gathered: list[Any], words: str) -> None:
     with pytest.raises(IncompleteBatch, match=words) as refused:
         _sorted_out(gathered, COMPLETE)
     assert "Nothing was committed" in str(refused.value)
+
+
+@pytest.mark.parametrize("report", [SEED, STAGED, REJECTED, READ], ids=lambda report: type(report).__name__)
+def test_reports_travel_as_they_are(report: Any) -> None:
+    assert ReportCoder().decode(ReportCoder().encode(report)) == report
+
+
+def test_what_is_no_report_is_not_encoded() -> None:
+    with pytest.raises(TypeError, match="str is not a Report"):
+        ReportCoder().encode("text")

@@ -8,7 +8,6 @@ import random
 from typing import Any
 
 import apache_beam as beam
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -141,9 +140,9 @@ class TestBundles:
         sink = Sink(output)
         sink.start_bundle(attempt_of(0))
         block = pa.RecordBatch.from_pylist([{"id": 1}])
-        sink.stage.process(("", block), sink.attempt_json)
+        sink.stage.process(("", block), sink.attempt)
         with pytest.raises(AssertionError, match="two attempts in one bundle"):
-            sink.stage.process(("", block), orjson.dumps(attempt_of(1).to_json()).decode())
+            sink.stage.process(("", block), attempt_of(1))
         sink.stage.teardown()
 
     def test_large_rows_wait_in_small_numbers(self) -> None:
@@ -218,7 +217,7 @@ class StreamLike(beam.Pipeline):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(FnApiRunner())
-        attempts = self | "Attempts" >> beam.Create([orjson.dumps(attempt_of(4).to_json()).decode()])
+        attempts = self | "Attempts" >> beam.Create([attempt_of(4)])
         self.stream_graph = StreamGraph(attempts, attempts, attempts, StoreLocation("memory://checkpoint", None))
 
 
@@ -234,9 +233,7 @@ class TestTransform:
             assert isinstance(done, beam.pvalue.PDone)
             sink = pipeline.stream_graph.sinks["files"]
             assert sink.definition == {"kind": "files", "output": store_of(output).uri}
-            assert_that(
-                sink.committables | beam.Map(lambda gathered: orjson.loads(gathered[1][2])["rows"]), _sums_to(100)
-            )
+            assert_that(sink.committables | beam.Map(lambda gathered: gathered[1].staged["rows"]), _sums_to(100))
         assert keys(output) == []
         assert {batch_id_of_part(name) for name in staged_names(output)} == {4}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import orjson
-
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.object_store import ObjectStore, StagingWriter
@@ -23,9 +21,8 @@ _log = logging.getLogger(__name__)
 class BundleFiles:
     """Gathers blocks for each folder, and writes them when there are enough for one file, or for the memory."""
 
-    def __init__(self, store: ObjectStore, layout: FileLayout, attempt_json: str) -> None:
-        self.attempt_json = attempt_json
-        self._attempt = Attempt.from_json(orjson.loads(attempt_json))
+    def __init__(self, store: ObjectStore, layout: FileLayout, attempt: Attempt) -> None:
+        self.attempt = attempt
         self._store = store
         self._layout = layout
         self._token = new_bundle_token()
@@ -77,7 +74,7 @@ class BundleFiles:
         if file is None:
             if len(self._open) >= self._layout.open_files_max:
                 self._close_file(next(iter(self._open)))
-            final_key = part_name(self._attempt, self._token, self._opened, self._layout.extension, folder)
+            final_key = part_name(self.attempt, self._token, self._opened, self._layout.extension, folder)
             target = self._store.stage(final_key)
             file = _OpenFile(target, self._layout.open_file(target))
             self._opened += 1

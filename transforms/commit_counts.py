@@ -1,0 +1,73 @@
+"""What a commit counts, from the worker that commits to the driver that tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.runners.runner import PipelineResult
+
+from beam_exactly_once.checkpoint import Marker
+
+NAMESPACE = "beam_exactly_once"
+_BY_NAME = ("records", "bytes_read", "rows", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitCounts:
+    """Counters of one run of a graph. Those that a runner does not report are 0.
+
+    Attributes:
+        records, bytes_read: of each source.
+        rows: of each sink.
+        rejected: records, of each step.
+        lost_offsets: of all sources.
+        commit_us, publish_us: microseconds that each took.
+        committed: 1 if this run's own attempt decided the batch; 0 if it did not, or the runner does not tell.
+    """
+
+    records: Mapping[str, int] = field(default_factory=dict)
+    bytes_read: Mapping[str, int] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    lost_offsets: int = 0
+    commit_us: int = 0
+    publish_us: int = 0
+    committed: int = 0
+
+    @classmethod
+    def of(cls, marker: Marker, *, commit_us: int, committed: bool) -> CommitCounts:
+        """What a commit says of the marker that decided its batch."""
+        return cls(
+            {name: source.records for name, source in marker.sources.items()},
+            {name: source.bytes_read for name, source in marker.sources.items()},
+            {sink: marker.rows(sink) for sink in marker.committables},
+            marker.rejected,
+            marker.lost_offsets,
+            commit_us,
+            committed=int(committed),
+        )
+
+    def report(self) -> None:
+        """Set the counters, on the worker."""
+        for name in _BY_NAME:
+            for whose, value in getattr(self, name).items():
+                Metrics.counter(NAMESPACE, f"{name}.{whose}").inc(value)
+        for name in ("lost_offsets", "commit_us", "publish_us", "committed"):
+            value = getattr(self, name)
+            if value:
+                Metrics.counter(NAMESPACE, name).inc(value)
+
+    @classmethod
+    def read(cls, result: PipelineResult) -> CommitCounts:
+        """What a run has counted, in the driver."""
+        found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+        by_name: dict[str, Any] = {name: {} for name in _BY_NAME}
+        single: dict[str, Any] = {}
+        for counter in found:
+            # Portable runners report no attempted value, and Beam then takes a committed 0 for none.
+            name, dot, whose = counter.key.metric.name.partition(".")
+            (by_name[name] if dot else single)[whose or name] = int(counter.result or 0)
+        return cls(**by_name, **single)

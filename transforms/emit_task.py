@@ -1,0 +1,49 @@
+"""The root of a stream's graph: it emits the task of the batch that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import TimestampedValue
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.reports import Gathered, ReportCoder, gathered
+from beam_exactly_once.transforms.stateless import StatelessDoFn
+from beam_exactly_once.transforms.stream_graph import typed
+
+TASK, ATTEMPT, SEED = "task", "attempt", "seed"
+"""Tags of what :class:`BatchTasks` emits: the task; its attempt; the task for the commit."""
+
+
+class EmitTask(StatelessDoFn):
+    """Emits the task it was made with. The stream puts a new one into the translated graph for every batch."""
+
+    def __init__(self, task: BatchTask | None = None) -> None:
+        self._encoded = (
+            None if task is None else ReportCoder().encode(task)
+        )  # small and quick where a pickle is neither
+
+    def process(self, impulse: bytes) -> Iterator[Any]:
+        """Emit the task, at the attempt's timestamp."""
+        if self._encoded is None:
+            raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
+        task = ReportCoder().decode(self._encoded)
+        yield TimestampedValue(task, task.timestamp)
+        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(task.attempt, task.timestamp))
+        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), task.timestamp))
+
+
+class BatchTasks(beam.PTransform):
+    """The root of a stream's graph: one task a batch."""
+
+    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
+        """Impulse and :class:`EmitTask`; the collections by their tags."""
+        emitted = begin | beam.Impulse() | "EmitTask" >> beam.ParDo(EmitTask()).with_outputs(ATTEMPT, SEED, main=TASK)
+        return {
+            TASK: typed(emitted[TASK], BatchTask),
+            ATTEMPT: typed(emitted[ATTEMPT], Attempt),
+            SEED: typed(emitted[SEED], Gathered),
+        }

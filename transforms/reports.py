@@ -1,0 +1,107 @@
+"""What a commit gathers: the task, and what readers, sinks and rejecting steps report of each bundle."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+
+from beam_exactly_once.checkpoint import Piece
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, TaskCoder
+
+
+class Report(abc.ABC):  # noqa: B024 (a union with a name that Beam can have a coder for)
+    """A :class:`BatchTask`, a ``Piece``, a :class:`Committable` or a :class:`RejectedCount`."""
+
+
+Gathered: TypeAlias = tuple[str, Report]
+"""A report under the one key by which a commit groups. Producers make it themselves: a step of its own would cost more than
+small batches do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committable:
+    """What a sink staged."""
+
+    sink: str
+    staged: Json
+    """The sink's own JSON, with ``rows`` and ``size_bytes``."""
+
+    def to_json(self) -> Json:
+        """As it travels to the commit."""
+        return {"sink": self.sink, "staged": self.staged}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> Committable:
+        """The inverse of :meth:`to_json`."""
+        return cls(**sent)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedCount:
+    """How many records a bundle of a step rejected."""
+
+    step: str
+    records: int
+
+    def to_json(self) -> Json:
+        """As it travels to the commit."""
+        return {"step": self.step, "records": self.records}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> RejectedCount:
+        """The inverse of :meth:`to_json`."""
+        return cls(**sent)
+
+
+for _member in (BatchTask, Piece, Committable, RejectedCount):
+    Report.register(_member)
+
+
+def gathered(report: Any) -> Gathered:
+    """``report`` for the commit."""
+    return "", report
+
+
+def whose(report: Any) -> str:
+    """Who reported, for people: ``sink 'orders'``."""
+    match report:
+        case Piece():
+            return f"source {report.source!r}"
+        case Committable():
+            return f"sink {report.sink!r}"
+        case RejectedCount():
+            return f"rejecting step {report.step!r}"
+        case _:
+            return "the stream"
+
+
+class _PieceCoder(JsonCoder):
+    value_type = Piece
+
+
+class _CommittableCoder(JsonCoder):
+    value_type = Committable
+
+
+class _RejectedCountCoder(JsonCoder):
+    value_type = RejectedCount
+
+
+class ReportCoder(OneOfCoder):
+    """Reports between workers."""
+
+    value_type = Report
+    members = (
+        (BatchTask, TaskCoder()),
+        (Piece, _PieceCoder()),
+        (Committable, _CommittableCoder()),
+        (RejectedCount, _RejectedCountCoder()),
+    )
+
+
+beam.coders.registry.register_coder(Report, ReportCoder)
