@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 
 import apache_beam as beam
 
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 TOPIC = "orders"
 PARTITIONS = 4

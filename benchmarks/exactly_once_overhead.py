@@ -37,8 +37,7 @@ from rich.console import Console
 from rich.progress import track
 
 import support
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka
 
 BATCHES = 5
 """Measured, after one to warm up."""

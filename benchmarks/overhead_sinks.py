@@ -24,11 +24,19 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 import support
-from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
+from beam_exactly_once import (
+    KafkaRecord,
+    SecretValue,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+    secret_from_env,
+)
+from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.topic_admin import TopicAdmin
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.rows.encoding import RowEncoding
-from beam_exactly_once.secrets import SecretValue, secret_from_env
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
@@ -38,7 +46,6 @@ from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.encoding import SqlEncoding
 from beam_exactly_once.sinks.sql.rows import write_rows
 from beam_exactly_once.sinks.sql.target import SqlTarget
-from beam_exactly_once.transforms import WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from beam_exactly_once.transforms.encode_rows import ToBlocks
 
 PLAIN = "plain"

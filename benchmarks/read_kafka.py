@@ -17,9 +17,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 import support
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka
 from support import TOPIC, Source
 
 counted = 0

@@ -28,7 +28,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToDelta
+from beam_exactly_once.transforms.write_delta import WriteToDelta
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToFiles
+from beam_exactly_once.transforms.write_files import WriteToFiles
 
 PARTITION_COLUMNS = ("topic", "partition", EVENT_DATE)
 

@@ -26,8 +26,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToKafka
-from beam_exactly_once.transforms.write_kafka import PartitionBy
+from beam_exactly_once.transforms.write_kafka import PartitionBy, WriteToKafka
 
 SOURCE_ORDER = ("topic", "partition", "offset")
 

@@ -30,7 +30,8 @@ from beam_exactly_once.pipelines.ready_made import (
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.secrets import referenced
-from beam_exactly_once.transforms import DecodeRecords, WriteToSql
+from beam_exactly_once.transforms.decode_records import DecodeRecords
+from beam_exactly_once.transforms.write_sql import WriteToSql
 
 _NO_OBJECT = "the value is no JSON object; --rejected_output takes such records"
 

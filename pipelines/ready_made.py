@@ -23,7 +23,8 @@ from beam_exactly_once.pipelines.progress.bar import live_bar
 from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.rows.rejected import OnError
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+from beam_exactly_once.transforms.write_files import WriteToFiles
 
 _LOGGER = logging.getLogger(__name__)
 

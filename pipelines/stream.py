@@ -46,7 +46,7 @@ class ExactlyOnceStream(beam.Pipeline):
         options: Beam's; the runner is taken from them.
         runner: name or instance, instead of the options' one.
         store_options: of the checkpoint's object store.
-        progress: called with one :class:`~beam_exactly_once.pipelines.BatchProgress` a batch.
+        progress: called with one :class:`~beam_exactly_once.BatchProgress` a batch.
         retain_batches: how many plans and markers to keep, at least 2.
         batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
         allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once import KafkaRecord, read_batches
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
 
 ROOT = Path(__file__).parents[1]

@@ -37,7 +37,7 @@ class ReadFromKafka(beam.PTransform):
     sink of this library in a stream. Parallelism: see :class:`ReadOffsetRanges`; not bound by the number of
     partitions. The user must provide retention that outlasts any stop of the stream.
 
-    Output: :class:`~beam_exactly_once.kafka.KafkaRecord` each, or with ``output="arrow"`` a ``pa.RecordBatch`` a
+    Output: :class:`~beam_exactly_once.KafkaRecord` each, or with ``output="arrow"`` a ``pa.RecordBatch`` a
     chunk of at most 1000 records; with ``decoder`` what that makes of them, and with ``on_decode_error="reject"`` two
     collections, ``rows, rejected = …``.
 
@@ -53,7 +53,7 @@ class ReadFromKafka(beam.PTransform):
         stop_offsets: in an ordinary pipeline, first offset not to read of each partition; others end at their latest.
         stop_timestamp: in an ordinary pipeline, read up to the first record at or after it (milliseconds or datetime).
         output: ``"records"`` or ``"arrow"``.
-        decoder: the function of a :class:`~beam_exactly_once.transforms.DecodeRecords` right behind the read.
+        decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
         on_decode_error: its ``on_error``: ``"fail"`` or ``"reject"``.
         consumer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         isolation_level: ``"read_committed"`` or ``"read_uncommitted"``.

@@ -40,7 +40,7 @@ class ReadResult(NamedTuple):
     """What :class:`ReadOffsetRanges` returns."""
 
     records: beam.PCollection[Any]
-    """:class:`KafkaRecord` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.kafka.RECORD_SCHEMA` each."""
+    """:class:`KafkaRecord` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.RECORD_SCHEMA` each."""
     pieces: beam.PCollection[Gathered]
     """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit."""
 

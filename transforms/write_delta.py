@@ -46,7 +46,7 @@ class WriteToDelta(beam.PTransform):
     Parallelism: each bundle writes its own files; the commit is one step. A batch makes at least one file a bundle that has
     rows, and one a folder with ``partition_by``: run OPTIMIZE.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.KafkaRecord` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null.
 
     A row that does not fit fails the batch, or is rejected with ``on_encode_error="reject"``, as by ``WriteToFiles``.

@@ -42,7 +42,7 @@ class WriteToFiles(beam.PTransform):
     whole batches in order. Parallelism: each bundle writes its own files, so a batch makes at least one file a
     bundle that has rows. ``output`` belongs to this sink of this stream alone.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.KafkaRecord` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``, which are written as they come and much the fastest.
 
     - Parquet: all rows have the columns of ``schema``. Fields that it does not name are left out, a missing one is
@@ -60,7 +60,7 @@ class WriteToFiles(beam.PTransform):
     refused: they would read it as null. A bundle makes at least one file a folder, so partition by few values.
 
     A row that does not fit fails the batch, or is rejected with ``on_encode_error="reject"``: then the transform returns the
-    rejected rows, :class:`~beam_exactly_once.transforms.Rejected` each, for another sink of the stream, and the stream
+    rejected rows, :class:`~beam_exactly_once.Rejected` each, for another sink of the stream, and the stream
     refuses to run if nothing consumes them. What no row of its kind could pass, as a missing schema, still fails.
 
     A worker holds at most about 64 MiB of rows, besides what a store's upload buffers for each open file. Neither

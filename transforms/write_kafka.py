@@ -37,7 +37,7 @@ class WriteToKafka(beam.PTransform):
     After a crash, readers of committed records wait at the open transaction until the next start, or for at
     most ``transaction_timeout_s``. Parallelism: staging that of the input; publishing, one worker a shard.
 
-    Input: :class:`~beam_exactly_once.kafka.KafkaRecord` as they come, or dicts, NamedTuples, dataclasses and
+    Input: :class:`~beam_exactly_once.KafkaRecord` as they come, or dicts, NamedTuples, dataclasses and
     ``beam.Row`` with ``value`` and, if wanted, ``key``, ``headers``, ``timestamp_ms``, ``partition``, or ``pa.RecordBatch``
     with such columns of ``RECORD_SCHEMA``, which are much the fastest. Texts become UTF-8. A record without a timestamp
     gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``.

@@ -32,7 +32,7 @@ class WriteToSql(beam.PTransform):
     Parallelism: staging, that of the input; publishing, ``shards`` transactions. A batch costs one small transaction a
     shard, also when it is empty.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.KafkaRecord` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``. A field that is no column of the table is an error, unless ``columns`` says what is written. A field
     that is missing or None is NULL, or the column's default if it has one. Values must fit their columns: integers are not cut,
     texts not shortened. Floats, and texts of numbers, may go into decimal columns, ISO 8601 texts into dates and times, dicts

@@ -35,7 +35,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 500
 class Rejected(NamedTuple):
     """A record that a step could not take.
 
-    Where the row was a :class:`~beam_exactly_once.kafka.KafkaRecord`, or has its columns, these are as they were in
+    Where the row was a :class:`~beam_exactly_once.KafkaRecord`, or has its columns, these are as they were in
     Kafka. Of any other row there is its ``row``.
     """
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.pipelines.progress import BatchProgress
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.testing.published_rows import Row, published_rows
@@ -49,13 +50,13 @@ def run_in_memory(
     Args:
         build: applies sources, transforms and sinks to the stream; called once a batch.
         batches: the records of each topic, one iterable a batch; values alone (bytes) go to partition 0.
-        allow_per_batch: as for :class:`~beam_exactly_once.pipelines.ExactlyOnceStream`.
+        allow_per_batch: as for :class:`~beam_exactly_once.ExactlyOnceStream`.
 
     Raises:
         what the stream raises.
 
     >>> import apache_beam as beam
-    >>> from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+    >>> from beam_exactly_once import ReadFromKafka, WriteToFiles
     >>> def build(stream):
     ...     (
     ...         stream

@@ -14,10 +14,11 @@ import apache_beam as beam
 
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream, ProcessingTime
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.pipelines.triggers import ProcessingTime
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 
 Row: TypeAlias = Mapping[str, Any]
 """What the stories write: ``{"id": int, "text": str}``."""

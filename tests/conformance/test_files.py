@@ -10,10 +10,9 @@ import apache_beam as beam
 import orjson
 import pytest
 
+from beam_exactly_once import WriteToFiles, read_batches
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
-from beam_exactly_once.transforms import WriteToFiles
 
 
 class Files(SinkUnderTest):

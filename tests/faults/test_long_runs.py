@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 MEGABYTE = 1 << 20
 PROGRAMS = Path(__file__).parents[1] / "support"

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from confluent_kafka import Producer
 
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord
+from beam_exactly_once import KafkaRecord
+from beam_exactly_once.kafka import EmbeddedBroker
 from beam_exactly_once.testing import MemoryKafka
 
 FLUSH_TIMEOUT_S = 60.0

@@ -14,10 +14,9 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
+from beam_exactly_once import ForEachBatch, ReadFromKafka, WriteToFiles, WriteToSql, read_batches
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.published_rows import published_rows
-from beam_exactly_once.transforms import ForEachBatch, ReadFromKafka, WriteToFiles, WriteToSql
-from beam_exactly_once.transforms.file_manifest import read_batches
 from graphs import steps
 from graphs.kinds import Applied, Given, Kind, Numbers, Plain, Site, no_shape
 from graphs.model import Wrong

@@ -10,10 +10,8 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineRunner
 
-from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.testing.published_rows import published_rows
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from graphs.clusters import Cluster, cluster
 from graphs.runners import RUNNERS, Runner
 from graphs.steps import number, row

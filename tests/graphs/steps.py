@@ -19,8 +19,7 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.transforms import BatchRows, Rejected
+from beam_exactly_once import BatchRows, KafkaRecord, Rejected
 
 
 def number(record: KafkaRecord) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, TopicPartition, WriteToFiles, read_batches
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, marker_of_resolution
 from beam_exactly_once.checkpoint.layout import commits_key, offsets_key
 from beam_exactly_once.checkpoint.resolution import propose
@@ -37,14 +38,9 @@ from beam_exactly_once.errors import (
     UnknownTopic,
     UnsuitableStore,
 )
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open_object_store, override_stores
-from beam_exactly_once.offsets import TopicPartition
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from support.orders_to_files import OrdersToFiles
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

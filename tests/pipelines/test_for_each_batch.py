@@ -16,14 +16,12 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import BatchRows, ExactlyOnceStream, ForEachBatch, KafkaRecord, ReadFromKafka
 from beam_exactly_once.checkpoint import Checkpoint, StreamWriter
 from beam_exactly_once.errors import ConfigurationError, Fenced, StagedOutputMissing, UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import BatchRows, ForEachBatch, ReadFromKafka
 from support.ledger_sink import number_of
 from support.user_code import CALLS, HOOKS, noting, storing
 

@@ -9,11 +9,10 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles
 from beam_exactly_once.errors import IncompleteBatch
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_kafka
+from beam_exactly_once.transforms import read_kafka
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

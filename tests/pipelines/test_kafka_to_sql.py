@@ -13,13 +13,11 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToSql
 from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_sql import main
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

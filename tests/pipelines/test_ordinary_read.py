@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_exactly_once import KafkaRecord, ReadFromKafka, TopicPartition
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, KafkaSettings, produce
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
+from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import Start
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import PlannedRange, ReadFromKafka, ReadOffsetRanges
+from beam_exactly_once.transforms.planned_range import PlannedRange
+from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
 
 
 @pytest.fixture

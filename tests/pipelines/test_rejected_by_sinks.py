@@ -10,12 +10,19 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    KafkaRecord,
+    ReadFromKafka,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+)
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE, ConfigurationError, UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream, kafka_to_delta, kafka_to_sql
+from beam_exactly_once.pipelines import kafka_to_delta, kafka_to_sql
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from support.delta_streams import DeltaStream, around_commit
 from support.rejected_rows import markers, rejected_in
 from support.sql_stream import SqlStream, at_step

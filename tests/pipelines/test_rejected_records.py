@@ -15,11 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_exactly_once import (
+    REJECTED_SCHEMA,
+    DecodeRecords,
+    ExactlyOnceStream,
+    KafkaRecord,
+    ReadFromKafka,
+    Rejected,
+    WriteToFiles,
+)
 from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
-from beam_exactly_once.transforms import REJECTED_SCHEMA, DecodeRecords, ReadFromKafka, Rejected, WriteToFiles
 
 BAD = KafkaRecord("orders", 3, 0, 1_700_000_000_000, 1, b"\xffkey", b"{broken", (("trace", b"\xfe"), ("none", None)))
 BATCHES = {"orders": [[b'{"n": 1}', BAD, b'{"n": 2}'], [b'{"n": 3}'], [b"null!", b"[", b'{"n": 4}']]}

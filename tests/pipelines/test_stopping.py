@@ -19,10 +19,11 @@ STREAM = """
 import logging, sys, threading
 import apache_beam as beam
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream, stopping
+from beam_exactly_once import KafkaRecord
+from beam_exactly_once import ExactlyOnceStream
+from beam_exactly_once.pipelines import stopping
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once import ReadFromKafka, WriteToFiles
 
 folder, step, stop_timeout_s, *options = sys.argv[1:]
 stopping.STOP_TIMEOUT_S, stopping.UNWIND_TIMEOUT_S = float(stop_timeout_s), 1.0

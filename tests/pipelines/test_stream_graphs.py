@@ -12,11 +12,9 @@ import pytest
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, SlidingWindows
 
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 

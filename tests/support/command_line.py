@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from click.testing import CliRunner, Result
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.cli import commands
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from support.hand_made_stream import P0, P1
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import apache_beam as beam
 import psutil
 
-from beam_exactly_once.kafka import Chunk, KafkaRecord, KafkaSettings, override_logs
-from beam_exactly_once.offsets import LogBounds, TopicPartition
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, KafkaRecord, ReadFromKafka, TopicPartition, WriteToFiles
+from beam_exactly_once.kafka import Chunk, KafkaSettings, override_logs
+from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.topics import TopicDescription
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.read_kafka import BYTES_PER_BATCH_MAX
 
 VALUE = b"x" * 10_000

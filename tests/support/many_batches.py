@@ -11,10 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, KafkaRecord, ProcessingTime, ReadFromKafka, WriteToFiles
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 
 def main(runner: str, batches: int, folder: str) -> None:

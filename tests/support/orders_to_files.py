@@ -7,10 +7,8 @@ from typing import Any
 
 import orjson
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 
 class OrdersToFiles:

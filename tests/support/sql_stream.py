@@ -16,13 +16,18 @@ from unittest import mock
 import apache_beam as beam
 import sqlalchemy as sa
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    KafkaRecord,
+    ReadFromKafka,
+    SecretValue,
+    WriteToFiles,
+    WriteToSql,
+    secret_from_env,
+)
 from beam_exactly_once.sinks.sql import shards
 from beam_exactly_once.sinks.sql.marks import SqlMarks
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql
 
 STEPS = ["lock", "set", "rows", "commit"]
 """What a publisher does in a transaction, in order."""

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
+from beam_exactly_once import RECORD_SCHEMA, KafkaRecord, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
-from beam_exactly_once.transforms import WriteToFiles
 from support.file_sinks import (
     SCHEMA,
     publish_batch,

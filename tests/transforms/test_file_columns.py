@@ -10,10 +10,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.errors import (
     ConfigurationError,
 )
-from beam_exactly_once.kafka import KafkaRecord
 from support.file_sinks import (
     SCHEMA,
     keys,

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from beam_exactly_once import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.errors import (
     ConfigurationError,
 )
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from support.file_sinks import (
     SCHEMA,
     keys,

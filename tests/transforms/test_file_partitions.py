@@ -14,14 +14,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
+from beam_exactly_once import KafkaRecord, WriteToFiles, read_batches
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.files.bundle import BundleFiles
 from beam_exactly_once.sinks.files.encoding import row_blocks
 from beam_exactly_once.sinks.files.layout import FileLayout
-from beam_exactly_once.sinks.files.manifest import batch_id_of_part, read_batches
-from beam_exactly_once.transforms import WriteToFiles
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part
 from support.file_sinks import (
     Sink,
     attempt_of,

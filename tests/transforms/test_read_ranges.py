@@ -8,9 +8,10 @@ from collections.abc import Callable
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log, override_logs
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, open_kafka_log, override_logs
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import read_ranges

@@ -11,9 +11,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import RECORD_SCHEMA, KafkaRecord, Rejected, with_event_date
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord, with_event_date
-from beam_exactly_once.rows.rejected import REASON_LETTERS_MAX, ROW_LETTERS_MAX, Rejected, isolated, rejected_of
+from beam_exactly_once.kafka import Chunk
+from beam_exactly_once.rows.rejected import REASON_LETTERS_MAX, ROW_LETTERS_MAX, isolated, rejected_of
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import WriteToDelta
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     ConfigurationError,
@@ -18,7 +19,6 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.sinks.delta.schema import delta_schema
 from beam_exactly_once.sinks.delta.table import sorted_errors
-from beam_exactly_once.transforms import WriteToDelta
 
 NUMBERS = pa.schema([("number", pa.int64())])
 

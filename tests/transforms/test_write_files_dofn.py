@@ -14,25 +14,21 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
+from beam_exactly_once import RECORD_SCHEMA, KafkaRecord, WriteToFiles, read_batches
 from beam_exactly_once.errors import (
     ConfigurationError,
     SinkAhead,
     StagedOutputMissing,
     UnsupportedPipeline,
 )
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
-from beam_exactly_once.sinks.files.manifest import (
-    batch_id_of_part,
-    read_batches,
-)
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.stream_graph import StreamGraph
-from beam_exactly_once.transforms.write_files import WriteToFiles
 from support.file_sinks import (
     SCHEMA,
     STREAM,

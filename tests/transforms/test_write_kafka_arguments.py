@@ -8,10 +8,8 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToKafka, secret_from_env
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
 from beam_exactly_once.planning import source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.kafka_broker import Kafka

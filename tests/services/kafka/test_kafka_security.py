@@ -18,13 +18,11 @@ import apache_beam as beam
 import pytest
 from confluent_kafka.admin import AclOperation
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, secret_from_env, secret_from_file
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_RETRYABLE, KafkaRefused
 from beam_exactly_once.kafka import ConfigValue
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.secrets import secret_from_env, secret_from_file
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.launch.kafka_security import SecureKafka
 from services.streams.file_stream import FileStream
 from services.streams.topics import Topic

@@ -11,9 +11,10 @@ from random import Random
 
 import pytest
 
+from beam_exactly_once import KafkaRecord, TopicPartition
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
-from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
+from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.planning import Start
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
+from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import DataLoss
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream, on_first_records
 from services.streams.topics import Topic

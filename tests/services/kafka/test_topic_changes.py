@@ -10,9 +10,9 @@ from random import Random
 
 import pytest
 
+from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, UnknownTopic
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream, on_first_records
 from services.streams.topics import Topic

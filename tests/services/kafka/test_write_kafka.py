@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.errors import Fenced, SinkAhead
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.sharded import StagedPublisher

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.errors import Fenced, ReplayDiffers, SinkAhead
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from services.streams.copies import Asleep, Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
 

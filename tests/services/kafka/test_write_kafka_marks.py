@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.errors import (
     ConfigurationError,
     CorruptObject,
@@ -20,7 +21,7 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnknownTopic,
 )
-from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
+from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.marks_topic import TAIL_OFFSETS
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction

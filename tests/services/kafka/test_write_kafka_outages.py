@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from beam_exactly_once import secret_from_env
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     ConfigurationError,
@@ -26,7 +27,6 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
 )
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.kafka_broker import Kafka
 from services.launch.kafka_security import SecureKafka

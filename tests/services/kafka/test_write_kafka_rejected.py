@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from beam_exactly_once import KafkaRecord
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
 from services.streams.copies import Copy, alter_config, assert_exactly_once, at, fail, numbers_of, records_of
 from services.streams.topics import Topic

@@ -14,11 +14,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.launch.flink import Flink
 from services.streams.flink_streams import (
     ROWS,

@@ -17,12 +17,10 @@ import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.streams.flink_streams import WAIT_S, Gate, gated_command, local_options, started, values
 from services.streams.topics import Topic
 

@@ -21,13 +21,20 @@ import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import (
+    BatchProgress,
+    ExactlyOnceStream,
+    KafkaRecord,
+    ProgressListener,
+    ReadFromKafka,
+    WriteToFiles,
+    read_batches,
+)
 from beam_exactly_once.errors import EXIT_DONE, DataLoss
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProgressListener
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_ranges
+from beam_exactly_once.transforms import read_ranges
 from services.streams.to_files import values_in
 from services.streams.topics import Topic
 from support.held_reader import hold, splits_wanted

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import secret_from_env
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable
-from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.restricted import restricted_to

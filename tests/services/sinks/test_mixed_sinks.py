@@ -14,12 +14,18 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once import (
+    DecodeRecords,
+    ExactlyOnceStream,
+    KafkaRecord,
+    ReadFromKafka,
+    Rejected,
+    WriteToKafka,
+    WriteToSql,
+    secret_from_env,
+)
 from beam_exactly_once.testing.crashing import ANY, KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.hooked_publisher import hooked
-from beam_exactly_once.transforms import DecodeRecords, ReadFromKafka, Rejected, WriteToKafka, WriteToSql
 from services.conftest import address
 from services.streams.copies import alter_config, records_of
 from services.streams.mixed_stream import (

@@ -14,10 +14,15 @@ import sqlalchemy as sa
 from apache_beam.options.pipeline_options import PipelineOptions
 from deltalake import DeltaTable
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToKafka, WriteToSql
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    KafkaRecord,
+    ReadFromKafka,
+    WriteToDelta,
+    WriteToKafka,
+    WriteToSql,
+    secret_from_env,
+)
 from services.streams.copies import numbers_of, records_of
 from services.streams.flink_streams import local_options
 from services.streams.topics import Topic

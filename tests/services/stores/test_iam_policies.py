@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.object_store import ObjectStore, open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.launch.restricted import Policy, filled, policy_of, restricted_to
 from services.streams.to_files import values_in
 from services.streams.topics import Topic

@@ -20,15 +20,13 @@ from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles, WriteToKafka
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.kafka.marks_topic import MarksTopic
 from beam_exactly_once.kafka.transactions import Transaction
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToKafka
 from services.streams.topics import TIMEOUT_S, settle, wait_until
 
 LIFE_TIMEOUT_S = 120.0

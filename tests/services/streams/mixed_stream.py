@@ -18,14 +18,20 @@ import pyarrow as pa
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    KafkaRecord,
+    ReadFromKafka,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+    read_batches,
+    secret_from_env,
+)
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import StoreCalls
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from services.streams.copies import records_of
 
 DATABASES = {"postgres": "POSTGRES_URL", "mariadb": "MARIADB_URL"}

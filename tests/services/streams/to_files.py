@@ -11,10 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.streams.topics import Topic
 
 RECORDS_A_TRANSACTION = 40

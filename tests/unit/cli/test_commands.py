@@ -11,12 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles
 from beam_exactly_once.checkpoint.layout import commits_key
 from beam_exactly_once.cli import commands, demo
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from support.command_line import kafka_holding, run
 from support.hand_made_stream import HandMadeStream
 
