@@ -11,7 +11,8 @@ import apache_beam as beam
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
-from beam_exactly_once.planning import BatchLimits, Start, first_offsets
+from beam_exactly_once.planning import BatchLimits, Start
+from beam_exactly_once.planning.start import LogsNow
 from beam_exactly_once.rows.rejected import OnError
 from beam_exactly_once.topics import partitions_of
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -192,7 +193,7 @@ class _FindRanges(StatelessDoFn):
             topics = self._selection.describe(log)
             partitions = list(self._selection.partitions) or partitions_of(topics)
             bounds = log.bounds(partitions)
-            starts = first_offsets(self._start, partitions, bounds, log.offsets_for_time, None)
+            starts = self._start.first_offsets(LogsNow(partitions, bounds, log.offsets_for_time))
             stops = {partition: bounds[partition].latest for partition in partitions}
             if self._stop_timestamp_ms is not None:
                 stops.update(log.offsets_for_time(partitions, self._stop_timestamp_ms))

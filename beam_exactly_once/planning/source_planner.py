@@ -17,7 +17,7 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
 from beam_exactly_once.planning.ranges import plan_ranges
 from beam_exactly_once.planning.source import KafkaSource
-from beam_exactly_once.planning.start import Start, first_offsets
+from beam_exactly_once.planning.start import FromCheckpoint, LogsNow, Start
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
@@ -100,13 +100,9 @@ class SourcePlanner:
             self.measured(committed.records, committed.bytes_read)
             return
         elsewhere = _commit_elsewhere(self.spec.start, self.spec.name)
-        first = first_offsets(
-            self.spec.start,
-            self._partitions,
-            self._bounds,
-            self._log.offsets_for_time,
-            None if elsewhere is None else elsewhere.next_offsets,
-        )
+        stood = None if elsewhere is None else elsewhere.next_offsets
+        now = LogsNow(self._partitions, self._bounds, self._log.offsets_for_time, stood)
+        first = self.spec.start.first_offsets(now)
         present = ids_of(self._topics)
         stood_in = {} if elsewhere is None else {one: id_ for one, id_ in elsewhere.topic_ids.items() if one in present}
         recorded = checkpoint.create_definition(
@@ -296,7 +292,7 @@ def _up_to(target: int, bounds: LogBounds) -> LogBounds:
 
 def _commit_elsewhere(start: Start, source: str) -> SourceCommit | None:
     """Where ``source`` stood in another checkpoint, when ``start`` names one."""
-    if start.checkpoint_location is None or start.batch_id is None:
+    if not isinstance(start, FromCheckpoint):
         return None
     store = open_object_store(start.checkpoint_location, start.store_options)
     elsewhere = Checkpoint.open_existing(store)
