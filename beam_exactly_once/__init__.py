@@ -25,14 +25,14 @@ __all__ = [
     "ExactlyOnceStream",
     "ForEachBatch",
     "JsonLinesListener",
-    "KafkaRecord",
     "ProcessingTime",
     "ProgressListener",
     "PublishedBatch",
     "PublishedFile",
     "ReadFromKafka",
+    "Record",
     "Rejected",
-    "SecretValue",
+    "Secret",
     "TopicPartition",
     "Trigger",
     "WriteToDelta",
@@ -47,13 +47,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from beam_exactly_once.kafka.records import RECORD_SCHEMA, KafkaRecord, with_event_date
+    from beam_exactly_once.kafka.records import RECORD_SCHEMA, Record, with_event_date
     from beam_exactly_once.offsets import TopicPartition
     from beam_exactly_once.pipelines.progress.listeners import BatchProgress, JsonLinesListener, ProgressListener
     from beam_exactly_once.pipelines.stream import ExactlyOnceStream
     from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
     from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
-    from beam_exactly_once.secrets import SecretValue, secret_from_env, secret_from_file
+    from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
     from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
     from beam_exactly_once.transforms.decode_records import DecodeRecords
@@ -67,13 +67,13 @@ if TYPE_CHECKING:
     __version__: str
 else:
     _NAMES = {
-        "kafka.records": ("RECORD_SCHEMA", "KafkaRecord", "with_event_date"),
+        "kafka.records": ("RECORD_SCHEMA", "Record", "with_event_date"),
         "offsets": ("TopicPartition",),
         "pipelines.progress.listeners": ("BatchProgress", "JsonLinesListener", "ProgressListener"),
         "pipelines.stream": ("ExactlyOnceStream",),
         "pipelines.triggers": ("AvailableNow", "ProcessingTime", "Trigger"),
         "rows.rejected": ("REJECTED_SCHEMA", "Rejected"),
-        "secrets": ("SecretValue", "secret_from_env", "secret_from_file"),
+        "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),
         "sinks.files.manifest": ("PublishedBatch", "PublishedFile", "read_batches"),
         "transforms.decode_records": ("DecodeRecords",),

@@ -89,8 +89,8 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
         read = ReadFromKafka(
             run.bootstrap_servers,
             [support.TOPIC],
-            max_offsets_per_batch=run.records_per_batch,
-            max_bytes_per_batch=None,
+            max_batch_offsets=run.records_per_batch,
+            max_batch_bytes=None,
         )
         sink.ways[run.way](stream | read | beam.Map(sink.row_of), place)
         stream.run()

@@ -25,8 +25,8 @@ from confluent_kafka.admin import AdminClient
 
 import support
 from beam_exactly_once import (
-    KafkaRecord,
-    SecretValue,
+    Record,
+    Secret,
     WriteToDelta,
     WriteToFiles,
     WriteToKafka,
@@ -64,7 +64,7 @@ Way: TypeAlias = Callable[[Rows, str], object]
 class Sink:
     """One kind of output, and the ways to write there."""
 
-    row_of: Callable[[KafkaRecord], Any]
+    row_of: Callable[[Record], Any]
     new_place: Callable[[str], contextlib.AbstractContextManager[str]]
     """Makes an empty output, given a folder of its own, and gives what the ways call it; removes it afterwards."""
     count: Callable[[str], int]
@@ -74,12 +74,12 @@ class Sink:
     """The variable that says where it is."""
 
 
-def order_of(record: KafkaRecord) -> dict[str, Any]:
+def order_of(record: Record) -> dict[str, Any]:
     order: dict[str, Any] = orjson.loads(record.value or b"{}")
     return order
 
 
-def message_of(record: KafkaRecord) -> dict[str, Any]:
+def message_of(record: Record) -> dict[str, Any]:
     return {"key": record.key, "value": orjson.dumps(orjson.loads(record.value or b"{}"))}
 
 
@@ -256,7 +256,7 @@ class WriteSql(beam.DoFn):
 def sql_sink(server: str | None) -> Sink:
     """A place is ``folder table``; the folder is that of SQLite's file."""
 
-    def url(folder: str) -> str | SecretValue:
+    def url(folder: str) -> str | Secret:
         return f"sqlite:///{folder}/orders.db" if server is None else secret_from_env(server)
 
     @contextlib.contextmanager

@@ -75,8 +75,8 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         compression=flags.compression,
         transaction_timeout_s=flags.transaction_timeout_s,
         marks_prefix=flags.marks_prefix,
-        on_encode_error=on_error(flags),
-        producer_config=kafka_config(config),
+        on_error=on_error(flags),
+        client_config=kafka_config(config),
         timeout_s=flags.startup_timeout_s,
     )
     write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToKafka" >> sink)

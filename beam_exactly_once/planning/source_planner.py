@@ -289,7 +289,7 @@ def _commit_elsewhere(start: Start, source: str) -> SourceCommit | None:
     """Where ``source`` stood in another checkpoint, when ``start`` names one."""
     if not isinstance(start, FromCheckpoint):
         return None
-    store = open_object_store(start.checkpoint_location, start.store_options)
+    store = open_object_store(start.checkpoint_location, start.storage_options)
     elsewhere = Checkpoint.open_existing(store)
     marker = None if elsewhere is None else elsewhere.read_marker(start.batch_id)
     if marker is None or source not in marker.sources:

@@ -24,7 +24,7 @@ class Files(SinkUnderTest):
         self._root = root
 
     def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
-        return WriteToFiles(f"{self._root}/{name}", file_format="json", name=name)
+        return WriteToFiles(f"{self._root}/{name}", format="json", name=name)
 
     def read(self, name: str) -> Iterator[Row]:
         store = open_object_store(f"{self._root}/{name}")

@@ -35,7 +35,7 @@ def _source(node: Applied, **options: Any) -> Any:
         node.site.bootstrap_servers,
         [topic(node.number)],
         name=node.name,
-        max_offsets_per_batch=node.site.limit,
+        max_batch_offsets=node.site.limit,
         **options,
     )
 
@@ -50,7 +50,7 @@ def _read_arrow(node: Applied) -> Sequence[Numbers]:
 
 
 def _read_rejecting(node: Applied) -> Sequence[Numbers]:
-    decoded = _source(node, decoder=steps.number, on_decode_error="reject")
+    decoded = _source(node, decoder=steps.number, on_error="reject")
     return [
         decoded.rows | f"{node.name}.Rows" >> beam.Map(steps.same).with_output_types(int),
         decoded.rejected | f"{node.name}.Rejected" >> beam.Map(steps.rejected_record),
@@ -78,10 +78,10 @@ def _rows(node: Applied) -> Any:
     return node.inputs[0] | "Row" >> beam.Map(steps.row)
 
 
-def _files(file_format: str) -> Callable[[Applied], Sequence[Numbers]]:
+def _files(format: str) -> Callable[[Applied], Sequence[Numbers]]:
     def build(node: Applied) -> Sequence[Numbers]:
         output = node.site.output(node.name)
-        _ = _rows(node) | WriteToFiles(output, file_format=file_format, schema=SCHEMA, name=node.name)  # type: ignore[arg-type]
+        _ = _rows(node) | WriteToFiles(output, format=format, schema=SCHEMA, name=node.name)  # type: ignore[arg-type]
         return []
 
     return build
@@ -90,7 +90,7 @@ def _files(file_format: str) -> Callable[[Applied], Sequence[Numbers]]:
 def _rejecting_files(node: Applied) -> Sequence[Numbers]:
     rows = node.inputs[0] | "Row" >> beam.Map(steps.misfit_row)
     output = node.site.output(node.name)
-    unfit = rows | WriteToFiles(output, schema=SCHEMA, on_encode_error="reject", name=node.name)
+    unfit = rows | WriteToFiles(output, schema=SCHEMA, on_error="reject", name=node.name)
     return [unfit | "Rejected" >> beam.Map(steps.rejected_row)]
 
 

@@ -156,7 +156,7 @@ def test_a_direct_sink_is_the_only_one(stream: SqlStream, tmp_path: Path) -> Non
     both = ExactlyOnceStream(stream.checkpoint)
     rows = both | ReadFromKafka("memory:9092", ["orders"]) | "FromJson" >> beam.Map(row_of)
     _ = rows | WriteToSql(stream.url, stream.table, direct=True)
-    _ = rows | WriteToFiles(str(tmp_path / "out"), file_format="json")
+    _ = rows | WriteToFiles(str(tmp_path / "out"), format="json")
     with pytest.raises(UnsupportedPipeline, match=r"sink 'sql' has direct=True and is not the only one \(files\)"):
         both.run()
 

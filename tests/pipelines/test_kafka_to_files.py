@@ -270,7 +270,7 @@ def test_a_secret_is_not_in_the_pipeline_proto(monkeypatch: pytest.MonkeyPatch, 
     _ = (
         stream
         | ReadFromKafka(
-            "localhost:9092", ["orders"], consumer_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")}
+            "localhost:9092", ["orders"], client_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")}
         )
         | WriteToFiles(str(tmp_path / "output"))
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToSql
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToSql
 from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.pipelines.kafka_to_sql import main
@@ -28,7 +28,7 @@ def cluster() -> MemoryKafka:
 
 
 def send(cluster: MemoryKafka, values: Iterable[bytes | None]) -> None:
-    cluster.append(KafkaRecord("orders", partition=number % 2, value=value) for number, value in enumerate(values))
+    cluster.append(Record("orders", partition=number % 2, value=value) for number, value in enumerate(values))
 
 
 class Database:

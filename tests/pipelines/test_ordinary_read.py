@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_exactly_once import KafkaRecord, ReadFromKafka, TopicPartition
+from beam_exactly_once import ReadFromKafka, Record, TopicPartition
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
 from beam_exactly_once.offsets import OffsetRange
@@ -25,7 +25,7 @@ def orders() -> MemoryKafka:
     """Two partitions, ten records each, a second apart."""
     cluster = MemoryKafka({"orders": 2})
     cluster.append(
-        KafkaRecord("orders", number % 2, timestamp_ms=number * 1000, value=b"%d" % number) for number in range(20)
+        Record("orders", number % 2, timestamp_ms=number * 1000, value=b"%d" % number) for number in range(20)
     )
     return cluster
 

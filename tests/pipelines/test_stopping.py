@@ -19,7 +19,7 @@ STREAM = """
 import logging, sys, threading
 import apache_beam as beam
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once import KafkaRecord
+from beam_exactly_once import Record
 from beam_exactly_once import ExactlyOnceStream
 from beam_exactly_once.pipelines import stopping
 from beam_exactly_once.testing import MemoryKafka
@@ -45,11 +45,11 @@ def never(record):
             pass
 
 cluster = MemoryKafka({"orders": 1})
-cluster.append([KafkaRecord("orders", 0, value=b"1")])
+cluster.append([Record("orders", 0, value=b"1")])
 try:
     options = beam.options.pipeline_options.PipelineOptions(options)
     with cluster.serving(), ExactlyOnceStream(folder + "/checkpoint", options=options) as stream:
-        stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(never) | WriteToFiles(folder + "/output", file_format="json")
+        stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(never) | WriteToFiles(folder + "/output", format="json")
 except BeamExactlyOnceError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

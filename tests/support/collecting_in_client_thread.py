@@ -48,7 +48,7 @@ def main() -> None:
         fail(future, error)
 
     with mock.patch.object(Future, "set_exception", failing):
-        log = ConfluentLog(KafkaSettings("127.0.0.1:1", startup_timeout_s=2), clock)
+        log = ConfluentLog(KafkaSettings("127.0.0.1:1", timeout_s=2), clock)
         try:
             log.bounds([TopicPartition("orders", 0)])
         except KafkaUnavailable:

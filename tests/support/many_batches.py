@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from beam_exactly_once import BatchProgress, ExactlyOnceStream, KafkaRecord, ProcessingTime, ReadFromKafka, WriteToFiles
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.testing import MemoryKafka
 
 
@@ -24,7 +24,7 @@ def main(runner: str, batches: int, folder: str) -> None:
 
     def feed(progress: BatchProgress | None = None) -> None:
         cluster.delete_records("orders", 0, max(0, cluster.bounds_of(cluster.partitions_of("orders")[0]).latest - 10))
-        cluster.append(KafkaRecord("orders", number % 4, value=b"x" * 100) for number in range(40))
+        cluster.append(Record("orders", number % 4, value=b"x" * 100) for number in range(40))
         if progress is not None and progress.batch_id + 1 in (50, batches):
             held.append(holding(temporary))
 

@@ -11,12 +11,12 @@ from beam_exactly_once import (
     AvailableNow,
     BatchProgress,
     ExactlyOnceStream,
-    KafkaRecord,
     ProcessingTime,
     ProgressListener,
     PublishedBatch,
     ReadFromKafka,
-    SecretValue,
+    Record,
+    Secret,
     Trigger,
     WriteToFiles,
     read_batches,
@@ -25,9 +25,9 @@ from beam_exactly_once import (
 from beam_exactly_once.errors import ConfigurationError
 
 assert_type(beam_exactly_once.__version__, str)
-assert_type(secret_from_env("PASSWORD"), SecretValue)
+assert_type(secret_from_env("PASSWORD"), Secret)
 assert_type(read_batches("s3://lake/orders"), Iterator[PublishedBatch])
-assert_type(KafkaRecord().value, bytes | None)
+assert_type(Record().value, bytes | None)
 assert_type(ConfigurationError.exit_code, int)
 
 

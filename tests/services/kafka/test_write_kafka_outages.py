@@ -125,7 +125,7 @@ def test_each_missing_permission_is_named_until_none_is(
         "sasl.username": "writer",
         "sasl.password": secret_from_env("WRITER_PASSWORD"),
     }
-    copy = Copy(secure_kafka.addresses("TRUSTED"), "orders", str(tmp_path / "checkpoint"), {"producer_config": config})
+    copy = Copy(secure_kafka.addresses("TRUSTED"), "orders", str(tmp_path / "checkpoint"), {"client_config": config})
     prefix = "beam-exactly-once."
 
     def allow(kind: ResourceType, name: str, *operations: AclOperation) -> None:

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from beam_exactly_once import ExactlyOnceStream, KafkaRecord, ReadFromKafka, WriteToFiles, WriteToKafka
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, WriteToKafka
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.kafka.marks_topic import MarksTopic
@@ -91,18 +91,17 @@ class Copy:
         """
         cluster = MemoryKafka({"numbers": 1})
         cluster.append(
-            KafkaRecord("numbers", key=b"%d" % (n % KEYS), value=b"%d" % n, timestamp_ms=1_000_000 + n)
-            for n in range(count)
+            Record("numbers", key=b"%d" % (n % KEYS), value=b"%d" % n, timestamp_ms=1_000_000 + n) for n in range(count)
         )
         cluster.compact("numbers", 0, options.pop("compacted_to", range(count)))
         through = options.pop("through", None)
         second = options.pop("second", None)
         rejected = options.pop("rejected", None)
         if rejected is not None:
-            options["on_encode_error"] = "reject"
+            options["on_error"] = "reject"
         settings = {"shards": 2, "order_by": ["offset"], **self.options, **options}
         with cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
-            rows = stream | ReadFromKafka("memory:9092", ["numbers"], max_offsets_per_batch=4)
+            rows = stream | ReadFromKafka("memory:9092", ["numbers"], max_batch_offsets=4)
             rows = rows if through is None else rows | beam.FlatMap(through)
             unfit = rows | WriteToKafka(self.bootstrap_servers, self.topic, **settings)
             if rejected is not None:

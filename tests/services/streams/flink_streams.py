@@ -171,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
                 | ReadFromKafka(flags.bootstrap_servers, [flags.topic])
                 | "Gate" >> beam.Map(waiting_at(flags.gate))
                 | beam.Map(lambda record: {"value": record.value.decode()})
-                | WriteToFiles(flags.output, file_format="json", schema=ROWS)
+                | WriteToFiles(flags.output, format="json", schema=ROWS)
             )
     except BeamExactlyOnceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
