@@ -83,8 +83,9 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work_dir, sink.new_place(work_dir) as place:
         stream = ExactlyOnceStream(
             f"{work_dir}/checkpoint",
-            trigger=ProcessingTime(seconds=0, batches_max=1 + run.batches),
-            progress=[lambda progress: seen.append((time.perf_counter(), time.process_time(), progress))],
+            trigger=ProcessingTime(0),
+            max_batches=1 + run.batches,
+            listeners=[lambda progress: seen.append((time.perf_counter(), time.process_time(), progress))],
         )
         read = ReadFromKafka(
             run.bootstrap_servers,

@@ -117,7 +117,7 @@ class StreamWriter:
                 raise CheckpointHole(
                     f"offsets of batch {expected} are missing in {self.checkpoint.store.uri}, while batch {found} is "
                     f"planned. Restore offsets/{expected:020d}.json from a copy; if there is none, start a new "
-                    f"checkpoint_location with Start.from_checkpoint({self.checkpoint.store.uri!r}, {expected - 1})."
+                    f"checkpoint_location with continue_from=CheckpointAt({self.checkpoint.store.uri!r}, {expected - 1})."
                 )
         return recovery
 

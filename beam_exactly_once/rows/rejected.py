@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import pyarrow as pa
 
+from beam_exactly_once.arguments import one_of
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.kafka.records import Headers
@@ -117,22 +118,20 @@ def isolated(
     return made
 
 
-def checked_on_error(argument: str, on_error: str, *, direct: bool = False) -> bool:
+def checked_on_error(on_error: str, *, direct: bool = False) -> bool:
     """Whether to reject.
 
     Args:
-        argument: name of the argument.
-        on_error: its value.
+        on_error: what becomes of a row that does not fit.
         direct: whether rows are written before the marker.
 
     Raises:
         ConfigurationError: it is neither ``"fail"`` nor ``"reject"``, or a direct sink is to reject.
     """
-    if on_error not in ("fail", "reject"):
-        raise ConfigurationError(f"{argument}={on_error!r} is not known; use 'fail' or 'reject'.")
+    one_of("on_error", on_error, get_args(OnError))
     if direct and on_error == "reject":
         raise ConfigurationError(
-            f'{argument}="reject" needs another sink for what is rejected, and a sink with direct=True is the only one of its '
+            'on_error="reject" needs another sink for what is rejected, and a sink with direct=True is the only one of its '
             "stream. Leave one of them out."
         )
     return on_error == "reject"

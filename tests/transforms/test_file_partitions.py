@@ -322,8 +322,8 @@ class TestNames:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"partition_by": "place"}, r"must be a list: partition_by=\['place'\]"),
-            ({"partition_by": [7]}, "column 7"),
+            ({"partition_by": "place"}, r"must be a list of columns: partition_by=\['place'\]"),
+            ({"partition_by": [7]}, "must be a list of names of columns"),
             ({"partition_by": ["a=b"]}, "'a=b'"),
             ({"partition_by": ["_hidden"]}, "'_hidden'"),
             ({"partition_by": ["../up"]}, "up"),

@@ -44,7 +44,7 @@ class DeltaLayout(FileLayout):
             target,
             schema,
             sink=self.sink,
-            compression=str(self.compression),
+            compression=self.compression,
             max_row_group_rows=self.max_row_group_rows,
         )
 

@@ -101,7 +101,7 @@ class DeltaPublisher(Publisher):
             raise SinkAhead(
                 f"{self._where} holds batch {found.batch_id} of this stream, while the next batch of the checkpoint is "
                 f"{next_batch_id}: the checkpoint was restored from an older copy, or is used twice. Restore the newest "
-                "checkpoint, or start a new one with Start.from_checkpoint(…)."
+                "checkpoint, or start a new one with continue_from=CheckpointAt(…)."
             )
 
     def sweep(self, published_batch_id: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_exactly_once import arguments
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
@@ -33,17 +34,13 @@ def checked_columns(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: it is no list of names that readers take for columns.
     """
-    if isinstance(names, str):
-        raise ConfigurationError(f"partition_by={names!r} must be a list: partition_by=[{names!r}].")
-    columns = tuple(names)
+    columns = arguments.names("partition_by", names)
     for name in columns:
-        if not isinstance(name, str) or not _COLUMN.fullmatch(name):
+        if not _COLUMN.fullmatch(name):
             raise ConfigurationError(
                 f"partition_by names the column {name!r}, and readers would not take its folders for a column. Use a name of "
                 "letters, digits, _, . and -, that begins with a letter or digit."
             )
-    if len(set(columns)) < len(columns):
-        raise ConfigurationError(f"partition_by={list(columns)} names a column twice.")
     return columns
 
 

@@ -174,5 +174,5 @@ class KafkaShards(ShardWriter):
         raise CorruptObject(
             f"the newest record of topic {topic}, partition {write.shard}, is not the mark of this "
             "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
-            "Start.from_checkpoint(…) at the last batch that the output holds."
+            "continue_from=CheckpointAt(…) at the last batch that the output holds."
         )

@@ -54,8 +54,8 @@ class SqlShards(ShardWriter):
         if not self._marks.is_visible(self._database):
             raise SinkBehind(
                 f"sink {self._sink!r}, table {self._target.full_name}: the table of marks is gone, so nothing says which batches "
-                "the table holds. Restore both, or start a new checkpoint_location with Start.from_checkpoint(…) at the last "
-                "batch that it holds."
+                "the table holds. Restore both, or start a new checkpoint_location with continue_from=CheckpointAt(…) at the "
+                "last batch that it holds."
             )
         newest = self._database.transact(
             lambda connection: self._try_marks(connection, stream_id), f"sink {self._sink!r}: trying the table of marks"
@@ -64,12 +64,12 @@ class SqlShards(ShardWriter):
             raise SinkAhead(
                 f"sink {self._sink!r}, table {self._target.full_name}, holds batch {newest} of this stream, while the next "
                 f"batch of the checkpoint is {next_batch_id}: the checkpoint was restored from an older copy, and would "
-                "write again what is there. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
+                "write again what is there. Restore the newest checkpoint, or start a new one with continue_from=CheckpointAt(…)."
             )
 
     @property
     def _marks(self) -> SqlMarks:
-        return SqlMarks(self._target.marks_schema or self._target.table_schema)
+        return SqlMarks(self._target.marks_schema or self._target.namespace)
 
     def _try_table(self, connection: sa.Connection) -> None:
         table = reflected(connection, self._target, self._database.dialect)

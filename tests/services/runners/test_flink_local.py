@@ -54,7 +54,7 @@ class Stream:
 
     def run(self, through: Step, schema: pa.Schema, **read: Any) -> None:
         options = PipelineOptions(self._options)
-        with ExactlyOnceStream(f"{self._folder}/checkpoint", options=options, progress=[self._look]) as stream:
+        with ExactlyOnceStream(f"{self._folder}/checkpoint", options=options, listeners=[self._look]) as stream:
             rows = through(stream | ReadFromKafka(self._bootstrap_servers, ["orders"], **read))
             _ = rows | WriteToFiles(f"{self._folder}/output", format="json", schema=schema)
 

@@ -74,7 +74,7 @@ class Stream:
         self, bootstrap_servers: str, topic: str = "orders", *, through: Step, schema: pa.Schema, **read: object
     ) -> None:
         options = PipelineOptions(self.options)
-        with ExactlyOnceStream(str(self.checkpoint), options=options, progress=self.listeners) as stream:
+        with ExactlyOnceStream(str(self.checkpoint), options=options, listeners=self.listeners) as stream:
             rows = through(stream | ReadFromKafka(bootstrap_servers, [topic], **read))
             _ = rows | WriteToFiles(str(self.output), format="json", schema=schema)
 
@@ -167,23 +167,23 @@ def test_a_failed_batch_shows_the_users_error_and_runs_again(stream: Stream, bro
     assert stream.numbers() == list(range(20))
 
 
-@pytest.mark.parametrize("fail_on_data_loss", [True, False])
-def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedBroker, fail_on_data_loss: bool) -> None:
+@pytest.mark.parametrize("on_data_loss", ["fail", "skip"])
+def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedBroker, on_data_loss: Any) -> None:
     send(broker, range(20))
 
     def delete() -> None:
         for partition in range(PARTITIONS):
             broker.delete_records("orders", partition, 4)
 
-    def run(fail_on_data_loss: bool) -> None:
-        stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, fail_on_data_loss=fail_on_data_loss)
+    def run(on_data_loss: Any) -> None:
+        stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, on_data_loss=on_data_loss)
 
     with watching(StoreCalls(KillPoint("put_if_absent", "offsets/", 1), delete)):
-        if fail_on_data_loss:
+        if on_data_loss == "fail":
             with pytest.raises(DataLoss, match="no longer holds offset 0"):
-                run(True)
+                run("fail")
             assert stream.numbers() == []
-        run(False)
+        run("skip")
 
     assert stream.numbers() == list(range(8, 20))
     assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(12, 8)]
