@@ -43,7 +43,7 @@ BATCHES = 5
 """Measured, after one to warm up."""
 RECORDS_FIRST = 50_000
 """Records of a batch when nothing is known yet."""
-RECORDS_PER_BATCH_MAX = support.RECORDS // (1 + BATCHES)
+MAX_RECORDS_PER_BATCH = support.RECORDS // (1 + BATCHES)
 CALIBRATIONS = 2
 PHASES = ("plan", "run", "commit", "publish")
 
@@ -117,7 +117,7 @@ def records_for(sink: str, bootstrap_servers: str, batch_s: float) -> int:
     records = RECORDS_FIRST
     for _ in range(CALIBRATIONS):
         plain = Batches(**support.apart(MEASURE, asdict(Run(sink, PLAIN, bootstrap_servers, records, 2))))
-        records = min(RECORDS_PER_BATCH_MAX, round(records * batch_s / plain.whole_s))
+        records = min(MAX_RECORDS_PER_BATCH, round(records * batch_s / plain.whole_s))
     return records
 
 

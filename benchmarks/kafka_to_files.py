@@ -22,10 +22,10 @@ from support import TOPIC, Source
 MAX_BATCH_BYTES = 256 << 20
 
 
-def prepare(source: Source, bytes_per_batch_max: int | None) -> Callable[[], int]:
+def prepare(source: Source, max_bytes_per_batch: int | None) -> Callable[[], int]:
     output = f"{source.work_dir}/output"
     stream = ExactlyOnceStream(f"{source.work_dir}/checkpoint")
-    read = ReadFromKafka(source.bootstrap_servers, [TOPIC], as_arrow=True, max_batch_bytes=bytes_per_batch_max)
+    read = ReadFromKafka(source.bootstrap_servers, [TOPIC], as_arrow=True, max_batch_bytes=max_bytes_per_batch)
     _ = stream | read | WriteToFiles(output)
 
     def run() -> int:

@@ -30,9 +30,9 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 
 PIECES = "pieces"
-CHUNK_RECORDS_MAX = 1000
+MAX_CHUNK_RECORDS = 1000
 """Records claimed at once. 100 to 1000 is where librdkafka's batch consume is fastest; also bounds memory."""
-INITIAL_SPLIT_OFFSETS_MAX = 250_000
+MAX_INITIAL_SPLIT_OFFSETS = 250_000
 """A longer range is cut at the start, so that one big partition keeps several workers busy."""
 
 
@@ -107,7 +107,7 @@ class _RangeProvider(RestrictionProvider):
         return element.offsets
 
     def split(self, element: PlannedRange, restriction: OffsetRange) -> list[OffsetRange]:
-        return cut_evenly(restriction, INITIAL_SPLIT_OFFSETS_MAX)
+        return cut_evenly(restriction, MAX_INITIAL_SPLIT_OFFSETS)
 
     def restriction_size(self, element: PlannedRange, restriction: OffsetRange) -> int:
         return restriction.size
@@ -186,7 +186,7 @@ class _ReadRange(StatelessDoFn):
         if self._watch.is_replaced(log, topic_partition.topic, planned.topic_id):
             return _nothing(topic_partition, position, stop)
         try:
-            return log.next_chunk(topic_partition, position, stop, CHUNK_RECORDS_MAX), []
+            return log.next_chunk(topic_partition, position, stop, MAX_CHUNK_RECORDS), []
         except DataLoss:
             if self._on_data_loss == "fail":
                 raise

@@ -23,7 +23,7 @@ from beam_exactly_once.transforms.stream_graph import sink_graph
 Partitioner: TypeAlias = Literal["key", "partition"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_NAMES_LENGTH_MAX = 80
+_MAX_NAMES_LENGTH = 80
 """Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
 
 
@@ -117,11 +117,11 @@ class WriteToKafka(NamedTransform):
         true_or_false("direct", direct)
         if (
             not isinstance(marks_prefix, str)
-            or len(marks_prefix) > _NAMES_LENGTH_MAX
+            or len(marks_prefix) > _MAX_NAMES_LENGTH
             or _TOPIC.fullmatch(marks_prefix) is None
         ):
             raise ConfigurationError(
-                f"marks_prefix={marks_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
+                f"marks_prefix={marks_prefix!r} must be 1 to {_MAX_NAMES_LENGTH} letters, digits, '.', '_' or '-'."
             )
         self._rejects = checked_on_error(on_error, direct=direct)
         self._output = KafkaOutput(

@@ -27,7 +27,7 @@ from beam_exactly_once.checkpoint.records import (
 from beam_exactly_once.errors import CheckpointHole, Fenced, IncompleteBatch
 from beam_exactly_once.offsets import TopicPartition, tiling_faults
 
-CLAIM_TRIES_MAX = 1000
+MAX_CLAIM_TRIES = 1000
 
 
 def this_process() -> str:
@@ -74,12 +74,12 @@ class StreamWriter:
             Fenced: others claimed faster than this one, many times in a row.
         """
         writer_epoch = checkpoint.newest_writer_epoch()
-        for _ in range(CLAIM_TRIES_MAX):
+        for _ in range(MAX_CLAIM_TRIES):
             writer_epoch += 1
             if checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at)).mine:
                 return cls(checkpoint, writer_epoch)
         raise Fenced(
-            f"{CLAIM_TRIES_MAX} other writers claimed {checkpoint.store.uri} while this one tried. "
+            f"{MAX_CLAIM_TRIES} other writers claimed {checkpoint.store.uri} while this one tried. "
             "Stop what starts them again and again."
         )
 

@@ -15,7 +15,7 @@ from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, Topic
 from beam_exactly_once.planning.limits import BatchLimits
 from beam_exactly_once.topics import OnDataLoss
 
-_NAMED_MAX = 10
+_MAX_NAMED = 10
 """Partitions that an error names before it only counts: enough to see the pattern, short enough to read."""
 
 
@@ -156,5 +156,5 @@ def _in_proportion(lags: Mapping[TopicPartition, int], limit: int) -> dict[Topic
 
 def listed(sentences: Sequence[str]) -> str:
     """The first of them, on one line, since a runner's text of an error keeps only the first."""
-    more = f"; and {len(sentences) - _NAMED_MAX} more" if len(sentences) > _NAMED_MAX else ""
-    return "; ".join(sentences[:_NAMED_MAX]) + more
+    more = f"; and {len(sentences) - _MAX_NAMED} more" if len(sentences) > _MAX_NAMED else ""
+    return "; ".join(sentences[:_MAX_NAMED]) + more

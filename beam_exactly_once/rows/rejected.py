@@ -24,8 +24,8 @@ from beam_exactly_once.rows.columns import name_of
 OnError: TypeAlias = Literal["fail", "reject"]
 Made = TypeVar("Made")
 
-REASON_LETTERS_MAX = 1000
-ROW_LETTERS_MAX = 4000
+MAX_REASON_LETTERS = 1000
+MAX_ROW_LETTERS = 4000
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 4
@@ -79,7 +79,7 @@ def rejected_of(row: Any, error: Exception, *, step: str) -> Rejected:
         error: what was raised.
         step: name of the step.
     """
-    kind, reason = name_of(type(error)), _printable(str(error))[:REASON_LETTERS_MAX]
+    kind, reason = name_of(type(error)), _printable(str(error))[:MAX_REASON_LETTERS]
     if isinstance(row, pa.RecordBatch):
         row = _row_of_batch(row)
     if isinstance(row, Record | Rejected):
@@ -150,7 +150,7 @@ def _row_of_batch(batch: pa.RecordBatch) -> Any:
 
 def _shown(row: Any) -> str:
     shown = _REPR.repr(dict(row) if isinstance(row, dict) else row)  # bounded, and bears a repr that fails
-    return _printable(shown)[:ROW_LETTERS_MAX]
+    return _printable(shown)[:MAX_ROW_LETTERS]
 
 
 def _printable(text: str) -> str:

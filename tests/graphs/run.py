@@ -27,7 +27,7 @@ from graphs.model import Story  # noqa: E402
 from graphs.runners import RUNNERS, Runner, flink, prism  # noqa: E402
 from graphs.shrinking import smallest  # noqa: E402
 
-TEXT_LETTERS_MAX = 1500
+MAX_TEXT_LETTERS = 1500
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -104,7 +104,7 @@ def _tell(seed: int, story: Story, outcome: Outcome, runner: Runner, *, shrink: 
 
 
 def _shortened(outcome: Outcome) -> str:
-    text = outcome.text if len(outcome.text) <= TEXT_LETTERS_MAX else f"… {outcome.text[-TEXT_LETTERS_MAX:]}"
+    text = outcome.text if len(outcome.text) <= MAX_TEXT_LETTERS else f"… {outcome.text[-MAX_TEXT_LETTERS:]}"
     return f"{outcome.kind}: {text}"
 
 

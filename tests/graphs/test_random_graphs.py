@@ -20,7 +20,7 @@ FIRST_SEED = int(os.environ.get("BEAM_EXACTLY_ONCE_GRAPHS_SEED", "0"))
 CHUNK = 8
 CHUNKS = {"in_process": 16, "two_workers": 5, "one_thread": 2, "threads": 2}
 """Each has graphs of its own."""
-REFUSED_MAX = 3
+MAX_REFUSED = 3
 """Of a chunk; few graphs have steps that wait for each other."""
 
 
@@ -35,13 +35,13 @@ def test_random_graphs_by_value(runner: str, first_seed: int) -> None:
 
     wrong = [f"seed {seed} on {runner}: {one}\n{story(seed)}" for seed, one in outcomes.items() if one.is_wrong]
     assert not wrong, "\n\n".join(wrong)
-    assert sum(one.kind == REFUSED for one in outcomes.values()) <= REFUSED_MAX
+    assert sum(one.kind == REFUSED for one in outcomes.values()) <= MAX_REFUSED
 
 
 def test_random_graphs_with_workers_in_processes() -> None:
     """Few, and small: each batch starts new processes."""
     seeds = range(FIRST_SEED + 10_000, FIRST_SEED + 10_003)
 
-    outcomes = {seed: outcome_of(story(seed, nodes_max=4), RUNNERS["processes"]) for seed in seeds}
+    outcomes = {seed: outcome_of(story(seed, max_nodes=4), RUNNERS["processes"]) for seed in seeds}
 
-    assert not [f"seed {seed}: {one}\n{story(seed, nodes_max=4)}" for seed, one in outcomes.items() if one.is_wrong]
+    assert not [f"seed {seed}: {one}\n{story(seed, max_nodes=4)}" for seed, one in outcomes.items() if one.is_wrong]

@@ -43,8 +43,8 @@ class MadeUpLog:
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         raise NotImplementedError
 
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
-        chunk_stop = min(stop, position + records_max)
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
+        chunk_stop = min(stop, position + max_records)
         # A copy of its own for each value, as from a real client.
         records = [
             Record(topic_partition.topic, topic_partition.partition, offset, value=bytes(bytearray(VALUE)))

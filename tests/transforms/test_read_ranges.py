@@ -98,7 +98,7 @@ def read_all(
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 17)
+    monkeypatch.setattr(read_ranges, "MAX_CHUNK_RECORDS", 17)
 
 
 @pytest.mark.parametrize("seed", range(300))

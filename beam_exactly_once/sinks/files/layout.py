@@ -35,7 +35,7 @@ from beam_exactly_once.sinks.files.text_lines import (
 
 FileFormat: TypeAlias = Literal["parquet", "csv", "json", "text"]
 
-GATHERED_BYTES_MAX = 64 * 1024 * 1024
+MAX_GATHERED_BYTES = 64 * 1024 * 1024
 """Data that waits in a worker to be written, over all files."""
 
 _COMPRESSIONS: dict[str, dict[str, str]] = {
@@ -107,10 +107,10 @@ class FileLayout:
         return tuple[str, pa.RecordBatch] if self.has_columns else tuple[str, tuple[int, bytes]]
 
     @property
-    def gathered_bytes_max(self) -> int:
+    def max_gathered_bytes(self) -> int:
         """Bytes of one file that wait to be written together: as a row group, or since many files take turns."""
         gathers = self.format == "parquet" or self.partition_by
-        return min(GATHERED_BYTES_MAX, self.max_file_bytes) if gathers else 0
+        return min(MAX_GATHERED_BYTES, self.max_file_bytes) if gathers else 0
 
     def batch_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
         """Rows, at least one, as columns of the schema; None without one. Rejected records bring theirs.

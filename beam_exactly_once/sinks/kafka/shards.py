@@ -24,7 +24,7 @@ from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 
-_TOPIC_LENGTH_MAX = 249
+_MAX_TOPIC_LENGTH = 249
 _MARK_FORMAT = 1
 
 
@@ -131,7 +131,7 @@ class KafkaShards(ShardWriter):
 
     def _marks_topic(self, stream_id: str) -> str:
         name = f"{self._output.marks_prefix}.{stream_id}.{self._sink}"
-        if len(name) > _TOPIC_LENGTH_MAX:
+        if len(name) > _MAX_TOPIC_LENGTH:
             raise ConfigurationError(
                 f"{name} is too long for a topic's name. Give sink {self._sink!r} a shorter name=."
             )
@@ -144,7 +144,7 @@ class KafkaShards(ShardWriter):
             output.settings,
             f"{self._marks_topic(stream_id)}.{shard}",
             output.topic,
-            batch_bytes_max=facts.record_bytes_max,
+            max_batch_bytes=facts.max_record_bytes,
             anew=anew,
         )
 

@@ -10,7 +10,7 @@ from beam_exactly_once.arguments import one_of, whole_number
 from beam_exactly_once.errors import ConfigurationError
 
 Mode: TypeAlias = Literal["append", "upsert"]
-SHARDS_MAX = 64
+MAX_SHARDS = 64
 
 _PART = re.compile(r'"(?:[^"]|"")+"|[^."]+')
 _TABLE = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))?")
@@ -40,7 +40,7 @@ class SqlTarget:
             raise ConfigurationError('mode="upsert" of WriteToSql needs key_columns=, the columns of a unique key.')
         if self.mode == "append" and (self.key_columns or self.newest_by is not None):
             raise ConfigurationError('key_columns= and newest_by= of WriteToSql are for mode="upsert".')
-        whole_number("shards", self.shards, most=SHARDS_MAX)
+        whole_number("shards", self.shards, most=MAX_SHARDS)
         for name in self.compared_columns:
             if self.columns is not None and name not in self.columns:
                 raise ConfigurationError(f"column {name!r}, which WriteToSql needs, must be one of its columns=.")

@@ -217,7 +217,7 @@ def test_a_read_below_the_log_is_data_loss(new_topic: NewTopic, log: KafkaLog) -
 def test_records_deleted_between_two_chunks_are_data_loss(new_topic: NewTopic, log: KafkaLog) -> None:
     topic = new_topic(max_message_bytes=2 * MIB)
     topic.send([bytes(64 * 1024)] * 400)
-    chunk = log.next_chunk(topic[0], 0, 400, records_max=1)
+    chunk = log.next_chunk(topic[0], 0, 400, max_records=1)
     topic.delete_below(395)
     with pytest.raises(DataLoss, match="no longer holds offset"):
         read(log, topic[0], chunk.stop, 400)  # 16 MiB at most were fetched before
@@ -282,7 +282,7 @@ def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: Kafka
     for number in range(30):  # 5 fill a segment; the last segment stays open and is not compacted
         key = b"unique" if number == 7 else b"%d" % (number % 3)
         topic.send([bytes(200 * 1024)], key=key)
-    left = topic.wait_compacted(records_max=9)
+    left = topic.wait_compacted(max_records=9)
     assert left == [7, *range(22, 30)]
 
     latest = log.bounds([topic[0]])[topic[0]].latest

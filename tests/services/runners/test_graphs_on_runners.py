@@ -15,19 +15,19 @@ from graphs.runners import Runner, flink, prism
 
 FIRST_SEED = int(os.environ.get("BEAM_EXACTLY_ONCE_GRAPHS_SEED", "0"))
 CHUNK = 6
-NODES_MAX = 6
-REFUSED_MAX = 2
+MAX_NODES = 6
+MAX_REFUSED = 2
 
 
 def check(runner: Runner, first_seed: int) -> None:
     seeds = range(first_seed, first_seed + CHUNK)
-    outcomes = {seed: outcome_of(story(seed, nodes_max=NODES_MAX), runner) for seed in seeds}
+    outcomes = {seed: outcome_of(story(seed, max_nodes=MAX_NODES), runner) for seed in seeds}
 
     wrong = [
-        f"seed {seed}: {one}\n{story(seed, nodes_max=NODES_MAX)}" for seed, one in outcomes.items() if one.is_wrong
+        f"seed {seed}: {one}\n{story(seed, max_nodes=MAX_NODES)}" for seed, one in outcomes.items() if one.is_wrong
     ]
     assert not wrong, "\n\n".join(wrong)
-    assert sum(one.kind == REFUSED for one in outcomes.values()) <= REFUSED_MAX
+    assert sum(one.kind == REFUSED for one in outcomes.values()) <= MAX_REFUSED
 
 
 @pytest.mark.runs_on("PrismRunner", storage="memory")

@@ -218,7 +218,7 @@ def compacted(topic: Topic) -> None:
     for number in range(300):
         lasts = number % 3 == 1 and number < 290
         topic.send([b"%d" % number + padding], key=b"%d" % number if lasts else b"replaced")
-    left = topic.wait_compacted(records_max=160)
+    left = topic.wait_compacted(max_records=160)
     assert left[0] == 1
     topic.committed = Counter(b"%d" % offset + padding for offset in left)
 
@@ -238,7 +238,7 @@ def test_a_range_is_split_while_it_is_read(
     config: dict[str, object],
 ) -> None:
     """Prism asks for a split of a bundle that makes no progress: a slow step behind the reader is waited for."""
-    monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 10)
+    monkeypatch.setattr(read_ranges, "MAX_CHUNK_RECORDS", 10)
     topic = new_topic(**config)
     fill(topic)
 
