@@ -295,7 +295,7 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
         assert kafka_to_sql.main([*flags, f"--rejected_output={bad}"]) == EXIT_DONE
     assert stream.ids() == [1, 2]
     assert rejected_in(bad, "step", "offset", "value", "row") == [
-        [("decode", 1, b"{", None), ("decode", 2, b"[1]", None), ("sql", None, None, "{'id': 'x'}")]
+        [("decode_records", 1, b"{", None), ("decode_records", 2, b"[1]", None), ("sql", None, None, "{'id': 'x'}")]
     ]
 
 
