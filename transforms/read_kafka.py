@@ -9,11 +9,11 @@ from typing import Any
 import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log
+from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log, selection_of
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
-from beam_exactly_once.planning import BatchLimits, Start, first_offsets
+from beam_exactly_once.planning import BatchLimits, Start
+from beam_exactly_once.planning.start import LogsNow
 from beam_exactly_once.rows.rejected import OnError
-from beam_exactly_once.topics import partitions_of
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import DecodeRecords
 from beam_exactly_once.transforms.planned_range import PlannedRange
@@ -94,7 +94,7 @@ class ReadFromKafka(beam.PTransform):
         super().__init__()
         if isinstance(topics, str):
             raise ConfigurationError(f"topics={topics!r} must be a list: topics=[{topics!r}].")
-        self._selection = TopicSelection(tuple(dict.fromkeys(topics)), tuple(dict.fromkeys(partitions)), topic_pattern)
+        self._selection = selection_of(topics, partitions, topic_pattern)
         self._name = name
         self._start = _start(start)
         self._stop_offsets = dict(stop_offsets) if stop_offsets is not None else None
@@ -189,10 +189,10 @@ class _FindRanges(StatelessDoFn):
     def process(self, impulse: bytes) -> Iterator[PlannedRange]:
         log = open_kafka_log(self._settings)
         try:
-            topics = self._selection.describe(log)
-            partitions = list(self._selection.partitions) or partitions_of(topics)
+            topics = self._selection.describe(log, patient=False)
+            partitions = self._selection.partitions_in(topics)
             bounds = log.bounds(partitions)
-            starts = first_offsets(self._start, partitions, bounds, log.offsets_for_time, None)
+            starts = self._start.first_offsets(LogsNow(partitions, bounds, log.offsets_for_time))
             stops = {partition: bounds[partition].latest for partition in partitions}
             if self._stop_timestamp_ms is not None:
                 stops.update(log.offsets_for_time(partitions, self._stop_timestamp_ms))

@@ -6,7 +6,7 @@ from beam_exactly_once.kafka.embedded import EmbeddedBroker
 from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog, open_kafka_log, override_logs
 from beam_exactly_once.kafka.producing import produce
 from beam_exactly_once.kafka.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, KafkaRecord, with_event_date
-from beam_exactly_once.kafka.selection import TopicSelection
+from beam_exactly_once.kafka.selection import TopicSelection, selection_of
 from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_config_file
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "override_logs",
     "produce",
     "read_config_file",
+    "selection_of",
     "with_event_date",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
@@ -83,7 +83,7 @@ def _record_line(record: KafkaRecord, sink: str) -> bytes:
         return _line(record, sink)
 
 
-def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
+def json_fields(row: Any, *, sink: str) -> Mapping[str, Any]:
     """A row's fields by their names, headers of a Kafka record as objects.
 
     Raises:
@@ -92,14 +92,13 @@ def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
     fields = _fields_of(row)
     if fields is None:
         raise UnfitRow(
-            f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it "
-            "dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
+            f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it {KINDS}."
         )
     return fields
 
 
 def _line(row: Any, sink: str) -> bytes:
-    fields = fields_of(row, sink=sink)
+    fields = json_fields(row, sink=sink)
     try:
         return _dumps(fields, option=_OPTIONS)
     except TypeError:  # bytes, decimals and the like: rare after json.loads
@@ -113,16 +112,11 @@ def _line(row: Any, sink: str) -> bytes:
 def _fields_of(row: Any) -> Mapping[str, Any] | None:
     if type(row) is dict:
         return row
+    fields = fields_of(row)
     if isinstance(row, KafkaRecord | Rejected):
-        fields = row._asdict()
-        fields["headers"] = [{"key": name, "value": value} for name, value in row.headers]
-        return fields
-    for method in ("_asdict", "as_dict"):  # NamedTuple, beam.Row
-        if hasattr(row, method):
-            return dict(getattr(row, method)())
-    if dataclasses.is_dataclass(row) and not isinstance(row, type):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    return dict(row) if isinstance(row, Mapping) else None
+        headers = [{"key": name, "value": value} for name, value in row.headers]
+        return {**(fields or {}), "headers": headers}
+    return fields if fields is None or type(fields) is dict else dict(fields)
 
 
 def _object(fields: Mapping[Any, Any]) -> dict[Any, Any]:

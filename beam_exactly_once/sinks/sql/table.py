@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
+from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import ColumnType, Misfit, column_type
@@ -60,7 +61,7 @@ class SqlTable:
         Raises:
             UnfitRow: a row does not fit; names the column, its type and the value's.
         """
-        mappings = [_mapping(row, sink) for row in rows]
+        mappings = [_fields(row, sink) for row in rows]
         unknown = self._unknown(set().union(*mappings))
         if unknown:
             raise UnfitRow(self._no_columns(unknown, type(rows[0]), sink))
@@ -278,16 +279,8 @@ def _refuse_keys(
         )
 
 
-def _mapping(row: Any, sink: str) -> Mapping[str, Any]:
-    if isinstance(row, Mapping):
-        return row
-    if isinstance(row, tuple) and hasattr(row, "_asdict"):
-        return row._asdict()  # type: ignore[no-any-return]
-    if dataclasses.is_dataclass(row):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    if hasattr(row, "as_dict"):  # a beam.Row
-        return row.as_dict()  # type: ignore[no-any-return]
-    raise UnfitRow(
-        f"sink {sink!r} got a row of type {name_of(type(row))}. Give it dicts, NamedTuples, dataclasses, beam.Row or "
-        "pyarrow.RecordBatch."
-    )
+def _fields(row: Any, sink: str) -> Mapping[str, Any]:
+    fields = fields_of(row)
+    if fields is None:
+        raise UnfitRow(f"sink {sink!r} got a row of type {name_of(type(row))}. Give it {KINDS}.")
+    return fields
