@@ -17,7 +17,6 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
     BagStateSpec,
-    CombiningValueStateSpec,
     ReadModifyWriteStateSpec,
     TimerSpec,
     on_timer,
