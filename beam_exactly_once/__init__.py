@@ -7,8 +7,8 @@ nothing of them, so that each command loads only what it uses.
 
 from pathlib import Path as _Path
 
-# In a checkout, two subpackages stand beside this folder; only an installation puts them into it. `python -m` in the
-# root of a clone finds this folder first, and must find them, too.
-_root = _Path(__file__).parent.parent
-if (_root / "setup.cfg").is_file() and (_root / "transforms" / "stream_graph.py").is_file():
-    __path__.append(str(_root))
+# In a checkout, two subpackages stand beside this folder, and links lead to them, for tools as for `python -m` in the root of a
+# clone. Where Git made no links, as on Windows, they are found so. An installation has them here.
+_here = _Path(__file__).parent
+if not (_here / "transforms").is_dir() and (_here.parent / "transforms" / "stream_graph.py").is_file():
+    __path__.append(str(_here.parent))

@@ -135,3 +135,14 @@ class LogBounds:
 
     earliest: int
     latest: int
+
+    def position(self, next_offset: int | None) -> int:
+        """Where reading goes on. A next offset that the log does not have is lost, or is of a log that was replaced."""
+        if next_offset is None or not self.earliest <= next_offset <= self.latest:
+            return self.earliest
+        return next_offset
+
+
+def lag(next_offsets: NextOffsets, bounds: Mapping[TopicPartition, LogBounds]) -> dict[TopicPartition, int]:
+    """How many offsets of each partition in ``bounds`` wait to be read. New partitions count from their earliest."""
+    return {one: log.latest - log.position(next_offsets.get(one)) for one, log in bounds.items()}

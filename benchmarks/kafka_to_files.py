@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 import support
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from support import TOPIC, Source
 
 BYTES_PER_BATCH_MAX = 256 << 20

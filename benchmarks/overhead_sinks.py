@@ -27,18 +27,19 @@ import support
 from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
 from beam_exactly_once.kafka.topic_admin import TopicAdmin
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
-from beam_exactly_once.secret_values import SecretValue, secret_from_env
+from beam_exactly_once.rows.encoding import RowEncoding
+from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once.sinks.files.encoding import FileEncoding
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
+from beam_exactly_once.sinks.kafka.rows import outgoing
+from beam_exactly_once.sinks.kafka.shards import KafkaOutput
+from beam_exactly_once.sinks.sql.database import SqlDatabase
+from beam_exactly_once.sinks.sql.encoding import SqlEncoding
+from beam_exactly_once.sinks.sql.rows import write_rows
+from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.transforms import WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
-from beam_exactly_once.transforms.encode_rows import RowEncoding, ToBlocks
-from beam_exactly_once.transforms.file_blocks import FileEncoding
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.kafka_rows import outgoing
-from beam_exactly_once.transforms.kafka_shards import KafkaOutput
-from beam_exactly_once.transforms.sql_database import SqlDatabase
-from beam_exactly_once.transforms.sql_rows import write_rows
-from beam_exactly_once.transforms.sql_sink import SqlEncoding
-from beam_exactly_once.transforms.sql_target import SqlTarget
-from beam_exactly_once.transforms.write_kafka import KafkaEncoding
+from beam_exactly_once.transforms.encode_rows import ToBlocks
 
 PLAIN = "plain"
 ROW_GROUP_ROWS = 131_072

@@ -29,7 +29,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.secret_values import referenced
+from beam_exactly_once.secrets import referenced
 from beam_exactly_once.transforms import DecodeRecords, WriteToSql
 
 _NO_OBJECT = "the value is no JSON object; --rejected_output takes such records"

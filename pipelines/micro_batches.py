@@ -26,9 +26,9 @@ from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, Retryable, SinkChanged, find_in_text
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
-from beam_exactly_once.pipelines.repeated_run import Counts, RunTask
-from beam_exactly_once.pipelines.source_planner import SourcePlanner
+from beam_exactly_once.pipelines.runners.repeated_run import Counts, RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 

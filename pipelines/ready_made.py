@@ -19,11 +19,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError, ConfigurationError
 from beam_exactly_once.kafka import read_config_file
 from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressListener
-from beam_exactly_once.pipelines.progress_bar import live_bar
+from beam_exactly_once.pipelines.progress.bar import live_bar
 from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.rows.rejected import OnError
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.rejected import OnError
 
 _LOGGER = logging.getLogger(__name__)
 

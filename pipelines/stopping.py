@@ -1,37 +1,97 @@
-"""Stopping at the end of a batch when asked by a signal."""
+"""Stopping at the end of a batch when asked by a signal, and in the middle of one that does not end."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
+import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
+from beam_exactly_once.errors import EXIT_RETRYABLE, Retryable
+
 _LOGGER = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 60.0
+"""How long the running batch may take once the stream was asked to stop: most take less, and a step that never returns does
+not keep the process for ever."""
+UNWIND_TIMEOUT_S = 10.0
+"""How long a batch that is given up may take to end: a step in another thread or in C code cannot be interrupted."""
+
+
+_IN_STEP = re.compile(r"\[while running '([^']+)'\]")
+
+
+class _GivenUp(BaseException):
+    """Ends the batch where it stands. Beam makes a ``RuntimeError`` of it that names the step."""
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and the first SIGINT set; a second SIGINT interrupts at once.
+    """An event that SIGTERM and SIGINT set: the driver stops at the end of the batch.
+
+    A second signal gives the batch up, and so does a batch that does not end in :data:`STOP_TIMEOUT_S`. That is safe at any
+    moment: the next start goes on with it. If the batch cannot be interrupted either, the process ends.
 
     Signal handlers are the main thread's: elsewhere the event is never set.
+
+    Raises:
+        Retryable: the batch was given up. It names the step, if one was running.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    given_up = threading.Event()
+    with contextlib.ExitStack() as ending:
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
-        stop.set()
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if not stop.is_set():
+                _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
+                stop.set()
+                ending.enter_context(_timer(STOP_TIMEOUT_S, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+                return
+            if not given_up.is_set():
+                given_up.set()
+                ending.enter_context(_timer(UNWIND_TIMEOUT_S, _end_process))
+            raise _GivenUp
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            ending.callback(signal.signal, number, signal.signal(number, on_signal))
+        try:
+            yield stop
+        except BaseException as error:
+            if not given_up.is_set():
+                raise
+            in_step = _IN_STEP.search(str(error))
+            raise Retryable(
+                f"the batch was given up {f'in step {in_step[1]!r}' if in_step else 'where it stood'}: it did not end within "
+                f"{STOP_TIMEOUT_S:g} s of the signal to stop, or before a second one. Nothing is lost: the next start goes on "
+                "with it. If the batch is not a large one, the step does not return: look at what it waits for."
+            ) from error
+
+
+@contextlib.contextmanager
+def _timer(seconds: float, call: Callable[[], object]) -> Iterator[None]:
+    """Calls ``call`` after that time, unless the block has ended."""
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        timer.cancel()
+
+
+def _end_process() -> None:
+    _LOGGER.error(
+        "the batch that was given up cannot be interrupted: this process ends with code %d. Nothing is lost: start it again. "
+        "Where each thread stands:",
+        EXIT_RETRYABLE,
+    )
+    faulthandler.dump_traceback(all_threads=True)
+    os._exit(EXIT_RETRYABLE)

@@ -8,19 +8,21 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
 from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettings
 from beam_exactly_once.pipelines.progress import ProgressListener
-from beam_exactly_once.pipelines.repeated_run import RunTask, repeating_runner
+from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
+from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.transforms.batch_task import ATTEMPT, SEED, BatchTasks
 from beam_exactly_once.transforms.commit_batch import CommitBatch
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import TASK, StreamGraph
 
 RETAIN_BATCHES = 100
@@ -77,7 +79,8 @@ class ExactlyOnceStream(beam.Pipeline):
         self._allow_per_batch = allow_per_batch
         self._ran = False
         options = options if options is not None else PipelineOptions([])
-        super().__init__(runner=repeating_runner(runner, options, self._drive, batch_timeout_s), options=options)
+        repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
+        super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
         checkpoint = StoreLocation(checkpoint_location, store_options).canonical()
         self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint)
@@ -120,10 +123,20 @@ class ExactlyOnceStream(beam.Pipeline):
                 )
         _ = graph.seeds | "CommitBatch" >> CommitBatch(
             graph.checkpoint,
-            {name: sink.publisher for name, sink in graph.sinks.items()},
+            self._publishers(),
             gathered=gathered,
             leaves=[leaf for leaf in leaves if leaf not in {graph.seeds, *gathered}],
         )
+
+    def _publishing_graph(self) -> beam.Pipeline:
+        """The graph that publishes a marker again: without sources, and without any step of the user's."""
+        publishing = beam.Pipeline(runner=FnApiRunner())  # only to be translated
+        emitted = publishing | "BatchTask" >> BatchTasks()
+        _ = emitted[SEED] | "CommitBatch" >> CommitBatch(self.stream_graph.checkpoint, self._publishers())
+        return publishing
+
+    def _publishers(self) -> dict[str, Publisher]:
+        return {name: sink.publisher for name, sink in self.stream_graph.sinks.items()}
 
     def _drive(self, run_task: RunTask) -> None:
         with stop_on_signals() as stop:

@@ -34,6 +34,16 @@ while it says anything else than the tests. A number counts test cases, paramete
 
 What runs under `tests/services` needs the real thing and runs by `tox -e services`; all else runs by `tox` alone, on a
 Kafka in memory or librdkafka's mock broker.
+
+Random graphs run on all of them, by value against plain Python, as many as one likes:
+`python tests/graphs/run.py --graphs 1000 --seed 1 --runner in_process`.
+
+Two things of Beam to know on DirectRunner:
+
+- Two steps may wait for each other: a step on `a` with `b` as its side input, and a step on `b` with `a`. The stream
+  refuses that before its first batch. Put `beam.Reshuffle()` right before one of the two, on that branch alone.
+- `key in side` of an `AsMultiMap` never returns, in any pipeline: Python then counts 0, 1, 2 …, and each is an empty
+  value. `side[key]` is right.
 """
 
 

@@ -14,8 +14,8 @@ import yaml
 from beam_exactly_once import errors
 from beam_exactly_once.pipelines.kafka_to_files import add_flags
 from beam_exactly_once.pipelines.ready_made import ready_made_parser
-from services import flink, kafka_broker, minio
-from services.flink_streams import cluster_options
+from services.launch import flink, kafka_broker, minio
+from services.streams.flink_streams import cluster_options
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 

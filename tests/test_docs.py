@@ -1,7 +1,8 @@
-"""The documents are true: their examples run, their links lead somewhere, and the file map is complete."""
+"""The documents are true: their examples run, their links lead somewhere, and what they list is what is there."""
 
 from __future__ import annotations
 
+import configparser
 import doctest
 import re
 import secrets
@@ -16,8 +17,8 @@ import pytest
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms.file_manifest import read_batches
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
@@ -106,6 +107,33 @@ def test_the_file_map_names_every_file() -> None:
         for file in (ROOT / top).rglob("*.py"):
             found.setdefault(f"{file.parent.relative_to(ROOT).as_posix()}/", set()).add(file.name)
     assert sections == found
+
+
+def test_the_floors_are_those_that_imports_are_checked_by() -> None:
+    """From the top down. Within a floor, an arrow leads from a layer to the one below it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    floors = re.findall(r"^\| (\d+) \| (`[^|]+`) \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in floors] == list(range(len(floors), 0, -1))
+    said = [set(re.findall(r"`(\w+)`", layer)) for _, rooms in floors for layer in rooms.split("→")]
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    checked = setup["importlinter:contract:floors"]["layers"].split("\n")
+    assert said == [set(layer.replace("|", " ").split()) for layer in checked if layer]
+
+
+def test_the_list_of_decisions_is_complete() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\(([\w.-]+)\) \| (.+) \|$", (folder / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    found = []
+    for record in sorted(folder.glob("[0-9]*.md")):
+        title = re.match(r"# (\d{4}): (.+)\n\n- Status: (?:accepted|replaced by \d{4})\n", record.read_text("utf-8"))
+        if record.name != "0000-template.md":
+            assert title is not None, record.name
+            found.append((title[1], record.name, title[2]))
+    assert listed == found
+    assert [name[:4] for _, name, _ in found] == [number for number, _, _ in found]
 
 
 def test_the_page_on_runners_says_what_the_tests_prove() -> None:

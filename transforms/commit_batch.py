@@ -6,23 +6,31 @@ Stages: *gather* (all leaves of the graph into one element) / *commit* (tiling c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 import orjson
 from apache_beam.metrics import Metrics
+from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import SinkAhead, SinkBehind, StagedOutputMissing
+from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, StagedOutputMissing
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.publishing import Part, Publisher, parts_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.stream_graph import PIECE, REJECTED_COUNT, TASK, Gathered
+from beam_exactly_once.transforms.stream_graph import (
+    COMMITTABLE,
+    PIECE,
+    REJECTED_COUNT,
+    TASK,
+    Gathered,
+)
 
 METRICS = "beam_exactly_once"
 """Namespace of the counters that a commit sets, once a batch."""
@@ -60,8 +68,8 @@ class CommitBatch(beam.PTransform):
         checkpoint: StoreLocation,
         publishers: Mapping[str, Publisher],
         *,
-        gathered: Sequence[beam.PCollection[Gathered]],
-        leaves: Sequence[beam.PCollection[Any]],
+        gathered: Sequence[beam.PCollection[Gathered]] = (),
+        leaves: Sequence[beam.PCollection[Any]] = (),
     ) -> None:
         super().__init__()
         self._location = _Location(checkpoint)
@@ -72,12 +80,14 @@ class CommitBatch(beam.PTransform):
     def expand(self, seeds: beam.PCollection[Gathered]) -> beam.pvalue.PDone:
         """Wire gather, commit, publish and finish."""
         shards = {sink: publisher.shards for sink, publisher in self._publishers.items()}
+        gathered = [_in_one_window(part, f"Window{number}") for number, part in enumerate(self._gathered)]
         gates = [leaf | f"Gate{number}" >> _WaitFor() for number, leaf in enumerate(self._leaves)]
+        commit = beam.ParDo(_Commit(self._location, shards), *map(beam.pvalue.AsIter, gathered))
         _ = (
-            [seeds, *self._gathered, *gates]
+            [seeds, *gathered, *gates]
             | "Gather" >> beam.Flatten()
             | "OneBatch" >> beam.GroupByKey()
-            | "Commit" >> beam.ParDo(_Commit(self._location, shards)).with_output_types(_ToPublish)
+            | "Commit" >> commit.with_output_types(_ToPublish)
             | "FanOut" >> beam.GroupByKey()
             | "Publish" >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, str])
             | "AllPublished" >> beam.GroupByKey()
@@ -91,9 +101,12 @@ class _WaitFor(beam.PTransform):
 
     def expand(self, leaf: beam.PCollection[Any]) -> beam.PCollection[Gathered]:
         gate = leaf | "Gate" >> beam.ParDo(_Gate()).with_output_types(Gathered)
-        if leaf.windowing.is_default():
-            return gate
-        return gate | "Window" >> beam.WindowInto(beam.window.GlobalWindows())
+        return _in_one_window(gate, "Window")
+
+
+def _in_one_window(part: beam.PCollection[Gathered], label: str) -> beam.PCollection[Gathered]:
+    """``part``, whatever windows the user made."""
+    return part if part.windowing.is_default() else part | label >> beam.WindowInto(beam.window.GlobalWindows())
 
 
 class _Gate(StatelessDoFn):
@@ -114,17 +127,28 @@ class _Location:
 
 
 class _Commit(StatelessDoFn):
-    """Writes the marker, or reads it when the task is to publish again; then emits what it names."""
+    """Writes the marker, or reads it when the task is to publish again; then emits what it names.
+
+    What a commit gathers reaches it on two ways: in one element, and as side inputs. A runner that begins the commit too
+    early, or loses a part of the graph, is found by the difference.
+    """
 
     def __init__(self, location: _Location, shards: Mapping[str, int]) -> None:
         self._location = location
         self._shards = dict(shards)
 
-    def process(self, one_batch: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[_ToPublish]:
+    def default_type_hints(self) -> IOTypeHints:
+        """None: Beam has no hint for any number of side inputs."""
+        return IOTypeHints.empty()
+
+    def process(
+        self, one_batch: tuple[str, Iterable[tuple[str, str, str]]], *complete: Iterable[Gathered]
+    ) -> Iterator[_ToPublish]:
         began_s = _CLOCK.monotonic_s()
-        task, pieces, committables, rejected = _sorted_out(one_batch[1])
+        batch = _sorted_out(one_batch[1], Counter((what, name) for part in complete for _, (what, name, _) in part))
+        task = batch.task
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
-        marker = _decide(writer, task, pieces, committables, rejected, self._shards)
+        marker = _decide(writer, batch, self._shards)
         for name, source in marker.sources.items():
             _count(f"records.{name}", source.records)
             _count(f"bytes_read.{name}", source.bytes_read)
@@ -149,40 +173,66 @@ def _to_publish(task: BatchTask, marker: Marker) -> Iterator[_ToPublish]:
             number += 1
 
 
-def _sorted_out(
-    gathered: Iterable[tuple[str, str, str]],
-) -> tuple[BatchTask, list[Piece], dict[str, list[Json]], dict[str, int]]:
-    tasks: list[BatchTask] = []
-    pieces: list[Piece] = []
-    committables: dict[str, list[Json]] = {}
-    rejected: dict[str, int] = {}
+@dataclass(frozen=True, slots=True)
+class _OneBatch:
+    """What was gathered of a batch."""
+
+    task: BatchTask
+    pieces: list[Piece]
+    committables: dict[str, list[Json]]
+    rejected: dict[str, int]
+
+
+def _sorted_out(gathered: Iterable[tuple[str, str, str]], complete: Mapping[tuple[str, str], int]) -> _OneBatch:
+    """What was gathered, if it is whole.
+
+    Args:
+        gathered: what it is, whose, and its JSON.
+        complete: how much there is of each, besides the task.
+
+    Raises:
+        IncompleteBatch: the runner did not wait for everything, or lost or repeated a part.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
     for what, name, element in gathered:
-        if what == TASK:
-            tasks.append(BatchTask.from_json(element))
-        elif what == PIECE:
-            pieces.append(Piece.from_json(orjson.loads(element)))
-        elif what == REJECTED_COUNT:
-            rejected[name] = rejected.get(name, 0) + int(element)
-        else:
-            committables.setdefault(name, []).append(orjson.loads(element))
-    (task,) = tasks
-    return task, pieces, committables, rejected
+        found.setdefault((what, name), []).append(element)
+    tasks = found.pop((TASK, ""), [])
+    if len(tasks) != 1:
+        raise _incomplete(f"it called the commit with {len(tasks)} tasks")
+    task = BatchTask.from_json(tasks[0])
+    for what, name in sorted(complete.keys() | found.keys()):
+        came, made = len(found.get((what, name), ())), complete.get((what, name), 0)
+        if came != made:
+            whose = f"{what} of {name!r}" if name else what
+            raise _incomplete(
+                f"of batch {task.attempt.batch_id} it brought {came} to the commit where {made} are made ({whose})"
+            )
+    return _OneBatch(
+        task,
+        [Piece.from_json(orjson.loads(element)) for element in found.get((PIECE, ""), ())],
+        {
+            name: [orjson.loads(one) for one in elements]
+            for (what, name), elements in found.items()
+            if what == COMMITTABLE
+        },
+        {name: sum(map(int, elements)) for (what, name), elements in found.items() if what == REJECTED_COUNT},
+    )
 
 
-def _decide(
-    writer: StreamWriter,
-    task: BatchTask,
-    pieces: list[Piece],
-    committables: dict[str, list[Json]],
-    rejected: dict[str, int],
-    shards: Mapping[str, int],
-) -> Marker:
-    batch_id = task.attempt.batch_id
+def _incomplete(what: str) -> IncompleteBatch:
+    return IncompleteBatch(
+        f"the runner did not run a batch whole: {what}. Nothing was committed, and nothing is lost: start again to replay the "
+        "batch. If it happens again, run the stream on another runner, and report it."
+    )
+
+
+def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int]) -> Marker:
+    task = batch.task
     if task.plan is None:
-        return writer.decided(batch_id)
-    staged = {sink: tuple(of_sink) for sink, of_sink in sorted(committables.items())}
-    marker = marker_of_attempt(task.plan, task.attempt, pieces, staged, _CLOCK.utc_now().isoformat())
-    marker = replace(marker, rejected=dict(sorted(rejected.items())))
+        return writer.decided(task.attempt.batch_id)
+    staged = {sink: tuple(of_sink) for sink, of_sink in sorted(batch.committables.items())}
+    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, _CLOCK.utc_now().isoformat())
+    marker = replace(marker, rejected=dict(sorted(batch.rejected.items())))
     return writer.commit(marker.following(task.predecessor, shards))
 
 

@@ -12,16 +12,8 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
-from beam_exactly_once.transforms.rejected import (
-    COUNTS,
-    REJECTED,
-    OnError,
-    Rejected,
-    RejectingStep,
-    checked_on_error,
-    isolated,
-    rejected_of,
-)
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
+from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, gathered_rejected, graph_of, typed
 

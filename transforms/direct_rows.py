@@ -14,11 +14,11 @@ import apache_beam as beam
 import orjson
 import pyarrow as pa
 
+from beam_exactly_once.rows.digests import digest_of
+from beam_exactly_once.sinks.contract import Part, part_of_shard
+from beam_exactly_once.sinks.direct_marks import is_to_write_directly, mark_of
+from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.direct_marks import is_to_write_directly, mark_of
-from beam_exactly_once.transforms.publishing import Part, part_of_shard
-from beam_exactly_once.transforms.row_digests import digest_of
-from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, StreamGraph, gathered_committable
 

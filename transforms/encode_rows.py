@@ -7,10 +7,7 @@ A sink says by a :class:`RowEncoding` what its blocks are; how rows are gathered
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -18,122 +15,18 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.transforms.block_files import Block, block_bytes, block_rows
-from beam_exactly_once.transforms.file_columns import RECORD_FIELDS
-from beam_exactly_once.transforms.rejected import (
-    COUNTS,
-    REJECTED,
-    Rejected,
-    RejectingStep,
-    isolated,
-    rejected_of,
-)
+from beam_exactly_once.rows.block import block_bytes, block_rows
+from beam_exactly_once.rows.columns import RECORD_FIELDS
+from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding
+from beam_exactly_once.rows.rejected import Rejected
+from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, StreamGraph, gathered_rejected, typed
-
-PlacedBlock: TypeAlias = tuple[Any, Block]
-"""A block, and where it goes: the folder of a file, or the shard that publishes it."""
 
 ROWS_AT_ONCE_FIRST = 64
 ROWS_AT_ONCE_MAX = 1024
 """Rows that wait to become columns together: enough to hide the cost of a call."""
-WAITING_BYTES_MAX = 4 * 1024 * 1024
-"""Large rows wait in smaller numbers, by the size of those before them."""
-
-
-class RowBlocks(Protocol):
-    """Makes blocks of what a sink gets in one bundle. Each call returns the blocks that are ready.
-
-    Raises:
-        UnfitRow: a row cannot be written.
-        ConfigurationError: no row can.
-    """
-
-    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        """Rows, at least one."""
-
-    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        """Kafka records, as one list of all their fields."""
-
-    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        """An Arrow batch with rows."""
-
-    def rest(self) -> list[PlacedBlock]:
-        """What still waits."""
-
-
-class RejectingBlocks:
-    """Blocks of all rows that ``blocks`` takes; the others are rejected, as they came.
-
-    Nothing waits behind this, so that an error is that of rows at hand.
-    """
-
-    def __init__(self, sink: str, blocks: RowBlocks) -> None:
-        self._sink = sink
-        self._blocks = blocks
-        self.rejected: list[Rejected] = []
-        """What was rejected so far; the caller takes it away."""
-
-    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        """See :class:`RowBlocks`."""
-        return self._isolated(
-            len(rows), lambda start, stop: self._blocks.of_rows(rows[start:stop]), lambda index: rows[index]
-        )
-
-    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        """See :class:`RowBlocks`."""
-        return self._isolated(
-            len(fields) // RECORD_FIELDS,
-            lambda start, stop: self._blocks.of_records(fields[start * RECORD_FIELDS : stop * RECORD_FIELDS]),
-            lambda index: KafkaRecord(*fields[index * RECORD_FIELDS : (index + 1) * RECORD_FIELDS]),
-        )
-
-    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        """See :class:`RowBlocks`."""
-        return self._isolated(
-            batch.num_rows,
-            lambda start, stop: self._blocks.of_batch(batch.slice(start, stop - start)),
-            lambda index: batch.slice(index, 1),
-        )
-
-    def rest(self) -> list[PlacedBlock]:
-        """See :class:`RowBlocks`."""
-        return []
-
-    def _isolated(
-        self, count: int, make: Callable[[int, int], list[PlacedBlock]], row_at: Callable[[int], Any]
-    ) -> list[PlacedBlock]:
-        made = isolated(
-            count,
-            lambda start, stop: [*make(start, stop), *self._blocks.rest()],
-            lambda index, error: self.rejected.append(rejected_of(row_at(index), error, step=self._sink)),
-            lambda error: isinstance(error, UnfitRow),
-        )
-        return list(chain.from_iterable(made))
-
-
-class RowEncoding(abc.ABC):
-    """How a sink encodes rows.
-
-    Attributes:
-        sink: name of the sink.
-        block_type: of its blocks with their places.
-        bytes_max: rows of about this size become blocks together.
-    """
-
-    sink: str
-    block_type: Any
-    bytes_max: int = WAITING_BYTES_MAX
-
-    @abc.abstractmethod
-    def blocks(self) -> RowBlocks:
-        """What makes the blocks of one bundle."""
-
-    def rejecting_blocks(self) -> RejectingBlocks:
-        """The same, but it rejects what does not fit."""
-        return RejectingBlocks(self.sink, self.blocks())
 
 
 def encoded(

@@ -3,62 +3,25 @@
     stream | ReadFromKafka(…) | ForEachBatch(store_batch)
 
 Stages: *blocks* (rows to Arrow columns) / *stage* (in the checkpoint location, see
-:mod:`beam_exactly_once.transforms.staged_rows`) / *publish* (the call, once the marker is there).
+:mod:`beam_exactly_once.transforms.stage_rows`) / *publish* (the call, once the marker is there).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.sinks.calling import CallingPublisher, Rows, UserFunction
+from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.publishing import Part, Publisher
-from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
+from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
-
-Rows: TypeAlias = Literal["dicts", "arrow"]
-
-
-class BatchRows:
-    """The rows of one batch, read while they are iterated over; more than once if need be.
-
-    Attributes:
-        stream_id: of the checkpoint, which counts its batches from 0.
-    """
-
-    def __init__(self, stream_id: str, batches: Callable[[], Iterator[pa.RecordBatch]], rows: Rows) -> None:
-        self.stream_id = stream_id
-        self._batches = batches
-        self._rows = rows
-        self._error: Exception | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            for batch in self._batches():
-                if self._rows == "arrow":
-                    yield batch
-                else:
-                    yield from batch.to_pylist()
-        except Exception as error:
-            self._error = error
-            raise
-
-    def raise_if_incomplete(self) -> None:
-        """Raise what ended an iteration early: user code that catches everything must not pass for done."""
-        if self._error is not None:
-            raise self._error
-
-
-UserFunction: TypeAlias = Callable[[int, BatchRows], None]
 
 
 class ForEachBatch(beam.PTransform):
@@ -124,7 +87,7 @@ class ForEachBatch(beam.PTransform):
             | "OneShard" >> beam.ParDo(_ToOneShard()).with_output_types(tuple[int, pa.RecordBatch])
             | "Stage" >> StageRows(graph, name)
         )
-        publisher = _CallingPublisher(self._fn, self._rows, StagedRows(name, graph.checkpoint))
+        publisher = CallingPublisher(self._fn, self._rows, StagedRows(name, graph.checkpoint))
         graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables)
         return beam.pvalue.PDone(rows.pipeline)
 
@@ -134,35 +97,3 @@ class _ToOneShard(StatelessDoFn):
 
     def process(self, block: FolderBlock) -> list[tuple[int, pa.RecordBatch]]:
         return [(0, block[1])]
-
-
-class _CallingPublisher(Publisher):
-    """Publishing is calling. It has no mark: user code keeps it, by the rule."""
-
-    shards = 1
-    asks_newest = True
-
-    def __init__(self, fn: UserFunction, rows: Rows, staged: StagedRows) -> None:
-        self._fn = fn
-        self._rows: Rows = rows
-        self._staged = staged
-
-    def publish(self, part: Part) -> None:
-        """Call ``fn`` with the batch.
-
-        Raises:
-            StagedOutputMissing: its rows are gone, even if ``fn`` caught that.
-        """
-        rows = BatchRows(part.stream_id, lambda: self._staged.read(part), self._rows)
-        self._fn(part.attempt.batch_id, rows)
-        rows.raise_if_incomplete()
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing: the call was all."""
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Nothing: only user code knows where it writes."""
-
-    def sweep(self, published_batch_id: int) -> None:
-        """Remove staged rows of batches before ``published_batch_id``: every start calls with those of the newest again."""
-        self._staged.sweep(published_batch_id - 1)

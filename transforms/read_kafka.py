@@ -12,12 +12,12 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import BatchLimits, Start, first_offsets
+from beam_exactly_once.rows.rejected import OnError
 from beam_exactly_once.topics import partitions_of
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import DecodeRecords
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import Output, ReadOffsetRanges
-from beam_exactly_once.transforms.rejected import OnError
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 

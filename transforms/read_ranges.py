@@ -21,12 +21,12 @@ from apache_beam.utils import windowed_value
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import ConfigurationError, DataLoss
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import Gathered, gathered_piece, typed
-from beam_exactly_once.transforms.topic_watch import TopicWatch
 
 PIECES = "pieces"
 CHUNK_RECORDS_MAX = 1000

@@ -1,22 +1,17 @@
-"""The two ways of a sink whose shards keep marks.
-
-*Staged*: rows wait in the checkpoint location, and the sink's writer writes them once the marker names them. Any pipeline.
-*Direct*: the writer has written when the marker comes. One sink, and a pipeline that makes the same rows again.
-"""
+"""Wires a sink whose shards keep marks, in one of its two ways: staged or direct."""
 
 from __future__ import annotations
 
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.transforms.direct_marks import is_at_batch_before, mark_of
+from beam_exactly_once.sinks.contract import Publisher
+from beam_exactly_once.sinks.shard_writer import ShardWriter
+from beam_exactly_once.sinks.sharded import DirectPublisher, StagedPublisher
+from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.direct_rows import WriteDirectly
-from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
-from beam_exactly_once.transforms.row_digests import digest_of
-from beam_exactly_once.transforms.shard_writer import ShardWrite, ShardWriter
-from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows
+from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stream_graph import SinkSpec, StreamGraph
 
 
@@ -47,79 +42,3 @@ def add_sharded_sink(
         committables = blocks | "Stage" >> StageRows(graph, name)
         publisher = StagedPublisher(writer, StagedRows(name, graph.checkpoint))
     graph.sinks[name] = SinkSpec(name, definition, publisher, committables)
-
-
-class _ShardPublisher(Publisher):
-    """What both ways share."""
-
-    def __init__(self, writer: ShardWriter) -> None:
-        self.writer = writer
-        self.shards = writer.shards
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing is left to do: the marks say all."""
-
-    def check_place(self) -> None:
-        """As the writer says."""
-        self.writer.check_place()
-
-    def prepare(self, stream_id: str) -> None:
-        """As the writer says."""
-        self.writer.prepare(stream_id)
-
-
-class StagedPublisher(_ShardPublisher):
-    """Writes what waits in the checkpoint location."""
-
-    def __init__(self, writer: ShardWriter, staged: StagedRows) -> None:
-        super().__init__(writer)
-        self._staged = staged
-
-    def publish(self, part: Part) -> None:
-        """Write the rows of a part unless its mark says that they are there."""
-        self.writer.write(
-            ShardWrite(
-                part.stream_id,
-                part.shard,
-                part.attempt.batch_id,
-                lambda: part.attempt,
-                lambda found: is_to_write(part, found, self.writer.where),
-                lambda: self._staged.read(part),
-            )
-        )
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """As the writer says."""
-        self.writer.check_start(stream_id, next_batch_id)
-
-    def sweep(self, published_batch_id: int) -> None:
-        """Remove staged rows that are written."""
-        self._staged.sweep(published_batch_id)
-
-
-class DirectPublisher(_ShardPublisher):
-    """Has nothing to write when the marker comes, but the marks of a batch that an operator skipped."""
-
-    is_direct = True
-
-    def publish(self, part: Part) -> None:
-        """Mark a shard of a batch that was skipped, so that the next batch finds it where it must be."""
-        if part.committables:
-            return  # a run that commits has written, and marked, every shard
-        self.writer.write(
-            ShardWrite(
-                part.stream_id,
-                part.shard,
-                part.attempt.batch_id,
-                lambda: mark_of(part, digest_of(())),
-                lambda found: is_at_batch_before(part, found, self.writer.where),
-                lambda: (),
-            )
-        )
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """As the writer says; the next batch may be there, if a driver died before it was committed."""
-        self.writer.check_start(stream_id, next_batch_id + 1)
-
-    def sweep(self, published_batch_id: int) -> None:
-        """Nothing is staged."""

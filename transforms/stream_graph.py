@@ -18,11 +18,10 @@ from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaSettings, TopicSelection
-from beam_exactly_once.planning import BatchLimits, Start
-from beam_exactly_once.transforms.publishing import Publisher
-from beam_exactly_once.transforms.rejected import RejectingStep
-from beam_exactly_once.transforms.store_location import StoreLocation
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.planning import KafkaSource
+from beam_exactly_once.sinks.contract import Publisher
+from beam_exactly_once.transforms.rejecting import RejectingStep
 
 Gathered: TypeAlias = tuple[str, tuple[str, str, str]]
 """What a commit waits for: under one key, what it is (:data:`TASK`, :data:`PIECE`, :data:`COMMITTABLE`,
@@ -53,22 +52,11 @@ def gathered_rejected(step: str, count: int) -> Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSourceSpec:
-    """A source, as the driver plans it."""
+class KafkaSourceSpec(KafkaSource):
+    """A source, as the driver plans it, and what its readers report."""
 
-    name: str
-    settings: KafkaSettings
-    selection: TopicSelection
-    start: Start
-    limits: BatchLimits
-    fail_on_data_loss: bool
     pieces: beam.PCollection[Gathered]
     """What the readers finished, by :func:`gathered_piece`."""
-
-    @property
-    def definition(self) -> Json:
-        """What must not change while the checkpoint lives."""
-        return {"kind": "kafka"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 
 Stages: *blocks* (rows to columns or lines) / *stage* (every bundle writes files of its own, durable and invisible) /
 *publish* (after the commit marker, from its list alone) / *finish* (the batch's manifest, see
-:mod:`beam_exactly_once.transforms.file_manifest`).
+:mod:`beam_exactly_once.sinks.files.manifest`).
 """
 
 from __future__ import annotations
@@ -19,32 +19,16 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import ConfigurationError, SinkAhead, StagedOutputMissing
-from beam_exactly_once.object_store import StagedObject, Taken
-from beam_exactly_once.transforms.bundle_files import BundleFiles
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.sinks.files.bundle import BundleFiles
+from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
+from beam_exactly_once.sinks.files.layout import FileFormat, FileLayout
+from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.file_blocks import FileEncoding, FolderBlock
-from beam_exactly_once.transforms.file_formats import FileFormat, FileLayout
-from beam_exactly_once.transforms.file_manifest import (
-    batch_id_of_part,
-    manifest_bytes,
-    manifest_ids,
-    manifest_key,
-    parse_manifest,
-    read_manifest,
-)
-from beam_exactly_once.transforms.publishing import Part, Publisher
-from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, sink_graph
-
-_WAY_OUT = (
-    "Two streams, or a stream and a copy of it, cannot share an output: give this one an empty output, or go on with "
-    "the checkpoint_location that wrote there."
-)
+from beam_exactly_once.transforms.stream_graph import Gathered, SinkSpec, gathered_committable, sink_graph
 
 
 class WriteToFiles(beam.PTransform):
@@ -156,7 +140,7 @@ class WriteToFiles(beam.PTransform):
         stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
-        graph.sinks[name] = SinkSpec(name, definition, _FilesPublisher(name, output), committables)
+        graph.sinks[name] = SinkSpec(name, definition, FilesPublisher(name, output), committables)
         return rejected
 
 
@@ -196,7 +180,10 @@ class StageFiles(StatelessDoFn):
             return []
         committables = self._files.close()
         self._files = None
-        return [GlobalWindows.windowed_value(committable, MIN_TIMESTAMP) for committable in committables]
+        return [
+            GlobalWindows.windowed_value(gathered_committable(self._layout.sink, committable), MIN_TIMESTAMP)
+            for committable in committables
+        ]
 
     def teardown(self) -> None:
         """Drop what a failed bundle left."""
@@ -206,76 +193,3 @@ class StageFiles(StatelessDoFn):
         files, self._files = self._files, None
         if files is not None:
             files.abort()
-
-
-class _FilesPublisher(Publisher):
-    """Makes staged files visible, and writes the manifest."""
-
-    def __init__(self, sink: str, output: StoreLocation) -> None:
-        self._sink = sink
-        self._output = output
-
-    def publish(self, part: Part) -> None:
-        """Make one file visible. Skipped when it is, or when it was and its batch was finished."""
-        store = self._output.store
-        (committable,) = part.committables
-        try:
-            store.publish(StagedObject.from_json(committable["staged"]))
-        except StagedOutputMissing:
-            # Published files are the user's: they may be compacted or expired before a late repetition comes.
-            finished = read_manifest(store, part.attempt.batch_id)
-            if finished is None or finished.attempt != part.attempt:
-                raise
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Write the batch's manifest, also of an empty batch.
-
-        Raises:
-            SinkAhead: the batch has a manifest of another attempt or stream.
-        """
-        store = self._output.store
-        body = manifest_bytes(stream_id, attempt, committables)
-        written = store.put_if_absent(manifest_key(attempt.batch_id), body)
-        if isinstance(written, Taken):
-            found = parse_manifest(store.uri, attempt.batch_id, written.body)
-            raise SinkAhead(
-                f"sink {self._sink!r}: {store.uri} already has batch {attempt.batch_id}, of attempt "
-                f"{found.attempt.nonce} of stream {found.stream_id}; this is attempt {attempt.nonce} of stream "
-                f"{stream_id}. {_WAY_OUT}"
-            )
-
-    def check_place(self) -> None:
-        """Prove that the output can be written."""
-        self._output.store.check_reachable()
-        self._output.store.verify()
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that the output holds nothing that this stream does not know."""
-        store = self._output.store
-        for batch_id in manifest_ids(store, after=next_batch_id - 1):
-            self._check_owner(stream_id, batch_id)
-            raise SinkAhead(
-                f"sink {self._sink!r}: {store.uri} holds batch {batch_id}, while the next batch of the checkpoint is "
-                f"{next_batch_id}: the checkpoint was restored from an older copy, and would write again what is "
-                f"there. Restore the newer checkpoint. {_WAY_OUT}"
-            )
-        for batch_id in manifest_ids(store):  # one manifest speaks for all: every start checks
-            self._check_owner(stream_id, batch_id)
-            return
-
-    def sweep(self, published_batch_id: int) -> None:
-        """Discard what was staged for batches up to ``published_batch_id``; leave names that this sink did not give."""
-        store = self._output.store
-        for staged in store.list_staged():
-            batch_id = batch_id_of_part(staged.final_key)
-            if batch_id is not None and batch_id <= published_batch_id:
-                store.discard(staged)
-
-    def _check_owner(self, stream_id: str, batch_id: int) -> None:
-        store = self._output.store
-        batch = read_manifest(store, batch_id)
-        if batch is not None and batch.stream_id != stream_id:
-            raise SinkAhead(
-                f"sink {self._sink!r}: {store.uri} belongs to stream {batch.stream_id}, which wrote batch {batch_id} "
-                f"there; this is stream {stream_id}. {_WAY_OUT}"
-            )

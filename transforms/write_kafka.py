@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import apache_beam as beam
-import pyarrow as pa
 
-from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import ConfigurationError, UnfitRow
+from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaSettings
 from beam_exactly_once.kafka.transaction_producer import Compression, TransactionSettings
-from beam_exactly_once.transforms.encode_rows import PlacedBlock, RowBlocks, RowEncoding, encoded
-from beam_exactly_once.transforms.file_columns import batch_of_records
-from beam_exactly_once.transforms.kafka_rows import (
-    batch_of,
-    batch_of_batch,
-    by_shard_of,
-    refuse_what_a_topic_refuses,
-    staged_schema,
-)
-from beam_exactly_once.transforms.kafka_shards import KafkaOutput, KafkaShards, topic_facts
-from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
+from beam_exactly_once.sinks.kafka.shards import KafkaOutput, KafkaShards
+from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stream_graph import sink_graph
 
@@ -33,7 +23,6 @@ PartitionBy: TypeAlias = Literal["key", "partition"]
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _NAMES_LENGTH_MAX = 80
 """Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
-_CLOCK = SystemClock()
 
 
 class WriteToKafka(beam.PTransform):
@@ -158,55 +147,3 @@ def _order(order_by: Sequence[str]) -> tuple[str, ...]:
                 f"order_by={name!r} is not a field of a record; use some of {', '.join(sortable)}."
             )
     return names
-
-
-@dataclass(frozen=True)
-class KafkaEncoding(RowEncoding):
-    """Rows of a sink of Kafka."""
-
-    sink: str
-    output: KafkaOutput
-    block_type = tuple[int, pa.RecordBatch]
-
-    def blocks(self) -> RowBlocks:
-        """See :class:`RowEncoding`."""
-        return _KafkaBlocks(self.sink, self.output)
-
-
-class _KafkaBlocks:
-    """Makes columns of rows, refuses what the topic would refuse, and cuts by shard. Nothing waits."""
-
-    def __init__(self, sink: str, output: KafkaOutput) -> None:
-        self._sink = sink
-        self._output = output
-        self._schema = staged_schema(output.by_partition, output.order_by)
-        self._asked_again = False
-
-    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of(rows, self._schema, sink=self._sink))
-
-    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of_records(fields, self._schema, sink=self._sink))
-
-    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        return self._sharded(batch_of_batch(batch, self._schema, sink=self._sink))
-
-    def rest(self) -> list[PlacedBlock]:
-        return []
-
-    def _sharded(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        try:
-            self._refuse(batch)
-        except UnfitRow:
-            if self._asked_again:
-                raise
-            self._asked_again = True
-            topic_facts.cache_clear()  # the topic may have changed since it was asked for
-            self._refuse(batch)
-        output = self._output
-        return list(by_shard_of(batch, output.shards, by_partition=output.by_partition, by_content=output.direct))
-
-    def _refuse(self, batch: pa.RecordBatch) -> None:
-        topic = topic_facts(self._output.connection, self._output.topic)
-        now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
-        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)

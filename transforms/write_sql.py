@@ -14,11 +14,11 @@ from typing import Any
 import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.secret_values import SecretValue
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.secrets import SecretValue
+from beam_exactly_once.sinks.sql.target import Mode, SqlTarget
 from beam_exactly_once.transforms.encode_rows import encoded
-from beam_exactly_once.transforms.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
-from beam_exactly_once.transforms.sql_target import Mode, SqlTarget
 from beam_exactly_once.transforms.stream_graph import sink_graph
 
 
@@ -117,8 +117,9 @@ class WriteToSql(beam.PTransform):
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
-        from beam_exactly_once.transforms.sql_database import SqlDatabase
-        from beam_exactly_once.transforms.sql_sink import SqlEncoding, SqlShards
+        from beam_exactly_once.sinks.sql.database import SqlDatabase
+        from beam_exactly_once.sinks.sql.encoding import SqlEncoding
+        from beam_exactly_once.sinks.sql.shards import SqlShards
 
         graph = sink_graph(rows, "WriteToSql")
         name = graph.sink_name(self._name, "sql")
@@ -138,7 +139,7 @@ def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
 
 def _canonical_url(url: str) -> str:
     try:
-        from beam_exactly_once.transforms.sql_database import canonical_url
+        from beam_exactly_once.sinks.sql.database import canonical_url
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"WriteToSql needs an extra: pip install 'beam_exactly_once[sql]' ({error})."

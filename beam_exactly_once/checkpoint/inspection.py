@@ -11,8 +11,7 @@ from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim, next_offsets_from_json
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
-from beam_exactly_once.offsets import LogBounds, TopicPartition
-from beam_exactly_once.planning import lag
+from beam_exactly_once.offsets import LogBounds, TopicPartition, lag
 from beam_exactly_once.topics import TopicIds
 
 

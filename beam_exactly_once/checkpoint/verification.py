@@ -23,6 +23,11 @@ from beam_exactly_once.object_store import ObjectStore
 STRANGERS_NAMED_MAX = 5
 _OURS = (layout.WRITERS, layout.OFFSETS, layout.COMMITS, layout.SOURCES, layout.SINKS, layout.SPILLED, ".verify/")
 
+_LOST_BRANCH = (
+    "reads a collection both with timers (GroupIntoBatches) and behind a later side input could be committed without a "
+    "branch on DirectRunner before 0.1.0."
+)
+
 Found = TypeVar("Found")
 
 
@@ -84,7 +89,9 @@ def verify_checkpoint(store: ObjectStore) -> CheckpointVerification:
         return CheckpointVerification((metadata,), None)
     reader = _Reader(Checkpoint(store, stream_id), keys)
     contents = reader.read()
-    return CheckpointVerification((metadata, *reader.checks, _holes(contents), _offsets(contents)), contents)
+    return CheckpointVerification(
+        (metadata, *reader.checks, _holes(contents), _offsets(contents), _sinks(contents)), contents
+    )
 
 
 def _stream_id(store: ObjectStore, keys: list[str], check: Check) -> str | None:
@@ -120,6 +127,28 @@ def _offsets(contents: Contents) -> Check:
     if in_flight:
         check.notes.append(f"batch {listed(in_flight)} is planned and not decided: the next start runs it again.")
     return check
+
+
+def _sinks(contents: Contents) -> Check:
+    check = Check("rows for every sink", examined=len(contents.retained_markers))
+    for sink, batch_ids in one_sided(contents.retained_markers.values(), contents.sinks).items():
+        check.notes.append(
+            f"batch {listed(batch_ids)} has no rows for sink {sink!r}, and more than one for another. That is right if its steps "
+            f"leave none. If they should: a graph that {_LOST_BRANCH} Look whether the rows are missing, and read the batch's "
+            "offsets again into another checkpoint."
+        )
+    return check
+
+
+def one_sided(markers: Iterable[Marker], sinks: Iterable[str]) -> dict[str, list[int]]:
+    """The batches that staged nothing for a sink, and more than one row for another, by sink. Pure."""
+    found: dict[str, list[int]] = {}
+    for marker in markers:
+        if marker.outcome == "committed" and any(marker.rows(sink) > 1 for sink in marker.committables):
+            for sink in sinks:
+                if not marker.committables.get(sink):
+                    found.setdefault(sink, []).append(marker.batch_id)
+    return found
 
 
 class _Reader:

@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.secret_values import (
-    PropertyLine,
-    SecretValue,
-    read_properties,
-    referenced,
-    secret_from_file,
-)
+from beam_exactly_once.properties import PropertyLine, read_properties
+from beam_exactly_once.secrets import SecretValue, referenced, secret_from_file
 
 ConfigValue: TypeAlias = str | int | float | bool | SecretValue | Callable[..., Any]
 """A librdkafka property: plain, a secret by reference, or a callable that returns the text on the worker."""

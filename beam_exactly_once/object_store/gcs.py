@@ -6,24 +6,15 @@ that no listing of the root shows it; publishing rewrites it to its name on the 
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import google.auth.exceptions
-import requests
-import requests.adapters
-from google.api_core import exceptions as api_errors
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage  # type: ignore[attr-defined, import-untyped, unused-ignore]
-from google.cloud.storage import exceptions as media_errors  # type: ignore[import-untyped, unused-ignore]
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped, unused-ignore]
 
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing
+from beam_exactly_once.errors import ConfigurationError, StagedOutputMissing
 from beam_exactly_once.object_store.contract import (
     ObjectEntry,
     StagedObject,
@@ -32,22 +23,15 @@ from beam_exactly_once.object_store.contract import (
     checked_prefix,
 )
 from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
+from beam_exactly_once.object_store.gcs_client import ABSENT, Refusal, checked_options, shared_client, sorted_errors
 
 TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
 LIST_NAMES_MAX = 1000
-CONNECTIONS_MAX = 32
-KNOWN_OPTIONS = ("user_project", "kms_key_name", "storage_class", "service_account_file")
 
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
 _TAKEN = 412
-_ABSENT = 404
-
-_VARIABLES = ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT")
-"""What Google's client reads when it is made."""
-
-_clients: dict[tuple[int, str, tuple[str | None, ...]], Any] = {}
 
 
 class GcsStore(DefiniteStore):
@@ -65,7 +49,7 @@ class GcsStore(DefiniteStore):
     def __init__(self, uri: str, options: Mapping[str, Any] | None = None, **contract: Any) -> None:
         self._bucket_name, self._prefix, self._staging = _split(uri)
         super().__init__(f"gs://{self._bucket_name}/{self._prefix}".rstrip("/"), **contract)
-        self._options = _checked_options(self.uri, options)
+        self._options = checked_options(self.uri, options)
 
     def stage(self, final_key: str) -> StagingWriter:
         """An object beside the root: in one request if it is small, else sent in chunks."""
@@ -89,7 +73,7 @@ class GcsStore(DefiniteStore):
 
     def _create(self, key: str, body: bytes) -> bool:
         try:
-            with _sorted_errors(self.uri, self._bucket_name, _TAKEN):
+            with sorted_errors(self.uri, self._bucket_name, _TAKEN):
                 self._blob(self._prefix + key).upload_from_string(
                     body,
                     content_type="application/octet-stream",
@@ -97,20 +81,20 @@ class GcsStore(DefiniteStore):
                     timeout=TIMEOUT_S,
                     retry=None,
                 )
-        except _Refusal:
+        except Refusal:
             return False
         return True
 
     def _get(self, key: str) -> bytes | None:
         try:
-            with _sorted_errors(self.uri, self._bucket_name, _ABSENT):
+            with sorted_errors(self.uri, self._bucket_name, ABSENT):
                 body: bytes = self._blob(self._prefix + key).download_as_bytes(timeout=TIMEOUT_S, retry=None)
                 return body
-        except _Refusal:
+        except Refusal:
             return None
 
     def _size_bytes(self, key: str) -> int | None:
-        with _sorted_errors(self.uri, self._bucket_name):
+        with sorted_errors(self.uri, self._bucket_name):
             found = self._bucket().get_blob(self._prefix + key, timeout=TIMEOUT_S, retry=None)
         return None if found is None else int(found.size or 0)
 
@@ -131,7 +115,7 @@ class GcsStore(DefiniteStore):
     def _publish(self, staged: StagedObject) -> bool:
         source_name = self._staging + staged.token["name"]
         try:
-            with _sorted_errors(self.uri, self._bucket_name, _TAKEN, _ABSENT):
+            with sorted_errors(self.uri, self._bucket_name, _TAKEN, ABSENT):
                 source, final = self._blob(source_name), self._blob(self._prefix + staged.final_key)
                 rewrite_token = None
                 while True:
@@ -141,8 +125,8 @@ class GcsStore(DefiniteStore):
                     if rewrite_token is None:
                         break
             published = True
-        except _Refusal as refusal:
-            if refusal.status == _ABSENT and self._size_bytes(staged.final_key) is None:
+        except Refusal as refusal:
+            if refusal.status == ABSENT and self._size_bytes(staged.final_key) is None:
                 raise StagedOutputMissing(
                     f"{self.uri}/{staged.final_key} is neither published nor staged (as {source_name}). Did a lifecycle "
                     "rule of the bucket delete it? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
@@ -155,7 +139,7 @@ class GcsStore(DefiniteStore):
         self._delete_object(self._staging + staged.token["name"])
 
     def _delete_object(self, name: str) -> None:
-        with suppress(_Refusal), _sorted_errors(self.uri, self._bucket_name, _ABSENT):
+        with suppress(Refusal), sorted_errors(self.uri, self._bucket_name, ABSENT):
             self._blob(name).delete(timeout=TIMEOUT_S, retry=None)
 
     # -- for the writer -------------------------------------------------------------------------------------------
@@ -164,7 +148,7 @@ class GcsStore(DefiniteStore):
         """Stage small content in one request. Sending it again replaces it by the same."""
 
         def send() -> None:
-            with _sorted_errors(self.uri, self._bucket_name):
+            with sorted_errors(self.uri, self._bucket_name):
                 self._blob(self._staging + name).upload_from_string(
                     body, content_type="application/octet-stream", timeout=TIMEOUT_S, retry=None
                 )
@@ -173,7 +157,7 @@ class GcsStore(DefiniteStore):
 
     def begin_upload(self, name: str) -> Any:
         """A file to write to, in chunks. Asks nothing yet."""
-        with _sorted_errors(self.uri, self._bucket_name):
+        with sorted_errors(self.uri, self._bucket_name):
             return self._blob(self._staging + name).open(
                 "wb",
                 chunk_size=CHUNK_BYTES,
@@ -192,7 +176,7 @@ class GcsStore(DefiniteStore):
             StoreUnavailable, ConfigurationError, OutputNotWritable: sorted.
         """
         try:
-            with _sorted_errors(self.uri, self._bucket_name):
+            with sorted_errors(self.uri, self._bucket_name):
                 yield
         except Unclear as unclear:
             raise self._unavailable(f"stage {final_key}", unclear) from None
@@ -201,7 +185,7 @@ class GcsStore(DefiniteStore):
 
     def _names_behind(self, prefix: str, after: str) -> tuple[list[tuple[str, int]], bool]:
         """One page of names with their sizes, and whether there may be more."""
-        with _sorted_errors(self.uri, self._bucket_name):
+        with sorted_errors(self.uri, self._bucket_name):
             listing = self._client().list_blobs(
                 self._bucket(),
                 prefix=prefix,
@@ -227,7 +211,7 @@ class GcsStore(DefiniteStore):
         return self._client().bucket(self._bucket_name, user_project=self._options.get("user_project"))
 
     def _client(self) -> Any:
-        return _shared_client(self._options.get("service_account_file", ""))
+        return shared_client(self._options.get("service_account_file", ""))
 
 
 class _GcsWriter(StagingWriter):
@@ -267,122 +251,6 @@ class _GcsWriter(StagingWriter):
         if self._upload is not None:
             with suppress(Exception):  # what stays of an upload that is not finished, GCS itself drops
                 self._upload.terminate()
-
-
-class _Refusal(Exception):
-    """An answer that the caller of a request expects and acts on."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-@contextmanager
-def _sorted_errors(uri: str, bucket: str, *expected: int) -> Iterator[None]:
-    """Errors of one request, sorted by who must act.
-
-    Raises:
-        _Refusal: GCS answered with one of the ``expected`` statuses.
-        Unclear: no definite answer.
-        ConfigurationError: the request can never succeed as things are.
-    """
-    try:
-        yield
-        return
-    except api_errors.RetryError:
-        raise Unclear("no answer in time") from None
-    except api_errors.GoogleAPICallError as error:
-        status = int(error.code or 0)
-    except media_errors.InvalidResponse as error:  # of uploads in chunks
-        status = int(error.response.status_code)
-        if status in (_ABSENT, 410) and "upload_id=" in (error.response.url or ""):
-            raise Unclear("the upload's session is gone") from None
-    except media_errors.DataCorruption:
-        raise Unclear("an object arrived damaged") from None
-    except requests.exceptions.SSLError as error:
-        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-            raise Unclear("the TLS connection broke") from None
-        raise ConfigurationError(f"{uri}: the server's certificate is not trusted.") from None
-    except (requests.exceptions.RequestException, ConnectionError) as error:
-        raise Unclear(f"the connection failed: {type(error).__name__}") from None
-    except google.auth.exceptions.GoogleAuthError as error:
-        if isinstance(error, google.auth.exceptions.TransportError) or error.retryable:
-            raise Unclear("the credentials could not be renewed") from None
-        raise ConfigurationError(_no_credentials(uri, error)) from None
-    _raise_sorted(uri, bucket, status, expected)
-
-
-def _raise_sorted(uri: str, bucket: str, status: int, expected: tuple[int, ...]) -> None:
-    if status in expected:
-        raise _Refusal(status)
-    if status in (0, 408, 409, 429) or (status >= 500 and status != 501):
-        raise Unclear(f"it was answered by {status}")
-    if status == _ABSENT:
-        raise ConfigurationError(f"{uri}: the bucket {bucket} does not exist. Create it, or correct the URI.")
-    if status in (401, 403):
-        raise OutputNotWritable(
-            f"{uri}: no permission on bucket {bucket} ({status}). It takes the role Storage Object Admin "
-            "(storage.objects.create, get, list and delete), and the use of the KMS key if there is one."
-        )
-    raise ConfigurationError(f"{uri}: GCS refuses this use of bucket {bucket} ({status}). Check store_options.")
-
-
-_clients_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _clients_lock
-    _clients_lock = threading.Lock()  # a thread that is gone may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _shared_client(service_account_file: str) -> Any:
-    """The client of this process: making one costs much, and stores are opened anew for every batch."""
-    key = (os.getpid(), service_account_file, tuple(map(os.environ.get, _VARIABLES)))
-    if key not in _clients:
-        with _clients_lock:
-            if key not in _clients:
-                _clients[key] = _new_client(service_account_file)
-    return _clients[key]
-
-
-def _new_client(service_account_file: str) -> Any:
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        client = storage.Client(project=None, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    elif service_account_file:
-        try:
-            client = storage.Client.from_service_account_json(service_account_file)
-        except (OSError, ValueError) as error:  # its text may quote the file
-            raise ConfigurationError(_no_credentials(service_account_file, error)) from None
-    else:
-        client = storage.Client(project=None)
-    for scheme in ("https://", "http://"):  # the usual pool is smaller than a test of the store needs, and says so
-        client._http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS_MAX))
-    return client
-
-
-def _no_credentials(where: str, error: Exception) -> str:
-    return (
-        f"{where}: no usable Google credentials on this machine ({type(error).__name__}). Set "
-        "GOOGLE_APPLICATION_CREDENTIALS, run `gcloud auth application-default login`, or name a service_account_file in "
-        "store_options."
-    )
-
-
-def _checked_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, str]:
-    given = dict(options or {})
-    unknown = sorted(set(given) - set(KNOWN_OPTIONS))
-    if unknown:
-        raise ConfigurationError(
-            f"{uri}: unknown store_options {', '.join(unknown)}. Known: {', '.join(KNOWN_OPTIONS)}."
-        )
-    for name, value in given.items():
-        if not isinstance(value, str) or not value:
-            raise ConfigurationError(f"{uri}: {name} in store_options must be a non-empty string.")
-    return given
 
 
 def _split(uri: str) -> tuple[str, str, str]:

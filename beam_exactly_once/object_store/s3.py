@@ -49,7 +49,7 @@ class S3Store(DefiniteStore):
         uri: ``s3://bucket/prefix`` or ``s3a://bucket/prefix``.
         options: ``endpoint_url``, ``region_name``, ``profile_name`` (for a role: a profile that assumes it),
             ``server_side_encryption``, ``sse_kms_key_id``, ``storage_class`` (for all that is written), ``request_payer``,
-            and, as :class:`~beam_exactly_once.secret_values.SecretValue` or function only, ``aws_access_key_id``,
+            and, as :class:`~beam_exactly_once.secrets.SecretValue` or function only, ``aws_access_key_id``,
             ``aws_secret_access_key``, ``aws_session_token``. They are read on the machine that connects.
 
     Raises:

@@ -17,7 +17,7 @@ import botocore.parsers
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.definite import Unclear
-from beam_exactly_once.secret_values import SecretValue
+from beam_exactly_once.secrets import SecretValue
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20  # of one wait on the socket: short enough for several tries within the contract's retry timeout

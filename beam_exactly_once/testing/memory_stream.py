@@ -12,9 +12,9 @@ from typing import Any
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.testing.published_rows import Row, published_rows
-from beam_exactly_once.transforms.file_manifest import read_batches
 
 
 @dataclass(frozen=True, slots=True)

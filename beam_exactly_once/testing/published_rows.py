@@ -13,8 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.transforms.file_manifest import PublishedBatch
-from beam_exactly_once.transforms.file_partitions import values_of_folders
+from beam_exactly_once.sinks.files.manifest import PublishedBatch
+from beam_exactly_once.sinks.files.partitions import values_of_folders
 
 Row = dict[str, Any]
 

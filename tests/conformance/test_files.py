@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
 from beam_exactly_once.transforms import WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 
 
 class Files(SinkUnderTest):

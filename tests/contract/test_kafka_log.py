@@ -34,7 +34,7 @@ from beam_exactly_once.kafka import (
 )
 from beam_exactly_once.kafka import log as kafka_log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.topics import ids_of, partitions_of
 
 ORDERS = [TopicPartition("orders", partition) for partition in range(3)]

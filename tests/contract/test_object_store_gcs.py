@@ -1,6 +1,6 @@
 """What is GCS's own: how its answers are sorted, by a server that says what the test tells it to.
 
-The contract suite itself runs on fake-gcs-server: see tests/services/test_real_gcs.py.
+The contract suite itself runs on fake-gcs-server: see tests/services/stores/test_real_gcs.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
-from beam_exactly_once.object_store import Created, Mine, ObjectEntry, StagedObject, Taken
-from beam_exactly_once.object_store import gcs as gcs_module
+from beam_exactly_once.object_store import Created, Mine, ObjectEntry, StagedObject, Taken, gcs_client
 from beam_exactly_once.object_store.gcs import GcsStore
 from support.faulty_store import ManualClock
 from support.moto_server import Quiet
@@ -57,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{running.server_port}")
-    monkeypatch.setattr(gcs_module, "_clients", {})
+    monkeypatch.setattr(gcs_client, "_clients", {})
     try:
         yield application
     finally:
@@ -175,7 +174,7 @@ def test_a_writer_that_fails_says_so_once(server: Scripted, store: GcsStore) -> 
 
 def test_no_credentials_are_explained_without_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setattr(gcs_module, "_clients", {})
+    monkeypatch.setattr(gcs_client, "_clients", {})
     (tmp_path / "key.json").write_text('{"private_key": "hunter2"}')
 
     for name in ("key.json", "absent.json"):

@@ -66,7 +66,7 @@ def test_what_cannot_be_opened_is_explained(uri: str, options: dict[str, Any] | 
 )
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, uri: str, extra: str, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    for backend in ("s3", "s3_client", "gcs"):
+    for backend in ("s3", "s3_client", "gcs", "gcs_client"):
         monkeypatch.delitem(sys.modules, f"beam_exactly_once.object_store.{backend}", raising=False)
 
     with pytest.raises(ConfigurationError, match=rf"pip install 'beam_exactly_once\[{extra}\]'"):

@@ -12,7 +12,7 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import Created, open_object_store, s3_client
 from beam_exactly_once.object_store.s3 import S3Store
-from beam_exactly_once.secret_values import secret_from_env, secret_from_file
+from beam_exactly_once.secrets import secret_from_env, secret_from_file
 from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
 from support.staging import staged
 

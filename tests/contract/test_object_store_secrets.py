@@ -11,7 +11,7 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError, StoreUnavailable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.s3 import S3Store
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from support.faulty_store import ManualClock
 from support.moto_server import SECRET_ACCESS_KEY, MotoServer, moto_server
 
@@ -37,7 +37,7 @@ def test_credentials_in_a_uri_are_refused_and_not_shown(scheme: str, password: s
 @pytest.mark.parametrize(("scheme", "module"), [("s3", "boto3"), ("gs", "google.cloud.storage")])
 def test_a_missing_extra_does_not_show_them(monkeypatch: pytest.MonkeyPatch, scheme: str, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    for backend in ("s3", "s3_client", "gcs"):
+    for backend in ("s3", "s3_client", "gcs", "gcs_client"):
         monkeypatch.delitem(sys.modules, f"beam_exactly_once.object_store.{backend}", raising=False)
 
     with pytest.raises(ConfigurationError, match=rf"{scheme}://\*\*\*@own/x needs an extra"):

@@ -13,10 +13,10 @@ import pytest
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 
 MEGABYTE = 1 << 20
 PROGRAMS = Path(__file__).parents[1] / "support"

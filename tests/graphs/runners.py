@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from services.flink_streams import local_options
+from services.streams.flink_streams import local_options
 
 
 @dataclass(frozen=True)

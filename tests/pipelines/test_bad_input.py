@@ -40,44 +40,19 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open_object_store, override_stores
 from beam_exactly_once.offsets import TopicPartition
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
+from support.orders_to_files import OrdersToFiles
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
 
-class Stream:
-    """Orders in memory, files on disk; run it again and again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.cluster = MemoryKafka({"orders": 1})
-        self.checkpoint = folder / "checkpoint"
-        self.output = folder / "output"
-        self.progress: list[BatchProgress] = []
-
-    def produce(self, *values: int) -> None:
-        self.cluster.append(KafkaRecord("orders", 0, value=b"%d" % value) for value in values)
-
-    def run(self, *, sink: str | None = None, topics: tuple[str, ...] = ("orders",), **read: Any) -> None:
-        with self.cluster.serving(), ExactlyOnceStream(str(self.checkpoint), progress=[self.progress.append]) as stream:
-            _ = (
-                stream
-                | ReadFromKafka("memory:9092", list(topics), output="arrow", **read)
-                | WriteToFiles(str(self.output), file_format="json", name=sink)
-            )
-
-    def written(self) -> list[int]:
-        lines = [line for file in self.output.glob("*.json") for line in file.read_bytes().splitlines()]
-        return sorted(int(orjson.loads(line)["value"]) for line in lines)
-
-
 @pytest.fixture
-def stream(tmp_path: Path) -> Stream:
-    stream = Stream(tmp_path)
+def stream(tmp_path: Path) -> OrdersToFiles:
+    stream = OrdersToFiles(tmp_path)
     stream.produce(1, 2)
     stream.run()
     assert stream.written() == [1, 2]
@@ -85,7 +60,7 @@ def stream(tmp_path: Path) -> Stream:
     return stream
 
 
-def refused(stream: Stream, error: type[BeamExactlyOnceError], *words: str, **run: Any) -> str:
+def refused(stream: OrdersToFiles, error: type[BeamExactlyOnceError], *words: str, **run: Any) -> str:
     """The run ends with that error, whose message has these words; what is visible stays."""
     before = stream.written()
     with pytest.raises(error) as raised:
@@ -97,7 +72,7 @@ def refused(stream: Stream, error: type[BeamExactlyOnceError], *words: str, **ru
     return message
 
 
-def test_an_unknown_topic_is_named_before_anything_is_claimed(stream: Stream) -> None:
+def test_an_unknown_topic_is_named_before_anything_is_claimed(stream: OrdersToFiles) -> None:
     refused(stream, UnknownTopic, "'refunds'", topics=("refunds",))
     assert len(list((stream.checkpoint / "writers").iterdir())) == 1
     stream.run()
@@ -120,13 +95,13 @@ def test_an_unreachable_broker_is_named_within_the_time_that_was_given(
     assert "KafkaUnavailable: Kafka at 127.0.0.1:1 did not answer within 1 s" in capsys.readouterr().err
 
 
-def test_offsets_that_retention_took_are_an_error(stream: Stream) -> None:
+def test_offsets_that_retention_took_are_an_error(stream: OrdersToFiles) -> None:
     stream.produce(4, 5)
     stream.cluster.delete_records("orders", 0, 4)
     refused(stream, DataLoss, "orders-0", "[2, 4)", "fail_on_data_loss")
 
 
-def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allowed(stream: Stream) -> None:
+def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allowed(stream: OrdersToFiles) -> None:
     stream.produce(4, 5)
     stream.cluster.delete_records("orders", 0, 4)
     stream.run(fail_on_data_loss=False)
@@ -136,7 +111,7 @@ def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allow
     assert marker["sources"]["kafka"]["lost"] == {"orders": {"0": [[2, 4]]}}
 
 
-def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record(stream: Stream) -> None:
+def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record(stream: OrdersToFiles) -> None:
     calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: stream.cluster.delete_records("orders", 0, 3))
     with watching(calls):
         refused(stream, DataLoss, "orders-0")
@@ -146,13 +121,13 @@ def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record
     assert [batch.lost_offsets for batch in stream.progress[1:]] == [1, 0]
 
 
-def test_a_newer_format_says_to_upgrade(stream: Stream) -> None:
+def test_a_newer_format_says_to_upgrade(stream: OrdersToFiles) -> None:
     edit(stream.checkpoint / "metadata.json", min_reader_version=99)
     refused(stream, NewerFormat, "metadata.json", "99", "nstall")
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
-def test_a_damaged_marker_is_named(stream: Stream, damage: str) -> None:
+def test_a_damaged_marker_is_named(stream: OrdersToFiles, damage: str) -> None:
     marker = stream.checkpoint / commits_key(0)
     whole = marker.read_bytes()
     marker.write_bytes(
@@ -164,31 +139,31 @@ def test_a_damaged_marker_is_named(stream: Stream, damage: str) -> None:
     assert stream.written() == [1, 2, 3]
 
 
-def test_an_object_of_another_stream_is_named(stream: Stream, tmp_path: Path) -> None:
-    other = Stream(tmp_path / "other")
+def test_an_object_of_another_stream_is_named(stream: OrdersToFiles, tmp_path: Path) -> None:
+    other = OrdersToFiles(tmp_path / "other")
     other.produce(1)
     other.run()
     shutil.copy(other.checkpoint / commits_key(0), stream.checkpoint / commits_key(0))
     refused(stream, ForeignObject, commits_key(0))
 
 
-def test_a_checkpoint_without_its_metadata_is_refused(stream: Stream) -> None:
+def test_a_checkpoint_without_its_metadata_is_refused(stream: OrdersToFiles) -> None:
     (stream.checkpoint / "metadata.json").unlink()
     refused(stream, CheckpointHole, "metadata.json")
 
 
-def test_a_hole_in_the_plans_is_named(stream: Stream) -> None:
+def test_a_hole_in_the_plans_is_named(stream: OrdersToFiles) -> None:
     second = stream.checkpoint / offsets_key(2)
     shutil.copy(stream.checkpoint / offsets_key(0), second)
     refused(stream, CheckpointHole, "batch 1")
 
 
-def test_a_wiped_checkpoint_does_not_write_its_output_again(stream: Stream) -> None:
+def test_a_wiped_checkpoint_does_not_write_its_output_again(stream: OrdersToFiles) -> None:
     shutil.rmtree(stream.checkpoint)
     refused(stream, SinkAhead, str(stream.output), "stream")
 
 
-def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream: Stream) -> None:
+def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream: OrdersToFiles) -> None:
     copy = stream.checkpoint.with_name("copy")
     shutil.copytree(stream.checkpoint, copy)
     stream.run()
@@ -197,7 +172,7 @@ def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream:
     refused(stream, SinkAhead, str(stream.output), "older copy")
 
 
-def test_a_location_wiped_under_a_running_driver_is_refused_at_its_next_start(stream: Stream) -> None:
+def test_a_location_wiped_under_a_running_driver_is_refused_at_its_next_start(stream: OrdersToFiles) -> None:
     """The driver goes on writing into the emptied location; nothing there can be taken for a new stream."""
     calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: shutil.rmtree(stream.checkpoint))
     with watching(calls):
@@ -240,15 +215,15 @@ def test_a_place_without_permission_is_named(tmp_path: Path, place: str) -> None
 
 
 def test_an_output_that_is_a_file_is_named(tmp_path: Path) -> None:
-    stream = Stream(tmp_path)
+    stream = OrdersToFiles(tmp_path)
     stream.produce(1)
     stream.output.write_text("in the way")
     with pytest.raises(OutputNotWritable, match="output"):
         stream.run()
 
 
-def test_two_drivers_on_one_checkpoint_end_with_the_older_one_fenced(stream: Stream) -> None:
-    newer = Stream(stream.checkpoint.parent)
+def test_two_drivers_on_one_checkpoint_end_with_the_older_one_fenced(stream: OrdersToFiles) -> None:
+    newer = OrdersToFiles(stream.checkpoint.parent)
     newer.cluster = stream.cluster
     calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), newer.run)
     with watching(calls), pytest.raises(Fenced, match=r"writer 2 .* was replaced by writer 3"):
@@ -268,23 +243,23 @@ def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path: Path) -> N
     def open_careless(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:
         return Careless(open_object_store(uri, options), StoreCalls(None, lambda: None))
 
-    stream = Stream(tmp_path)
+    stream = OrdersToFiles(tmp_path)
     stream.produce(1)
     with override_stores(open_careless), pytest.raises(UnsuitableStore, match="conditional"):
         stream.run()
 
 
-def test_a_renamed_sink_is_refused(stream: Stream) -> None:
+def test_a_renamed_sink_is_refused(stream: OrdersToFiles) -> None:
     refused(stream, SinkChanged, "'files'", "name='files'", sink="orders")
 
 
-def test_a_sink_that_moved_is_refused(stream: Stream) -> None:
+def test_a_sink_that_moved_is_refused(stream: OrdersToFiles) -> None:
     stream.output = stream.output.with_name("elsewhere")
     refused(stream, SinkChanged, "elsewhere", "output")
 
 
 def test_a_wrong_output_of_a_new_stream_can_be_corrected(tmp_path: Path) -> None:
-    stream = Stream(tmp_path)
+    stream = OrdersToFiles(tmp_path)
     stream.produce(1)
     right = stream.output
     stream.output = tmp_path / "file" / "output"
@@ -297,7 +272,7 @@ def test_a_wrong_output_of_a_new_stream_can_be_corrected(tmp_path: Path) -> None
 
 
 def test_a_test_of_the_store_that_was_cut_off_is_no_stream(tmp_path: Path) -> None:
-    stream = Stream(tmp_path)
+    stream = OrdersToFiles(tmp_path)
     stream.produce(1)
     left = stream.checkpoint / ".verify" / "00"
     left.parent.mkdir(parents=True)
@@ -312,7 +287,7 @@ def test_a_test_of_the_store_that_was_cut_off_is_no_stream(tmp_path: Path) -> No
     ids=["replay", "recovery"],
 )
 def test_a_batch_that_an_operator_abandons_while_a_driver_replays_it_is_read_by_the_next(
-    stream: Stream, moment: tuple[str, str, int], retried: bool
+    stream: OrdersToFiles, moment: tuple[str, str, int], retried: bool
 ) -> None:
     """The operator's marker wins; the driver goes on from where that marker says, not from its own plan."""
     planned = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), stop_here)
@@ -345,7 +320,7 @@ def stop_here() -> None:
     raise Stopped
 
 
-def test_a_sink_that_came_later_begins_where_the_stream_stood(stream: Stream) -> None:
+def test_a_sink_that_came_later_begins_where_the_stream_stood(stream: OrdersToFiles) -> None:
     with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as wider:
         records = wider | ReadFromKafka("memory:9092", ["orders"], output="arrow")
         _ = records | "Old" >> WriteToFiles(str(stream.output), file_format="json", name="files")
@@ -361,11 +336,11 @@ def test_a_sink_that_came_later_begins_where_the_stream_stood(stream: Stream) ->
     assert [(batch.batch_id, batch.rows) for batch in read_batches(f"{stream.output}-new")] == [(1, 1), (2, 2)]
 
 
-def test_a_renamed_source_is_refused(stream: Stream) -> None:
+def test_a_renamed_source_is_refused(stream: OrdersToFiles) -> None:
     refused(stream, SinkChanged, "source 'kafka'", name="orders")
 
 
-def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream: Stream) -> None:
+def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream: OrdersToFiles) -> None:
     import apache_beam as beam
 
     with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as changed:
@@ -379,7 +354,7 @@ def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream:
     assert stream.written() == [1, 2, 3]
 
 
-def test_partitions_that_are_no_longer_named_keep_their_place(stream: Stream) -> None:
+def test_partitions_that_are_no_longer_named_keep_their_place(stream: OrdersToFiles) -> None:
     stream.cluster.add_partitions("orders", 2)
     stream.cluster.append([KafkaRecord("orders", 1, value=b"10")])
     stream.run()
@@ -391,7 +366,7 @@ def test_partitions_that_are_no_longer_named_keep_their_place(stream: Stream) ->
     assert stream.written() == [1, 2, 3, 4, 10, 11]
 
 
-def test_what_is_available_now_is_read_now_however_little(stream: Stream) -> None:
+def test_what_is_available_now_is_read_now_however_little(stream: OrdersToFiles) -> None:
     stream.run(min_offsets_per_batch=1000, max_batch_delay_s=3600.0)
     assert stream.written() == [1, 2, 3]
 

@@ -83,7 +83,7 @@ def test_two_streams_in_one_table_leave_each_others_staged_files(
     second = f"{stream.root}/second"
     with monkeypatch.context() as patch:
         around_commit(patch, before=kill)
-        patch.setattr("beam_exactly_once.transforms.write_delta._DeltaPublisher._name_files", lambda *_: None)
+        patch.setattr("beam_exactly_once.sinks.delta.publisher.DeltaPublisher._name_files", lambda *_: None)
         with pytest.raises(Killed):
             stream.run(location=second)
     assert len(stream.staged()) == 1
@@ -112,7 +112,7 @@ def test_a_batch_of_another_history_with_the_same_number(stream: DeltaStream, mo
     stream.run()
     stream.roll_back_checkpoint(1)
     with monkeypatch.context() as patch:
-        patch.setattr("beam_exactly_once.transforms.write_delta._DeltaPublisher.check_start", lambda *_: None)
+        patch.setattr("beam_exactly_once.sinks.delta.publisher.DeltaPublisher.check_start", lambda *_: None)
         with pytest.raises(SinkAhead, match="holds batch 0 of attempt"):
             stream.run(lambda number: {"number": number + 100})
     with pytest.raises(SinkAhead, match="holds batch 0 of attempt"):

@@ -20,9 +20,9 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.shard_writer import ShardWrite
+from beam_exactly_once.sinks.sql.shards import SqlShards
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql
-from beam_exactly_once.transforms.shard_writer import ShardWrite
-from beam_exactly_once.transforms.sql_sink import SqlShards
 from support.command_line import run as command
 from support.sql_stream import STEPS, SqlStream, at_step, row_of
 

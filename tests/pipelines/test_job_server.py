@@ -16,8 +16,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, RunnerUnavailable
-from beam_exactly_once.pipelines import job_server, tied_process
-from beam_exactly_once.pipelines.job_server import one_job_server
+from beam_exactly_once.pipelines.runners import job_server, tied_process
+from beam_exactly_once.pipelines.runners.job_server import one_job_server
 
 WAIT_S = 30.0
 

@@ -28,9 +28,9 @@ from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from support.moto_server import moto_server
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

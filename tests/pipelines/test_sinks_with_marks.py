@@ -15,10 +15,10 @@ from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import ReadFromKafka
-from beam_exactly_once.transforms.publishing import Part
 from support.ledger_sink import LEDGERS, Ledger, WriteToLedger
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")

@@ -16,8 +16,8 @@ from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, UnknownTopic
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime, source_planner
-from beam_exactly_once.planning import Start
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
+from beam_exactly_once.planning import Start, source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles

@@ -12,16 +12,16 @@ import pytest
 from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable, SinkAhead, SinkBehind
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once.sinks.contract import Part
+from beam_exactly_once.sinks.shard_writer import ShardWrite
+from beam_exactly_once.sinks.sharded import StagedPublisher
+from beam_exactly_once.sinks.sql.database import SqlDatabase
+from beam_exactly_once.sinks.sql.shards import SqlShards
+from beam_exactly_once.sinks.sql.target import SqlTarget
+from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms.publishing import Part
-from beam_exactly_once.transforms.shard_writer import ShardWrite
-from beam_exactly_once.transforms.sharded_sinks import StagedPublisher
-from beam_exactly_once.transforms.sql_database import SqlDatabase
-from beam_exactly_once.transforms.sql_sink import SqlShards
-from beam_exactly_once.transforms.sql_target import SqlTarget
-from beam_exactly_once.transforms.staged_rows import StagedRows
-from beam_exactly_once.transforms.store_location import StoreLocation
 from support.sql_stream import STEPS, SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
@@ -258,7 +258,7 @@ def test_equal_keys_that_only_the_commit_brought_together(stream: SqlStream, mon
     """Of two bundles, say. The batch is decided, and waits for a start that says what wins."""
     stream.create(ORDERED)
     stream.send([{"id": 1, "version": 2}, {"id": 1, "version": 1}])
-    monkeypatch.setattr("beam_exactly_once.transforms.sql_sink.refuse_equal_keys", lambda *_: None)
+    monkeypatch.setattr("beam_exactly_once.sinks.sql.encoding.refuse_equal_keys", lambda *_: None)
     with pytest.raises(ConfigurationError, match="order_by="):
         stream.run(mode="upsert", key_columns=["id"])
     stream.run(mode="upsert", key_columns=["id"], order_by="version")

@@ -13,11 +13,11 @@ from confluent_kafka.admin import AdminClient
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from services.copies import Copy
-from services.flink_streams import cluster_options
-from services.kafka_broker import Kafka
-from services.kafka_security import SecureKafka
-from services.topics import Topic
+from services.launch.kafka_broker import Kafka
+from services.launch.kafka_security import SecureKafka
+from services.streams.copies import Copy
+from services.streams.flink_streams import cluster_options
+from services.streams.topics import Topic
 
 REQUIRE_VARIABLE = "BEAM_EXACTLY_ONCE_REQUIRE_SERVICES"
 

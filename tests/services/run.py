@@ -21,14 +21,14 @@ from types import FrameType
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
-from services.fake_gcs import FakeGcs, fake_gcs_program  # noqa: E402
-from services.flink import Flink, job_server_jar  # noqa: E402
-from services.kafka_broker import Kafka, kafka_jars  # noqa: E402
-from services.mariadb import Mariadb, mariadb_root  # noqa: E402
-from services.minio import Minio, minio_program  # noqa: E402
-from services.postgres import Postgres, postgres_root  # noqa: E402
-from services.prism import Prism, prism_program  # noqa: E402
-from services.server import Service  # noqa: E402
+from services.launch.fake_gcs import FakeGcs, fake_gcs_program  # noqa: E402
+from services.launch.flink import Flink, job_server_jar  # noqa: E402
+from services.launch.kafka_broker import Kafka, kafka_jars  # noqa: E402
+from services.launch.mariadb import Mariadb, mariadb_root  # noqa: E402
+from services.launch.minio import Minio, minio_program  # noqa: E402
+from services.launch.postgres import Postgres, postgres_root  # noqa: E402
+from services.launch.prism import Prism, prism_program  # noqa: E402
+from services.launch.server import Service  # noqa: E402
 
 PREPARE: dict[str, Callable[[], Path]] = {
     "kafka": kafka_jars,

@@ -11,9 +11,9 @@ import pytest
 
 from beam_exactly_once.checkpoint import StreamWriter
 from beam_exactly_once.errors import Fenced
-from support.simulated_driver import Driver
-from support.simulated_script import Stage, calls_of
-from support.simulated_world import Actor, Fate
+from support.simulation.driver import Driver
+from support.simulation.script import Stage, calls_of
+from support.simulation.world import Actor, Fate
 
 
 def whole_life(stage: Stage) -> Actor:

@@ -31,9 +31,9 @@ from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObject, Taken
 from beam_exactly_once.object_store.definite import Unclear
 from beam_exactly_once.offsets import TopicPartition
-from support.simulated_driver import NOW, SINK, SOURCE, Driver
-from support.simulated_store import SimulatedStore
-from support.simulation import Focus, Simulation
+from support.simulation.driver import NOW, SINK, SOURCE, Driver
+from support.simulation.histories import Focus, Simulation
+from support.simulation.store import SimulatedStore
 
 SEEDS_MAX = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""

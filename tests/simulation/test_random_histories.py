@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from beam_exactly_once.checkpoint import layout, location
-from support.simulation import Simulation
+from support.simulation.histories import Simulation
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))

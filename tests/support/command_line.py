@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from click.testing import CliRunner, Result
 
-from beam_exactly_once import cli
+from beam_exactly_once.cli import commands
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from support.hand_made_stream import P0, P1
 
 
 def run(*arguments: object, answer: str | None = None) -> Result:
-    result = CliRunner(env={"COLUMNS": "100"}).invoke(cli.main, [str(one) for one in arguments], input=answer)
+    result = CliRunner(env={"COLUMNS": "100"}).invoke(commands.main, [str(one) for one in arguments], input=answer)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

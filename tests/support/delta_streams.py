@@ -16,9 +16,9 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta
-from beam_exactly_once.transforms.delta_table import TableVersion
 from support.ledger_sink import number_of
 
 NUMBERS = pa.schema([("number", pa.int64())])

@@ -15,15 +15,16 @@ from apache_beam.transforms.window import GlobalWindow
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.contract import Part
+from beam_exactly_once.sinks.files.encoding import FileEncoding
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.files.manifest import read_batches
+from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.testing.published_rows import published_rows
 from beam_exactly_once.transforms.encode_rows import ToBlocks
-from beam_exactly_once.transforms.file_blocks import FileEncoding
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.file_manifest import read_batches
-from beam_exactly_once.transforms.publishing import Part
-from beam_exactly_once.transforms.store_location import StoreLocation
 from beam_exactly_once.transforms.stream_graph import COMMITTABLE
-from beam_exactly_once.transforms.write_files import StageFiles, _FilesPublisher
+from beam_exactly_once.transforms.write_files import StageFiles
 
 STREAM = "5eed"
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -86,8 +87,8 @@ def part(attempt: Attempt, committable: dict[str, Any]) -> Part:
 
 def publish_batch(
     output: str, committables: list[dict[str, Any]], batch_id: int = 0, stream_id: str = STREAM
-) -> _FilesPublisher:
-    publisher = _FilesPublisher("orders", StoreLocation(output, None))
+) -> FilesPublisher:
+    publisher = FilesPublisher("orders", StoreLocation(output, None))
     for committable in committables:
         publisher.publish(part(attempt_of(batch_id), committable))
     publisher.finish(stream_id, attempt_of(batch_id), tuple(committables))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from beam_exactly_once.checkpoint.findings import Check
-from beam_exactly_once.checkpoint.output_verification import file_sinks, verify_output
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.transforms import file_manifest
+from beam_exactly_once.sinks.files.verification import file_sinks, verify_output
 from support.hand_made_stream import HandMadeStream
 
 
@@ -17,7 +16,7 @@ def checks_of(stream: HandMadeStream) -> list[Check]:
     checks = list(verification.checks)
     if verification.contents is not None:
         for sink, output in file_sinks(verification.contents.sinks).items():
-            checks += verify_output(verification.contents, sink, partial(open_object_store, output), file_manifest)
+            checks += verify_output(verification.contents, sink, partial(open_object_store, output))
     return checks
 
 

@@ -18,7 +18,7 @@ from beam_exactly_once.checkpoint.records import next_offsets_to_json
 from beam_exactly_once.checkpoint.writer import marker_of_attempt
 from beam_exactly_once.object_store import StagedObject, open_object_store
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
-from beam_exactly_once.transforms.file_manifest import manifest_bytes, manifest_key, part_name
+from beam_exactly_once.sinks.files.manifest import manifest_bytes, manifest_key, part_name
 
 NEW_YEAR = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 P0, P1 = TopicPartition("orders", 0), TopicPartition("orders", 1)

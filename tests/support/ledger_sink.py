@@ -12,8 +12,10 @@ import pyarrow as pa
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.transforms.publishing import Part, Publisher, is_to_write
-from beam_exactly_once.transforms.staged_rows import StagedRows, StageRows, by_shard
+from beam_exactly_once.rows.shards import by_shard
+from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
+from beam_exactly_once.sinks.staged_rows import StagedRows
+from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
 
 Row = dict[str, Any]

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import DecodeRecords, ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from beam_exactly_once.transforms.read_ranges import Output
 
 LIFE_TIMEOUT_S = 60.0

@@ -18,10 +18,11 @@ import sqlalchemy as sa
 
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import SecretValue, secret_from_env
+from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once.sinks.sql import shards
+from beam_exactly_once.sinks.sql.marks import SqlMarks
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql, sql_sink
-from beam_exactly_once.transforms.sql_marks import SqlMarks
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql
 
 STEPS = ["lock", "set", "rows", "commit"]
 """What a publisher does in a transaction, in order."""
@@ -103,8 +104,8 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
     locked, set_mark, write_rows, write = (
         SqlMarks.locked,
         SqlMarks.set,
-        sql_sink.write_rows,
-        sql_sink.SqlShards.write,
+        shards.write_rows,
+        shards.SqlShards.write,
     )
 
     def locking(marks: SqlMarks, connection: Any, key: Any) -> Any:
@@ -131,8 +132,8 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
     with (
         mock.patch.object(SqlMarks, "locked", locking),
         mock.patch.object(SqlMarks, "set", setting),
-        mock.patch.object(sql_sink, "write_rows", writing),
-        mock.patch.object(sql_sink.SqlShards, "write", publishing),
+        mock.patch.object(shards, "write_rows", writing),
+        mock.patch.object(shards.SqlShards, "write", publishing),
     ):
         yield
 

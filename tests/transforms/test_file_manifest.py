@@ -10,14 +10,14 @@ from beam_exactly_once.errors import (
     NewerFormat,
     SinkAhead,
 )
-from beam_exactly_once.transforms.file_manifest import (
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.files.manifest import (
     batch_id_of_part,
     manifest_key,
     part_name,
     read_batches,
 )
-from beam_exactly_once.transforms.store_location import StoreLocation
-from beam_exactly_once.transforms.write_files import _FilesPublisher
+from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from support.file_sinks import (
     STREAM,
     attempt_of,
@@ -31,7 +31,7 @@ from support.file_sinks import (
 
 class TestStart:
     def test_a_new_output_is_fine(self, output: str) -> None:
-        publisher = _FilesPublisher("orders", StoreLocation(output, None))
+        publisher = FilesPublisher("orders", StoreLocation(output, None))
         publisher.check_start(STREAM, 0)
         assert keys(output) == []
 
@@ -57,7 +57,7 @@ class TestStart:
     def test_other_objects_among_the_manifests_do_not_matter(self, output: str) -> None:
         publish_batch(output, [], 0)
         store_of(output).put_if_absent("_batches/README.md", b"")
-        _FilesPublisher("orders", StoreLocation(output, None)).check_start(STREAM, 1)
+        FilesPublisher("orders", StoreLocation(output, None)).check_start(STREAM, 1)
         assert [batch.batch_id for batch in read_batches(output)] == [0]
 
 

@@ -17,11 +17,11 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.sinks.files.bundle import BundleFiles
+from beam_exactly_once.sinks.files.encoding import row_blocks
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part, read_batches
 from beam_exactly_once.transforms import WriteToFiles
-from beam_exactly_once.transforms.bundle_files import BundleFiles
-from beam_exactly_once.transforms.file_blocks import row_blocks
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.file_manifest import batch_id_of_part, read_batches
 from support.file_sinks import (
     Sink,
     attempt_of,
@@ -185,8 +185,8 @@ class TestBounds:
         self, output: str, file_format: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waiting_max = 64 << 10
-        monkeypatch.setattr("beam_exactly_once.transforms.bundle_files.GATHERED_BYTES_MAX", waiting_max)
-        monkeypatch.setattr("beam_exactly_once.transforms.file_blocks.SPLIT_ROWS", 10)
+        monkeypatch.setattr("beam_exactly_once.sinks.files.bundle.GATHERED_BYTES_MAX", waiting_max)
+        monkeypatch.setattr("beam_exactly_once.sinks.files.encoding.SPLIT_ROWS", 10)
         sink = Sink(output, schema=SCHEMA, file_format=file_format, partition_by=["place"], open_files_max=5)
         sink.start_bundle(attempt_of(0))
         most_open = most_waiting = 0

@@ -13,18 +13,11 @@ import pytest
 
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord, with_event_date
+from beam_exactly_once.rows.rejected import REASON_LETTERS_MAX, ROW_LETTERS_MAX, Rejected, isolated, rejected_of
+from beam_exactly_once.sinks.files.encoding import FileEncoding
+from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
-from beam_exactly_once.transforms.file_blocks import FileEncoding
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.rejected import (
-    COUNTS,
-    REASON_LETTERS_MAX,
-    REJECTED,
-    ROW_LETTERS_MAX,
-    Rejected,
-    isolated,
-    rejected_of,
-)
+from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED
 from beam_exactly_once.transforms.stream_graph import gathered_rejected
 
 RECORD = KafkaRecord("orders", 3, 7, 1_700_000_000_000, 1, b"\xff", b"v", (("trace", b"\xfe"), ("none", None)))

@@ -16,9 +16,9 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnsupportedPipeline,
 )
+from beam_exactly_once.sinks.delta.schema import delta_schema
+from beam_exactly_once.sinks.delta.table import sorted_errors
 from beam_exactly_once.transforms import WriteToDelta
-from beam_exactly_once.transforms.delta_schema import delta_schema
-from beam_exactly_once.transforms.delta_table import sorted_errors
 
 NUMBERS = pa.schema([("number", pa.int64())])
 

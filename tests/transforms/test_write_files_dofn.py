@@ -23,16 +23,17 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagedObject
-from beam_exactly_once.transforms.encode_rows import ToBlocks
-from beam_exactly_once.transforms.file_blocks import FileEncoding
-from beam_exactly_once.transforms.file_formats import FileLayout
-from beam_exactly_once.transforms.file_manifest import (
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.sinks.files.encoding import FileEncoding
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.files.manifest import (
     batch_id_of_part,
     read_batches,
 )
-from beam_exactly_once.transforms.store_location import StoreLocation
+from beam_exactly_once.sinks.files.publisher import FilesPublisher
+from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.stream_graph import StreamGraph
-from beam_exactly_once.transforms.write_files import WriteToFiles, _FilesPublisher
+from beam_exactly_once.transforms.write_files import WriteToFiles
 from support.file_sinks import (
     SCHEMA,
     STREAM,
@@ -118,7 +119,7 @@ class TestBundles:
         sink.stage.teardown()
         assert committable["rows"] == 1
         assert staged_names(output) == [committable["final_key"]]
-        _FilesPublisher("orders", StoreLocation(output, None)).publish(part(later, committable))
+        FilesPublisher("orders", StoreLocation(output, None)).publish(part(later, committable))
         assert (read_json if layout.get("file_format") else read_parquet)(output) == [{"id": 1000, "name": None}]
 
     def test_a_wrong_row_leaves_nothing_behind(self, output: str) -> None:
@@ -170,7 +171,7 @@ class TestPublishing:
 
     def test_a_file_that_is_gone_is_an_error_until_its_batch_was_finished(self, output: str) -> None:
         (committable,) = stage_bundle(output, records(5))
-        publisher = _FilesPublisher("orders", StoreLocation(output, None))
+        publisher = FilesPublisher("orders", StoreLocation(output, None))
         store_of(output).discard(StagedObject.from_json(committable["staged"]))
         with pytest.raises(StagedOutputMissing):
             publisher.publish(part(attempt_of(0), committable))
@@ -206,7 +207,7 @@ class TestPublishing:
             with store_of(output).stage(name) as writer:
                 writer.write(b"someone else's")
             kept.append({"final_key": name})
-        publisher = _FilesPublisher("orders", StoreLocation(output, None))
+        publisher = FilesPublisher("orders", StoreLocation(output, None))
         publisher.sweep(4)
         assert staged_names(output) == sorted(committable["final_key"] for committable in kept)
         publisher.sweep(4)

@@ -10,7 +10,7 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secret_values import secret_from_env
+from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
 
 CANARY = "canary-7f3a9c"
@@ -55,7 +55,8 @@ def test_a_url_that_is_a_secret_is_not_in_the_pipeline(monkeypatch: pytest.Monke
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy" or ".sql_database" in name]:
+    loaded = [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy" or ".sql.database" in name]
+    for module in loaded:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'beam_exactly_once\[sql\]'"):

@@ -1,0 +1,226 @@
+"""``beam-exactly-once``: look at a stream's checkpoint, verify it, pass a batch, see a demo.
+
+Exit codes are those of :mod:`beam_exactly_once.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
+from beam_exactly_once.checkpoint.layout import SINKS
+from beam_exactly_once.checkpoint.records import Json, Outcome
+from beam_exactly_once.checkpoint.resolution import propose
+from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
+from beam_exactly_once.checkpoint.verification import verify_checkpoint
+from beam_exactly_once.checkpoint.writer import this_process
+from beam_exactly_once.cli import tables
+from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
+from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_config_file
+from beam_exactly_once.object_store import ObjectStore, open_object_store
+from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published, verify_output
+
+KAFKA_TIMEOUT_S = 10.0
+"""A person waits."""
+_CLOCK: Clock = SystemClock()
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class _Commands(click.Group):
+    """Commands that end with an error of this library as its class says."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BeamExactlyOnceError as error:
+            click.echo(f"{click.style(type(error).__name__, fg='red', bold=True)}: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="beam_exactly_once")
+def main() -> None:
+    """Look at exactly-once streams, and help them on.
+
+    A LOCATION is the checkpoint_location of a stream: a folder, s3://bucket/prefix or gs://bucket/prefix.
+
+    Exit codes: 0 done, 2 wrong use or configuration, 3 fenced by a newer writer, 4 data loss, 5 the checkpoint has
+    a fault, 75 try again, 1 anything else.
+    """
+    # Libraries warn about what they miss (Beam: its Google extras); that is no concern of these commands.
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _options(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
+    options = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE.")
+        options[key] = value
+    return options or None
+
+
+def _at_location(command: _Command) -> _Command:
+    """The argument and option that name a checkpoint."""
+    command = click.option(
+        "--store-option",
+        "store_options",
+        multiple=True,
+        callback=_options,
+        metavar="KEY=VALUE",
+        help="Option of the checkpoint's store, e.g. endpoint_url=http://localhost:9000. Repeatable.",
+    )(command)
+    return click.argument("location")(command)
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+@main.command()
+@_at_location
+@click.option("--bootstrap-servers", metavar="HOST:PORT", help="Ask Kafka, to show the lag.")
+@click.option(
+    "--kafka-config",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Kafka client properties; bootstrap.servers may stand there too.",
+)
+@click.option(
+    "--batches", "recent_batches", type=click.IntRange(min=0), default=10, show_default=True, help="Batches to show."
+)
+@_JSON
+def status(
+    location: str,
+    store_options: Mapping[str, str] | None,
+    bootstrap_servers: str | None,
+    kafka_config: str | None,
+    recent_batches: int,
+    as_json: bool,
+) -> None:
+    """Show where a stream stands. Reads only."""
+    found = read_status(open_object_store(location, store_options), recent_batches=recent_batches)
+    try:
+        if bootstrap_servers or kafka_config:
+            found = _with_lag(found, bootstrap_servers, kafka_config)
+    finally:  # without the lag, when Kafka does not answer
+        if as_json:
+            _print_json(found.to_json())
+        else:
+            tables.show_status(found, _CLOCK.utc_now(), tables.console())
+
+
+@main.command(short_help="Check a checkpoint and its published files.")
+@_at_location
+@_JSON
+@click.pass_context
+def verify(ctx: click.Context, location: str, store_options: Mapping[str, str] | None, as_json: bool) -> None:
+    """Check every object of a checkpoint, and the files that it says are published. Reads only.
+
+    Outputs are opened with the same store options when they have the checkpoint's scheme. Exit code 5: there are faults.
+    """
+    store = open_object_store(location, store_options)
+    verification = verify_checkpoint(store)
+    checks = list(verification.checks)
+    if verification.contents is not None:
+        for sink, output in file_sinks(verification.contents.sinks).items():
+            open_output = _output(store, output, store_options)
+            checks += verify_output(verification.contents, sink, open_output)
+    is_clean = not any(check.faults for check in checks)
+    if as_json:
+        stream_id = None if verification.contents is None else verification.contents.checkpoint.stream_id
+        found = [check.to_json() for check in checks]
+        _print_json({"location": store.uri, "stream_id": stream_id, "clean": is_clean, "checks": found})
+    else:
+        tables.show_checks(store.uri, checks, tables.console())
+    if not is_clean:
+        ctx.exit(EXIT_CHECKPOINT)
+
+
+@main.command()
+@_at_location
+@click.option("--batch", "batch_id", type=click.IntRange(min=0), required=True, help="The batch that cannot run.")
+@click.option("--skip", is_flag=True, help="Go on behind it; its records are lost, and that is recorded.")
+@click.option("--abandon", is_flag=True, help="Give it up; the next batch reads its offsets anew.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def resolve(
+    location: str, store_options: Mapping[str, str] | None, batch_id: int, skip: bool, abandon: bool, yes: bool
+) -> None:
+    """Pass a planned batch that cannot run.
+
+    It is for a batch that fails at every start: its offsets are gone from Kafka, a record cannot be processed, its
+    plan is unreadable. The checkpoint records that it was skipped or abandoned. Stop the driver before, and start it
+    afterwards.
+    """
+    if skip == abandon:
+        raise click.UsageError("say what to do with the batch: either --skip or --abandon.")
+    outcome: Outcome = "skipped" if skip else "abandoned"
+    store = open_object_store(location, store_options)
+    proposal = propose(store, batch_id, outcome)
+    for sink, output in file_sinks(proposal.checkpoint.definitions(SINKS)).items():
+        refuse_published(sink, _output(store, output, store_options)(), batch_id)
+    out = tables.console()
+    tables.show_proposal(proposal, out)
+    if not yes:
+        click.confirm("Go on?", abort=True)
+    resolve_batch(proposal, owner=f"{this_process()} (resolve)", clock=_CLOCK)
+    out.print(f"[green]Batch {batch_id} is {outcome}.[/] Start the stream again.")
+
+
+@main.command(short_help="Kill a pipeline again and again, and count.")
+@click.option("--records", type=click.IntRange(min=1), default=100_000, show_default=True, help="Records to produce.")
+@click.option("--kills", type=click.IntRange(min=0), default=3, show_default=True, help="How often to kill it.")
+@click.option("--work-dir", type=click.Path(file_okay=False), help="Keep checkpoint and output there.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the moments of the kills.")
+@click.pass_context
+def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, seed: int) -> None:
+    """Kill a pipeline again and again, then count what is lost or there twice.
+
+    Needs nothing but this library: the broker lives in this process.
+    """
+    from beam_exactly_once.cli.demo import run_demo, show
+
+    out = tables.console()
+    with contextlib.ExitStack() as temporary:
+        prefix = "beam-exactly-once-demo-"
+        folder = work_dir or temporary.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
+        result = run_demo(records, kills, Path(folder), seed, out)
+    show(result, out)
+    if work_dir is not None:
+        out.print(f"Look at it: beam-exactly-once status {Path(work_dir) / 'checkpoint'}", soft_wrap=True)
+    if not result.is_exact:
+        ctx.exit(EXIT_FAILED)
+
+
+def _with_lag(found: StreamStatus, bootstrap_servers: str | None, kafka_config: str | None) -> StreamStatus:
+    config = {} if kafka_config is None else read_config_file(kafka_config)
+    in_file = config.pop("bootstrap.servers", "")
+    config.setdefault("log_level", 0)  # what the client has to say ends in the error
+    settings = KafkaSettings(bootstrap_servers or str(in_file), config, startup_timeout_s=KAFKA_TIMEOUT_S)
+    partitions = {position.topic_partition for positions in found.sources.values() for position in positions}
+    with contextlib.closing(open_kafka_log(settings)) as log:
+        return found.with_bounds(log.bounds(sorted(partitions)))
+
+
+def _output(checkpoint: ObjectStore, uri: str, store_options: Mapping[str, str] | None) -> Callable[[], ObjectStore]:
+    """Opens an output. The checkpoint does not hold its options: they are the checkpoint's, on a store of its kind."""
+
+    def scheme(of: str) -> str:
+        return of.partition("://")[0] if "://" in of else ""
+
+    options = store_options if scheme(uri) == scheme(checkpoint.uri) else None
+    return lambda: open_object_store(uri, options)
+
+
+def _print_json(found: Json) -> None:
+    sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -1,0 +1,8 @@
+"""What the next batch reads: where a source stands, what Kafka has, and how much of it a batch may take. No Beam."""
+
+from beam_exactly_once.planning.limits import BatchLimits
+from beam_exactly_once.planning.ranges import PlannedRanges, plan_ranges
+from beam_exactly_once.planning.source import KafkaSource
+from beam_exactly_once.planning.start import Start, first_offsets
+
+__all__ = ["BatchLimits", "KafkaSource", "PlannedRanges", "Start", "first_offsets", "plan_ranges"]

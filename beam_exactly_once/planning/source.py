@@ -1,0 +1,27 @@
+"""A source of a stream as plain data: all that planning asks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.kafka import KafkaSettings, TopicSelection
+from beam_exactly_once.planning.limits import BatchLimits
+from beam_exactly_once.planning.start import Start
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSource:
+    """Topics of one cluster, where to begin in them, and how much of them a batch takes."""
+
+    name: str
+    settings: KafkaSettings
+    selection: TopicSelection
+    start: Start
+    limits: BatchLimits
+    fail_on_data_loss: bool
+
+    @property
+    def definition(self) -> Json:
+        """What must not change while the checkpoint lives."""
+        return {"kind": "kafka"}

@@ -1,0 +1,80 @@
+"""What publishes ``ForEachBatch``: a call of user code with the rows of a committed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.sinks.contract import Part, Publisher
+from beam_exactly_once.sinks.staged_rows import StagedRows
+
+Rows: TypeAlias = Literal["dicts", "arrow"]
+
+
+class BatchRows:
+    """The rows of one batch, read while they are iterated over; more than once if need be.
+
+    Attributes:
+        stream_id: of the checkpoint, which counts its batches from 0.
+    """
+
+    def __init__(self, stream_id: str, batches: Callable[[], Iterator[pa.RecordBatch]], rows: Rows) -> None:
+        self.stream_id = stream_id
+        self._batches = batches
+        self._rows = rows
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for batch in self._batches():
+                if self._rows == "arrow":
+                    yield batch
+                else:
+                    yield from batch.to_pylist()
+        except Exception as error:
+            self._error = error
+            raise
+
+    def raise_if_incomplete(self) -> None:
+        """Raise what ended an iteration early: user code that catches everything must not pass for done."""
+        if self._error is not None:
+            raise self._error
+
+
+UserFunction: TypeAlias = Callable[[int, BatchRows], None]
+
+
+class CallingPublisher(Publisher):
+    """Publishing is calling. It has no mark: user code keeps it, by the rule."""
+
+    shards = 1
+    asks_newest = True
+
+    def __init__(self, fn: UserFunction, rows: Rows, staged: StagedRows) -> None:
+        self._fn = fn
+        self._rows: Rows = rows
+        self._staged = staged
+
+    def publish(self, part: Part) -> None:
+        """Call ``fn`` with the batch.
+
+        Raises:
+            StagedOutputMissing: its rows are gone, even if ``fn`` caught that.
+        """
+        rows = BatchRows(part.stream_id, lambda: self._staged.read(part), self._rows)
+        self._fn(part.attempt.batch_id, rows)
+        rows.raise_if_incomplete()
+
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
+        """Nothing: the call was all."""
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Nothing: only user code knows where it writes."""
+
+    def sweep(self, published_batch_id: int) -> None:
+        """Remove staged rows of batches before ``published_batch_id``: every start calls with those of the newest again."""
+        self._staged.sweep(published_batch_id - 1)

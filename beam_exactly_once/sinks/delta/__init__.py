@@ -1,0 +1,1 @@
+"""Delta Lake tables: one commit of the table's log a batch, with the batch's mark in it."""

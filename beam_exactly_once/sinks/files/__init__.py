@@ -1,0 +1,1 @@
+"""Files: rows as Parquet, CSV, JSON or text, in folders, and the manifests of what is published."""

@@ -1,0 +1,182 @@
+"""Rows as JSON lines. Bytes become text where they are text, and base64 where they are not."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.rows.rejected import Rejected
+
+BASE64_SUFFIX = "_base64"
+"""Bytes of field ``key`` that are no UTF-8 stand as base64 under ``key_base64``."""
+
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_dumps = orjson.dumps
+
+
+class _NotText(Exception):
+    """Bytes that are no UTF-8, where no name can say so; the enclosing field gets the suffix."""
+
+
+def json_lines(rows: Iterable[Any], *, sink: str) -> bytes:
+    """One line a row, each with its newline.
+
+    Args:
+        rows: mappings, NamedTuples, dataclasses or ``beam.Row``, whose values JSON knows, or bytes, dates, decimals.
+        sink: the sink's name, for messages.
+
+    Raises:
+        UnfitRow: a row is none of these, or has a value that JSON cannot hold.
+    """
+    # Appended one by one: orjson gives each line a page of memory at first, and a list of them is ten times as slow.
+    lines = bytearray()
+    for row in rows:
+        lines += _record_line(row, sink) if type(row) is KafkaRecord else _line(row, sink)
+    return bytes(lines)
+
+
+def json_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
+    """The rows of an Arrow batch, one line each.
+
+    Raises:
+        UnfitRow: as :func:`json_lines`.
+    """
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            with suppress(pa.ArrowInvalid):  # no text: row by row, then
+                column = column.cast(pa.large_string())
+        columns.append(column)
+    return json_lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist(), sink=sink)
+
+
+def _record_line(record: KafkaRecord, sink: str) -> bytes:
+    """The short way for the common record, whose key, value and headers are text or null."""
+    topic, partition, offset, timestamp_ms, timestamp_type, key, value, headers = record
+    try:
+        return _dumps(
+            {
+                "topic": topic,
+                "partition": partition,
+                "offset": offset,
+                "timestamp_ms": timestamp_ms,
+                "timestamp_type": timestamp_type,
+                "key": None if key is None else key.decode(),
+                "value": None if value is None else value.decode(),
+                "headers": [
+                    {"key": name, "value": None if content is None else content.decode()} for name, content in headers
+                ],
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+    except (UnicodeDecodeError, AttributeError, TypeError):
+        return _line(record, sink)
+
+
+def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
+    """A row's fields by their names, headers of a Kafka record as objects.
+
+    Raises:
+        UnfitRow: it has none.
+    """
+    fields = _fields_of(row)
+    if fields is None:
+        raise UnfitRow(
+            f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it "
+            "dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
+        )
+    return fields
+
+
+def _line(row: Any, sink: str) -> bytes:
+    fields = fields_of(row, sink=sink)
+    try:
+        return _dumps(fields, option=_OPTIONS)
+    except TypeError:  # bytes, decimals and the like: rare after json.loads
+        pass
+    try:
+        return _dumps(_object(fields), option=_OPTIONS)
+    except (TypeError, _NotText) as error:
+        raise UnfitRow(_unwritable(fields, sink, error)) from None
+
+
+def _fields_of(row: Any) -> Mapping[str, Any] | None:
+    if type(row) is dict:
+        return row
+    if isinstance(row, KafkaRecord | Rejected):
+        fields = row._asdict()
+        fields["headers"] = [{"key": name, "value": value} for name, value in row.headers]
+        return fields
+    for method in ("_asdict", "as_dict"):  # NamedTuple, beam.Row
+        if hasattr(row, method):
+            return dict(getattr(row, method)())
+    if dataclasses.is_dataclass(row) and not isinstance(row, type):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return dict(row) if isinstance(row, Mapping) else None
+
+
+def _object(fields: Mapping[Any, Any]) -> dict[Any, Any]:
+    plain: dict[Any, Any] = {}
+    for name, value in fields.items():
+        try:
+            final_name, final_value = name, _plain(value)
+        except _NotText:
+            final_name, final_value = f"{name}{BASE64_SUFFIX}", _base64(value)
+            if final_name in fields:
+                raise
+        plain[final_name] = final_value
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in terms that orjson knows."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise _NotText from None
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if not isinstance(value, (str, int, float, type(None))):
+        fields = _fields_of(value)
+        if fields is not None:
+            return _object(fields)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [_plain(item) for item in value]
+    return value
+
+
+def _base64(value: Any) -> Any:
+    """The bytes in ``value``, a list of them perhaps, as base64."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)):
+        return [_base64(item) for item in value]
+    return _plain(value)
+
+
+def _unwritable(fields: Mapping[Any, Any], sink: str, error: Exception) -> str:
+    for name, value in fields.items():
+        try:
+            _dumps(_object({name: value}), option=_OPTIONS)
+        except (TypeError, _NotText) as field_error:
+            return (
+                f"a row for sink {sink!r} has a value in field {str(name)[:100]!r} of type {type(value).__name__} that "
+                f"JSON cannot hold: {str(field_error)[:100] or 'bytes that are no text'}. Convert it before the sink."
+            )
+    return (
+        f"a row for sink {sink!r} has bytes that are no text in a field, and another field with the name of "
+        f"their base64 ({BASE64_SUFFIX} added): rename one before the sink. {str(error)[:100]}"
+    )

@@ -1,0 +1,223 @@
+"""What the files of one sink look like, and rows or Arrow batches in the form in which they take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.object_store import StagingWriter
+from beam_exactly_once.rows.block import Block
+from beam_exactly_once.rows.columns import (
+    RECORD_FIELDS,
+    batch_of_records,
+    batch_of_rows,
+    fitted_batch,
+    name_of,
+)
+from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
+from beam_exactly_once.sinks.files.block_file import BlockFile, CsvFile, LinesFile, ParquetFile
+from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_batch
+from beam_exactly_once.sinks.files.partitions import checked_columns, columns_in_files
+from beam_exactly_once.sinks.files.text_lines import (
+    csv_columns,
+    csv_schema,
+    refuse_no_text,
+    text_lines,
+    text_lines_of_batch,
+)
+
+FileFormat: TypeAlias = Literal["parquet", "csv", "json", "text"]
+
+GATHERED_BYTES_MAX = 64 * 1024 * 1024
+"""Data that waits in a worker to be written, over all files."""
+
+_COMPRESSIONS: dict[str, dict[str | None, str]] = {
+    "parquet": dict.fromkeys(("zstd", "snappy", "gzip", "lz4", "brotli", "none"), "parquet"),
+    "csv": {None: "csv", "gzip": "csv.gz", "zstd": "csv.zst"},
+    "json": {None: "json", "gzip": "json.gz", "zstd": "json.zst"},
+    "text": {None: "txt", "gzip": "txt.gz", "zstd": "txt.zst"},
+}
+"""Compressions of each format, with the extension of their files."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """What the files of one sink look like. Checked when made.
+
+    Raises:
+        ConfigurationError: a value is not possible.
+    """
+
+    sink: str
+    file_format: FileFormat = "parquet"
+    schema: pa.Schema | None = None
+    """Of the rows: the columns of ``partition_by`` are in it, and not in the files."""
+    compression: str | None = None
+    partition_by: Sequence[str] = ()
+    file_bytes_max: int = 256 * 1024 * 1024
+    row_group_rows: int = 131_072
+    open_files_max: int = 16
+    csv_delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        compressions = _COMPRESSIONS.get(self.file_format)
+        if compressions is None:
+            raise ConfigurationError(
+                f"file_format={self.file_format!r} is not known; use one of {', '.join(map(repr, _COMPRESSIONS))}."
+            )
+        if self.compression is None and self.file_format == "parquet":
+            object.__setattr__(self, "compression", "zstd")
+        if self.compression not in compressions:
+            raise ConfigurationError(
+                f"compression={self.compression!r} is not known for {self.file_format}; use one of "
+                f"{', '.join(map(repr, compressions))}."
+            )
+        for name in ("file_bytes_max", "row_group_rows", "open_files_max"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigurationError(f"{name}={value!r} must be a whole number of at least 1.")
+        if (
+            not isinstance(self.csv_delimiter, str)
+            or len(self.csv_delimiter.encode()) != 1
+            or self.csv_delimiter in '"\r\n'
+        ):
+            raise ConfigurationError(
+                f"csv_delimiter={self.csv_delimiter!r} must be one ASCII letter, such as ';' or '\\t'."
+            )
+        object.__setattr__(self, "partition_by", checked_columns(self.partition_by))
+        if self.schema is not None:
+            _check_schema(self.schema)
+            self._check_columns(columns_in_files(self.schema, self.partition_by, sink=self.sink))
+        elif self.file_format == "text" and self.partition_by:
+            raise ConfigurationError(
+                "partition_by of text needs schema=: the columns of the folders, and the one that is the line."
+            )
+
+    @property
+    def extension(self) -> str:
+        """Extension of the file names, without the dot."""
+        return _COMPRESSIONS[self.file_format][self.compression]
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether files take Arrow batches, not lines."""
+        return self.file_format in ("parquet", "csv")
+
+    @property
+    def folder_block_type(self) -> Any:
+        """Type of the blocks with their folders."""
+        return tuple[str, pa.RecordBatch] if self.has_columns else tuple[str, tuple[int, bytes]]
+
+    @property
+    def gathered_bytes_max(self) -> int:
+        """Bytes of one file that wait to be written together: as a row group, or since many files take turns."""
+        gathers = self.file_format == "parquet" or self.partition_by
+        return min(GATHERED_BYTES_MAX, self.file_bytes_max) if gathers else 0
+
+    def batch_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
+        """Rows, at least one, as columns of the schema; None without one. Rejected records bring theirs.
+
+        Raises:
+            UnfitRow: a row does not fit the schema.
+        """
+        schema = self.schema
+        if schema is None and self.has_columns and all(type(row) is Rejected for row in rows):
+            schema = REJECTED_SCHEMA
+        return None if schema is None else batch_of_rows(rows, schema, sink=self.sink)
+
+    def batch_of_records(self, fields: Sequence[Any]) -> pa.RecordBatch:
+        """Kafka records, given as one list of all their fields, as columns.
+
+        Raises:
+            UnfitRow: a record does not fit the schema.
+        """
+        return batch_of_records(fields, self.schema, sink=self.sink)
+
+    def fitted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The columns of the schema, if there is one.
+
+        Raises:
+            UnfitRow, ConfigurationError: the batch does not fit it.
+        """
+        return batch if self.schema is None else fitted_batch(batch, self.schema, sink=self.sink)
+
+    def block_of_rows(self, rows: Sequence[Any]) -> Block:
+        """Rows without a schema, at least one, in the form in which files take them.
+
+        Raises:
+            UnfitRow: a row cannot be written in this layout.
+        ConfigurationError: no row of its kind can.
+        """
+        if self.file_format == "json":
+            return len(rows), json_lines(rows, sink=self.sink)
+        if self.file_format == "text":
+            return len(rows), text_lines(rows, sink=self.sink)
+        raise ConfigurationError(
+            f"sink {self.sink!r} got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it "
+            'one: WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use file_format="json".'
+        )
+
+    def block_of_records(self, fields: Sequence[Any]) -> Block:
+        """Kafka records, given as one list of all their fields, in the form in which files take them.
+
+        Raises:
+            UnfitRow: a record cannot be written in this layout.
+        ConfigurationError: no record can.
+        """
+        if self.file_format == "json" and self.schema is None:
+            one_by_one = zip(*[iter(fields)] * RECORD_FIELDS, strict=True)
+            records = map(tuple.__new__, repeat(KafkaRecord), one_by_one)
+            return len(fields) // RECORD_FIELDS, json_lines(records, sink=self.sink)
+        return self.block_of_batch(self.batch_of_records(fields))
+
+    def block_of_batch(self, batch: pa.RecordBatch) -> Block:
+        """The rows of an Arrow batch in the form in which files take them; for Parquet, the batch as it comes.
+
+        Raises:
+            UnfitRow: a row cannot be written in this layout.
+        ConfigurationError: no row of its kind can.
+        """
+        if self.file_format == "parquet":
+            return batch
+        if self.file_format == "csv":
+            return csv_columns(batch, sink=self.sink)
+        lines = text_lines_of_batch if self.file_format == "text" else json_lines_of_batch
+        return batch.num_rows, lines(batch, sink=self.sink)
+
+    def open_file(self, target: StagingWriter) -> BlockFile:
+        """A new file of this layout, written to ``target``."""
+        if not self.has_columns:
+            return LinesFile(target, compression=self.compression)
+        schema = None if self.schema is None else columns_in_files(self.schema, self.partition_by, sink=self.sink)
+        if self.file_format == "csv":
+            schema = None if schema is None else csv_schema(schema, sink=self.sink)
+            return CsvFile(target, schema, sink=self.sink, compression=self.compression, delimiter=self.csv_delimiter)
+        return ParquetFile(
+            target,
+            schema,
+            sink=self.sink,
+            compression=str(self.compression),
+            row_group_rows=self.row_group_rows,
+        )
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        if self.file_format == "csv":
+            csv_schema(schema, sink=self.sink)
+        elif self.file_format == "text":
+            refuse_no_text(schema, sink=self.sink)
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    if not isinstance(schema, pa.Schema):
+        raise ConfigurationError(
+            f"schema= must be a pyarrow.Schema, not a {type(schema).__name__}: "
+            'pyarrow.schema([("name", pyarrow.string()), …]).'
+        )
+    if not schema.names or len(set(schema.names)) != len(schema.names):
+        raise ConfigurationError("schema= must have at least one column, and no two of one name.")

@@ -1,0 +1,1 @@
+"""Topics: a shard's records and its mark in one Kafka transaction."""

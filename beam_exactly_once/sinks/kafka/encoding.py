@@ -1,0 +1,76 @@
+"""Rows to columns of records, each block under the shard that produces it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from beam_exactly_once.clock import SystemClock
+from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.rows.columns import batch_of_records
+from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
+from beam_exactly_once.sinks.kafka.rows import (
+    batch_of,
+    batch_of_batch,
+    by_shard_of,
+    refuse_what_a_topic_refuses,
+    staged_schema,
+)
+from beam_exactly_once.sinks.kafka.shards import KafkaOutput, topic_facts
+
+_CLOCK = SystemClock()
+
+
+@dataclass(frozen=True)
+class KafkaEncoding(RowEncoding):
+    """Rows of a sink of Kafka."""
+
+    sink: str
+    output: KafkaOutput
+    block_type = tuple[int, pa.RecordBatch]
+
+    def blocks(self) -> RowBlocks:
+        """See :class:`RowEncoding`."""
+        return _KafkaBlocks(self.sink, self.output)
+
+
+class _KafkaBlocks:
+    """Makes columns of rows, refuses what the topic would refuse, and cuts by shard. Nothing waits."""
+
+    def __init__(self, sink: str, output: KafkaOutput) -> None:
+        self._sink = sink
+        self._output = output
+        self._schema = staged_schema(output.by_partition, output.order_by)
+        self._asked_again = False
+
+    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(batch_of(rows, self._schema, sink=self._sink))
+
+    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(batch_of_records(fields, self._schema, sink=self._sink))
+
+    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+        return self._sharded(batch_of_batch(batch, self._schema, sink=self._sink))
+
+    def rest(self) -> list[PlacedBlock]:
+        return []
+
+    def _sharded(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+        try:
+            self._refuse(batch)
+        except UnfitRow:
+            if self._asked_again:
+                raise
+            self._asked_again = True
+            topic_facts.cache_clear()  # the topic may have changed since it was asked for
+            self._refuse(batch)
+        output = self._output
+        return list(by_shard_of(batch, output.shards, by_partition=output.by_partition, by_content=output.direct))
+
+    def _refuse(self, batch: pa.RecordBatch) -> None:
+        topic = topic_facts(self._output.connection, self._output.topic)
+        now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
+        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)

@@ -1,0 +1,205 @@
+"""Rows of any kind to the columns of Kafka records, each under its shard; what a topic would refuse is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.kafka import RECORD_SCHEMA
+from beam_exactly_once.kafka.topic_admin import TopicFacts
+from beam_exactly_once.kafka.transactions import OutgoingRecords
+from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.rows.shards import by_shard, shards_by, shards_by_content
+
+PRODUCED = ("key", "value", "headers", "timestamp_ms")
+PRODUCED_AT_ONCE = 16_384
+"""Rows that are Python objects at the same time."""
+RECORD_OVERHEAD_BYTES = 128
+"""More than a batch of one record adds to its key, value and headers."""
+_HEADER_OVERHEAD_BYTES = 10
+
+
+def staged_schema(by_partition: bool, order_by: Sequence[str]) -> pa.Schema:
+    """What of a row is kept until it is produced."""
+    kept = {*PRODUCED, *(("partition",) if by_partition else ()), *order_by}
+    return pa.schema([field for field in RECORD_SCHEMA if field.name in kept])
+
+
+def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """Rows as columns. Each must have a ``value``, be it None; all else may be missing.
+
+    Raises:
+        UnfitRow: a row is no record.
+    """
+    for row in rows:
+        if not _has_value(row):
+            raise UnfitRow(
+                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it KafkaRecords, or dicts, "
+                "NamedTuples, dataclasses or beam.Row with value (bytes, or None for a tombstone) and, if wanted, key, headers, "
+                "timestamp_ms, partition."
+            )
+    return batch_of_rows(rows, schema, sink=sink)
+
+
+def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+    """An Arrow batch with its columns, of those that it may have; ``value`` is one of them.
+
+    Raises:
+        UnfitRow: a value cannot become what the column takes.
+        ConfigurationError: it has no values, or a column of another type.
+    """
+    known = set(batch.schema.names)
+    present = pa.schema([field for field in schema if field.name in known or field.name == "value"])
+    fitted = fitted_batch(batch, present, sink=sink)
+    columns = [
+        fitted.column(field.name) if field.name in present.names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sink: str, now_ms: int) -> None:
+    """Look at records before their batch is committed: afterwards, one that is refused would block the stream.
+
+    Raises:
+        UnfitRow: a record is too large, has no key although the topic is compacted, a header without a name, a partition that
+            the topic does not have, or a time too far from now.
+    """
+    if topic.record_bytes_max is not None:
+        largest = int(_sizes(batch).max(initial=0))
+        if largest > topic.record_bytes_max:
+            raise UnfitRow(
+                f"sink {sink!r} got a record of up to {largest} bytes, but topic {topic.name} takes {topic.record_bytes_max} "
+                "(max.message.bytes, which must hold a record before compression). Raise it, or reject or drop such records."
+            )
+    if "compact" in topic.cleanup_policy and batch.column("key").null_count:
+        raise UnfitRow(
+            f"sink {sink!r} got a record without a key, but topic {topic.name} is compacted, and takes none. Give each record a "
+            "key, or reject those without."
+        )
+    if batch.column("headers").flatten().field("key").null_count:
+        raise UnfitRow(f"sink {sink!r} got a record with a header without a name, which Kafka does not take.")
+    if "partition" in batch.schema.names:
+        _refuse_partitions(batch.column("partition"), topic, sink)
+    if topic.config.get("message.timestamp.type") != "LogAppendTime":
+        _refuse_times(batch.column("timestamp_ms"), topic, sink, now_ms)
+
+
+def by_shard_of(
+    batch: pa.RecordBatch, shards: int, *, by_partition: bool, by_content: bool = False
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a batch, each under its shard: all of a partition, or all of a key, have one. Pure.
+
+    Args:
+        batch: the rows.
+        shards: how many there are.
+        by_partition: the partition decides, not the key.
+        by_content: records without a key go by what they hold instead of round: anew, each goes where it went before.
+    """
+    if shards == 1:
+        yield 0, batch
+        return
+    if by_partition:
+        of_rows = pa.array(batch.column("partition").to_numpy(zero_copy_only=False) % shards)
+    else:
+        keys = batch.column("key")
+        of_rows = shards_by(pc.fill_null(keys, b"").to_pylist(), shards)
+        if keys.null_count:
+            going_round = pa.array(np.arange(batch.num_rows, dtype=np.uint64) % np.uint64(shards))
+            without_key = shards_by_content(batch, shards) if by_content else going_round
+            of_rows = pc.if_else(pc.is_null(keys), without_key, of_rows)
+    yield from by_shard(batch, of_rows)
+
+
+def outgoing(batch: pa.RecordBatch, *, by_partition: bool) -> OutgoingRecords:
+    """Columns as they are produced. Pure."""
+    return OutgoingRecords(
+        batch.column("value").to_pylist(),
+        _unless_null(batch.column("key")),
+        _timestamps(batch.column("timestamp_ms")),
+        batch.column("partition").to_pylist() if by_partition else None,
+        _headers(batch.column("headers")),
+    )
+
+
+def in_order(batches: Iterable[pa.RecordBatch], order_by: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of all batches, sorted; as they come without ``order_by``."""
+    if not order_by:
+        yield from batches
+        return
+    held = list(batches)
+    if held:
+        table = pa.Table.from_batches(held)
+        order = pc.sort_indices(table, [(name, "ascending") for name in order_by])
+        yield from table.take(order).to_batches(max_chunksize=PRODUCED_AT_ONCE)
+
+
+def _has_value(row: Any) -> bool:
+    # A dict by its type: to ask whether something is a Mapping takes ten times as long.
+    return "value" in row if type(row) is dict or isinstance(row, Mapping) else hasattr(row, "value")
+
+
+def _sizes(batch: pa.RecordBatch) -> Any:
+    """Bytes of each record, at most; a numpy array."""
+    sizes = pc.add(_lengths(batch.column("value")), _lengths(batch.column("key"))).to_numpy() + RECORD_OVERHEAD_BYTES
+    headers = batch.column("headers")
+    entries = headers.flatten()
+    if len(entries):
+        entry_sizes = pc.add(_lengths(entries.field("key")), _lengths(entries.field("value")))
+        of_row = pc.list_parent_indices(headers).to_numpy()
+        np.add.at(sizes, of_row, entry_sizes.to_numpy() + _HEADER_OVERHEAD_BYTES)
+    return sizes
+
+
+def _lengths(column: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.cast(pc.binary_length(column), pa.int64()), 0)
+
+
+def _refuse_partitions(partitions: pa.Array, topic: TopicFacts, sink: str) -> None:
+    bounds = pc.min_max(partitions)
+    lowest, highest = bounds["min"].as_py(), bounds["max"].as_py()
+    if partitions.null_count or (lowest is not None and not 0 <= lowest <= highest < topic.partitions):
+        odd = None if partitions.null_count else (lowest if lowest < 0 else highest)
+        raise UnfitRow(
+            f"sink {sink!r} got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
+            f"{topic.partitions - 1}. Add partitions, use partition_by='key', or reject such records."
+        )
+
+
+def _refuse_times(times: pa.Array, topic: TopicFacts, sink: str, now_ms: int) -> None:
+    given = times.filter(pc.greater(times, 0))
+    if not len(given):
+        return
+    bounds = pc.min_max(given)
+    for word, distance_ms in (("after", bounds["max"].as_py() - now_ms), ("before", now_ms - bounds["min"].as_py())):
+        setting = f"message.timestamp.{word}.max.ms"
+        distance_ms_max = topic.config.get(setting)
+        if distance_ms_max is not None and distance_ms > int(distance_ms_max):
+            raise UnfitRow(
+                f"sink {sink!r} got a record with a time {distance_ms} ms {word} now; topic {topic.name} takes "
+                f"{distance_ms_max} ({setting}). Raise it, correct or drop the record's timestamp_ms, or reject such "
+                "records."
+            )
+
+
+def _unless_null(column: pa.Array) -> list[Any] | None:
+    return None if column.null_count == len(column) else column.to_pylist()
+
+
+def _timestamps(column: pa.Array) -> list[int] | None:
+    if column.null_count == len(column):
+        return None
+    # Kafka's word for "no timestamp" is -1, the client's is 0.
+    times: list[int] = pc.max_element_wise(pc.fill_null(column, 0), 0).to_pylist()
+    return times
+
+
+def _headers(column: pa.Array) -> list[Any] | None:
+    if column.null_count == len(column) or not len(column.flatten()):
+        return None
+    return [[(entry["key"], entry["value"]) for entry in entries or ()] for entries in column.to_pylist()]

@@ -1,0 +1,178 @@
+"""What writes to the shards of ``WriteToKafka``: a shard's records and its mark, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import orjson
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.errors import (
+    ConfigurationError,
+    CorruptObject,
+    OutputNotWritable,
+    SinkUnavailable,
+    UnknownTopic,
+)
+from beam_exactly_once.kafka import KafkaSettings
+from beam_exactly_once.kafka.kept_clients import borrowed
+from beam_exactly_once.kafka.marks_topic import MarksTopic
+from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
+from beam_exactly_once.kafka.transaction_producer import TransactionSettings
+from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
+from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
+from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
+
+_TOPIC_LENGTH_MAX = 249
+_MARK_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class KafkaOutput:
+    """Where and how a sink writes."""
+
+    topic: str
+    settings: TransactionSettings
+    by_partition: bool
+    order_by: tuple[str, ...]
+    shards: int
+    marks_prefix: str
+    direct: bool
+
+    @property
+    def connection(self) -> KafkaSettings:
+        """Of the cluster."""
+        return self.settings.connection
+
+
+@lru_cache(maxsize=64)
+def topic_facts(connection: KafkaSettings, topic: str) -> TopicFacts:
+    """A topic, asked for once a process.
+
+    Raises:
+        UnknownTopic: Kafka does not have it.
+    """
+    with TopicAdmin(connection) as admin:
+        return _described(admin, connection, topic)
+
+
+def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> TopicFacts:
+    facts = admin.describe(topic)
+    if facts is None:
+        raise UnknownTopic(
+            f"Kafka at {connection.bootstrap_servers} has no topic {topic}, or does not let us see it. Create it, or "
+            "correct topic=."
+        )
+    return facts
+
+
+class KafkaShards(ShardWriter):
+    """Produces what a shard has of a batch, and its mark, in one transaction."""
+
+    def __init__(self, sink: str, output: KafkaOutput) -> None:
+        self.shards = output.shards
+        self.where = f"sink {sink!r}, topic {output.topic}"
+        self._sink = sink
+        self._output = output
+
+    def write(self, write: ShardWrite) -> None:
+        """Write a shard of a batch, unless its mark says that it is there.
+
+        The mark is read once nobody else's transaction of the shard can commit, and set in the transaction that writes.
+        """
+        transaction = self._transaction(write.stream_id, write.shard)
+        try:
+            self._write(write, transaction)
+        except SinkUnavailable:
+            if not transaction.was_fenced_as_spare:
+                raise
+            # Whoever took the id may have written: the mark is read again.
+            self._write(write, self._transaction(write.stream_id, write.shard, anew=True))
+
+    def _write(self, write: ShardWrite, transaction: Transaction) -> None:
+        output = self._output
+        with transaction:
+            if not write.is_to_write(self._mark_of(write)):
+                return
+            transaction.begin()
+            for batch in in_order(write.rows(), output.order_by):
+                transaction.produce(output.topic, outgoing(batch, by_partition=output.by_partition))
+            transaction.produce(self._marks_topic(write.stream_id), self._mark(write))
+            transaction.commit()
+
+    def check_place(self) -> None:
+        """Prove that the topic can be written."""
+        with TopicAdmin(self._output.connection) as admin:
+            self._writable_output(admin)
+
+    def prepare(self, stream_id: str) -> None:
+        """Create the marks topic."""
+        with TopicAdmin(self._output.connection) as admin:
+            like = self._writable_output(admin)
+            MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """Prove that marks can be written; end what an earlier driver left open in the first shard."""
+        with TopicAdmin(self._output.connection) as admin:
+            MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
+        with self._transaction(stream_id, 0, anew=True):
+            pass
+
+    def _writable_output(self, admin: TopicAdmin) -> TopicFacts:
+        output = self._output
+        facts = _described(admin, output.connection, output.topic)
+        if "WRITE" not in facts.operations:
+            raise OutputNotWritable(
+                f"Kafka does not let us write to topic {output.topic}. Allow it: kafka-acls.sh --add --allow-principal User:… "
+                f"--operation Write --operation Describe --topic {output.topic}"
+            )
+        return facts
+
+    def _marks_topic(self, stream_id: str) -> str:
+        name = f"{self._output.marks_prefix}.{stream_id}.{self._sink}"
+        if len(name) > _TOPIC_LENGTH_MAX:
+            raise ConfigurationError(
+                f"{name} is too long for a topic's name. Give sink {self._sink!r} a shorter name=."
+            )
+        return name
+
+    def _transaction(self, stream_id: str, shard: int, *, anew: bool = False) -> Transaction:
+        output = self._output
+        facts = topic_facts(output.connection, output.topic)
+        return Transaction(
+            output.settings,
+            f"{self._marks_topic(stream_id)}.{shard}",
+            output.topic,
+            batch_bytes_max=facts.record_bytes_max,
+            anew=anew,
+        )
+
+    def _mark(self, write: ShardWrite) -> OutgoingRecords:
+        mark = {
+            "format_version": _MARK_FORMAT,
+            "stream_id": write.stream_id,
+            "sink": self._sink,
+            "shard": write.shard,
+            "attempt": write.mark().to_json(),
+        }
+        # One key a partition: compaction keeps the newest.
+        return OutgoingRecords([orjson.dumps(mark)], [b"mark"], partitions=[write.shard])
+
+    def _mark_of(self, write: ShardWrite) -> Attempt | None:
+        connection, topic = self._output.connection, self._marks_topic(write.stream_id)
+        with borrowed((connection, topic), lambda: MarksTopic(connection, topic)) as marks:
+            value = marks.newest(write.shard)
+        if value is None:
+            return None
+        try:
+            found = orjson.loads(value)
+            if found["format_version"] == _MARK_FORMAT and found["shard"] == write.shard:
+                return Attempt.from_json(found["attempt"])
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise CorruptObject(
+            f"the newest record of topic {topic}, partition {write.shard}, is not the mark of this "
+            "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
+            "Start.from_checkpoint(…) at the last batch that the output holds."
+        )

@@ -1,0 +1,85 @@
+"""Rows to columns of the table, each block under the shard that writes it.
+
+Needs the extra ``sql``; imported only by what runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
+from beam_exactly_once.rows.shards import by_shard, shards_by_content
+from beam_exactly_once.sinks.sql.database import SqlDatabase
+from beam_exactly_once.sinks.sql.rows import refuse_equal_keys, shards_of
+from beam_exactly_once.sinks.sql.table import SqlTable, reflected
+from beam_exactly_once.sinks.sql.target import SqlTarget
+
+
+class SqlEncoding(RowEncoding):
+    """Rows of a sink, as its table takes them. A worker looks at the table once, and again when rows do not fit it."""
+
+    block_type = tuple[int, pa.RecordBatch]
+
+    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
+        self.sink = sink
+        self.target = target
+        self._database = database
+        self._table: SqlTable | None = None
+
+    def blocks(self) -> RowBlocks:
+        """See :class:`RowEncoding`."""
+        return _SqlBlocks(self)
+
+    def table(self, *, anew: bool = False) -> SqlTable:
+        """The table as it was when it was last looked at; ``anew``: as it is."""
+        if self._table is None or anew:
+            self._table = self._database.transact(
+                lambda connection: reflected(connection, self.target, self._database.dialect),
+                f"sink {self.sink!r}: looking at table {self.target.full_name}",
+            )
+        return self._table
+
+
+class _SqlBlocks:
+    """Makes columns of the table of rows, under the shard that writes them. Nothing waits."""
+
+    def __init__(self, encoding: SqlEncoding) -> None:
+        self._encoding = encoding
+        self._sink = encoding.sink
+        self._target = encoding.target
+        self._looked_again = False
+        self._next_shard = random.randrange(encoding.target.shards)
+
+    def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(lambda table: table.block_of_rows(rows, self._sink))
+
+    def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
+        return self._sharded(lambda table: table.block_of_records(fields, self._sink))
+
+    def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+        return self._sharded(lambda table: table.block_of_batch(batch, self._sink))
+
+    def rest(self) -> list[PlacedBlock]:
+        return []
+
+    def _sharded(self, block_of: Callable[[SqlTable], pa.RecordBatch]) -> list[PlacedBlock]:
+        try:
+            batch = block_of(self._encoding.table())
+        except ConfigurationError:
+            if self._looked_again:
+                raise
+            self._looked_again = True
+            batch = block_of(self._encoding.table(anew=True))  # it may have changed since
+        if self._target.mode == "upsert":
+            refuse_equal_keys(batch, self._target, self._sink)
+            if self._target.shards > 1:
+                return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
+        elif self._target.direct and self._target.shards > 1:
+            return list(by_shard(batch, shards_by_content(batch, self._target.shards)))
+        self._next_shard = (self._next_shard + 1) % self._target.shards
+        return [(self._next_shard, batch)]

@@ -1,0 +1,128 @@
+"""The table of marks: which batch a shard of a sink holds, in the database that holds the rows.
+
+Needs the extra ``sql``; imported only by what runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.schema import CreateTable
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
+from beam_exactly_once.sinks.sql.database import SqlDatabase
+
+MARKS = "beam_exactly_once_marks"
+
+MarkKey: TypeAlias = tuple[str, str, int]
+"""Stream id, sink, shard."""
+
+_NO_BATCH = Attempt(0, -1, "")
+"""Holds the place of a mark that is being made; no committed transaction leaves it."""
+
+
+class SqlMarks:
+    """The marks of one schema.
+
+    Args:
+        schema: of the table of marks; None: the connection's own.
+    """
+
+    def __init__(self, schema: str | None) -> None:
+        # MySQL compares texts without case unless told otherwise, and keeps tables without transactions if told so.
+        options: dict[str, Any] = {
+            f"{dialect}_{option}": value
+            for dialect in ("mysql", "mariadb")
+            for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+        }
+        self._table = sa.Table(
+            MARKS,
+            sa.MetaData(),
+            sa.Column("stream_id", sa.String(64), primary_key=True),
+            sa.Column("sink", sa.String(100), primary_key=True),
+            sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("writer_epoch", sa.BigInteger, nullable=False),
+            sa.Column("batch_id", sa.BigInteger, nullable=False),
+            sa.Column("nonce", sa.String(64), nullable=False),
+            schema=schema,
+            **options,
+        )
+
+    def ensure(self, database: SqlDatabase) -> None:
+        """Create the table unless it is there.
+
+        Raises:
+            OutputNotWritable: this user may not; the message has what to run.
+            SinkUnavailable: the database does not answer.
+        """
+        if self.is_visible(database):
+            return
+        try:
+            database.transact(self._table.create, f"creating the table {self._table.fullname}")
+        except OutputNotWritable as error:
+            if self.is_visible(database):  # another stream was faster
+                return
+            ddl = " ".join(str(CreateTable(self._table).compile(dialect=database.engine.dialect)).split())
+            raise OutputNotWritable(
+                f"{error} The table holds the sink's marks; have it created, and grant SELECT, INSERT and UPDATE on it: {ddl}"
+            ) from None
+
+    def is_visible(self, database: SqlDatabase) -> bool:
+        """Whether the table is there, for this user."""
+
+        def look(connection: sa.Connection) -> bool:
+            return bool(sa.inspect(connection).has_table(MARKS, self._table.schema))
+
+        try:
+            return database.transact(look, f"looking for the table {self._table.fullname}")
+        except OutputNotWritable:  # MariaDB says so where others say that there is none
+            return False
+
+    def newest_batch_id(self, connection: sa.Connection, stream_id: str, sink: str) -> int | None:
+        """The highest batch that any shard holds."""
+        marks = self._table.c
+        of_sink = (marks.stream_id == stream_id) & (marks.sink == sink)
+        found = connection.scalar(sa.select(sa.func.max(marks.batch_id)).where(of_sink))
+        return None if found is None else int(found)
+
+    def locked(self, connection: sa.Connection, key: MarkKey) -> Attempt | None:
+        """The mark, locked until the transaction ends. Where there is none, a placeholder is locked.
+
+        The first statement of a transaction at READ COMMITTED: who waited for another's lock sees what that one committed.
+        """
+        found = connection.execute(self._select(key)).first()
+        if found is None:
+            connection.execute(self._placeholder(key, connection.dialect.name))
+            found = connection.execute(self._select(key)).first()
+        if found is None:
+            raise SinkUnavailable(f"the mark {key} vanished from {self._table.fullname} while it was made.")
+        attempt = Attempt(int(found.writer_epoch), int(found.batch_id), str(found.nonce))
+        return None if attempt == _NO_BATCH else attempt
+
+    def set(self, connection: sa.Connection, key: MarkKey, found: Attempt | None, attempt: Attempt) -> None:
+        """Replace the mark that was found; compared once more, should a lock have been none."""
+        update = self._table.update().where(self._is(key)).values(**attempt.to_json())
+        for name, value in (found or _NO_BATCH).to_json().items():
+            update = update.where(self._table.c[name] == value)
+        if connection.execute(update).rowcount != 1:
+            raise SinkUnavailable(f"the mark {key} of {self._table.fullname} changed although it was locked.")
+
+    def _is(self, key: MarkKey) -> sa.ColumnElement[bool]:
+        marks = self._table.c
+        return sa.and_(marks.stream_id == key[0], marks.sink == key[1], marks.shard == key[2])
+
+    def _select(self, key: MarkKey) -> sa.Select[Any]:
+        marks = self._table.c
+        return sa.select(marks.writer_epoch, marks.batch_id, marks.nonce).where(self._is(key)).with_for_update()
+
+    def _placeholder(self, key: MarkKey, dialect: str) -> Any:
+        """Waits for another transaction that makes the same mark."""
+        values = {"stream_id": key[0], "sink": key[1], "shard": key[2], **_NO_BATCH.to_json()}
+        if dialect == "postgresql":
+            return postgresql.insert(self._table).values(values).on_conflict_do_nothing()
+        if dialect == "sqlite":
+            return sqlite.insert(self._table).values(values).on_conflict_do_nothing()
+        return mysql.insert(self._table).values(values).on_duplicate_key_update(shard=self._table.c.shard)

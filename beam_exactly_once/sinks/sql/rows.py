@@ -1,0 +1,186 @@
+"""Staged rows into a table: appended, or as the newest of their keys.
+
+Needs the extra ``sql``; imported only by what runs.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.rows.shards import shards_by
+from beam_exactly_once.sinks.sql.target import SqlTarget
+
+ROWS_AT_ONCE = 1000
+"""Rows that one statement takes."""
+
+_HAS_DEFAULT = {b"has_default": b"1"}
+_ROW = "__row"
+
+
+def staged_field(name: str, arrow: pa.DataType, *, has_default: bool) -> pa.Field:
+    """A column of staged rows, which says whether null means the column's default."""
+    return pa.field(name, arrow, metadata=_HAS_DEFAULT if has_default else None)
+
+
+def shards_of(batch: pa.RecordBatch, key_columns: tuple[str, ...], shards: int) -> pa.Array:
+    """The shard of each row, by its key: one key is always one shard's, on every worker.
+
+    Texts that most collations take for equal are of one shard, since the database would take them for one key.
+    """
+    columns = [batch.column(name).to_pylist() for name in key_columns]
+    texts = ("\0".join(map(_folded, key)) for key in zip(*columns, strict=True))
+    return shards_by((text.encode() for text in texts), shards)
+
+
+def _folded(value: Any) -> str:
+    if not isinstance(value, str):
+        return repr(value)
+    plain = unicodedata.normalize("NFKD", value).casefold()
+    return "".join(letter for letter in plain if not unicodedata.combining(letter)).rstrip()
+
+
+def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[pa.RecordBatch], sink: str) -> None:
+    """Write all rows that a batch has for one shard.
+
+    Raises:
+        ConfigurationError: two rows have one key, and nothing says which is newer.
+        and the driver's errors.
+    """
+    if target.mode == "upsert":
+        batches = _newest(list(batches), target, sink)
+    given = (part for batch in batches for part in _given(batch))
+    for names, parts in groupby(given, key=lambda part: tuple(part.schema.names)):
+        if target.mode == "append" and connection.dialect.driver == "psycopg":
+            _copy(connection, target, names, parts)
+        else:
+            statement = insert_statement(target, names, connection.dialect.name)
+            for part in parts:
+                connection.execute(statement, _mappings(part, connection.dialect.name))
+
+
+def insert_statement(target: SqlTarget, names: Iterable[str], dialect: str) -> Any:
+    """INSERT of these columns, for any number of rows; with ``mode="upsert"`` also what a known key does.
+
+    Columns have no types here: values go to the driver as they were staged.
+    """
+    table = sa.table(target.table, *(sa.column(name) for name in names), schema=target.table_schema)
+    if target.mode == "append":
+        return sa.insert(table)
+    others = [column for column in table.c if column.name not in target.key_columns]
+    if dialect == "postgresql" or dialect == "sqlite":
+        insert: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+        if not others:
+            return insert.on_conflict_do_nothing(index_elements=list(target.key_columns))
+        changed = {column.name: insert.excluded[column.name] for column in others}
+        return insert.on_conflict_do_update(index_elements=list(target.key_columns), set_=changed)
+    of_mysql = mysql.insert(table)
+    changed = {column.name: of_mysql.inserted[column.name] for column in others or [table.c[target.key_columns[0]]]}
+    return of_mysql.on_duplicate_key_update(changed)
+
+
+def writes_nothing(target: SqlTarget, names: Iterable[str], dialect: str) -> Any:
+    """The same INSERT of no row: shows whether the table takes it, and whether this user may."""
+    names = list(names)
+    nothing = sa.select(*(sa.null().label(name) for name in names)).where(sa.false())
+    return insert_statement(target, names, dialect).from_select(names, nothing)
+
+
+def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget, sink: str) -> None:
+    """Find before the commit what :func:`write_rows` would find after it.
+
+    Raises:
+        ConfigurationError: two rows have one key, and nothing says which is newer.
+    """
+    if target.order_by is None:
+        _last_of_keys(pa.Table.from_batches([batch]), target, sink)
+
+
+def _newest(batches: list[pa.RecordBatch], target: SqlTarget, sink: str) -> Iterator[pa.RecordBatch]:
+    """One row a key, in the order of ``order_by``, so that also keys that only the database takes for equal end right."""
+    if not batches:
+        return
+    rows = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
+    if target.order_by is not None:
+        rows = rows.sort_by([(target.order_by, "ascending")])
+    yield from rows.take(_last_of_keys(rows, target, sink)).to_batches(max_chunksize=ROWS_AT_ONCE)
+
+
+def _last_of_keys(rows: pa.Table, target: SqlTarget, sink: str) -> pa.Array:
+    """The positions of the last row of each key, ascending."""
+    keys = list(target.key_columns)
+    numbered = rows.select(keys).append_column(_ROW, pa.array(range(rows.num_rows), pa.int64()))
+    last = numbered.group_by(keys).aggregate([(_ROW, "max"), (_ROW, "count")])
+    if target.order_by is None and last.num_rows < rows.num_rows:
+        (key, *_) = last.filter(pc.greater(last[f"{_ROW}_count"], 1)).select(keys).to_pylist()
+        raise ConfigurationError(
+            f"sink {sink!r} got several rows with the key {key} in one batch, and nothing says which of them table "
+            f"{target.full_name} is to keep. Give WriteToSql order_by=, a column whose greatest value wins (of equal values, "
+            "one), and start again: rows that wait are written by it, too."
+        )
+    positions = last[f"{_ROW}_max"]
+    return positions.take(pc.sort_indices(positions))
+
+
+def _given(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The same rows without columns that have no value where the database has a default for them."""
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if field.metadata is None or not column.null_count or batch.num_columns == 1:
+            continue
+        is_given = pc.is_valid(column)
+        if column.null_count < batch.num_rows:
+            yield from _given(batch.filter(is_given))
+        others = [name for name in batch.schema.names if name != field.name]
+        yield from _given(batch.filter(pc.invert(is_given)).select(others))
+        return
+    yield batch
+
+
+def _copy(
+    connection: sa.Connection, target: SqlTarget, names: tuple[str, ...], parts: Iterable[pa.RecordBatch]
+) -> None:
+    """COPY by psycopg: several times faster than INSERT."""
+    quote = connection.dialect.identifier_preparer
+    table = quote.format_table(sa.table(target.table, schema=target.table_schema))
+    columns = ", ".join(quote.quote(name) for name in names)
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+        for part in parts:
+            for row in zip(*(column.to_pylist() for column in part.columns), strict=True):
+                copy.write_row(row)
+
+
+def _mappings(batch: pa.RecordBatch, dialect: str) -> list[dict[str, Any]]:
+    if dialect != "sqlite":
+        return batch.to_pylist()  # type: ignore[no-any-return]
+    columns = [_for_sqlite(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _for_sqlite(column: pa.Array) -> list[Any]:
+    """SQLite knows neither decimals nor times: they become text, which it keeps or, in NUMERIC columns, reads."""
+    values = column.to_pylist()
+    convert: Callable[[Any], Any] | None = None
+    if pa.types.is_decimal(column.type):
+        convert = str
+    elif pa.types.is_timestamp(column.type):
+        convert = _moment_text
+    elif pa.types.is_date(column.type) or pa.types.is_time(column.type):
+        convert = _iso_text
+    return values if convert is None else [None if value is None else convert(value) for value in values]
+
+
+def _moment_text(value: Any) -> str:
+    return str(value.isoformat(" ", "microseconds"))
+
+
+def _iso_text(value: Any) -> str:
+    return str(value.isoformat())

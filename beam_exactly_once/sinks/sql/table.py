@@ -1,0 +1,293 @@
+"""A table as it is: its columns, what of it rows must give, and rows as columns of it.
+
+Needs the extra ``sql``; imported only by what runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
+from beam_exactly_once.sinks.sql.rows import staged_field
+from beam_exactly_once.sinks.sql.target import SqlTarget
+from beam_exactly_once.sinks.sql.types import ColumnType, Misfit, column_type
+
+_VALUE_REPR = reprlib.Repr()
+_VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """One column that is written."""
+
+    name: str
+    declared: str
+    """Its type, as the database says it."""
+    type: ColumnType
+    is_required: bool
+    """Every row must give it a value."""
+    has_default: bool
+    """Where a row gives none, the database fills it in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SqlTable:
+    """The columns of a table that a sink writes."""
+
+    name: str
+    columns: tuple[Column, ...]
+    is_whole: bool
+    """A field of a row that is none of these columns is a mistake; else the user chose to leave it out."""
+
+    @functools.cached_property
+    def schema(self) -> pa.Schema:
+        """As rows are staged."""
+        fields = [staged_field(one.name, one.type.arrow, has_default=one.has_default) for one in self.columns]
+        return pa.schema(fields)
+
+    def block_of_rows(self, rows: Sequence[Any], sink: str) -> pa.RecordBatch:
+        """Rows (mappings, NamedTuples, dataclasses, ``beam.Row``) as columns.
+
+        Raises:
+            UnfitRow: a row does not fit; names the column, its type and the value's.
+        """
+        mappings = [_mapping(row, sink) for row in rows]
+        unknown = self._unknown(set().union(*mappings))
+        if unknown:
+            raise UnfitRow(self._no_columns(unknown, type(rows[0]), sink))
+        return self._block(lambda name: [row.get(name) for row in mappings], type(rows[0]), sink)
+
+    def block_of_records(self, fields: Sequence[Any], sink: str) -> pa.RecordBatch:
+        """Kafka records, as one list of all their fields, as columns.
+
+        Raises:
+            UnfitRow: as :meth:`block_of_rows`.
+            ConfigurationError: no record fits.
+        """
+        columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
+        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, KafkaRecord, sink)
+
+    def block_of_batch(self, batch: pa.RecordBatch, sink: str) -> pa.RecordBatch:
+        """An Arrow batch with the columns of the table.
+
+        Raises:
+            UnfitRow: as :meth:`block_of_rows`.
+            ConfigurationError: no row of such a batch fits.
+        """
+        names = batch.schema.names
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"an Arrow batch for sink {sink!r} has two columns of one name: {names}.")
+        written = self.schema.names
+        columns = {name: self._values(batch, name, sink) if name in written else None for name in names}
+        return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch, sink)
+
+    def _values(self, batch: pa.RecordBatch, name: str, sink: str) -> list[Any]:
+        column = batch.column(name)
+        try:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        except (ValueError, OverflowError) as error:  # nanoseconds, or a date that Python does not know
+            raise UnfitRow(
+                f"a row of an Arrow batch for sink {sink!r} does not fit table {self.name}: column {name!r} is of type "
+                f"{column.type} ({' '.join(str(error).split())[:100]}). Cast it before the sink, or route such rows elsewhere."
+            ) from None
+
+    def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type, sink: str) -> pa.RecordBatch:
+        """Of rows that all have the same columns: one that is too much, or lacks, is the fault of none of them."""
+        unknown = self._unknown(columns)
+        if unknown:
+            raise ConfigurationError(self._no_columns(unknown, kind, sink))
+        for column in self.columns:
+            if column.is_required and column.name not in columns:
+                raise ConfigurationError(self._no_value(column, kind, sink))
+        nulls = [None] * count
+        return self._block(lambda name: columns.get(name, nulls), kind, sink)
+
+    def _block(self, values_of: Callable[[str], list[Any]], kind: type, sink: str) -> pa.RecordBatch:
+        arrays = [self._array(column, values_of(column.name), kind, sink) for column in self.columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _unknown(self, names: Iterable[str]) -> list[str]:
+        """Fields of rows that are mistakes."""
+        return sorted(str(name) for name in set(names) - set(self.schema.names)) if self.is_whole else []
+
+    def _no_columns(self, unknown: list[str], kind: type, sink: str) -> str:
+        return (
+            f"a row ({name_of(kind)}) for sink {sink!r} has {', '.join(map(repr, unknown))}, which is no column of table "
+            f"{self.name} that can be written; those are {', '.join(self.schema.names)}. ALTER TABLE {self.name} ADD COLUMN, "
+            "or name with columns= what is to be written."
+        )
+
+    def _no_value(self, column: Column, kind: type, sink: str) -> str:
+        return (
+            f"a row ({name_of(kind)}) for sink {sink!r} has no value for column {column.name!r} ({column.declared}) of table "
+            f"{self.name}, which is NOT NULL and has no default, or is needed as a key. Give it one before the "
+            "sink, route such rows elsewhere, or change the table."
+        )
+
+    def _array(self, column: Column, values: list[Any], kind: type, sink: str) -> pa.Array:
+        exact = column.type.exact
+        try:
+            staged = values
+            if not set(map(type, values)) <= exact:
+                convert = column.type.convert
+                staged = [one if one is None or type(one) in exact else convert(one) for one in values]
+            array = pa.array(staged, column.type.arrow)
+        except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException):
+            raise self._misfit(column, values, kind, sink) from None
+        if column.is_required and array.null_count:
+            raise UnfitRow(self._no_value(column, kind, sink))
+        return array
+
+    def _misfit(self, column: Column, values: list[Any], kind: type, sink: str) -> UnfitRow:
+        for value in values:
+            try:
+                staged = value if value is None or type(value) in column.type.exact else column.type.convert(value)
+                pa.array([staged], column.type.arrow)
+            except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+                return UnfitRow(
+                    f"a row ({name_of(kind)}) for sink {sink!r} does not fit table {self.name}: column {column.name!r} is "
+                    f"{column.declared}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
+                    f"({' '.join(str(error).split())[:100]}). Convert it before the sink, route such rows elsewhere, or "
+                    "change the column."
+                )
+        return UnfitRow(f"rows for sink {sink!r} do not fit column {column.name!r} ({column.declared}).")
+
+
+def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> SqlTable:
+    """The table as it is now.
+
+    Raises:
+        OutputNotWritable: there is none, or it is not transactional.
+        ConfigurationError: it is not what the sink's arguments say.
+    """
+    inspector = sa.inspect(connection)
+    table, schema = target.table, target.table_schema
+    if not inspector.has_table(table, schema):
+        raise OutputNotWritable(
+            f"table {target.full_name} does not exist in the database, or is not visible to this user. Create it, or "
+            "correct table= and table_schema=."
+        )
+    if dialect == "mysql":
+        _refuse_engine(inspector, target)
+    charsets = _charsets(connection, target) if dialect == "mysql" else {}
+    described = {column["name"]: column for column in inspector.get_columns(table, schema)}
+    primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
+    keyed = {*target.key_columns, *([] if target.order_by is None else [target.order_by])}
+    columns = []
+    for name, description in described.items():
+        is_chosen = target.columns is None or name in target.columns
+        is_generated = "computed" in description or _is_always_identity(description)
+        is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
+        has_default = _has_default(description) or is_row_id
+        if is_chosen and not (is_generated and target.columns is None):
+            columns.append(_column(target, description, name in keyed, has_default, dialect, charsets.get(name)))
+        elif not (description["nullable"] or has_default or is_generated):
+            raise ConfigurationError(
+                f"column {name!r} of table {target.full_name} is NOT NULL and has no default, so it must be among the columns= "
+                "of WriteToSql."
+            )
+    missing = [name for name in (*(target.columns or ()), *sorted(keyed)) if name not in described]
+    if missing:
+        raise ConfigurationError(
+            f"table {target.full_name} has no column {missing[0]!r}, which WriteToSql needs; it has {', '.join(described)}."
+        )
+    if target.mode == "upsert":
+        _refuse_keys(inspector, target, primary_key, [column.name for column in columns], dialect)
+    return SqlTable(target.full_name, tuple(columns), target.columns is None)
+
+
+def _column(
+    target: SqlTarget, description: Any, is_keyed: bool, has_default: bool, dialect: str, charset: str | None
+) -> Column:
+    name, declared = description["name"], description["type"]
+    staged_as = column_type(declared, dialect, charset)
+    if staged_as is None:
+        raise ConfigurationError(
+            f"column {name!r} of table {target.full_name} is of type {declared!r}, which WriteToSql does not know. Leave it out "
+            "with columns=, or write to a view that casts it."
+        )
+    if is_keyed and not staged_as.is_ordered:
+        raise ConfigurationError(
+            f"column {name!r} of table {target.full_name} is of type {declared!r}, which can be neither one of key_columns= nor "
+            "order_by= of WriteToSql: whether two of its values are equal is the database's to say."
+        )
+    is_required = is_keyed or not (description["nullable"] or has_default)
+    return Column(name, repr(declared), staged_as, is_required, has_default)
+
+
+def _has_default(description: Any) -> bool:
+    default = description.get("default")
+    is_null = default is None or str(default).upper().startswith("NULL")
+    return not is_null or "identity" in description or description.get("autoincrement") is True
+
+
+def _is_always_identity(description: Any) -> bool:
+    return bool((description.get("identity") or {}).get("always"))
+
+
+def _charsets(connection: sa.Connection, target: SqlTarget) -> dict[str, str | None]:
+    """The character sets of MySQL's columns; a table's own declaration tells only what is not its database's default."""
+    found = connection.execute(
+        sa.text(
+            "SELECT column_name, character_set_name FROM information_schema.columns "
+            "WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE())"
+        ),
+        {"table": target.table, "schema": target.table_schema},
+    )
+    return {row[0]: row[1] for row in found}
+
+
+def _refuse_engine(inspector: sa.Inspector, target: SqlTarget) -> None:
+    engine = inspector.get_table_options(target.table, target.table_schema).get("mysql_engine", "InnoDB")
+    if str(engine).lower() != "innodb":
+        raise OutputNotWritable(
+            f"table {target.full_name} is of engine {engine}, which has no transactions: ALTER TABLE {target.full_name} "
+            "ENGINE=InnoDB."
+        )
+
+
+def _refuse_keys(
+    inspector: sa.Inspector, target: SqlTarget, primary_key: Sequence[str], written: Sequence[str], dialect: str
+) -> None:
+    uniques = [set(primary_key)]
+    uniques += [set(one["column_names"]) for one in inspector.get_unique_constraints(target.table, target.table_schema)]
+    for index in inspector.get_indexes(target.table, target.table_schema):
+        is_partial = bool(index.get("dialect_options", {}).get(f"{dialect}_where") is not None)
+        if index["unique"] and not is_partial and None not in index["column_names"]:
+            uniques.append({str(name) for name in index["column_names"]})
+    key = set(target.key_columns)
+    if key not in uniques:
+        raise ConfigurationError(
+            f"key_columns={list(target.key_columns)} of WriteToSql are no primary key and no unique index of table "
+            f"{target.full_name}. Name one, or CREATE UNIQUE INDEX on them."
+        )
+    others = [unique for unique in uniques if unique and unique != key and unique <= set(written)]
+    if dialect == "mysql" and others:
+        raise ConfigurationError(
+            f"table {target.full_name} has another unique key, ({', '.join(sorted(others[0]))}), and MySQL would update a row "
+            "that is equal in either. Leave one of its columns out with columns=, or drop it."
+        )
+
+
+def _mapping(row: Any, sink: str) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, tuple) and hasattr(row, "_asdict"):
+        return row._asdict()  # type: ignore[no-any-return]
+    if dataclasses.is_dataclass(row):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    if hasattr(row, "as_dict"):  # a beam.Row
+        return row.as_dict()  # type: ignore[no-any-return]
+    raise UnfitRow(
+        f"sink {sink!r} got a row of type {name_of(type(row))}. Give it dicts, NamedTuples, dataclasses, beam.Row or "
+        "pyarrow.RecordBatch."
+    )

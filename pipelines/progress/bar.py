@@ -1,0 +1,81 @@
+"""One live line on the terminal: how the last batch went, and how far the stream lags."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from beam_exactly_once.pipelines.progress.listeners import BatchProgress
+
+
+class LiveBar:
+    """A :data:`~beam_exactly_once.pipelines.progress.ProgressListener` that redraws one line at each batch.
+
+    What others print meanwhile appears above the line. It starts no thread. :meth:`close` gives the terminal back.
+
+    Args:
+        console: where to draw; None is standard error.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._records = 0
+        self._live = Live(
+            Text("waiting for the first batch", style="dim"),
+            console=console or Console(stderr=True),
+            auto_refresh=False,
+            # Standard output stays what it is when it goes to a file or another program.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._live.start(refresh=True)
+
+    def __call__(self, progress: BatchProgress) -> None:
+        """Redraw the line."""
+        self._records += progress.records
+        self._live.update(_line(progress, self._records), refresh=True)
+
+    def close(self) -> None:
+        """Leave the last line standing and give the terminal back. May be called again."""
+        self._live.stop()
+
+
+@contextlib.contextmanager
+def live_bar(console: Console | None = None) -> Iterator[LiveBar]:
+    """A :class:`LiveBar` that is closed at the end. Only for a terminal: a log file wants no redrawn lines."""
+    bar = LiveBar(console)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def _line(progress: BatchProgress, records_so_far: int) -> Text:
+    parts = [
+        (f"batch {progress.batch_id}", "bold"),
+        (f"{sum(progress.rows.values()):,} rows", "green"),
+        (f"{progress.records_per_s:,.0f} records/s", "cyan"),
+        (f"{records_so_far:,} records so far", ""),
+        (f"lag {sum(progress.lag.values()):,}", "yellow"),
+    ]
+    if progress.outcome != "committed":
+        parts.insert(1, (progress.outcome, "bold red"))
+    if any(progress.rejected.values()):
+        parts.append((f"{sum(progress.rejected.values()):,} rejected", "red"))
+    if progress.lost_offsets:
+        parts.append((f"LOST {progress.lost_offsets:,} offsets", "bold red"))
+    phases = {
+        "plan": progress.plan_s,
+        "run": progress.run_s,
+        "commit": progress.commit_s,
+        "publish": progress.publish_s,
+    }
+    parts.append((" ".join(f"{phase} {taken_s:.2f} s" for phase, taken_s in phases.items()), "dim"))
+    # Never wrapped: a terminal that is too narrow loses the end of the line, not its place.
+    line = Text(no_wrap=True, overflow="ellipsis")
+    for text, style in parts:
+        line.append("  " if line else "").append(text, style=style)
+    return line

@@ -1,0 +1,1 @@
+"""Beam's runners, as a stream runs its one graph on them again and again."""

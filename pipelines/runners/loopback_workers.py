@@ -1,0 +1,69 @@
+"""Workers of a portable runner in the driver's process, which leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, PortableOptions
+from apache_beam.portability import python_urns
+from apache_beam.portability.api import beam_fn_api_pb2, beam_runner_api_pb2
+from apache_beam.runners.worker import sdk_worker, sdk_worker_main, worker_pool_main
+from apache_beam.transforms.environments import ExternalEnvironment
+
+
+@contextlib.contextmanager
+def loopback_workers(proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> Iterator[None]:
+    """Workers in this process, where the graph asks for them, that live as long as the stream.
+
+    Beam would start others for every run, and keep a folder and an exit handler of each until the process ends.
+    """
+    with contextlib.ExitStack() as ending:
+        for environment in proto.components.environments.values():
+            if environment.urn == python_urns.EMBEDDED_PYTHON_LOOPBACK:
+                address, server = _Pool.start(
+                    use_process=options.view_as(DebugOptions).lookup_experiment("use_loopback_process_worker", False),
+                    state_cache_size=sdk_worker_main._get_state_cache_size_bytes(options=options),
+                    data_buffer_time_limit_ms=0,
+                )
+                ending.callback(server.stop, 1)
+                external = PortableOptions(environment_type="EXTERNAL", environment_config=address)
+                started = ExternalEnvironment.from_options(external).to_runner_api(None)
+                environment.urn, environment.payload = started.urn, started.payload
+        yield
+
+
+class _Pool(worker_pool_main.BeamFnExternalWorkerPoolServicer):
+    """Beam's pool, whose workers in threads end whole."""
+
+    def StartWorker(self, request: beam_fn_api_pb2.StartWorkerRequest, context: Any) -> Any:
+        """Start a worker in a thread of this process, or as Beam does in a process of its own."""
+        if self._use_process:
+            return super().StartWorker(request, context)
+        worker = _EndingHarness(
+            request.control_endpoint.url,
+            worker_id=request.worker_id,
+            state_cache_size=self._state_cache_size,
+            data_buffer_time_limit_ms=self._data_buffer_time_limit_ms,
+        )
+        self._worker_threads[request.worker_id] = worker
+        threading.Thread(name=f"run_worker_{request.worker_id}", target=worker.run, daemon=True).start()
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+
+class _EndingHarness(sdk_worker.SdkHarness):
+    """Beam's worker, which also ends whole where the runner breaks its connection off.
+
+    Beam's own then leaves two threads, and its DoFns without their teardown: with all that they have open.
+    """
+
+    def run(self) -> None:
+        """Work until the runner says or shows that there is no more."""
+        with contextlib.ExitStack() as ending:  # each, also where one fails; a second time does no harm
+            ending.callback(self._bundle_processor_cache.shutdown)
+            ending.callback(self._state_handler_factory.close)
+            ending.callback(self._data_channel_factory.close)
+            ending.callback(self._worker_thread_pool.shutdown)
+            super().run()

@@ -1,0 +1,188 @@
+"""Running one translated graph many times, each time with another task in it.
+
+Building and translating a graph costs more than running a small batch. So a stream's graph is translated once, and
+for each batch only the payload of one ParDo, the task, is replaced. The seams are ``run_via_runner_api`` of
+FnApiRunner and ``run_portable_pipeline`` of portable runners: behind them Beam still handles options, environments
+and worker counts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+from apache_beam.internal import pickler
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners import create_runner
+from apache_beam.runners.pipeline_context import PipelineContext
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.portable_runner import PortableRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+from apache_beam.transforms.environments import Environment
+from apache_beam.utils import proto_utils
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka.kept_clients import keeping_clients
+from beam_exactly_once.pipelines.runners.job_server import one_job_server
+from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
+from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage, refuse_timed_flushes
+from beam_exactly_once.pipelines.runners.watched_run import watched_run
+from beam_exactly_once.transforms.batch_task import BatchTask, EmitTask
+from beam_exactly_once.transforms.commit_batch import METRICS
+
+TASK_LABEL = "BatchTask/EmitTask"
+"""Where the full label of the one ParDo begins whose payload is the task."""
+
+Counts: TypeAlias = Mapping[str, int]
+RunTask: TypeAlias = Callable[[BatchTask], Counts]
+"""Runs the graph with a task to its end; returns what its commit counted. Raises what the graph raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedRun:
+    """What a runner does with a stream's graph, once it is translated."""
+
+    drive: Callable[[RunTask], None]
+    """Called once, when the pipeline runs."""
+    publishing: Callable[[], beam.Pipeline]
+    """Makes the graph for a task without a plan: it publishes a marker again, and runs no step of the user's."""
+    batch_timeout_s: float | None = None
+    """How long a portable runner may take for one run."""
+
+
+def repeating_runner(
+    runner: str | PipelineRunner | None, options: PipelineOptions, repeated: RepeatedRun
+) -> PipelineRunner:
+    """A runner that translates a pipeline once and hands :data:`RunTask` to ``repeated.drive``.
+
+    The choice is made here, once: ``DirectRunner`` means FnApiRunner, without trying to download another runner in
+    each batch. A runner that is given as an instance stays as it is: the result is a copy, so that several streams may
+    be given the same one.
+
+    Args:
+        runner: name or instance; None takes the options' runner.
+        options: of the pipeline.
+        repeated: what to do.
+
+    Raises:
+        ConfigurationError: the runner cannot run a translated graph again.
+    """
+    chosen = _chosen(runner, options)
+    repeating = copy.copy(chosen)
+    way = _RepeatingFnApiRunner if isinstance(chosen, FnApiRunner) else _RepeatingPortableRunner
+    repeating.__class__ = type(way.__name__, (way, type(chosen)), {})
+    repeating.repeated = repeated
+    return repeating
+
+
+def _chosen(runner: str | PipelineRunner | None, options: PipelineOptions) -> PipelineRunner:
+    name = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
+    if isinstance(name, str):
+        is_direct = name.rpartition(".")[2] in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
+        created = FnApiRunner() if is_direct else create_runner(name)
+    else:
+        created, name = name, type(name).__name__
+    if not isinstance(created, FnApiRunner | PortableRunner):
+        raise ConfigurationError(f"runner {name} is not supported; use DirectRunner, FlinkRunner or PrismRunner.")
+    return created
+
+
+class _RepeatingFnApiRunner(StageByStage):
+    """Runs every batch in this process, or in workers that it starts."""
+
+    repeated: RepeatedRun
+
+    def run_via_runner_api(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
+        self.refuse_unsupported(proto, options)
+        graphs = _Graphs(proto, self.repeated.publishing)
+
+        def run_task(task: BatchTask) -> Counts:
+            return counts_of(super(_RepeatingFnApiRunner, self).run_via_runner_api(graphs.of(task), options))
+
+        with keeping_clients():
+            self.repeated.drive(run_task)
+        return _Done()
+
+
+class _RepeatingPortableRunner(PortableRunner):
+    """Submits every batch as a job to one job server."""
+
+    repeated: RepeatedRun
+
+    def run_portable_pipeline(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
+        refuse_timed_flushes(options)
+        timeout_s = self.repeated.batch_timeout_s
+        with loopback_workers(proto, options), one_job_server(self, options, timeout_s):
+            graphs = _Graphs(proto, self.repeated.publishing)
+
+            def run_task(task: BatchTask) -> Counts:
+                with watched_run(timeout_s) as watch:
+                    result = super(_RepeatingPortableRunner, self).run_portable_pipeline(graphs.of(task), options)
+                    watch(result)
+                    result.wait_until_finish()
+                    return counts_of(result)
+
+            self.repeated.drive(run_task)
+        return _Done()
+
+
+class _Graphs:
+    """The translated graphs of a stream: the whole one, and the one that publishes a marker again."""
+
+    def __init__(self, whole: beam_runner_api_pb2.Pipeline, publishing: Callable[[], beam.Pipeline]) -> None:
+        self._whole = whole
+        # What the workers are, and what they must load, is that of the whole graph.
+        environment = whole.components.environments[_task_transform(whole).environment_id]
+        self._publishing = publishing().to_runner_api(
+            default_environment=Environment.from_runner_api(environment, PipelineContext())
+        )
+
+    def of(self, task: BatchTask) -> beam_runner_api_pb2.Pipeline:
+        """The graph that is to run ``task``."""
+        return with_task(self._publishing if task.plan is None else self._whole, task)
+
+
+def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runner_api_pb2.Pipeline:
+    """A copy of the graph that will run ``task``."""
+    # A copy, since portable runners change environments of the graph in place.
+    copied = copy.deepcopy(proto)
+    transform = _task_transform(copied)
+    payload = proto_utils.parse_Bytes(transform.spec.payload, beam_runner_api_pb2.ParDoPayload)
+    payload.do_fn.payload = pickler.dumps((EmitTask(task.to_json()), (), {}, None, None))
+    transform.spec.payload = payload.SerializeToString()
+    return copied
+
+
+def _task_transform(proto: beam_runner_api_pb2.Pipeline) -> beam_runner_api_pb2.PTransform:
+    (transform,) = (
+        candidate
+        for candidate in proto.components.transforms.values()
+        if candidate.unique_name.startswith(TASK_LABEL) and candidate.spec.urn == common_urns.primitives.PAR_DO.urn
+    )
+    return transform
+
+
+def counts_of(result: PipelineResult) -> Counts:
+    """The counters that the commit of a run set; empty where a runner reports none."""
+    found = result.metrics().query(MetricsFilter().with_namespace(METRICS))["counters"]
+    # Portable runners report no attempted value, and Beam then takes a committed 0 for none.
+    return {counter.key.metric.name: int(counter.result or 0) for counter in found}
+
+
+class _Done(PipelineResult):
+    """A stream is over when ``run()`` returns."""
+
+    def __init__(self) -> None:
+        super().__init__(PipelineState.DONE)
+
+    def wait_until_finish(self, duration: int | None = None) -> str:
+        return str(self._state)
+
+    def metrics(self) -> Any:
+        raise NotImplementedError("a stream reports by its progress listeners")

@@ -1,0 +1,235 @@
+"""FnApiRunner that runs a bounded graph stage by stage: each begins when all stages above it have ended.
+
+Beam's own loop asks watermarks when a stage may begin, and Beam 2.77 counts calls there where it means consumers: a stage that
+runs twice (for its timers, or for what it deferred) counts for another one that has not run at all, and what stands below
+both begins too early. A batch is bounded, so it needs no watermark: stages run in the order of the graph, each until
+nothing of it is left, and only then do others see what it made.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+from apache_beam.metrics import monitoring_infos
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.pipeline_utils import merge_common_environments, merge_superset_dep_environments
+from apache_beam.runners.portability.fn_api_runner import (
+    FnApiRunner,
+    execution,
+    fn_runner,
+    translations,
+    worker_handlers,
+)
+from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.worker import bundle_processor
+
+from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+
+Buffers: TypeAlias = Mapping[str, Any]
+"""Encoded elements for each input of a stage, by the name of the transform that reads them."""
+
+_TIME_LIMIT = "data_buffer_time_limit_ms"
+
+# A worker behind gRPC that flushes by time does so while a coder writes: it cuts the element, or drops what comes between the
+# flush and its end. Beam has no other way to say never: to it, a limit of 0 in an environment means its own.
+worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+
+
+class StageByStage(FnApiRunner):
+    """Runs each stage once everything above it has ended.
+
+    Beside the order it mends what Beam's loop does to stages that run in several bundles: their side inputs are complete when
+    they are first read, and nothing that one of several workers deferred is lost.
+    """
+
+    def refuse_unsupported(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> None:
+        """Refuse a graph that has no order, and options that would cut elements.
+
+        Raises:
+            UnsupportedPipeline: steps wait for each other.
+            ConfigurationError: data is to be flushed by time.
+        """
+        refuse_timed_flushes(options, self._default_environment)
+        merged = merge_common_environments(self.resolve_any_environments(merge_superset_dep_environments(proto)))
+        self.create_stages(merged)
+
+    def create_stages(self, proto: beam_runner_api_pb2.Pipeline) -> tuple[Any, list[Any]]:
+        """The stages that Beam makes of the graph, in an order in which they can run one after the other."""
+        context, stages = super().create_stages(proto)
+        return context, in_order(stages)
+
+    def run_stages(self, stage_context: Any, stages: list[Any]) -> Any:
+        """Run ``stages``, which are in order."""
+        workers = worker_handlers.WorkerHandlerManager(stage_context.components.environments, self._provision_info)
+        context = execution.FnApiRunnerExecutionContext(
+            stages,
+            workers,
+            stage_context.components,
+            stage_context.safe_coders,
+            stage_context.data_channel_coders,
+            self._num_workers,
+            split_managers=self._split_managers,
+        )
+        try:
+            with self.maybe_profile():
+                inputs = _Inputs(context)
+                infos = {stage.name: self._run_stage(context, stage, inputs) for stage in stages}
+        finally:
+            workers.close_all()
+        return fn_runner.RunnerResult(PipelineState.DONE, infos)
+
+    def _run_stage(self, context: Any, stage: Any, inputs: _Inputs) -> list[Any]:
+        """Run one stage until nothing of it is left; returns what it reports."""
+        manager = context.bundle_manager_for(stage)
+        context.worker_handler_manager.register_process_bundle_descriptor(manager.process_bundle_descriptor)
+        # A token names a worker's cached state: two bundles with one token would let a worker read what another has changed.
+        tokens = self.get_cache_token_generator(static=False)
+        infos: list[Any] = []
+        data = inputs.of(stage)
+        timers: dict[Any, Any] = {}
+        nothing = {name: execution.ListBuffer(None) for name in data}
+        while data or timers:
+            results = self._run_bundles(context, manager, tokens, data or nothing, timers)
+            infos += itertools.chain.from_iterable(result.process_bundle.monitoring_infos for _, result, _ in results)
+            timers = {}
+            data = self._deferred(manager, results)
+            if not data:
+                _, written = self._collect_written_timers(manager)
+                timers = {family: buffer for family, (buffer, _) in written.items()}
+        context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(stage.name, {}))
+        inputs.forget(stage)
+        return list(monitoring_infos.consolidate(infos))
+
+    def _run_bundles(
+        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, timers: Mapping[Any, Any]
+    ) -> list[tuple[Buffers, Any, Any]]:
+        """One bundle a worker; keys and their state belong to one. Returns each one's input, result and splits."""
+        outputs, timer_outputs = manager.stage_data_outputs, manager.stage_timer_outputs
+
+        def run(part: Buffers) -> tuple[Buffers, Any, Any]:
+            bundle = fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
+            self._run_bundle_multiple_times_for_testing(context, bundle, part, outputs, timers, timer_outputs)
+            return part, *bundle.process_bundle(part, outputs, timers, timer_outputs)
+
+        if manager.num_workers == 1 or manager.stage.is_stateful():
+            return [run(data)]
+        partitioned = {name: buffer.partition(manager.num_workers) for name, buffer in data.items()}
+        parts = [
+            {name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(manager.num_workers)
+        ]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return list(pool.map(run, parts))
+
+    def _deferred(self, manager: Any, results: Sequence[tuple[Buffers, Any, Any]]) -> Buffers:
+        """What all bundles left for later: rests of splittable DoFns, and what a split took from them."""
+        deferred: dict[str, Any] = {}
+        for part, result, splits in results:
+            self._add_sdk_delayed_applications_to_deferred_inputs(manager, result, deferred)
+            self._add_residuals_and_channel_splits_to_deferred_inputs(splits, manager, part, deferred)
+        if not deferred:
+            return {}
+        part, _, _ = results[0]
+        return {**{name: execution.ListBuffer(None) for name in part}, **deferred}
+
+
+def refuse_timed_flushes(options: PipelineOptions, environment: Any = None) -> None:
+    """Refuse what makes workers cut elements.
+
+    Raises:
+        ConfigurationError: data is to be flushed by time.
+    """
+    experiments = options.view_as(DebugOptions).experiments or []
+    if getattr(environment, _TIME_LIMIT, None) or any(name.startswith(_TIME_LIMIT) for name in experiments):
+        raise ConfigurationError(
+            f"{_TIME_LIMIT} makes Beam's workers send what they have at that time, and Beam 2.77 cuts elements when it does. "
+            "Leave it out: workers send what they have by size, and at the end of each bundle."
+        )
+
+
+class _Inputs:
+    """What stages read: what those above them have written. A buffer goes when its last reader has run."""
+
+    def __init__(self, context: Any) -> None:
+        self._buffers = context.pcoll_buffers
+        self._buffer_ids: Mapping[str, bytes] = context.input_transform_to_buffer_id
+        self._readers = {
+            buffer_id: len({stage for stage, _ in readers})
+            for buffer_id, readers in context.buffer_id_to_consumer_pairs.items()
+        }
+        context.setup()
+        queues = context.queues
+        self._impulses: dict[str, Buffers] = {}
+        for queue in (queues.ready_inputs, queues.watermark_pending_inputs):
+            while queue:
+                key, impulses = queue.deque()
+                self._impulses[key if isinstance(key, str) else key[0]] = impulses.data
+
+    def of(self, stage: Any) -> Buffers:
+        """The whole input of a stage; an empty buffer where nothing was written."""
+        read = {name: self._buffers.get(buffer_id) for name, buffer_id in self._read_by(stage)}
+        whole = {name: execution.ListBuffer(None) if found is None else found for name, found in read.items()}
+        return {**whole, **self._impulses.get(stage.name, {})}
+
+    def forget(self, stage: Any) -> None:
+        """Let go of what nobody else will read."""
+        for buffer_id in {buffer_id for _, buffer_id in self._read_by(stage)}:
+            self._readers[buffer_id] -= 1
+            if not self._readers[buffer_id]:
+                self._buffers.pop(buffer_id, None)
+
+    def _read_by(self, stage: Any) -> Iterator[tuple[str, bytes]]:
+        for transform in stage.transforms:
+            if transform.spec.urn == bundle_processor.DATA_INPUT_URN:
+                buffer_id = self._buffer_ids[transform.unique_name]
+                if buffer_id != translations.IMPULSE_BUFFER:
+                    yield transform.unique_name, buffer_id
+
+
+def in_order(stages: Sequence[Any]) -> list[Any]:
+    """``stages`` so that each stands behind all whose output or side input it reads. Pure.
+
+    Raises:
+        UnsupportedPipeline: some wait for each other.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    writers: dict[bytes, set[str]] = {}
+    for stage in stages:
+        for transform in stage.transforms:
+            if transform.spec.urn == bundle_processor.DATA_OUTPUT_URN:
+                writers.setdefault(transform.spec.payload, set()).add(stage.name)
+    above = {
+        stage.name: set().union(*(writers.get(buffer_id, ()) for buffer_id in _waited_for(stage))) for stage in stages
+    }
+    try:
+        return [by_name[name] for name in graphlib.TopologicalSorter(above).static_order()]
+    except graphlib.CycleError as error:
+        raise _ring([by_name[name] for name in error.args[1][1:]], writers) from error
+
+
+def _waited_for(stage: Any) -> Iterator[bytes]:
+    for transform in stage.transforms:
+        if transform.spec.urn == bundle_processor.DATA_INPUT_URN:
+            yield transform.spec.payload
+    yield from map(translations.create_buffer_id, stage.side_inputs())
+
+
+def _ring(ring: Sequence[Any], writers: Mapping[bytes, set[str]]) -> UnsupportedPipeline:
+    """The error of stages that wait for each other. Legal graphs have no ring: Beam makes one by what it fuses."""
+    names = {stage.name for stage in ring}
+    steps = sorted(
+        transform.unique_name
+        for stage in ring
+        for transform in stage.transforms
+        for side_input in translations.side_inputs(transform).values()
+        if writers.get(translations.create_buffer_id(side_input), set()) & names
+    )
+    return UnsupportedPipeline(
+        f"steps {', '.join(map(repr, dict.fromkeys(steps)))} wait for each other: Beam runs each of them together with what "
+        "makes its input, and the other one reads that as a side input. Put beam.Reshuffle() right before one of them, on its "
+        f"own branch: collection | beam.Reshuffle() | {steps[0]!r} >> …"
+    )

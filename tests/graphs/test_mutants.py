@@ -1,0 +1,121 @@
+"""Each part of what makes any graph right is needed: without it, a story of a known graph fails."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from beam_exactly_once.errors import IncompleteBatch
+from beam_exactly_once.pipelines.runners import repeated_run, stage_by_stage
+from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
+from beam_exactly_once.transforms import commit_batch
+from graphs import test_known_graphs as graphs
+from graphs import test_known_runners as runners
+from graphs.known_streams import number_stream
+
+Patch = pytest.MonkeyPatch
+
+
+def beams_own_order(patch: Patch) -> None:
+    patch.setattr(StageByStage, "run_stages", FnApiRunner.run_stages)
+
+
+def no_second_way_to_the_commit(patch: Patch) -> None:
+    sorted_out = commit_batch._sorted_out
+
+    def believing(gathered: Any, complete: Any) -> Any:
+        came = list(gathered)
+        counted: dict[tuple[str, str], int] = {}
+        for what, name, _ in came:
+            if what != commit_batch.TASK:
+                counted[what, name] = counted.get((what, name), 0) + 1
+        return sorted_out(came, counted)
+
+    patch.setattr(commit_batch, "_sorted_out", believing)
+
+
+def side_inputs_after_each_bundle(patch: Patch) -> None:
+    run_bundles = StageByStage._run_bundles
+
+    def run_and_store(self: Any, context: Any, manager: Any, *rest: Any) -> Any:
+        results = run_bundles(self, context, manager, *rest)
+        context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(manager.stage.name, {}))
+        return results
+
+    patch.setattr(StageByStage, "_run_bundles", run_and_store)
+
+
+def rests_of_the_first_worker_alone(patch: Patch) -> None:
+    deferred = StageByStage._deferred
+    patch.setattr(StageByStage, "_deferred", lambda self, manager, results: deferred(self, manager, results[:1]))
+
+
+def rings_that_pass(patch: Patch) -> None:
+    patch.setattr(stage_by_stage, "in_order", lambda stages: stages)
+
+
+def the_whole_graph_publishes_again(patch: Patch) -> None:
+    patch.setattr(repeated_run._Graphs, "of", lambda self, task: repeated_run.with_task(self._whole, task))
+
+
+def one_runner_for_all(patch: Patch) -> None:
+    patch.setattr(repeated_run, "copy", type("NoCopy", (), {"copy": lambda one: one, "deepcopy": copy.deepcopy}))
+
+
+def a_story(story: Callable[..., None], *arguments: Any) -> Callable[[Path], None]:
+    def tell(folder: Path) -> None:
+        with number_stream() as stream:
+            story(stream, *arguments)
+
+    return tell
+
+
+LATE_BRANCH = a_story(graphs.test_a_branch_that_is_ready_late_is_in_the_commit_of_its_batch, graphs.regrouped)
+VIEW = a_story(graphs.test_a_side_input_behind_a_step_that_runs_twice, graphs.deferred, "AsList")
+RING = a_story(graphs.test_steps_that_wait_for_each_other_are_refused_with_the_way_out, 2)
+EMPTY = a_story(graphs.test_a_step_that_fails_without_records_lets_every_start_go_on, graphs.greatest, [[3], [5], [6]])
+SHARED: Callable[[Path], None] = lambda folder: runners.test_two_streams_may_share_one_runner_one_after_the_other()  # noqa: E731
+RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
+    runners.test_what_a_splittable_dofn_defers_is_read_by_any_number_of_workers("two_workers", folder)
+)
+
+
+@pytest.mark.parametrize(
+    ("mutations", "story"),
+    [
+        ([beams_own_order], LATE_BRANCH),
+        ([beams_own_order, no_second_way_to_the_commit], LATE_BRANCH),
+        ([side_inputs_after_each_bundle], VIEW),
+        ([rests_of_the_first_worker_alone], RESTS),
+        ([rings_that_pass], RING),
+        ([the_whole_graph_publishes_again], EMPTY),
+        ([one_runner_for_all], SHARED),
+    ],
+)
+def test_without_it_a_story_fails(
+    mutations: list[Callable[[Patch], None]],
+    story: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story(tmp_path / "whole")
+    for mutate in mutations:
+        mutate(monkeypatch)
+
+    with pytest.raises(BaseException):  # noqa: B017, PT011 (an assertion, a refusal that is missing, an error of Beam's)
+        story(tmp_path / "mutated")
+
+
+def test_a_commit_that_begins_too_early_commits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second net, for runners whose order is not ours: Beam's own loop calls the commit before a branch has run."""
+    beams_own_order(monkeypatch)
+    with number_stream() as stream:
+        with pytest.raises(IncompleteBatch, match="committable of"):
+            graphs.test_a_branch_that_is_ready_late_is_in_the_commit_of_its_batch(stream, graphs.regrouped)
+
+        assert stream.published("first") == stream.published("second") == []

@@ -1,0 +1,106 @@
+"""SIGTERM ends a stream at the end of its batch, and in the middle of one that does not end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_exactly_once.checkpoint import layout
+from beam_exactly_once.errors import EXIT_RETRYABLE
+from beam_exactly_once.pipelines import stopping
+
+pytestmark = pytest.mark.runs_on("DirectRunner")
+
+STREAM = """
+import logging, sys, threading
+import apache_beam as beam
+from beam_exactly_once.errors import BeamExactlyOnceError
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines import ExactlyOnceStream, stopping
+from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+
+folder, step, stop_timeout_s, *options = sys.argv[1:]
+stopping.STOP_TIMEOUT_S, stopping.UNWIND_TIMEOUT_S = float(stop_timeout_s), 1.0
+
+logging.getLogger(stopping.__name__).addHandler(logging.StreamHandler(sys.stdout))
+logging.getLogger(stopping.__name__).setLevel(logging.INFO)
+
+def never(record):
+    print("in the step", flush=True)
+    if step == "python":
+        while True:
+            pass
+    with_lock = threading.Lock()
+    with_lock.acquire()
+    while True:
+        try:
+            with_lock.acquire()  # as code does that takes every exception for its own
+        except BaseException:
+            pass
+
+cluster = MemoryKafka({"orders": 1})
+cluster.append([KafkaRecord("orders", 0, value=b"1")])
+try:
+    options = beam.options.pipeline_options.PipelineOptions(options)
+    with cluster.serving(), ExactlyOnceStream(folder + "/checkpoint", options=options) as stream:
+        stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(never) | WriteToFiles(folder + "/output", file_format="json")
+except BeamExactlyOnceError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def stream_in_a_step(folder: Path, step: str, stop_timeout_s: float, *options: str) -> subprocess.Popen[str]:
+    """A stream that is in its step, which never returns."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", STREAM, str(folder), step, str(stop_timeout_s), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "in the step\n"
+    return running
+
+
+def assert_given_up(running: subprocess.Popen[str], folder: Path, words: str) -> None:
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == EXIT_RETRYABLE, errors
+    assert words in errors
+    assert not list((folder / "checkpoint" / layout.COMMITS).glob("*"))
+
+
+def test_a_batch_that_does_not_end_is_given_up_after_a_while(tmp_path: Path) -> None:
+    running = stream_in_a_step(tmp_path, "python", 0.5)
+    running.send_signal(signal.SIGTERM)
+    assert_given_up(running, tmp_path, "given up in step 'Map(never)'")
+
+
+def test_a_second_signal_gives_the_batch_up_at_once(tmp_path: Path) -> None:
+    running = stream_in_a_step(tmp_path, "python", 3600)
+    running.send_signal(signal.SIGTERM)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "SIGTERM: stopping at the end of this batch\n"
+    running.send_signal(signal.SIGTERM)
+    assert_given_up(running, tmp_path, "given up in step 'Map(never)'")
+
+
+def test_a_step_that_cannot_be_interrupted_ends_the_process(tmp_path: Path) -> None:
+    running = stream_in_a_step(tmp_path, "catches all", 0.5)
+    running.send_signal(signal.SIGTERM)
+    assert_given_up(running, tmp_path, "in never")
+
+
+def test_a_step_in_a_thread_of_beams_does_not_keep_the_process(tmp_path: Path) -> None:
+    running = stream_in_a_step(tmp_path, "python", 0.5, "--direct_running_mode=multi_threading")
+    running.send_signal(signal.SIGTERM)
+    assert_given_up(running, tmp_path, "given up")
+
+
+def test_the_limits_are_those_of_the_documents() -> None:
+    assert (stopping.STOP_TIMEOUT_S, stopping.UNWIND_TIMEOUT_S) == (60.0, 10.0)

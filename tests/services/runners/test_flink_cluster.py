@@ -1,0 +1,180 @@
+"""Streams on a Flink cluster of two task managers, with Python workers, checkpoint and output on S3; and the loss of
+each part of it in the middle of a batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from services.launch.flink import Flink
+from services.streams.flink_streams import (
+    ROWS,
+    WAIT_S,
+    Gate,
+    cluster_options,
+    gated_command,
+    run_until_done,
+    started,
+    task_managers_that_ran,
+    values,
+)
+from services.streams.topics import Topic
+
+pytestmark = pytest.mark.runs_on("FlinkRunner cluster", storage="S3")
+
+PARTITIONS = 2
+NewTopic = Callable[..., Topic]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def topic(new_topic: NewTopic) -> Topic:
+    """Committed and aborted records in every partition."""
+    topic = new_topic(PARTITIONS)
+    for partition in range(PARTITIONS):
+        topic.send_committed([b"%d-%d" % (partition, number) for number in range(100)], partition=partition)
+        topic.send_aborted([b"never"], partition=partition)
+    return topic
+
+
+@pytest.fixture(scope="module")
+def own_cluster(flink_job_server_jar: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flink]:
+    """One to break and mend; its workers have a package that nobody else has."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "only_on_workers.py").write_text("def shout(text):\n    return text.upper()\n")
+    with Flink({"PYTHONPATH": str(folder)}) as cluster:
+        yield cluster
+
+
+def options_of(cluster: Flink) -> list[str]:
+    return cluster_options(cluster.master, cluster.worker_pool, cluster.environment["FLINK_JOB_SERVER_JAR"])
+
+
+def ready_made(topic: Topic, bucket: str, options: list[str]) -> list[str]:
+    return [
+        f"--bootstrap_servers={topic.bootstrap_servers}",
+        f"--topics={topic.name}",
+        f"--output={bucket}/output",
+        f"--checkpoint_location={bucket}/checkpoint",
+        "--max_offsets_per_batch=150",
+        *options,
+    ]
+
+
+def test_the_ready_made_pipeline_on_both_task_managers(topic: Topic, bucket: str, flink_options: list[str]) -> None:
+    assert main(ready_made(topic, bucket, flink_options)) == EXIT_DONE
+
+    assert values(bucket) == topic.committed
+    (master,) = (option.partition("=")[2] for option in flink_options if option.startswith("--flink_master"))
+    assert len(task_managers_that_ran(master)) == 2
+
+
+@pytest.mark.parametrize("kill_after", ["put_if_absent:offsets/:1", "put_if_absent:offsets/:2"])
+def test_a_killed_driver_is_started_again(topic: Topic, bucket: str, flink_options: list[str], kill_after: str) -> None:
+    command = ready_made(topic, bucket, flink_options)
+    module = "beam_exactly_once.pipelines.kafka_to_files"
+    watched = [sys.executable, "-m", "beam_exactly_once.testing.crashing", "--kill_after", kill_after, module]
+    assert subprocess.run([*watched, *command], check=False, timeout=WAIT_S).returncode == -signal.SIGKILL
+
+    assert main(command) == EXIT_DONE
+    assert values(bucket) == topic.committed
+
+
+def test_a_driver_killed_in_a_batch_leaves_a_job_that_does_no_harm(
+    topic: Topic, bucket: str, gate: Gate, flink_options: list[str]
+) -> None:
+    command = gated_command(topic.bootstrap_servers, topic.name, bucket, gate, flink_options)
+    with started(command) as driver:
+        gate.wait_reached(driver)
+        driver.kill()
+    gate.open()  # the job of the killed driver runs on, beside that of the next
+
+    run_until_done(command)
+    assert values(bucket) == topic.committed
+
+
+@pytest.mark.parametrize("part", ["worker pools", "task manager"])
+def test_a_part_that_is_lost_in_a_batch_ends_the_driver_and_a_restart_goes_on(
+    topic: Topic, bucket: str, gate: Gate, own_cluster: Flink, part: str
+) -> None:
+    command = gated_command(topic.bootstrap_servers, topic.name, bucket, gate, options_of(own_cluster))
+    with started(command) as driver:
+        gate.wait_reached(driver)
+        if part == "worker pools":
+            for index in range(2):
+                own_cluster.kill_worker_pool(index)
+        else:
+            own_cluster.kill_task_manager(0)
+        assert driver.wait(WAIT_S) == EXIT_RETRYABLE
+    gate.open()
+    if part == "worker pools":
+        for index in range(2):
+            own_cluster.start_worker_pool(index)
+    else:
+        own_cluster.start_task_manager(0)
+
+    run_until_done(command)
+    assert values(bucket) == topic.committed
+
+
+def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, own_cluster: Flink) -> None:
+    topic = new_topic()
+    topic.send([b"a", b"b"])
+
+    def shouted(record: KafkaRecord) -> dict[str, str]:
+        from only_on_workers import shout
+
+        return {"value": shout(record.value.decode())}
+
+    options = PipelineOptions(options_of(own_cluster))
+    with ExactlyOnceStream(f"{bucket}/checkpoint", options=options) as stream:
+        records = stream | ReadFromKafka(topic.bootstrap_servers, [topic.name])
+        _ = records | beam.Map(shouted) | WriteToFiles(f"{bucket}/output", file_format="json", schema=ROWS)
+
+    assert values(bucket) == {b"A": 1, b"B": 1}
+    assert importlib.util.find_spec("only_on_workers") is None
+
+
+def test_a_worker_that_never_comes_ends_the_batch(bucket: str, new_topic: NewTopic, tmp_path: Path) -> None:
+    """Flink itself would wait for ever: the pool has started a program, which is all that Flink asks of it."""
+    topic = new_topic()
+    topic.send([b"a"])
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    (tmp_path / "python").chmod(0o755)
+    with Flink(worker_path=tmp_path) as cluster:
+        command = ready_made(topic, bucket, options_of(cluster))
+        assert main([*command, "--batch_timeout_s=40"]) == EXIT_RETRYABLE
+
+
+def test_everything_but_kafka_and_the_bucket_is_lost_in_a_batch(
+    topic: Topic, bucket: str, gate: Gate, tmp_path: Path
+) -> None:
+    open_gate = Gate(tmp_path / "open gate")
+    open_gate.open()
+    with Flink() as first:
+        run_until_done(gated_command(topic.bootstrap_servers, topic.name, bucket, open_gate, options_of(first)))
+        topic.send_committed([b"later-%d" % number for number in range(100)])
+        with started(gated_command(topic.bootstrap_servers, topic.name, bucket, gate, options_of(first))) as driver:
+            gate.wait_reached(driver)
+            first.destroy()
+            driver.kill()
+    with Flink() as second:
+        run_until_done(gated_command(topic.bootstrap_servers, topic.name, bucket, open_gate, options_of(second)))
+    assert values(bucket) == topic.committed

@@ -1,0 +1,38 @@
+"""A stream of one topic in memory to files on disk, run again and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+
+
+class OrdersToFiles:
+    """Orders, the checkpoint, and the files of one stream."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = MemoryKafka({"orders": 1})
+        self.checkpoint = folder / "checkpoint"
+        self.output = folder / "output"
+        self.progress: list[BatchProgress] = []
+
+    def produce(self, *values: int) -> None:
+        self.cluster.append(KafkaRecord("orders", 0, value=b"%d" % value) for value in values)
+
+    def run(self, *, sink: str | None = None, topics: tuple[str, ...] = ("orders",), **read: Any) -> None:
+        with self.cluster.serving(), ExactlyOnceStream(str(self.checkpoint), progress=[self.progress.append]) as stream:
+            _ = (
+                stream
+                | ReadFromKafka("memory:9092", list(topics), output="arrow", **read)
+                | WriteToFiles(str(self.output), file_format="json", name=sink)
+            )
+
+    def written(self) -> list[int]:
+        lines = [line for file in self.output.glob("*.json") for line in file.read_bytes().splitlines()]
+        return sorted(int(orjson.loads(line)["value"]) for line in lines)

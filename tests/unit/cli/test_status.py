@@ -1,0 +1,185 @@
+"""``status``: what a person and a script see of where a stream stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from beam_exactly_once.checkpoint.layout import commits_key
+from beam_exactly_once.cli import commands
+from beam_exactly_once.errors import KafkaUnavailable
+from beam_exactly_once.kafka import KafkaLog, KafkaRecord, KafkaSettings, override_logs
+from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from support.command_line import kafka_holding, run, shown
+from support.hand_made_stream import HandMadeStream
+
+
+@pytest.fixture
+def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMadeStream:
+    made = HandMadeStream(tmp_path)
+    monkeypatch.setattr(commands, "_CLOCK", made.clock)
+    return made
+
+
+def test_status_for_people(stream: HandMadeStream) -> None:
+    stream.run(0, 1)
+    stream.clock.seconds += 60 * 45
+    stream.claim()
+    stream.plan(2)
+    stream.clock.seconds += 90
+    assert (
+        shown("status", stream.location)
+        == f"""\
+Stream {stream.checkpoint.stream_id} at {stream.location}
+created     2026-01-01 00:00:00 UTC (46 min ago)
+batches     2 decided, batch 2 in flight
+newest      batch 1 committed 46 min ago: 15 records read, 15 rows to files
+writer      epoch 2, ann@host pid 7, since 2026-01-01 00:45:02 UTC (91 s ago)
+sink files  files, {stream.output}
+
+Where it stands
+source  partition  next offset
+──────────────────────────────
+kafka   orders-0            20
+kafka   orders-1            10
+
+Newest batches
+batch  state      offsets  records  rows to files  epoch  planned      took
+───────────────────────────────────────────────────────────────────────────
+2      planned         15                                 91 s ago
+1      committed       15       15             15      1  46 min ago  1.0 s
+0      committed       15       15             15      1  46 min ago  1.0 s"""
+    )
+
+
+def test_status_as_json(stream: HandMadeStream) -> None:
+    stream.run(0, 1)
+    stream.plan(2)
+    with kafka_holding(p0=(0, 31), p1=(0, 10)).serving():
+        result = run("status", stream.location, "--json", "--batches", 1, "--bootstrap-servers", "kafka:9092")
+    newest = {
+        "batch_id": 1,
+        "state": "committed",
+        "planned_at": "2026-01-01T00:00:01+00:00",
+        "planned_offsets": 15,
+        "committed_at": "2026-01-01T00:00:02+00:00",
+        "writer_epoch": 1,
+        "records": 15,
+        "bytes_read": 1500,
+        "rows": {"files": 15},
+        "lost_offsets": 0,
+    }
+    assert orjson.loads(result.stdout) == {
+        "location": str(stream.location),
+        "stream_id": "0000000000000000",
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "writer": {"writer_epoch": 1, "owner": "ann@host pid 7", "claimed_at": "2026-01-01T00:00:00+00:00"},
+        "batches": {
+            "decided": 2,
+            "planned": 3,
+            "in_flight": [
+                {
+                    "batch_id": 2,
+                    "state": "planned",
+                    "planned_at": "2026-01-01T00:00:02+00:00",
+                    "planned_offsets": 15,
+                    "committed_at": None,
+                    "writer_epoch": None,
+                    "records": None,
+                    "bytes_read": None,
+                    "rows": {},
+                    "lost_offsets": None,
+                }
+            ],
+        },
+        "newest": newest,
+        "recent": [newest],
+        "sources": {
+            "kafka": [
+                {
+                    "topic": "orders",
+                    "partition": 0,
+                    "next_offset": 20,
+                    "earliest": 0,
+                    "latest": 31,
+                    "lag": 11,
+                    "lost": 0,
+                },
+                {
+                    "topic": "orders",
+                    "partition": 1,
+                    "next_offset": 10,
+                    "earliest": 0,
+                    "latest": 10,
+                    "lag": 0,
+                    "lost": 0,
+                },
+            ]
+        },
+        "lag": 11,
+        "sinks": {"files": {"kind": "files", "output": str(stream.output)}},
+    }
+    assert result.exit_code == 0
+
+
+def test_status_of_a_stream_that_has_not_decided_anything(stream: HandMadeStream) -> None:
+    assert "none decided yet" in shown("status", stream.location)
+    assert "kafka   orders-0             0" in shown("status", stream.location)
+    stream.plan(0)
+    assert "0 decided, batch 0 in flight" in shown("status", stream.location)
+    found = orjson.loads(run("status", stream.location, "--json").stdout)
+    assert (found["newest"], found["recent"], found["lag"]) == (None, [], None)
+
+
+def test_status_shows_what_kafka_has_lost(stream: HandMadeStream) -> None:
+    stream.run(0)
+    with kafka_holding(p0=(14, 20), p1=(0, 3)).serving():
+        text = shown("status", stream.location, "--bootstrap-servers", "kafka:9092")
+    assert "lag         9 offsets" in text
+    assert "kafka   orders-0            10   14 to 20  6 (4 lost)" in text
+    assert "kafka   orders-1             5     0 to 3  3 (2 lost)" in text
+
+
+def test_status_takes_the_broker_from_a_config_file(stream: HandMadeStream, tmp_path: Path) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text("bootstrap.servers=kafka:9092\nsasl.password=${env:NOT_SET}\n")
+    asked: list[KafkaSettings] = []
+
+    def open_log(settings: KafkaSettings) -> KafkaLog:
+        asked.append(settings)
+        raise KafkaUnavailable("Kafka at kafka:9092 did not answer.")
+
+    with override_logs(open_log):
+        result = run("status", stream.location, "--kafka-config", file)
+    assert asked[0].bootstrap_servers == "kafka:9092"
+    assert result.exit_code == 75
+    assert result.stderr == "KafkaUnavailable: Kafka at kafka:9092 did not answer.\n"
+    assert "next offset" in result.stdout  # what the checkpoint says is shown nevertheless
+
+
+def test_status_of_many_partitions_shows_those_that_need_a_look(stream: HandMadeStream) -> None:
+    offsets = {str(partition): 0 for partition in range(200)}
+    stream.change("sources/kafka/definition.json", first_offsets={"orders": offsets})
+    kafka = MemoryKafka({"orders": 200})
+    kafka.append([KafkaRecord("orders", 150)] * 3)
+    with kafka.serving():
+        lines = shown("status", stream.location, "--bootstrap-servers", "kafka:9092").splitlines()
+    assert lines[-1] == "and 150 partitions more; --json shows all"
+    assert lines[lines.index("Where it stands") + 3].split() == ["kafka", "orders-150", "0", "0", "to", "3", "3"]
+
+
+def test_status_shows_passed_batches(stream: HandMadeStream) -> None:
+    stream.run(0)
+    stream.plan(1)
+    run("resolve", stream.location, "--batch", 1, "--skip", "--yes")
+    assert "1      skipped         15        0              0    15      2  " in shown("status", stream.location)
+
+
+def test_status_of_a_corrupt_checkpoint_says_what_is_wrong(stream: HandMadeStream) -> None:
+    stream.run(0)
+    stream.path(commits_key(0)).write_bytes(b"{")
+    result = run("status", stream.location)
+    assert result.exit_code == 5
+    assert result.stderr.startswith(f"CorruptObject: {stream.location}/{commits_key(0)} is truncated")

@@ -1,0 +1,78 @@
+"""Which values a column of a database takes, as it is known without one; ``tests/services/sinks/test_real_sql.py`` asks them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
+
+from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.sinks.sql.table import Column, SqlTable
+from beam_exactly_once.sinks.sql.types import column_type
+
+FITTING: list[tuple[str, Any, Any]] = [
+    ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
+    ("postgresql", postgresql.JSONB(), {"\\": Decimal("0.10")}),
+    ("postgresql", postgresql.INET(), "10.0.0.1/8"),
+    ("postgresql", postgresql.MACADDR(), "08002B:010203"),
+    ("postgresql", sa.REAL(), float("-inf")),
+    ("mysql", mysql.MEDIUMINT(), -(2**23)),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
+    ("mysql", mysql.SET("a", "b"), ""),
+    ("sqlite", sa.REAL(), 1e300),
+]
+MISFITTING: list[tuple[str, Any, Any]] = [
+    ("postgresql", postgresql.JSONB(), {"a": "\\\0"}),
+    ("postgresql", postgresql.JSONB(), {"a": Decimal("NaN")}),
+    ("postgresql", postgresql.INET(), "10.0.0.1/33"),
+    ("postgresql", postgresql.CIDR(), "10.0.0.1/8"),
+    ("postgresql", postgresql.MACADDR(), "08:00:2b-01-02-03"),
+    ("postgresql", sa.Numeric(), "1e131072"),
+    ("postgresql", sa.REAL(), 1e39),
+    ("postgresql", sa.REAL(), -1e-60),
+    ("mysql", mysql.MEDIUMINT(), 2**23),
+    ("mysql", mysql.MEDIUMINT(unsigned=True), -1),
+    ("mysql", mysql.FLOAT(), 3.4028235e38),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.996),
+    ("mysql", mysql.DECIMAL(5, 2, unsigned=True), Decimal("-0.01")),
+    ("mysql", mysql.SET("a", "b"), "a,c"),
+]
+
+
+def staged(dialect: str, declared: Any, value: Any, charset: str | None = None) -> Any:
+    known = column_type(declared, dialect, charset)
+    assert known is not None
+    table = SqlTable("orders", (Column("c", repr(declared), known, False, False),), True)
+    return table.block_of_rows([{"c": value}], "sql").column("c").to_pylist()[0]
+
+
+@pytest.mark.parametrize(("dialect", "declared", "value"), FITTING)
+def test_what_fits(dialect: str, declared: Any, value: Any) -> None:
+    assert staged(dialect, declared, value) is not None
+
+
+@pytest.mark.parametrize(("dialect", "declared", "value"), MISFITTING)
+def test_what_does_not_fit(dialect: str, declared: Any, value: Any) -> None:
+    with pytest.raises(UnfitRow, match="column 'c' is"):
+        staged(dialect, declared, value)
+
+
+@pytest.mark.parametrize(
+    ("charset", "fitting", "misfitting"),
+    [
+        ("utf8mb4", "\U0001f600", None),
+        ("utf8mb3", "\uffff", "\U0001f600"),
+        ("latin1", "\u20ac\x81\xff", "\u0416"),
+        ("ascii", "a", "\xfc"),
+        ("koi8r", "\xfc", None),  # not known here: the database's to judge
+        (None, "\U0001f600", None),
+    ],
+)
+def test_what_a_character_set_has(charset: str | None, fitting: str, misfitting: str | None) -> None:
+    assert staged("mysql", sa.String(20), fitting, charset) == fitting
+    if misfitting is not None:
+        with pytest.raises(UnfitRow, match=f"characters that {charset} does not have"):
+            staged("mysql", sa.String(20), f"a{misfitting}", charset)
