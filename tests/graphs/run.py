@@ -35,6 +35,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--graphs", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="the first; others count up from it")
     parser.add_argument("--one", type=int, metavar="SEED", help="this one only, and print it")
+    parser.add_argument("--nodes_max", type=int, default=9, help="most steps of a graph")
     parser.add_argument("--runner", choices=[*RUNNERS, "prism", "flink"], default="in_process")
     parser.add_argument("--without", type=_kinds, default=(), metavar="KIND,…", help=", ".join(KINDS))
     parser.add_argument("--shrink", action="store_true", help="make what goes wrong as small as it can be")
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     outcomes: Counter[str] = Counter()
     batches, began_s = 0, time.monotonic()
     for count, seed in enumerate(seeds, start=1):
-        story = drawn(seed, arguments.without)
+        story = drawn(seed, arguments.without, nodes_max=arguments.nodes_max)
         if arguments.one is not None:
             print(f"seed {seed}:\n{story}", flush=True)
         outcome = outcome_of(story, runner)
