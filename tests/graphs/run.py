@@ -3,6 +3,7 @@
     python tests/graphs/run.py --graphs 100 --seed 1
     python tests/graphs/run.py --one 17 --shrink
     python tests/graphs/run.py --graphs 20 --runner processes --without deferred,timers
+    python tests/services/run.py prism -- python tests/graphs/run.py --graphs 20 --runner prism
 
 Each seed is one graph and the starts of its stream. Exits with 1 if a sink has other rows than the same graph in plain
 Python, or if a start fails. Graphs that are refused because their steps wait for each other are counted.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -27,6 +29,8 @@ from graphs.model import Story  # noqa: E402
 from graphs.runners import RUNNERS, Runner, flink, prism  # noqa: E402
 from graphs.shrinking import smallest  # noqa: E402
 
+VARIABLES = {"prism": "PRISM_LOCATION", "flink": "FLINK_JOB_SERVER_JAR"}
+"""Where another program is."""
 TEXT_LETTERS_MAX = 1500
 
 
@@ -41,7 +45,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--shrink", action="store_true", help="make what goes wrong as small as it can be")
     parser.add_argument("--go_on", action="store_true", help="do not end with the first that goes wrong")
     parser.add_argument("--verbose", action="store_true", help="let the stream and Beam log")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    variable = VARIABLES.get(arguments.runner)
+    if variable is not None and variable not in os.environ:
+        parser.error(f"${variable} is not set; see above for the way to run on {arguments.runner}")
+    return arguments
 
 
 def _kinds(names: str) -> tuple[str, ...]:

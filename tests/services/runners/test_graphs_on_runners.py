@@ -23,7 +23,7 @@ def test_random_graphs_on_prism(prism_location: str, number: int) -> None:
 
 
 @pytest.mark.runs_on("FlinkRunner [local]", storage="memory")
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(2))
 def test_random_graphs_on_flink(flink_job_server_jar: str, number: int) -> None:
     first_seed = FIRST_SEED + 1_000 + number * CHUNK
     check(range(first_seed, first_seed + CHUNK), flink(flink_job_server_jar))
