@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsMultiMap, AsSideInput, AsSingleton, EmptySideInput
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, TimestampedValue
 
 from beam_exactly_once.errors import UnsupportedPipeline
 from graphs.known_streams import Build, NumberStream, number_stream
@@ -192,6 +193,25 @@ def test_a_single_value_behind_a_step_with_timers_is_one(stream: NumberStream) -
     stream.start(build)
 
     assert stream.published() == [[7, 8, 9]]
+
+
+# -- event time that a step gives ----------------------------------------------------------------------------------
+
+
+def test_windows_by_any_event_time_are_complete(stream: NumberStream) -> None:
+    """Times before and long after those of any watermark that a runner may have of a batch: nothing is late."""
+
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        timed = numbers | "Time" >> beam.Map(lambda value: TimestampedValue((0, value), value))
+        windows = timed | "Windows" >> beam.WindowInto(FixedWindows(10))
+        sums = windows | beam.GroupByKey() | beam.MapTuple(lambda _, values: sum(values))
+        to.write(sums | "Back" >> beam.WindowInto(GlobalWindows()))
+
+    stream.send([-7, 7, 8, 12, 1_800_000_000, 1_800_000_003, 15])
+
+    stream.start(build, a_batch=4, allow_per_batch=True)
+
+    assert stream.published() == [[-7, 12, 15], [15, 3_600_000_003]]
 
 
 # -- every start works, also of steps that cannot do with nothing ------------------------------------------------
