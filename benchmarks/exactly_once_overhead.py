@@ -6,7 +6,7 @@
 The source is librdkafka's mock broker, records of 100 bytes; one ``beam.Map`` parses their JSON; the checkpoint is on the
 local disk. Ways:
 
-- ``plain``: planned, read and committed alike, but a bundle-wise writer without marks puts the rows into place while the
+- ``plain``: planned, read and committed alike, but a bundle-wise writer without receipts puts the rows into place while the
   pipeline runs: what is replayed is there twice. Rows are encoded as the sink encodes them.
 - ``staged``: the sink of this library.
 - ``direct``: the same with ``direct=True``, where it has that.

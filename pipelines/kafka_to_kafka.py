@@ -59,7 +59,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
     parser.add_argument("--compression", choices=get_args(Compression), default="lz4")
     parser.add_argument("--transaction_timeout_s", type=float, default=60.0)
-    parser.add_argument("--marks_prefix", default="beam-exactly-once", help="of the marks topic and transactional ids")
+    parser.add_argument(
+        "--receipts_prefix", default="beam-exactly-once", help="of the receipts topic and transactional ids"
+    )
     add_rejected_output(parser, "that the topic does not take")
 
 
@@ -75,7 +77,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         direct=flags.direct,
         compression=flags.compression,
         transaction_timeout_s=flags.transaction_timeout_s,
-        marks_prefix=flags.marks_prefix,
+        receipts_prefix=flags.receipts_prefix,
         on_encode_error=on_error(flags),
         producer_config=kafka_config(config),
         timeout_s=flags.startup_timeout_s,

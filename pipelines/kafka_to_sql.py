@@ -54,7 +54,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=["append", "upsert"], default="append")
     parser.add_argument("--key_columns", default="", help="of upsert: a unique key, with commas")
     parser.add_argument("--order_by", default=None, help="of upsert: the greatest value of a key wins")
-    parser.add_argument("--marks_schema", default=None, help="of the table of marks; default: that of the table")
+    parser.add_argument("--receipts_table", default=None, help="of the table of receipts; default: that of the table")
     parser.add_argument("--shards", type=int, default=1, help="transactions a batch")
     parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
     parser.add_argument(
@@ -75,7 +75,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         mode=flags.mode,
         key_columns=comma_separated(flags.key_columns),
         order_by=flags.order_by,
-        marks_schema=flags.marks_schema,
+        receipts_table=flags.receipts_table,
         shards=flags.shards,
         direct=flags.direct,
         on_encode_error=on_error(flags),

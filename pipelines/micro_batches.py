@@ -20,7 +20,7 @@ from beam_exactly_once.checkpoint import (
 )
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.location import new_nonce
-from beam_exactly_once.checkpoint.records import Json, shards_marked
+from beam_exactly_once.checkpoint.records import Json, shards_with_receipts
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, Retryable, SinkChanged, find_in_text
@@ -243,7 +243,7 @@ class MicroBatches:
             if name in plan.sources:
                 planner.advance(plan.sources[name] if decided is None else decided.sources[name])
                 planner.measured(counts.records.get(name, 0), counts.bytes_read.get(name, 0))
-        self._predecessor = self._marked_by(task) if decided is None else decided.as_predecessor
+        self._predecessor = self._following(task) if decided is None else decided.as_predecessor
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
@@ -252,11 +252,11 @@ class MicroBatches:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_nonce())
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor)
 
-    def _marked_by(self, task: BatchTask) -> Predecessor:
+    def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""
         shards = {name: sink.publisher.shards for name, sink in self._graph.sinks.items()}
         plan_digest = "" if task.plan is None else task.plan.digest
-        return Predecessor(task.attempt, shards_marked(task.predecessor, shards), plan_digest)
+        return Predecessor(task.attempt, shards_with_receipts(task.predecessor, shards), plan_digest)
 
     def _run(self, task: BatchTask) -> tuple[CommitCounts, Marker | None]:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.

@@ -176,10 +176,10 @@ class SourceCommit:
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """The batch before, as sinks that keep marks must find it.
+    """The batch before, as sinks that keep receipts must find it.
 
-    ``shards`` says how many shards of each sink were marked by it. The number never falls: a shard that a pipeline no longer
-    uses is marked all the same, so that one that is used again later is found where it must be.
+    ``shards`` says in how many shards of each sink it left a receipt. The number never falls: a shard that a pipeline no longer
+    uses gets one all the same, so that one that is used again later is found where it must be.
     """
 
     attempt: Attempt
@@ -197,8 +197,8 @@ class Predecessor:
         return cls(Attempt.from_json(stored["attempt"]), stored["shards"], stored.get("plan_digest", ""))
 
 
-def shards_marked(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
-    """How many shards of each sink the next batch marks, when the graph's sinks have ``shards``. Pure."""
+def shards_with_receipts(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
+    """In how many shards of each sink the next batch leaves a receipt, when the graph's sinks have ``shards``. Pure."""
     before = {} if predecessor is None else predecessor.shards
     sinks = sorted(sink for sink in {*before, *shards} if before.get(sink) or shards.get(sink))
     return {sink: max(before.get(sink, 0), shards.get(sink, 0)) for sink in sinks}
@@ -218,7 +218,7 @@ class Marker:
     predecessor: Predecessor | None = None
     """What decided the batch before; None for the first one."""
     shards: Mapping[str, int] = field(default_factory=dict)
-    """How many shards this batch marks, of each sink that keeps marks."""
+    """In how many shards of each sink with receipts this batch leaves one."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Records that each rejecting step rejected, by its name; only those that did."""
     plan_digest: str = ""
@@ -226,7 +226,7 @@ class Marker:
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
-        return replace(self, predecessor=predecessor, shards=shards_marked(predecessor, shards))
+        return replace(self, predecessor=predecessor, shards=shards_with_receipts(predecessor, shards))
 
     @property
     def as_predecessor(self) -> Predecessor:

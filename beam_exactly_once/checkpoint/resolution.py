@@ -37,7 +37,7 @@ class Proposal:
     predecessor: Predecessor | None
     """What decided the batch before."""
     direct_shards: Mapping[str, int]
-    """The shards of each sink that writes before the marker: it may have marked them with this batch already."""
+    """The shards of each sink that writes before the marker: they may have a receipt of this batch already."""
 
     @property
     def ranges(self) -> list[tuple[str, OffsetRange]]:

@@ -26,7 +26,7 @@ from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
         ({"shards": 0}, "shards=0"),
         ({"compression": "rar"}, "compression='rar'"),
         ({"transaction_timeout_s": 0.5}, "transaction_timeout_s"),
-        ({"marks_prefix": "my marks"}, "marks_prefix"),
+        ({"receipts_prefix": "my receipts"}, "receipts_prefix"),
         ({"producer_config": {"sasl.password": "plain"}}, "must not be plain text"),
         ({"producer_config": {"transactional.id": "mine"}}, "transactional.id cannot be set"),
         ({"timeout_s": 0}, "startup_timeout_s"),
@@ -51,4 +51,4 @@ def test_neither_pipeline_nor_checkpoint_have_a_secret_or_an_address(
     _ = stream | ReadFromKafka("broker:9092", ["orders"]) | sink
     assert b"s3cret-of-kafka" not in stream.to_runner_api().SerializeToString()
     (spec,) = stream.stream_graph.sinks.values()
-    assert spec.definition == {"kind": "kafka", "topic": "copies", "marks_prefix": "beam-exactly-once"}
+    assert spec.definition == {"kind": "kafka", "topic": "copies", "receipts_prefix": "beam-exactly-once"}

@@ -28,6 +28,7 @@ URL = "sqlite:////tmp/orders.db"
         ({"mode": "upsert", "key_columns": ["id"], "columns": ["name"]}, "'id'"),
         ({"mode": "upsert", "key_columns": "id"}, "list of different names"),
         ({"columns": ["id", "id"]}, "list of different names"),
+        ({"receipts_table": "a.b.c"}, "receipts_table='a.b.c' of WriteToSql must be the name of a table"),
         ({"shards": 0}, "from 1 to 64"),
         ({"url": "orders.db"}, "no SQLAlchemy URL"),
         ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),

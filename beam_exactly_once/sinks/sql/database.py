@@ -24,7 +24,7 @@ IDLE_IN_TRANSACTION_S = 120
 """A server ends a transaction whose client has been silent for that long, or which is gone without a word."""
 CONNECT_S = 10
 TRIES = 4
-"""A transaction that failed for a passing reason is tried again, after a moment. Its mark says whether it has happened."""
+"""A transaction that failed for a passing reason is tried again, after a moment. Its receipt says whether it has happened."""
 FIRST_PAUSE_S = 0.2
 
 Result = TypeVar("Result")

@@ -83,7 +83,7 @@ def test_two_sinks_at_one_topic_and_another_stream(copy: Copy) -> None:
     ("step", "occurrence", "how"),
     [
         ("init_transactions", 2, {}),
-        ("the mark was read", 2, {}),
+        ("the receipt was read", 2, {}),
         ("begin_transaction", 3, {}),
         ("produce", 1, {"flush": True}),
         ("produce", 4, {"flush": True}),
@@ -131,7 +131,7 @@ def test_a_commit_whose_answer_is_lost_is_not_written_again(copy: Copy) -> None:
 
 @pytest.mark.parametrize(
     ("step", "before"),
-    [("init_transactions", True), ("the mark was read", False), ("produce", False), ("commit", True)],
+    [("init_transactions", True), ("the receipt was read", False), ("produce", False), ("commit", True)],
 )
 def test_a_driver_that_was_replaced_wakes_and_is_fenced(copy: Copy, step: str, before: bool) -> None:
     occurrence = 2 if step == "init_transactions" else 1  # the first is of the start
