@@ -125,7 +125,7 @@ class WriteToDelta(beam.PTransform):
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = DeltaPublisher(output, layout, self._add_columns)
-        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "output": output.uri}, publisher, committables)
+        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": output.uri}, publisher, committables)
         return rejected
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:

@@ -12,10 +12,10 @@ import pytest
 from beam_exactly_once.errors import (
     ConfigurationError,
     Fenced,
+    PipelineChanged,
     ReplayDiffers,
     SinkAhead,
     SinkBehind,
-    SinkChanged,
     UnsupportedPipeline,
 )
 from beam_exactly_once.object_store import open_object_store
@@ -148,7 +148,7 @@ def test_neither_shards_nor_the_way_may_change(
     stream.send(orders(0, 1))
     stream.run(**before)
     stream.send(orders(2))
-    with pytest.raises(SinkChanged, match=r"direct=|shards=2, now 3"):
+    with pytest.raises(PipelineChanged, match=r"direct=|shards=2, now 3"):
         stream.run(**after)
     assert stream.ids() == [0, 1]
 

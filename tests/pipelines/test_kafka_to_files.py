@@ -228,11 +228,11 @@ def test_sigterm_finishes_the_batch_and_exits_0(broker: EmbeddedBroker, tmp_path
     ) as running:
         try:
             assert running.stdout is not None
-            assert orjson.loads(running.stdout.readline())["records"] == 100
+            assert orjson.loads(running.stdout.readline())["records_read"] == 100
             send(broker, range(100, 250))
             seen = 100
             while seen < 250:
-                seen += orjson.loads(running.stdout.readline())["records"]
+                seen += orjson.loads(running.stdout.readline())["records_read"]
             running.send_signal(signal.SIGTERM)
             assert running.wait(30) == EXIT_DONE
         finally:

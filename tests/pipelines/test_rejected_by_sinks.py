@@ -67,8 +67,12 @@ def test_a_row_that_does_not_fit_a_table(stream: SqlStream, bad: Path, unfit: An
     ]
     assert all(reason in found for batch in rejected_in(bad, "reason") for (found,) in batch)
     decided = markers(stream.checkpoint)
-    assert [marker.rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
-    assert [(marker.rows("sql"), marker.rows("rejected")) for marker in decided] == [(1, 1), (2, 0), (0, 2)]
+    assert [marker.records_rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
+    assert [(marker.rows_written.get("sql", 0), marker.rows_written.get("rejected", 0)) for marker in decided] == [
+        (1, 1),
+        (2, 0),
+        (0, 2),
+    ]
 
 
 def spoilt(row: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +236,11 @@ def test_rows_that_do_not_fit_a_delta_table(
         ["{'amount': 'much', 'number': 4, 'place': 'here'}", "{'amount': 5, 'number': 5, 'place': ''}"],
     ]
     decided = markers(numbers.location)
-    assert [(marker.rejected.get("delta", 0), marker.rows("delta")) for marker in decided] == [(1, 1), (0, 2), (2, 0)]
+    assert [(marker.records_rejected.get("delta", 0), marker.rows_written.get("delta", 0)) for marker in decided] == [
+        (1, 1),
+        (0, 2),
+        (2, 0),
+    ]
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
@@ -312,4 +320,4 @@ def test_kafka_to_delta_takes_every_record(tmp_path: Path, bad: Path) -> None:
     with cluster.serving():
         assert kafka_to_delta.main([*flags, f"--output={tmp_path}/table", f"--rejected_output={bad}"]) == EXIT_DONE
     assert rejected_in(bad, "row") == [[]]
-    assert markers(f"{tmp_path}/checkpoint")[0].rows("delta") == 2
+    assert markers(f"{tmp_path}/checkpoint")[0].rows_written["delta"] == 2

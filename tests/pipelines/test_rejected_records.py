@@ -64,13 +64,13 @@ class TestDecoding:
         }
         assert second == []
         assert sorted((row["value"], row["offset"]) for row in third) == [(b"[", 4), (b"null!", 3)]
-        assert [batch.rejected for batch in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]
-        assert [batch.rows for batch in run.progress] == [
+        assert [batch.records_rejected for batch in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]
+        assert [batch.rows_written for batch in run.progress] == [
             {"orders": 2, "rejected": 1},
             {"orders": 1, "rejected": 0},
             {"orders": 1, "rejected": 2},
         ]
-        assert [batch.records for batch in run.progress] == [3, 1, 3]
+        assert [batch.records_read for batch in run.progress] == [3, 1, 3]
 
     def test_as_json_and_behind_a_shuffle(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
@@ -105,7 +105,7 @@ class TestDecoding:
             ("numbers", 17, b"seventeen"),
             ("numbers", 900, b"\xff"),
         ]
-        assert [batch.rejected for batch in run.progress] == [{"numbers": 2}, {"numbers": 0}]
+        assert [batch.records_rejected for batch in run.progress] == [{"numbers": 2}, {"numbers": 0}]
 
     @pytest.mark.parametrize("output", ["records", "arrow"])
     def test_the_default_fails_and_names_the_record(self, output: str) -> None:
@@ -166,8 +166,8 @@ class TestSinks:
         run = run_in_memory(build, {"orders": [[b"%d" % number for number in range(300)]]})
         found = sorted(int(row["line" if is_text else "n"]) for row in run.rows("orders"))
         assert found == list(range(300))
-        assert [batch.rows for batch in run.progress] == [{"orders": 300, "bad": 2}]
-        assert [batch.rejected for batch in run.progress] == [{"orders": 2}]
+        assert [batch.rows_written for batch in run.progress] == [{"orders": 300, "bad": 2}]
+        assert [batch.records_rejected for batch in run.progress] == [{"orders": 2}]
         first, second = run.rows("bad")
         assert first == second
         assert (first["step"], first["error"]) == ("orders", "beam_exactly_once.errors.UnfitRow")
@@ -207,7 +207,7 @@ class TestSinks:
         assert [row["value"] for row in run.rows("a")] == ["fits"]
         assert [row["line"] for row in run.rows("b")] == [b"\xff"]
         assert [(row["step"], row["offset"], row["value"]) for row in run.rows("c")] == [("b", 2, b"\xff\n")]
-        assert [batch.rejected for batch in run.progress] == [{"a": 2, "b": 1}]
+        assert [batch.records_rejected for batch in run.progress] == [{"a": 2, "b": 1}]
 
     def test_what_no_row_could_pass_fails_all_the_same(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
@@ -304,7 +304,7 @@ class TestDecoderOfASource:
             [],
             [b"null!", b"["],
         ]
-        assert [batch.rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
+        assert [batch.records_rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
 
     def test_it_decodes_arrow_batches(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:

@@ -38,8 +38,8 @@ def in_order(batches: list[list[dict[str, Any]]]) -> list[list[Any]]:
 def test_each_batch_is_published_once() -> None:
     run = run_in_memory(lambda stream: numbers(stream) | json_files(), TWO_BATCHES)
     assert in_order(run.published["files"]) == [[1, 2], [3]]
-    assert [batch.records for batch in run.progress] == [2, 1]
-    assert [batch.rows for batch in run.progress] == [{"files": 2}, {"files": 1}]
+    assert [batch.records_read for batch in run.progress] == [2, 1]
+    assert [batch.rows_written for batch in run.progress] == [{"files": 2}, {"files": 1}]
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "json", "text"])

@@ -146,7 +146,7 @@ class TestReaders:
         publish_batch(output, stage_bundle(output, batches, partition_by=["shard", "place"]))
         (batch,) = read_batches(output)
         assert len(batch.files) == 6
-        assert batch.rows == len(rows)
+        assert batch.rows_written == len(rows)
         by_folder: dict[Any, list[int]] = {}
         for row in read_published(output):
             by_folder.setdefault((row["place"], int(row["shard"])), []).append(row["id"])
@@ -267,7 +267,7 @@ class TestNames:
         publisher.sweep(4)
         assert staged_names(output) == sorted(one["final_key"] for one in kept)
         publish_batch(output, kept, 5)
-        assert [(batch.batch_id, batch.rows) for batch in read_batches(output)] == [(4, 1), (5, len(ROWS))]
+        assert [(batch.batch_id, batch.rows_written) for batch in read_batches(output)] == [(4, 1), (5, len(ROWS))]
         for file in list(read_batches(output))[1].files:
             assert store_of(output).size_bytes(file.name) == file.size_bytes
 

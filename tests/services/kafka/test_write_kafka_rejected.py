@@ -63,7 +63,10 @@ def test_what_a_topic_would_refuse(
     assert [[row[:2] for row in batch] for batch in found] == [[("kafka", UNFIT_ROW)], [("kafka", UNFIT_ROW)] * 2]
     assert all(reason in row[2] for batch in found for row in batch)
     decided = markers(copy.checkpoint)
-    assert [(marker.rejected, marker.rows("kafka"), marker.rows("rejected")) for marker in decided] == [
+    assert [
+        (marker.records_rejected, marker.rows_written.get("kafka", 0), marker.rows_written.get("rejected", 0))
+        for marker in decided
+    ] == [
         ({"kafka": 1}, 3, 1),
         ({"kafka": 2}, 2, 2),
     ]

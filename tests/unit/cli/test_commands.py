@@ -120,7 +120,7 @@ def test_verify_finds_no_fault_in_what_a_real_stream_wrote(tmp_path: Path) -> No
     assert (found["clean"], [note for check in found["checks"] for note in check["notes"]]) == (True, [])
     with kafka.serving():
         status = orjson.loads(run("status", location, "--bootstrap-servers", "kafka:9092", "--json").stdout)
-    assert (status["batches"]["decided"], status["lag"]) == (5, 0)
+    assert (status["batches"]["decided"], status["lag_offsets"]) == (5, {"kafka": {"orders": {"0": 0, "1": 0}}})
     assert [one["next_offset"] for one in status["sources"]["kafka"]] == [25, 28]
 
 
@@ -145,7 +145,7 @@ def test_an_empty_location(tmp_path: Path, command: list[str]) -> None:
 
 def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMadeStream) -> None:
     stream.run(0)
-    stream.change("sinks/files/definition.json", output="gs://lake/orders")
+    stream.change("sinks/files/definition.json", location="gs://lake/orders")
     opened: list[tuple[str, Mapping[str, Any] | None]] = []
 
     def open_store(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:

@@ -47,7 +47,7 @@ class TestReceipt:
 
 def marker(predecessor: Predecessor | None, shards: dict[str, int], *committables: dict[str, int]) -> Marker:
     staged = {"ledger": tuple(committables), "files": ({"final_key": 1}, {"final_key": 2})}
-    return Marker(9, "committed", NINTH, {}, staged, "now").following(predecessor, shards)
+    return Marker(9, "committed", NINTH, {}, staged, 1).following(predecessor, shards)
 
 
 def test_without_shards_every_committable_is_a_part() -> None:
