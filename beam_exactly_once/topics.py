@@ -104,10 +104,10 @@ def changed_message(expected: TopicIds, present: TopicIds) -> str:
 
 
 def gone_message(gone: Iterable[str], next_offsets: NextOffsets, pattern: str) -> str:
-    """What has become of topics that a stream has read by a pattern, and no longer finds."""
+    """What has become of topics that a stream has read by ``topic_pattern='orders.*'`` and no longer finds."""
     topics = _listed(f"topic {name}, read {_places(_of_topic(name, next_offsets))}" for name in sorted(gone))
     return (
-        f"topic_pattern={pattern!r} no longer finds: {topics}. What Kafka had after that is lost, unless a topic is hidden "
+        f"{pattern} no longer finds: {topics}. What Kafka had after that is lost, unless a topic is hidden "
         "from us only for a while. Its place is kept, also when the pattern leaves it out"
     )
 

@@ -37,8 +37,7 @@ from rich.console import Console
 from rich.progress import track
 
 import support
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka
 
 BATCHES = 5
 """Measured, after one to warm up."""
@@ -90,8 +89,8 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
         read = ReadFromKafka(
             run.bootstrap_servers,
             [support.TOPIC],
-            max_offsets_per_batch=run.records_per_batch,
-            max_bytes_per_batch=None,
+            max_batch_offsets=run.records_per_batch,
+            max_batch_bytes=None,
         )
         sink.ways[run.way](stream | read | beam.Map(sink.row_of), place)
         stream.run()

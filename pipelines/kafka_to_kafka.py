@@ -26,8 +26,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToKafka
-from beam_exactly_once.transforms.write_kafka import PartitionBy
+from beam_exactly_once.transforms.write_kafka import PartitionBy, WriteToKafka
 
 SOURCE_ORDER = ("topic", "partition", "offset")
 
@@ -78,8 +77,8 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         compression=flags.compression,
         transaction_timeout_s=flags.transaction_timeout_s,
         receipts_prefix=flags.receipts_prefix,
-        on_encode_error=on_error(flags),
-        producer_config=kafka_config(config),
+        on_error=on_error(flags),
+        client_config=kafka_config(config),
         timeout_s=flags.startup_timeout_s,
     )
     write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToKafka" >> sink)

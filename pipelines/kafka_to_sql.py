@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.pipelines.ready_made import (
     add_rejected_output,
     comma_separated,
@@ -30,7 +30,8 @@ from beam_exactly_once.pipelines.ready_made import (
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.secrets import referenced
-from beam_exactly_once.transforms import DecodeRecords, WriteToSql
+from beam_exactly_once.transforms.decode_records import DecodeRecords
+from beam_exactly_once.transforms.write_sql import WriteToSql
 
 _NO_OBJECT = "the value is no JSON object; --rejected_output takes such records"
 
@@ -78,7 +79,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         receipts_table=flags.receipts_table,
         shards=flags.shards,
         direct=flags.direct,
-        on_encode_error=on_error(flags),
+        on_error=on_error(flags),
     )
     if flags.value_format == "record":
         write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToSql" >> sink)
@@ -92,7 +93,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         write_rejected(flags, undecodable, rows | "WriteToSql" >> sink)
 
 
-def row_of_json(record: KafkaRecord) -> dict[str, Any]:
+def row_of_json(record: Record) -> dict[str, Any]:
     """The object that a record's value is, with numbers as they were written.
 
     Raises:

@@ -50,7 +50,7 @@ class StreamSettings:
     """What a driver needs besides the graph."""
 
     checkpoint_location: str
-    store_options: Mapping[str, Any] | None
+    storage_options: Mapping[str, Any] | None
     trigger: Trigger
     listeners: tuple[ProgressListener, ...]
     retain_batches: int
@@ -86,7 +86,7 @@ class MicroBatches:
             }
             for planner in self._planners.values():
                 open_logs.callback(planner.close)
-            store = open_object_store(self._settings.checkpoint_location, self._settings.store_options)
+            store = open_object_store(self._settings.checkpoint_location, self._settings.storage_options)
             self._checkpoint = Checkpoint.open(store, clock=self._clock)
             self._refuse_changed_graph()
             for sink in self._graph.sinks.values():

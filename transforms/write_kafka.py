@@ -37,13 +37,13 @@ class WriteToKafka(beam.PTransform):
     After a crash, readers of committed records wait at the open transaction until the next start, or for at
     most ``transaction_timeout_s``. Parallelism: staging that of the input; publishing, one worker a shard.
 
-    Input: :class:`~beam_exactly_once.kafka.KafkaRecord` as they come, or dicts, NamedTuples, dataclasses and
+    Input: :class:`~beam_exactly_once.Record` as they come, or dicts, NamedTuples, dataclasses and
     ``beam.Row`` with ``value`` and, if wanted, ``key``, ``headers``, ``timestamp_ms``, ``partition``, or ``pa.RecordBatch``
     with such columns of ``RECORD_SCHEMA``, which are much the fastest. Texts become UTF-8. A record without a timestamp
     gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``.
 
     A row that is no record, or one that the topic would refuse (too large, without a key though the topic is compacted, of a
-    partition that it does not have, too far from now), fails the batch, or is rejected with ``on_encode_error="reject"``, as by
+    partition that it does not have, too far from now), fails the batch, or is rejected with ``on_error="reject"``, as by
     ``WriteToFiles``. Before that, the topic is asked once more what it takes.
 
     Order: batches are in order, by key or by partition. Within a batch, the order of a key is that of
@@ -67,9 +67,9 @@ class WriteToKafka(beam.PTransform):
         receipts_prefix: what the names of the receipts topic and of the transactional ids begin with. It cannot change later.
         direct: write before the marker instead of storing the records first: faster, for a stream whose only sink this is and
             whose every run makes the same records of the same input. A replay that differs ends with ``ReplayDiffers``.
-        on_encode_error: ``"fail"`` or ``"reject"``.
+        on_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
-        producer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
+        client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         timeout_s: longest wait for an answer of the cluster.
 
     Raises:
@@ -77,7 +77,7 @@ class WriteToKafka(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row is no record, or one that the topic would refuse, and ``on_encode_error`` is ``"fail"``; nothing of
+        UnfitRow: a row is no record, or one that the topic would refuse, and ``on_error`` is ``"fail"``; nothing of
             its batch is committed.
         ConfigurationError: no row could be a record.
         UnknownTopic, OutputNotWritable: the topic is missing, or Kafka refuses. What was committed waits for the next start.
@@ -98,13 +98,13 @@ class WriteToKafka(beam.PTransform):
         transaction_timeout_s: float = 60.0,
         receipts_prefix: str = "beam-exactly-once",
         direct: bool = False,
-        on_encode_error: OnError = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-        producer_config: Mapping[str, ConfigValue] | None = None,
+        client_config: Mapping[str, ConfigValue] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
         super().__init__()
-        connection = KafkaSettings(bootstrap_servers, dict(producer_config or {}), startup_timeout_s=timeout_s)
+        connection = KafkaSettings(bootstrap_servers, dict(client_config or {}), timeout_s=timeout_s)
         if not isinstance(topic, str) or _TOPIC.fullmatch(topic) is None:
             raise ConfigurationError(f"topic={topic!r} cannot name a Kafka topic.")
         if partition_by not in get_args(PartitionBy):
@@ -116,7 +116,7 @@ class WriteToKafka(beam.PTransform):
                 f"receipts_prefix={receipts_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
             )
         self._name = name
-        self._rejects = checked_on_error("on_encode_error", on_encode_error, direct=direct)
+        self._rejects = checked_on_error("on_error", on_error, direct=direct)
         self._output = KafkaOutput(
             topic,
             TransactionSettings(connection, transaction_timeout_s, compression),

@@ -15,7 +15,7 @@ import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
-from beam_exactly_once.secrets import SecretValue
+from beam_exactly_once.secrets import Secret
 from beam_exactly_once.sinks.sql.target import Mode, SqlTarget
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
@@ -32,13 +32,13 @@ class WriteToSql(beam.PTransform):
     Parallelism: staging, that of the input; publishing, ``shards`` transactions. A batch costs one small transaction a
     shard, also when it is empty.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``. A field that is no column of the table is an error, unless ``columns`` says what is written. A field
     that is missing or None is NULL, or the column's default if it has one. Values must fit their columns: integers are not cut,
     texts not shortened. Floats, and texts of numbers, may go into decimal columns, ISO 8601 texts into dates and times, dicts
     and lists into JSON and text columns. Times without zone are UTC.
 
-    A row that does not fit the table fails the batch, or is rejected with ``on_encode_error="reject"``, as by ``WriteToFiles``.
+    A row that does not fit the table fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
     Before that, the table is looked at once more. Constraints (CHECK, FOREIGN KEY, a unique key with ``"append"``) are the
     database's to judge, after the commit: they stop the stream either way.
 
@@ -68,7 +68,7 @@ class WriteToSql(beam.PTransform):
         shards: transactions a batch. ``"upsert"`` gives each key to one of them.
         direct: write before the marker instead of storing the rows first: faster, for a stream whose only sink this is and whose
             every run makes the same rows of the same records. A replay that differs ends with ``ReplayDiffers``.
-        on_encode_error: ``"fail"`` or ``"reject"``.
+        on_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
 
     Raises:
@@ -76,7 +76,7 @@ class WriteToSql(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
+        UnfitRow: a row does not fit, and ``on_error`` is ``"fail"``; nothing of its batch is committed.
         ConfigurationError: no row fits, or two rows have one key.
         OutputNotWritable: the database refuses (no such table, no right, a constraint). Rows that wait are kept.
         SinkUnavailable: the database does not answer.
@@ -86,7 +86,7 @@ class WriteToSql(beam.PTransform):
 
     def __init__(
         self,
-        url: str | SecretValue,
+        url: str | Secret,
         table: str,
         *,
         table_schema: str | None = None,
@@ -97,7 +97,7 @@ class WriteToSql(beam.PTransform):
         receipts_table: str | None = None,
         shards: int = 1,
         direct: bool = False,
-        on_encode_error: OnError = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
     ) -> None:
         super().__init__()
@@ -112,8 +112,8 @@ class WriteToSql(beam.PTransform):
             shards,
             direct,
         )
-        self._url = url if isinstance(url, SecretValue) else _canonical_url(url)
-        self._rejects = checked_on_error("on_encode_error", on_encode_error, direct=direct)
+        self._url = url if isinstance(url, Secret) else _canonical_url(url)
+        self._rejects = checked_on_error("on_error", on_error, direct=direct)
         self._name = name
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:

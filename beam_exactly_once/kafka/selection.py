@@ -2,83 +2,158 @@
 
 from __future__ import annotations
 
+import abc
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_exactly_once.errors import ConfigurationError, UnknownTopic
 from beam_exactly_once.kafka.log import KafkaLog
 from beam_exactly_once.offsets import TopicPartition
-from beam_exactly_once.topics import TopicDescription
+from beam_exactly_once.topics import TopicDescription, partitions_of
 
 INTERNAL_PREFIX = "__"
 
 
-@dataclass(frozen=True)
-class TopicSelection:
-    """Exactly one of three.
+class TopicSelection(abc.ABC):
+    """What a source reads; made by :func:`selection_of`."""
 
-    Args:
-        topics: all partitions of these.
-        partitions: exactly these.
-        pattern: a regular expression of Python that the *whole* name of a topic must match. Internal topics (``__…``)
-            match only a pattern that itself begins with ``__``.
-
-    Raises:
-        ConfigurationError: none or several are given, or the pattern is no regular expression.
-    """
-
-    topics: tuple[str, ...] = ()
-    partitions: tuple[TopicPartition, ...] = ()
-    pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        if [bool(self.topics), bool(self.partitions), self.pattern is not None].count(True) != 1:
-            raise ConfigurationError(
-                "give exactly one of topics=[…], partitions=[TopicPartition(…), …] and topic_pattern='…' to ReadFromKafka."
-            )
-        if self.pattern is not None:
-            try:
-                re.compile(self.pattern)
-            except re.error as error:
-                raise ConfigurationError(
-                    f"topic_pattern={self.pattern!r} is no regular expression: {error}. To match any text write '.*'."
-                ) from None
-
-    def describe(self, log: KafkaLog) -> dict[str, TopicDescription]:
-        """The selected topics, at a start: what is missing is an error at once.
-
-        Raises:
-            UnknownTopic: one of the named topics does not exist, or the pattern matches none.
-        """
-        if self.pattern is None:
-            return log.describe(self.names, patient=False)
-        visible = log.topics()
-        names = self.matching(visible)
-        if not names:
-            raise UnknownTopic(self.no_match_message(visible))
-        return log.describe(names)
-
-    def no_match_message(self, visible: Sequence[str]) -> str:
-        """What to say when the pattern matches none of the visible topics."""
-        users = [name for name in visible if not name.startswith(INTERNAL_PREFIX)]
-        shown = f", such as {', '.join(users[:3])}" if users else ""
-        return (
-            f"topic_pattern={self.pattern!r} matches none of the {len(users)} topics that Kafka shows us{shown}. The "
-            "pattern must match the whole name; correct it, or create a topic, or check what we may see"
-        )
+    __slots__ = ()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The topics that are named; none with a pattern."""
-        return self.topics or tuple(sorted({one.topic for one in self.partitions}))
+    def discovers(self) -> bool:
+        """Whether topics that appear later are read, too."""
+        return False
+
+    @abc.abstractmethod
+    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+        """The selected topics as Kafka has them now.
+
+        Args:
+            log: of the cluster.
+            patient: whether a topic that is missing is waited for, as while brokers change; at a start it is an error at once.
+
+        Raises:
+            UnknownTopic: one of the named topics does not exist; or, at a start, the pattern matches none.
+        """
+
+    def partitions_in(self, topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:
+        """The partitions that are read of these topics, sorted unless the user named them."""
+        return partitions_of(topics)
+
+    def is_read(self, partition: TopicPartition) -> bool:
+        """Whether a partition is read that belongs to a topic which is, or was."""
+        return True
+
+    def gone(self, missing: Iterable[str]) -> frozenset[str]:
+        """Of topics that were read and are not found any more, those that this selection should find."""
+        return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTopics(TopicSelection):
+    """All partitions of these topics."""
+
+    topics: tuple[str, ...]
+
+    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+        """See :class:`TopicSelection`."""
+        return log.describe(self.topics, patient=patient)
+
+    def __str__(self) -> str:
+        return f"topics={list(self.topics)}"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPartitions(TopicSelection):
+    """Exactly these partitions."""
+
+    partitions: tuple[TopicPartition, ...]
+
+    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+        """See :class:`TopicSelection`."""
+        return log.describe(sorted({one.topic for one in self.partitions}), patient=patient)
+
+    def partitions_in(self, topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:
+        """Those that were named."""
+        return list(self.partitions)
+
+    def is_read(self, partition: TopicPartition) -> bool:
+        """Whether it was named."""
+        return partition in self.partitions
+
+    def __str__(self) -> str:
+        return f"partitions={list(map(str, self.partitions))}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPattern(TopicSelection):
+    """The topics whose whole name matches a regular expression. Internal topics (``__…``) match only a pattern that itself begins
+    with ``__``.
+
+    Raises:
+        ConfigurationError: it is no regular expression.
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ConfigurationError(
+                f"{self} is no regular expression: {error}. To match any text write '.*'."
+            ) from None
+
+    @property
+    def discovers(self) -> bool:
+        """It does."""
+        return True
+
+    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+        """See :class:`TopicSelection`."""
+        visible = log.topics()
+        names = self.matching(visible)
+        if not names and not patient:
+            raise UnknownTopic(self._no_match_message(visible))
+        return log.describe(names)
+
+    def gone(self, missing: Iterable[str]) -> frozenset[str]:
+        """Those that match."""
+        return frozenset(self.matching(missing))
 
     def matching(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those that the pattern matches, sorted."""
-        if self.pattern is None:
-            return ()
+        """Those that match, sorted."""
         internal_too = self.pattern.lstrip("^").startswith(INTERNAL_PREFIX)
         matches = re.compile(self.pattern).fullmatch
         return tuple(
             sorted(name for name in names if (internal_too or not name.startswith(INTERNAL_PREFIX)) and matches(name))
         )
+
+    def _no_match_message(self, visible: Sequence[str]) -> str:
+        users = [name for name in visible if not name.startswith(INTERNAL_PREFIX)]
+        shown = f", such as {', '.join(users[:3])}" if users else ""
+        return (
+            f"{self} matches none of the {len(users)} topics that Kafka shows us{shown}. The pattern must match the whole name; "
+            "correct it, or create a topic, or check what we may see"
+        )
+
+    def __str__(self) -> str:
+        return f"topic_pattern={self.pattern!r}"
+
+
+def selection_of(
+    topics: Sequence[str] = (), partitions: Sequence[TopicPartition] = (), pattern: str | None = None
+) -> TopicSelection:
+    """What a user asks for, by exactly one of three.
+
+    Raises:
+        ConfigurationError: none or several are given, or the pattern is no regular expression.
+    """
+    if [bool(topics), bool(partitions), pattern is not None].count(True) != 1:
+        raise ConfigurationError(
+            "give exactly one of topics=[…], partitions=[TopicPartition(…), …] and topic_pattern='…' to ReadFromKafka."
+        )
+    if pattern is not None:
+        return TopicPattern(pattern)
+    return NamedTopics(tuple(dict.fromkeys(topics))) if topics else NamedPartitions(tuple(dict.fromkeys(partitions)))

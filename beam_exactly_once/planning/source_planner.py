@@ -17,14 +17,13 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
 from beam_exactly_once.planning.ranges import plan_ranges
 from beam_exactly_once.planning.source import KafkaSource
-from beam_exactly_once.planning.start import Start, first_offsets
+from beam_exactly_once.planning.start import FromCheckpoint, LogsNow, Start
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
     TopicDescription,
     gone_message,
     ids_of,
-    partitions_of,
     replaced_message,
     replaced_topics,
     unread_of,
@@ -100,13 +99,9 @@ class SourcePlanner:
             self.measured(committed.records_read, committed.bytes_read)
             return
         elsewhere = _commit_elsewhere(self.spec.start, self.spec.name)
-        first = first_offsets(
-            self.spec.start,
-            self._partitions,
-            self._bounds,
-            self._log.offsets_for_time,
-            None if elsewhere is None else elsewhere.next_offsets,
-        )
+        stood = None if elsewhere is None else elsewhere.next_offsets
+        now = LogsNow(self._partitions, self._bounds, self._log.offsets_for_time, stood)
+        first = self.spec.start.first_offsets(now)
         present = ids_of(self._topics)
         stood_in = {} if elsewhere is None else {one: id_ for one, id_ in elsewhere.topic_ids.items() if one in present}
         recorded = checkpoint.create_definition(
@@ -149,7 +144,7 @@ class SourcePlanner:
         self._judge(replaced, present)
         stands = {one: offset for one, offset in self._next_offsets.items() if one.topic not in replaced}
         # Partitions that the user no longer names keep their place; they are not lost.
-        read = {one: offset for one, offset in stands.items() if self._is_read(one)}
+        read = {one: offset for one, offset in stands.items() if self.spec.selection.is_read(one)}
         self._bounds = self._with_open_transactions(read)
         if self._average_record_bytes is None:
             self._average_record_bytes = self._sampled_record_bytes(read)
@@ -216,17 +211,17 @@ class SourcePlanner:
 
     def _first_topics(self, may_wait: bool) -> Mapping[str, TopicDescription]:
         try:
-            return self.spec.selection.describe(self._log)
+            return self.spec.selection.describe(self._log, patient=False)
         except UnknownTopic as error:
-            if self.spec.selection.pattern is None or not may_wait:
+            if not self.spec.selection.discovers or not may_wait:
                 raise
             _LOGGER.warning("source %r waits for a topic to appear: %s", self.spec.name, error)
             return {}
 
     def _present_topics(self) -> Mapping[str, TopicDescription]:
         selection = self.spec.selection
-        if selection.pattern is None:
-            return self._log.describe(selection.names)
+        if not selection.discovers:
+            return selection.describe(self._log)
         now_s = self._clock.monotonic_s()
         if now_s - self._discovered_at_s < DISCOVERY_INTERVAL_S:
             try:
@@ -234,25 +229,21 @@ class SourcePlanner:
             except UnknownTopic:
                 pass  # one of them was deleted
         self._discovered_at_s = now_s
-        return self._log.describe(selection.matching(self._log.topics()))
+        return selection.describe(self._log)
 
     @property
     def _partitions(self) -> list[TopicPartition]:
-        return list(self.spec.selection.partitions) or partitions_of(self._topics)
-
-    def _is_read(self, partition: TopicPartition) -> bool:
-        return not self.spec.selection.partitions or partition in self.spec.selection.partitions
+        return self.spec.selection.partitions_in(self._topics)
 
     # -- judging it --------------------------------------------------------------------------------------------
 
     def _judge(self, replaced: Mapping[str, ReplacedTopic], present: Mapping[str, str]) -> None:
         """Topics that are others, or that a pattern no longer finds, are data loss."""
-        pattern = self.spec.selection.pattern
         known = {one.topic for one in self._next_offsets}
-        gone = frozenset(self.spec.selection.matching(known - self._topics.keys()))
+        gone = self.spec.selection.gone(known - self._topics.keys())
         messages = [replaced_message(replaced, present)] if replaced else []
-        if gone - self._gone and pattern is not None:
-            messages.append(gone_message(gone, self._next_offsets, pattern))
+        if gone - self._gone:
+            messages.append(gone_message(gone, self._next_offsets, str(self.spec.selection)))
         if messages and self.spec.fail_on_data_loss:
             raise DataLoss(f"{'; '.join(messages)}. {WAY_OUT}")
         self._gone = gone
@@ -296,9 +287,9 @@ def _up_to(target: int, bounds: LogBounds) -> LogBounds:
 
 def _commit_elsewhere(start: Start, source: str) -> SourceCommit | None:
     """Where ``source`` stood in another checkpoint, when ``start`` names one."""
-    if start.checkpoint_location is None or start.batch_id is None:
+    if not isinstance(start, FromCheckpoint):
         return None
-    store = open_object_store(start.checkpoint_location, start.store_options)
+    store = open_object_store(start.checkpoint_location, start.storage_options)
     elsewhere = Checkpoint.open_existing(store)
     marker = None if elsewhere is None else elsewhere.read_marker(start.batch_id)
     if marker is None or source not in marker.sources:

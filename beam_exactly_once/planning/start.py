@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from beam_exactly_once.errors import ConfigurationError, DataLoss, NewerFormat
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
@@ -16,31 +17,46 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class LogsNow:
+    """What a start may ask of the logs that a source reads."""
+
+    partitions: Sequence[TopicPartition]
+    """All that the source reads."""
+    bounds: Mapping[TopicPartition, LogBounds]
+    """Of each of them."""
+    offsets_for_time: Callable[[Sequence[TopicPartition], int], Mapping[TopicPartition, int]]
+    """``KafkaLog.offsets_for_time``; called only for a timestamp."""
+    checkpoint_offsets: NextOffsets | None = None
+    """The next offsets of the checkpoint that the start names, else None. They are passed on unjudged, also for partitions that
+    Kafka lost of a topic that is read: ``plan_ranges`` judges loss."""
+
+    @property
+    def earliest(self) -> dict[TopicPartition, int]:
+        """The first offset that each partition still has."""
+        return {one: self.bounds[one].earliest for one in self.partitions}
+
+
+class Start(abc.ABC):
     """Where a stream begins that has no checkpoint yet. Once it has one, the checkpoint alone decides.
 
     Made by :meth:`earliest`, :meth:`latest`, :meth:`at_timestamp`, :meth:`at_offsets` or :meth:`from_checkpoint`.
     """
 
-    kind: Literal["earliest", "latest", "timestamp", "offsets", "checkpoint"]
-    timestamp_ms: int | None = None
-    offsets: Mapping[TopicPartition, int] = field(default_factory=dict, hash=False)
-    checkpoint_location: str | None = None
-    batch_id: int | None = None
-    store_options: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
+    __slots__ = ()
+    kind: ClassVar[str]
 
-    @classmethod
-    def earliest(cls) -> Start:
+    @staticmethod
+    def earliest() -> Start:
         """From the first offset that Kafka still has."""
-        return cls("earliest")
+        return FromEarliest()
 
-    @classmethod
-    def latest(cls) -> Start:
+    @staticmethod
+    def latest() -> Start:
         """Only what arrives after the first plan."""
-        return cls("latest")
+        return FromLatest()
 
-    @classmethod
-    def at_timestamp(cls, timestamp: int | datetime.datetime) -> Start:
+    @staticmethod
+    def at_timestamp(timestamp: int | datetime.datetime) -> Start:
         """From each partition's first record at or after ``timestamp``; where there is none, from the latest offset.
 
         Args:
@@ -60,10 +76,10 @@ class Start:
             raise ConfigurationError(
                 f"a start time is a datetime, or an integer of milliseconds since 1970 UTC; got {timestamp!r}"
             )
-        return cls("timestamp", timestamp_ms=timestamp)
+        return AtTimestamp(timestamp)
 
-    @classmethod
-    def at_offsets(cls, offsets: Mapping[TopicPartition, int]) -> Start:
+    @staticmethod
+    def at_offsets(offsets: Mapping[TopicPartition, int]) -> Start:
         """From the given offset of each partition; partitions that are not mentioned from their earliest.
 
         Raises:
@@ -79,18 +95,18 @@ class Start:
                     f"partition {topic_partition}: a start offset is an integer of at least 0, got {offset!r}. For the "
                     "ends of the log use Start.earliest() or Start.latest()."
                 )
-        return cls("offsets", offsets=dict(offsets))
+        return AtOffsets(dict(offsets))
 
-    @classmethod
+    @staticmethod
     def from_checkpoint(
-        cls, checkpoint_location: str, batch_id: int, store_options: Mapping[str, Any] | None = None
+        checkpoint_location: str, batch_id: int, storage_options: Mapping[str, Any] | None = None
     ) -> Start:
         """From where another stream stood after its batch ``batch_id``.
 
         Args:
             checkpoint_location: of the other stream.
             batch_id: a batch whose marker it still has.
-            store_options: of the store of that location.
+            storage_options: of the store of that location.
 
         Raises:
             ConfigurationError: the location is empty, or the batch id no integer of at least 0.
@@ -99,87 +115,126 @@ class Start:
             raise ConfigurationError("the checkpoint to start from is an empty string: give its location")
         if not is_count(batch_id):
             raise ConfigurationError(f"a batch id is an integer of at least 0, got {batch_id!r}")
-        options = None if store_options is None else dict(store_options)
-        return cls("checkpoint", checkpoint_location=checkpoint_location, batch_id=batch_id, store_options=options)
+        return FromCheckpoint(checkpoint_location, batch_id, None if storage_options is None else dict(storage_options))
+
+    @abc.abstractmethod
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """The next offsets of a stream that has read nothing yet.
+
+        Raises:
+            DataLoss: an explicit offset lies below the partition's earliest.
+            ConfigurationError: an explicit offset lies above the partition's latest, or in a partition that is not read.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """``{"kind": …}`` and what that kind needs, less store options; :meth:`from_json` reads it back."""
-        if self.kind == "timestamp":
-            return {"kind": self.kind, "timestamp_ms": self.timestamp_ms}
-        if self.kind == "checkpoint":
-            return {"kind": self.kind, "checkpoint_location": self.checkpoint_location, "batch_id": self.batch_id}
-        if self.kind == "offsets":
-            offsets = [[one.topic, one.partition, offset] for one, offset in sorted(self.offsets.items())]
-            return {"kind": self.kind, "offsets": offsets}
         return {"kind": self.kind}
 
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Start:
+    @staticmethod
+    def from_json(stored: Mapping[str, Any]) -> Start:
         """The inverse of :meth:`to_json`.
 
         Raises:
             NewerFormat: a kind that this version does not know.
         """
         match stored["kind"]:
-            case "earliest" | "latest" as kind:
-                return cls(kind)
-            case "timestamp":
-                return cls.at_timestamp(stored["timestamp_ms"])
-            case "offsets":
-                return cls.at_offsets({TopicPartition(topic, part): at for topic, part, at in stored["offsets"]})
-            case "checkpoint":
-                return cls.from_checkpoint(stored["checkpoint_location"], stored["batch_id"])
+            case FromEarliest.kind:
+                return FromEarliest()
+            case FromLatest.kind:
+                return FromLatest()
+            case AtTimestamp.kind:
+                return Start.at_timestamp(stored["timestamp_ms"])
+            case AtOffsets.kind:
+                return Start.at_offsets({TopicPartition(topic, part): at for topic, part, at in stored["offsets"]})
+            case FromCheckpoint.kind:
+                return Start.from_checkpoint(stored["checkpoint_location"], stored["batch_id"])
             case unknown:
                 raise NewerFormat(f"this version does not know the start {unknown!r}: upgrade beam_exactly_once")
 
 
-def first_offsets(
-    start: Start,
-    partitions: Sequence[TopicPartition],
-    bounds: Mapping[TopicPartition, LogBounds],
-    offsets_for_time: Callable[[Sequence[TopicPartition], int], Mapping[TopicPartition, int]],
-    checkpoint_offsets: NextOffsets | None,
-) -> dict[TopicPartition, int]:
-    """The next offsets of a stream that has read nothing yet.
+@dataclass(frozen=True, slots=True)
+class FromEarliest(Start):
+    """See :meth:`Start.earliest`."""
 
-    Args:
-        start: where to begin.
-        partitions: all that the source reads.
-        bounds: of each of them.
-        offsets_for_time: ``KafkaLog.offsets_for_time``; called only for a timestamp.
-        checkpoint_offsets: the next offsets of the checkpoint that ``start`` names, else None. They are passed on
-            unjudged, also for partitions that Kafka lost of a topic that is read: :func:`plan_ranges` judges loss.
+    kind: ClassVar[str] = "earliest"
 
-    Raises:
-        DataLoss: an explicit offset lies below the partition's earliest.
-        ConfigurationError: an explicit offset lies above the partition's latest, or in a partition that is not read.
-    """
-    earliest = {topic_partition: bounds[topic_partition].earliest for topic_partition in partitions}
-    if start.kind == "earliest":
-        return earliest
-    if start.kind == "latest":
-        return {topic_partition: bounds[topic_partition].latest for topic_partition in partitions}
-    if start.kind == "timestamp":
-        assert start.timestamp_ms is not None
-        found = offsets_for_time(partitions, start.timestamp_ms)
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Of each partition, the earliest."""
+        return now.earliest
+
+
+@dataclass(frozen=True, slots=True)
+class FromLatest(Start):
+    """See :meth:`Start.latest`."""
+
+    kind: ClassVar[str] = "latest"
+
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Of each partition, the latest."""
+        return {one: now.bounds[one].latest for one in now.partitions}
+
+
+@dataclass(frozen=True, slots=True)
+class AtTimestamp(Start):
+    """See :meth:`Start.at_timestamp`."""
+
+    kind: ClassVar[str] = "timestamp"
+    timestamp_ms: int
+
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Where Kafka has the first record of that time, within the bounds."""
+        found = now.offsets_for_time(now.partitions, self.timestamp_ms)
         # The log moves between the two requests, and an open transaction holds `latest` back: an offset outside
         # the bounds would look like data loss. Nearer than asked skips nothing.
-        return {one: min(max(found[one], bounds[one].earliest), bounds[one].latest) for one in partitions}
-    if start.kind == "offsets":
-        _check_explicit_offsets(start.offsets, partitions, bounds)
-        return {**earliest, **start.offsets}
-    if checkpoint_offsets is None:
-        raise ValueError("a start from a checkpoint needs the next offsets of that checkpoint")
-    topics = {topic_partition.topic for topic_partition in partitions}
-    return {**earliest, **{one: offset for one, offset in checkpoint_offsets.items() if one.topic in topics}}
+        return {one: min(max(found[one], now.bounds[one].earliest), now.bounds[one].latest) for one in now.partitions}
+
+    def to_json(self) -> dict[str, Any]:
+        """With its time."""
+        return {"kind": self.kind, "timestamp_ms": self.timestamp_ms}
 
 
-def _check_explicit_offsets(
-    offsets: Mapping[TopicPartition, int],
-    partitions: Sequence[TopicPartition],
-    bounds: Mapping[TopicPartition, LogBounds],
-) -> None:
-    unread = [str(one) for one in sorted(set(offsets) - set(partitions))]
+@dataclass(frozen=True, slots=True)
+class AtOffsets(Start):
+    """See :meth:`Start.at_offsets`."""
+
+    kind: ClassVar[str] = "offsets"
+    offsets: Mapping[TopicPartition, int] = field(hash=False)
+
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Those that were given, and the earliest of all others."""
+        _check_explicit_offsets(self.offsets, now)
+        return {**now.earliest, **self.offsets}
+
+    def to_json(self) -> dict[str, Any]:
+        """With its offsets."""
+        offsets = [[one.topic, one.partition, offset] for one, offset in sorted(self.offsets.items())]
+        return {"kind": self.kind, "offsets": offsets}
+
+
+@dataclass(frozen=True, slots=True)
+class FromCheckpoint(Start):
+    """See :meth:`Start.from_checkpoint`."""
+
+    kind: ClassVar[str] = "checkpoint"
+    checkpoint_location: str
+    batch_id: int
+    storage_options: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
+
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Where the other stream stood, and the earliest of partitions that it did not read."""
+        if now.checkpoint_offsets is None:
+            raise ValueError("a start from a checkpoint needs the next offsets of that checkpoint")
+        topics = {topic_partition.topic for topic_partition in now.partitions}
+        stood = {one: offset for one, offset in now.checkpoint_offsets.items() if one.topic in topics}
+        return {**now.earliest, **stood}
+
+    def to_json(self) -> dict[str, Any]:
+        """With its place; the options of a store may be secret."""
+        return {"kind": self.kind, "checkpoint_location": self.checkpoint_location, "batch_id": self.batch_id}
+
+
+def _check_explicit_offsets(offsets: Mapping[TopicPartition, int], now: LogsNow) -> None:
+    unread = [str(one) for one in sorted(set(offsets) - set(now.partitions))]
     if unread:
         raise ConfigurationError(
             f"the start offsets name partitions that this source does not read: {listed(unread)}. "
@@ -187,7 +242,7 @@ def _check_explicit_offsets(
         )
     below, above = [], []
     for topic_partition, offset in sorted(offsets.items()):
-        log = bounds[topic_partition]
+        log = now.bounds[topic_partition]
         fault = f"partition {topic_partition}: start offset {offset}, but the log holds [{log.earliest}, {log.latest})"
         if offset < log.earliest:
             below.append(fault)

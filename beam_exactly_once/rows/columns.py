@@ -6,15 +6,15 @@ import reprlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
+from beam_exactly_once.kafka import RECORD_SCHEMA, Record
+from beam_exactly_once.rows.fields import KINDS, columns_of
 
-RECORD_FIELDS = len(KafkaRecord._fields)
+RECORD_FIELDS = len(Record._fields)
 """Of one record, where the fields of many are in one list."""
 
 _VALUE_REPR = reprlib.Repr()
@@ -28,8 +28,7 @@ _EXACT_INTEGERS = {int, type(None)}
 def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
     """The rows as columns of ``schema``, in order.
 
-    A row is a mapping, a NamedTuple, or any object with attributes: a dataclass, a ``beam.Row``. Fields that ``schema``
-    does not name are left out; a missing one is null.
+    Fields that ``schema`` does not name are left out; a missing one is null.
 
     Args:
         rows: at least one.
@@ -55,14 +54,14 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None, *, sink: s
     Raises:
         UnfitRow: as :func:`batch_of_rows`.
     """
-    columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
+    columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
     if schema is None:
         arrays = [_record_array(columns[field.name], field, sink) for field in RECORD_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
     if columns.keys().isdisjoint(schema.names):
-        raise ConfigurationError(str(_no_columns(KafkaRecord, schema, sink)))  # no record has them
+        raise ConfigurationError(str(_no_columns(Record, schema, sink)))  # no record has them
     nulls = [None] * len(columns["offset"])
-    arrays = [_array(columns.get(field.name, nulls), field, KafkaRecord, sink) for field in schema]
+    arrays = [_array(columns.get(field.name, nulls), field, Record, sink) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -104,7 +103,7 @@ def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) -> pa.RecordBatch:
-    columns = _columns_of(kind, rows, schema.names)
+    columns = columns_of(rows, schema.names)
     if columns is None:
         raise _no_columns(kind, schema, sink)
     arrays = [_array(values, field, kind, sink) for values, field in zip(columns, schema, strict=True)]
@@ -114,7 +113,7 @@ def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) ->
 def _no_columns(kind: type, schema: pa.Schema, sink: str) -> UnfitRow:
     return UnfitRow(
         f"sink {sink!r} got a row of type {name_of(kind)}, which has none of the columns "
-        f"{', '.join(schema.names)}. Give it dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
+        f"{', '.join(schema.names)}. Give it {KINDS}."
     )
 
 
@@ -127,7 +126,7 @@ def _record_array(values: Sequence[Any], field: pa.Field, sink: str) -> pa.Array
         fast = None if any(values) else _empty_lists(len(values), field.type)
     elif field.type in _ARRAY_CODES:
         fast = _integers(values, field.type)
-    return _array(values, field, KafkaRecord, sink) if fast is None else fast
+    return _array(values, field, Record, sink) if fast is None else fast
 
 
 def _repeated(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None:
@@ -150,31 +149,6 @@ def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None
     except (TypeError, OverflowError):
         return None
     return pa.Array.from_buffers(arrow_type, len(values), [None, pa.py_buffer(numbers)])
-
-
-def _columns_of(kind: type, rows: list[Any], names: list[str]) -> list[Sequence[Any]] | None:
-    """The values of each named column, or None if such rows have no such columns."""
-    if issubclass(kind, Mapping):
-        return [_column_of_mappings(rows, name) for name in names]
-    if issubclass(kind, tuple) and list(getattr(kind, "_fields", ())) == names:
-        return list(zip(*rows, strict=True))
-    if not any(name in getattr(kind, "_fields", ()) or hasattr(rows[0], name) for name in names):
-        return None
-    return [_column_of_objects(rows, name) for name in names]
-
-
-def _column_of_mappings(rows: list[Any], name: str) -> list[Any]:
-    try:
-        return list(map(itemgetter(name), rows))
-    except KeyError:
-        return [row.get(name) for row in rows]
-
-
-def _column_of_objects(rows: list[Any], name: str) -> list[Any]:
-    try:
-        return list(map(attrgetter(name), rows))
-    except AttributeError:
-        return [getattr(row, name, None) for row in rows]
 
 
 def _array(values: Sequence[Any], field: pa.Field, kind: type, sink: str) -> pa.Array:

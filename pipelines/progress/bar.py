@@ -14,7 +14,7 @@ from beam_exactly_once.pipelines.progress.listeners import BatchProgress
 
 
 class LiveBar:
-    """A :data:`~beam_exactly_once.pipelines.progress.ProgressListener` that redraws one line at each batch.
+    """A :data:`~beam_exactly_once.ProgressListener` that redraws one line at each batch.
 
     What others print meanwhile appears above the line. It starts no thread. :meth:`close` gives the terminal back.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -102,7 +102,7 @@ class StageByStage(FnApiRunner):
                 _, written = self._collect_written_timers(manager)
                 timers = {family: buffer for family, (buffer, _) in written.items()}
         context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(stage.name, {}))
-        inputs.forget(stage)
+        inputs.forget(stage, manager.stage_data_outputs.values())
         return list(monitoring_infos.consolidate(infos))
 
     def _run_bundles(
@@ -175,11 +175,13 @@ class _Inputs:
         whole = {name: execution.ListBuffer(None) if found is None else found for name, found in read.items()}
         return {**whole, **self._impulses.get(stage.name, {})}
 
-    def forget(self, stage: Any) -> None:
-        """Let go of what nobody else will read."""
-        for buffer_id in {buffer_id for _, buffer_id in self._read_by(stage)}:
+    def forget(self, stage: Any, written: Iterable[bytes]) -> None:
+        """Let go of what nobody will read any more: of what a stage has read, or written for side inputs alone."""
+        read = {buffer_id for _, buffer_id in self._read_by(stage)}
+        for buffer_id in read:
             self._readers[buffer_id] -= 1
-            if not self._readers[buffer_id]:
+        for buffer_id in {*read, *written}:
+            if not self._readers.get(buffer_id):
                 self._buffers.pop(buffer_id, None)
 
     def _read_by(self, stage: Any) -> Iterator[tuple[str, bytes]]:

@@ -11,13 +11,12 @@ import polars
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToDelta
 from beam_exactly_once.errors import (
     Fenced,
     SinkUnavailable,
 )
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta
 from support.delta_streams import DeltaStream, Killed, around_commit, files_in_log, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

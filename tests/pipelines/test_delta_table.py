@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from beam_exactly_once import ExactlyOnceStream, WriteToDelta
 from beam_exactly_once.errors import (
     ConfigurationError,
     SinkAhead,
@@ -19,9 +20,7 @@ from beam_exactly_once.errors import (
     StagedOutputMissing,
 )
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import WriteToDelta
 from support.delta_streams import NUMBERS, DeltaStream, Killed, around_commit, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, WriteToSql
 from beam_exactly_once.errors import (
     ConfigurationError,
     Fenced,
@@ -19,10 +20,8 @@ from beam_exactly_once.errors import (
     UnsupportedPipeline,
 )
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.sinks.shard_writer import ShardWrite
 from beam_exactly_once.sinks.sql.shards import SqlShards
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql
 from support.command_line import run as command
 from support.sql_stream import STEPS, SqlStream, at_step, row_of
 
@@ -157,7 +156,7 @@ def test_a_direct_sink_is_the_only_one(stream: SqlStream, tmp_path: Path) -> Non
     both = ExactlyOnceStream(stream.checkpoint)
     rows = both | ReadFromKafka("memory:9092", ["orders"]) | "FromJson" >> beam.Map(row_of)
     _ = rows | WriteToSql(stream.url, stream.table, direct=True)
-    _ = rows | WriteToFiles(str(tmp_path / "out"), file_format="json")
+    _ = rows | WriteToFiles(str(tmp_path / "out"), format="json")
     with pytest.raises(UnsupportedPipeline, match=r"sink 'sql' has direct=True and is not the only one \(files\)"):
         both.run()
 

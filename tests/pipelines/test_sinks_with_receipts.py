@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record
 from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import SinkAhead, SinkBehind
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.receipts import StagedReceipt
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka
 from support.ledger_sink import LEDGERS, Ledger, WriteToLedger
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
@@ -41,11 +39,11 @@ class Stream:
         return f"memory://{self.id}/checkpoint"
 
     def produce(self, *numbers: int) -> None:
-        self.cluster.append(KafkaRecord("orders", value=b"%d" % number) for number in numbers)
+        self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
 
     def run(self, *, shards: int = 2, through: Callable[[int], int] = int, second: str | None = None) -> None:
         with self.cluster.serving(), ExactlyOnceStream(self.location) as stream:
-            records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+            records = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
             rows = records | beam.Map(lambda record: {"id": through(int(record.value))})
             _ = rows | WriteToLedger(self.id, shards)
             if second is not None:

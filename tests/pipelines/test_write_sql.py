@@ -9,11 +9,11 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import secret_from_env
 from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable, SinkAhead, SinkBehind
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.shard_writer import ShardWrite
 from beam_exactly_once.sinks.sharded import StagedPublisher

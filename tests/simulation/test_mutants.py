@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from beam_exactly_once import TopicPartition
 from beam_exactly_once.checkpoint import (
     Attempt,
     Checkpoint,
@@ -30,7 +31,6 @@ from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObject, Taken
 from beam_exactly_once.object_store.definite import Unclear
-from beam_exactly_once.offsets import TopicPartition
 from support.simulation.driver import NOW, SINK, SOURCE, Driver
 from support.simulation.histories import Focus, Simulation
 from support.simulation.store import SimulatedStore

@@ -10,10 +10,11 @@ import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from beam_exactly_once import TopicPartition
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, Plan, Predecessor, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.records import WriterClaim
 from beam_exactly_once.object_store import ObjectStore, open_object_store
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.offsets import OffsetRange
 
 repeatable = settings(derandomize=True, deadline=None, database=None)
 """The same examples in every run; a slow machine is no fault."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from beam_exactly_once import TopicPartition
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, Plan, SourcePlan, StreamWriter
 from beam_exactly_once.checkpoint.envelope import Envelope, seal
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES, offsets_key
@@ -18,7 +19,7 @@ from beam_exactly_once.checkpoint.records import next_offsets_to_json
 from beam_exactly_once.checkpoint.writer import marker_of_attempt
 from beam_exactly_once.clock import now_ms
 from beam_exactly_once.object_store import StagedObject, open_object_store
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.sinks.files.manifest import manifest_bytes, manifest_key, part_name
 
 NEW_YEAR = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)

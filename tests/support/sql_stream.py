@@ -16,19 +16,24 @@ from unittest import mock
 import apache_beam as beam
 import sqlalchemy as sa
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    Secret,
+    WriteToFiles,
+    WriteToSql,
+    secret_from_env,
+)
 from beam_exactly_once.sinks.sql import shards
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql
 
 STEPS = ["lock", "set", "rows", "commit"]
 """What a publisher does in a transaction, in order."""
 
 
-def row_of(record: KafkaRecord) -> dict[str, Any]:
+def row_of(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(record.value)
     return row
 
@@ -59,26 +64,26 @@ class SqlStream:
             return [tuple(row) for row in done] if done.returns_rows else []
 
     def send(self, rows: Any) -> None:
-        self.cluster.append(KafkaRecord("orders", value=json.dumps(row).encode()) for row in rows)
+        self.cluster.append(Record("orders", value=json.dumps(row).encode()) for row in rows)
 
     def run(
         self,
         *,
         through: beam.PTransform[Any, Any] | None = None,
         second_table: str | None = None,
-        url: SecretValue | str | None = None,
+        url: Secret | str | None = None,
         rejected: Path | None = None,
         **options: Any,
     ) -> None:
         url = self.url if url is None else url
         with self.cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
-            records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+            records = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
             rows = records | "FromJson" >> beam.Map(row_of)
             rows = rows if through is None else rows | "Through" >> through
             if rejected is None:
                 _ = rows | WriteToSql(url, self.table, **options)
             else:
-                unfit = rows | WriteToSql(url, self.table, on_encode_error="reject", **options)
+                unfit = rows | WriteToSql(url, self.table, on_error="reject", **options)
                 _ = unfit | "Rejected" >> WriteToFiles(str(rejected), name="rejected")
             if second_table is not None:
                 _ = rows | "Second" >> WriteToSql(url, second_table, name="second")

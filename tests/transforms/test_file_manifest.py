@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from beam_exactly_once import read_batches
 from beam_exactly_once.errors import (
     CheckpointHole,
     CorruptObject,
@@ -12,12 +13,7 @@ from beam_exactly_once.errors import (
     SinkAhead,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.sinks.files.manifest import (
-    batch_id_of_part,
-    manifest_key,
-    part_name,
-    read_batches,
-)
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part, manifest_key, part_name
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from support.file_sinks import (
     STREAM,

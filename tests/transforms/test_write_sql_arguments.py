@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToSql, secret_from_env
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
 
 CANARY = "canary-7f3a9c"
 URL = "sqlite:////tmp/orders.db"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import TopicSelection
+from beam_exactly_once.kafka.selection import TopicPattern, selection_of
 from beam_exactly_once.offsets import LogBounds, OffsetRange, TopicPartition
 from beam_exactly_once.topics import (
     ReplacedTopic,
@@ -52,7 +52,7 @@ def test_what_a_replaced_topic_is_known_to_have_held() -> None:
 
 
 def test_many_topics_are_counted_not_listed() -> None:
-    message = gone_message([f"t{number}" for number in range(9)], {place(0, "t0"): 4}, "t.")
+    message = gone_message([f"t{number}" for number in range(9)], {place(0, "t0"): 4}, "topic_pattern='t.'")
     assert message.startswith("topic_pattern='t.' no longer finds: topic t0, read partition 0 up to 4; topic t1, read ")
     assert "; and 4 more. What" in message
 
@@ -70,11 +70,12 @@ def test_many_topics_are_counted_not_listed() -> None:
 )
 def test_a_pattern_matches_whole_names(pattern: str, matches: list[str]) -> None:
     names = ["orders", "orders-eu", "a.orders", "__consumer_offsets"]
-    assert list(TopicSelection(pattern=pattern).matching(names)) == matches
-    assert TopicSelection(topics=("orders",)).matching(names) == ()
+    assert list(TopicPattern(pattern).matching(names)) == matches
+    assert selection_of(pattern=pattern).gone(names) == set(matches)
+    assert selection_of(topics=["orders"]).gone(names) == set()
 
 
 def test_exactly_one_way_to_select() -> None:
     for wrong in ({}, {"topics": ("a",), "pattern": "a"}, {"partitions": (place(0),), "pattern": ""}):
         with pytest.raises(ConfigurationError, match="exactly one"):
-            TopicSelection(**wrong)
+            selection_of(**wrong)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from beam_exactly_once.rows.block import Block
 from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.rows.encoding import WAITING_BYTES_MAX, RejectingBlocks, RowBlocks, RowEncoding
-from beam_exactly_once.sinks.files.json_lines import fields_of
+from beam_exactly_once.sinks.files.json_lines import json_fields
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.files.partitions import folder_of_values, split_batch
 
@@ -29,7 +29,7 @@ class FileEncoding(RowEncoding):
     def __init__(self, layout: FileLayout) -> None:
         self.sink = layout.sink
         self.block_type = layout.folder_block_type
-        self.bytes_max = min(WAITING_BYTES_MAX, layout.file_bytes_max)
+        self.bytes_max = min(WAITING_BYTES_MAX, layout.max_file_bytes)
         self._layout = layout
 
     def blocks(self) -> RowBlocks:
@@ -117,7 +117,7 @@ class _FolderBlocks:
         of_folder: dict[str, list[Any]] = {}
         sink, partition_by = self._layout.sink, self._layout.partition_by
         for row in rows:
-            fields = dict(fields_of(row, sink=sink))
+            fields = dict(json_fields(row, sink=sink))
             folder = folder_of_values(((name, fields.pop(name, None)) for name in partition_by), sink=sink)
             of_folder.setdefault(folder, []).append(fields)
         return [(folder, self._layout.block_of_rows(of_this)) for folder, of_this in of_folder.items()]
@@ -127,7 +127,7 @@ class _WaitingBatches:
     """Arrow batches until there are enough to be split into folders together."""
 
     def __init__(self, layout: FileLayout) -> None:
-        self._bytes_max = min(SPLIT_BYTES, layout.file_bytes_max)
+        self._bytes_max = min(SPLIT_BYTES, layout.max_file_bytes)
         self._batches: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 

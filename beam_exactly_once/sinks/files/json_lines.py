@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -14,7 +13,8 @@ import orjson
 import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
+from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
@@ -41,7 +41,7 @@ def json_lines(rows: Iterable[Any], *, sink: str) -> bytes:
     # Appended one by one: orjson gives each line a page of memory at first, and a list of them is ten times as slow.
     lines = bytearray()
     for row in rows:
-        lines += _record_line(row, sink) if type(row) is KafkaRecord else _line(row, sink)
+        lines += _record_line(row, sink) if type(row) is Record else _line(row, sink)
     return bytes(lines)
 
 
@@ -60,7 +60,7 @@ def json_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
     return json_lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist(), sink=sink)
 
 
-def _record_line(record: KafkaRecord, sink: str) -> bytes:
+def _record_line(record: Record, sink: str) -> bytes:
     """The short way for the common record, whose key, value and headers are text or null."""
     topic, partition, offset, timestamp_ms, timestamp_type, key, value, headers = record
     try:
@@ -83,7 +83,7 @@ def _record_line(record: KafkaRecord, sink: str) -> bytes:
         return _line(record, sink)
 
 
-def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
+def json_fields(row: Any, *, sink: str) -> Mapping[str, Any]:
     """A row's fields by their names, headers of a Kafka record as objects.
 
     Raises:
@@ -92,14 +92,13 @@ def fields_of(row: Any, *, sink: str) -> Mapping[str, Any]:
     fields = _fields_of(row)
     if fields is None:
         raise UnfitRow(
-            f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it "
-            "dicts, NamedTuples, dataclasses, beam.Row or pyarrow.RecordBatch."
+            f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it {KINDS}."
         )
     return fields
 
 
 def _line(row: Any, sink: str) -> bytes:
-    fields = fields_of(row, sink=sink)
+    fields = json_fields(row, sink=sink)
     try:
         return _dumps(fields, option=_OPTIONS)
     except TypeError:  # bytes, decimals and the like: rare after json.loads
@@ -113,16 +112,11 @@ def _line(row: Any, sink: str) -> bytes:
 def _fields_of(row: Any) -> Mapping[str, Any] | None:
     if type(row) is dict:
         return row
-    if isinstance(row, KafkaRecord | Rejected):
-        fields = row._asdict()
-        fields["headers"] = [{"key": name, "value": value} for name, value in row.headers]
-        return fields
-    for method in ("_asdict", "as_dict"):  # NamedTuple, beam.Row
-        if hasattr(row, method):
-            return dict(getattr(row, method)())
-    if dataclasses.is_dataclass(row) and not isinstance(row, type):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    return dict(row) if isinstance(row, Mapping) else None
+    fields = fields_of(row)
+    if isinstance(row, Record | Rejected):
+        headers = [{"key": name, "value": value} for name, value in row.headers]
+        return {**(fields or {}), "headers": headers}
+    return fields if fields is None or type(fields) is dict else dict(fields)
 
 
 def _object(fields: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -52,7 +52,7 @@ class PublishedBatch:
 
 
 def read_batches(
-    output: str, *, after: int | None = None, store_options: Mapping[str, Any] | None = None
+    output: str, *, after: int | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[PublishedBatch]:
     """The batches that ``WriteToFiles`` has published to ``output``, whole and in order.
 
@@ -60,13 +60,13 @@ def read_batches(
         output: URI of the output.
         after: batch id to go on behind: a reader remembers the last one it has seen. None begins with the oldest
             that is there: a sink that came later than its stream has none of the batches before it.
-        store_options: options of the output's store.
+        storage_options: options of the output's store.
 
     Raises:
         CheckpointHole: a batch between others has no manifest.
         CorruptObject, NewerFormat, OlderFormat: a manifest cannot be read.
     """
-    store = open_object_store(output, store_options)
+    store = open_object_store(output, storage_options)
     expected = None if after is None else after + 1
     for batch_id in manifest_ids(store, after=-1 if after is None else after):
         # A listing is no snapshot: what it passed over may have been written while it ran.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords
 from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.rows.fields import has_field
 from beam_exactly_once.rows.shards import by_shard, shards_by, shards_by_content
 
 PRODUCED = ("key", "value", "headers", "timestamp_ms")
@@ -37,9 +38,9 @@ def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordB
         UnfitRow: a row is no record.
     """
     for row in rows:
-        if not _has_value(row):
+        if not has_field(row, "value"):
             raise UnfitRow(
-                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it KafkaRecords, or dicts, "
+                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it Records, or dicts, "
                 "NamedTuples, dataclasses or beam.Row with value (bytes, or None for a tombstone) and, if wanted, key, headers, "
                 "timestamp_ms, partition."
             )
@@ -137,11 +138,6 @@ def in_order(batches: Iterable[pa.RecordBatch], order_by: Sequence[str]) -> Iter
         table = pa.Table.from_batches(held)
         order = pc.sort_indices(table, [(name, "ascending") for name in order_by])
         yield from table.take(order).to_batches(max_chunksize=PRODUCED_AT_ONCE)
-
-
-def _has_value(row: Any) -> bool:
-    # A dict by its type: to ask whether something is a Mapping takes ten times as long.
-    return "value" in row if type(row) is dict or isinstance(row, Mapping) else hasattr(row, "value")
 
 
 def _sizes(batch: pa.RecordBatch) -> Any:

@@ -15,8 +15,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
+from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import ColumnType, Misfit, column_type
@@ -60,7 +61,7 @@ class SqlTable:
         Raises:
             UnfitRow: a row does not fit; names the column, its type and the value's.
         """
-        mappings = [_mapping(row, sink) for row in rows]
+        mappings = [_fields(row, sink) for row in rows]
         unknown = self._unknown(set().union(*mappings))
         if unknown:
             raise UnfitRow(self._no_columns(unknown, type(rows[0]), sink))
@@ -73,8 +74,8 @@ class SqlTable:
             UnfitRow: as :meth:`block_of_rows`.
             ConfigurationError: no record fits.
         """
-        columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
-        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, KafkaRecord, sink)
+        columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
+        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, Record, sink)
 
     def block_of_batch(self, batch: pa.RecordBatch, sink: str) -> pa.RecordBatch:
         """An Arrow batch with the columns of the table.
@@ -278,16 +279,8 @@ def _refuse_keys(
         )
 
 
-def _mapping(row: Any, sink: str) -> Mapping[str, Any]:
-    if isinstance(row, Mapping):
-        return row
-    if isinstance(row, tuple) and hasattr(row, "_asdict"):
-        return row._asdict()  # type: ignore[no-any-return]
-    if dataclasses.is_dataclass(row):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    if hasattr(row, "as_dict"):  # a beam.Row
-        return row.as_dict()  # type: ignore[no-any-return]
-    raise UnfitRow(
-        f"sink {sink!r} got a row of type {name_of(type(row))}. Give it dicts, NamedTuples, dataclasses, beam.Row or "
-        "pyarrow.RecordBatch."
-    )
+def _fields(row: Any, sink: str) -> Mapping[str, Any]:
+    fields = fields_of(row)
+    if fields is None:
+        raise UnfitRow(f"sink {sink!r} got a row of type {name_of(type(row))}. Give it {KINDS}.")
+    return fields

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import Fenced, ReplayDiffers, SinkAhead
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from services.streams.copies import Asleep, Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
 
@@ -21,11 +21,11 @@ def direct(copy: Copy) -> Copy:
     return replace(copy, options={"direct": True})
 
 
-def without_key(record: KafkaRecord) -> list[KafkaRecord]:
+def without_key(record: Record) -> list[Record]:
     return [record._replace(key=None)]
 
 
-def changed(record: KafkaRecord) -> list[KafkaRecord]:
+def changed(record: Record) -> list[Record]:
     return [record._replace(value=b"%d" % (int(record.value or b"") + 100))]
 
 

@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from beam_exactly_once import secret_from_env
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     ConfigurationError,
@@ -26,7 +27,6 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
 )
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.kafka_broker import Kafka
 from services.launch.kafka_security import SecureKafka
@@ -125,7 +125,7 @@ def test_each_missing_permission_is_named_until_none_is(
         "sasl.username": "writer",
         "sasl.password": secret_from_env("WRITER_PASSWORD"),
     }
-    copy = Copy(secure_kafka.addresses("TRUSTED"), "orders", str(tmp_path / "checkpoint"), {"producer_config": config})
+    copy = Copy(secure_kafka.addresses("TRUSTED"), "orders", str(tmp_path / "checkpoint"), {"client_config": config})
     prefix = "beam-exactly-once."
 
     def allow(kind: ResourceType, name: str, *operations: AclOperation) -> None:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import (
     ConfigurationError,
     CorruptObject,
@@ -20,7 +21,7 @@ from beam_exactly_once.errors import (
     SinkUnavailable,
     UnknownTopic,
 )
-from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
+from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.receipts_topic import TAIL_OFFSETS
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
@@ -170,7 +171,7 @@ def test_a_limit_that_was_lowered_after_the_commit_keeps_the_batch_waiting(copy:
     def lower(_: object) -> None:
         alter_config(admin, copy.topic, "max.message.bytes", "1000")
 
-    def large(record: KafkaRecord) -> list[KafkaRecord]:
+    def large(record: Record) -> list[Record]:
         return [record._replace(headers=(("h", secrets.token_bytes(3000)),))]
 
     with at("begin_transaction", 1, lower), pytest.raises(OutputNotWritable, match=r"Raise max\.message\.bytes"):
@@ -192,7 +193,7 @@ def test_a_record_without_a_key_for_a_compacted_topic(new_topic: NewTopicMade, c
 
 
 def test_a_partition_that_the_topic_does_not_have(copy: Copy, output: Topic) -> None:
-    def to_partition_3(record: KafkaRecord) -> list[KafkaRecord]:
+    def to_partition_3(record: Record) -> list[Record]:
         return [record._replace(partition=3)]
 
     with pytest.raises(ConfigurationError, match=r"for partition 3 of topic .* has partitions 0 to 2"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
 from services.streams.copies import Copy, alter_config, assert_exactly_once, at, fail, numbers_of, records_of
 from services.streams.topics import Topic
@@ -51,7 +51,7 @@ def test_what_a_topic_would_refuse(
     copy = replace(copy, topic=new_topic(3, **config).name)
     options: dict[str, Any] = {"partition_by": "partition" if "partition" in reason else "key"}
 
-    def through(record: KafkaRecord) -> list[Any]:
+    def through(record: Record) -> list[Any]:
         return [unfit] if int(record.value or b"") in (1, 5, 6) else [record]
 
     with pytest.raises(UnfitRow) as caught:
@@ -72,7 +72,7 @@ def test_what_a_topic_would_refuse(
     ]
 
 
-def too_large(record: KafkaRecord) -> list[KafkaRecord]:
+def too_large(record: Record) -> list[Record]:
     """Of each four the second."""
     return [record._replace(value=LARGE) if int(record.value or b"") % 4 == 1 else record]
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from beam_exactly_once import secret_from_env
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.sinks.contract import Part, parts_of
 from beam_exactly_once.sinks.sharded import StagedPublisher
 from beam_exactly_once.sinks.sql import database as sql_database

@@ -11,10 +11,9 @@ import apache_beam as beam
 import pytest
 import sqlalchemy as sa
 
-from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once import WriteToKafka, WriteToSql, secret_from_env
 from beam_exactly_once.testing import conformance
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
-from beam_exactly_once.transforms import WriteToKafka, WriteToSql
 from services.streams.topics import Topic
 
 LATE_BATCHES = 20

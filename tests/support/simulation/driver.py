@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from beam_exactly_once import TopicPartition
 from beam_exactly_once.checkpoint import (
     Attempt,
     Checkpoint,
@@ -34,7 +35,7 @@ from beam_exactly_once.errors import (
     StagedOutputMissing,
 )
 from beam_exactly_once.object_store import StagedObject, Taken
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.offsets import OffsetRange
 from support.simulation.store import SimulatedStore, void
 from support.simulation.world import World
 

@@ -10,7 +10,7 @@ import pytest
 from beam_exactly_once.checkpoint.layout import commits_key
 from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import KafkaUnavailable
-from beam_exactly_once.kafka import KafkaLog, KafkaRecord, KafkaSettings, override_logs
+from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, override_logs
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from support.checkpoints import NOW
 from support.command_line import kafka_holding, run, shown
@@ -166,7 +166,7 @@ def test_status_of_many_partitions_shows_those_that_need_a_look(stream: HandMade
     offsets = {str(partition): 0 for partition in range(200)}
     stream.change("sources/kafka/definition.json", first_offsets={"orders": offsets})
     kafka = MemoryKafka({"orders": 200})
-    kafka.append([KafkaRecord("orders", 150)] * 3)
+    kafka.append([Record("orders", 150)] * 3)
     with kafka.serving():
         lines = shown("status", stream.location, "--bootstrap-servers", "kafka:9092").splitlines()
     assert lines[-1] == "and 150 partitions more; --json shows all"

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from beam_exactly_once import BatchProgress, JsonLinesListener, ProgressListener
 from beam_exactly_once.errors import OutputNotWritable
-from beam_exactly_once.pipelines.progress import BatchProgress, JsonLinesListener, ProgressListener, fan_out
+from beam_exactly_once.pipelines.progress import fan_out
 from beam_exactly_once.pipelines.progress.bar import LiveBar, live_bar
 
 BATCH = BatchProgress(

@@ -12,7 +12,8 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError, DataLoss, NewerFormat
 from beam_exactly_once.offsets import LogBounds, TopicPartition
-from beam_exactly_once.planning import BatchLimits, Start, first_offsets
+from beam_exactly_once.planning import BatchLimits, Start
+from beam_exactly_once.planning.start import LogsNow
 
 
 def orders(partition: int) -> TopicPartition:
@@ -35,7 +36,7 @@ def no_lookup(partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[T
 
 
 def first(start: Start, checkpoint_offsets: Mapping[TopicPartition, int] | None = None) -> dict[TopicPartition, int]:
-    return first_offsets(start, sorted(BOUNDS), BOUNDS, no_lookup, checkpoint_offsets)
+    return start.first_offsets(LogsNow(sorted(BOUNDS), BOUNDS, no_lookup, checkpoint_offsets))
 
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.kind)
@@ -121,7 +122,7 @@ def test_a_timestamp_asks_for_all_partitions_once_and_stays_within_the_logs() ->
         # Since the bounds were read: partition 1 grew or holds an open transaction; partition 2 lost its head.
         return {orders(0): 13, orders(1): 4, orders(2): 3}
 
-    found = first_offsets(Start.at_timestamp(1234), sorted(BOUNDS), BOUNDS, lookup, None)
+    found = Start.at_timestamp(1234).first_offsets(LogsNow(sorted(BOUNDS), BOUNDS, lookup))
     assert asked == [([orders(0), orders(1), orders(2)], 1234)]
     assert found == {orders(0): 13, orders(1): 0, orders(2): 5}
 

@@ -1,0 +1,52 @@
+"""How a column is staged, and what every kind of value needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+
+class Misfit(Exception):
+    """A value that a column does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """How the values of a column are staged."""
+
+    arrow: pa.DataType
+    exact: frozenset[type]
+    """Values of these types are staged as they are."""
+    convert: Callable[[Any], Any]
+    """Makes another value one of those; raises Misfit, TypeError or ValueError."""
+    is_ordered: bool = True
+    """Staged values are equal, and less, where the database's are: such a column may be a key."""
+
+
+Maker: TypeAlias = Callable[[Any, str, str | None], ColumnType | None]
+"""Of a declared type, its dialect and MySQL's character set, how such a column is staged; None if it cannot be."""
+
+
+def same(column: ColumnType) -> Maker:
+    """A maker for a type that is staged so wherever it is declared."""
+    return lambda declared, dialect, charset: column
+
+
+def refuse(value: Any) -> Any:
+    """Take no other value."""
+    raise Misfit("it is of another type")
+
+
+def as_text(value: Any) -> str:
+    """A text, or bytes that are one."""
+    if isinstance(value, str):
+        return value
+    return as_bytes(value).decode() if isinstance(value, (bytes, bytearray, memoryview)) else str(refuse(value))
+
+
+def as_bytes(value: Any) -> bytes:
+    """Bytes of any kind."""
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else bytes(refuse(value))

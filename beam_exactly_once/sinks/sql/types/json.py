@@ -1,0 +1,41 @@
+"""JSON: exact numbers stay exact."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, same
+from beam_exactly_once.sinks.sql.types.numbers import decimal_text
+
+_JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON text; exact numbers stay exact."""
+    return orjson.dumps(value, default=_json_default).decode()
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(decimal_text(value))
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _jsonb_text(value: Any) -> str:
+    text = json_text(value)
+    if _JSON_NUL.search(text):
+        raise Misfit("PostgreSQL takes no NUL character in JSONB")
+    return text
+
+
+MAKERS: dict[type, Maker] = {
+    sa.JSON: same(ColumnType(pa.string(), frozenset(), json_text, is_ordered=False)),
+    postgresql.JSONB: same(ColumnType(pa.string(), frozenset(), _jsonb_text, is_ordered=False)),
+}

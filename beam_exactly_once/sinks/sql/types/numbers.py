@@ -1,0 +1,159 @@
+"""Numbers and booleans: never cut, never rounded."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, refuse, same
+
+_DECIMAL_DIGITS_MAX = 76
+_SINGLE_MAX = (2 - 2**-23) * 2.0**127
+_NUMERIC_DIGITS_MAX, _NUMERIC_SCALE_MAX = 131_072, 16_383
+"""Of PostgreSQL's NUMERIC, before and after the point; other databases take less."""
+
+
+def _boolean_or_integer(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    return _BOOLEAN if declared.display_width == 1 else _integer_type(declared, dialect, charset)
+
+
+def _integer_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    return ColumnType(_integer(declared, dialect), frozenset({int}), _whole)
+
+
+def _medium_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    return ColumnType(_integer(declared, dialect), frozenset(), _medium(bool(declared.unsigned)))
+
+
+def _integer(declared: Any, dialect: str) -> pa.DataType:
+    is_unsigned = bool(getattr(declared, "unsigned", False))
+    if dialect == "sqlite" or isinstance(declared, sa.BigInteger):
+        return pa.uint64() if is_unsigned else pa.int64()
+    if isinstance(declared, mysql.TINYINT):
+        return pa.uint8() if is_unsigned else pa.int8()
+    if isinstance(declared, sa.SmallInteger):
+        return pa.uint16() if is_unsigned else pa.int16()
+    return pa.uint32() if is_unsigned else pa.int32()
+
+
+def _decimal_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    digits, scale = declared.precision, declared.scale or 0
+    if digits is None or digits > _DECIMAL_DIGITS_MAX or not 0 <= scale <= digits:
+        return ColumnType(pa.string(), frozenset(), decimal_text, is_ordered=False)
+    arrow = pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
+    if getattr(declared, "unsigned", False):
+        return ColumnType(arrow, frozenset(), lambda value: _not_negative(_decimal(value)))
+    return ColumnType(arrow, frozenset({Decimal, int}), _decimal)
+
+
+def _float_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    if dialect == "mysql":
+        return ColumnType(pa.float64(), frozenset(), _mysql_floating(declared))
+    if dialect != "postgresql":  # SQLite makes NaN NULL
+        return ColumnType(pa.float64(), frozenset(), _finite)
+    if isinstance(declared, sa.REAL):
+        return ColumnType(pa.float64(), frozenset(), _single)
+    return ColumnType(pa.float64(), frozenset({float}), _floating)
+
+
+def _mysql_floating(declared: Any) -> Callable[[Any], float]:
+    """MySQL refuses what is out of range only when it is written, NaN too."""
+    is_single, is_unsigned, scale = isinstance(declared, mysql.FLOAT), bool(declared.unsigned), declared.scale
+
+    def checked(value: Any) -> float:
+        number = _finite(value)
+        if is_single and abs(number) > _SINGLE_MAX:
+            raise Misfit("it is out of range")
+        if scale is not None and abs(round(number, scale)) >= 10 ** (declared.precision - scale):
+            raise Misfit(f"it has more than {declared.precision - scale} digits before the point")
+        return float(_not_negative(number)) if is_unsigned else number
+
+    return checked
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or value != int(value):
+        raise Misfit("it is no whole number")
+    return int(value)
+
+
+def _floating(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise Misfit("it is no number")
+    if isinstance(value, int) and int(float(value)) != value:
+        raise Misfit("it is not exact as a floating number")
+    return float(value)
+
+
+def _finite(value: Any) -> float:
+    number = _floating(value)
+    if not math.isfinite(number):
+        raise Misfit("it is not finite")
+    return number
+
+
+def _single(value: Any) -> float:
+    """Of 4 bytes. PostgreSQL refuses what becomes infinite, and what becomes zero."""
+    number = _floating(value)
+    (as_single,) = struct.unpack("<f", struct.pack("<f", number))  # or OverflowError
+    if number and not as_single:
+        raise Misfit("it is too small")
+    return number
+
+
+def _not_negative(number: Any) -> Any:
+    if number < 0:
+        raise Misfit("it is less than 0, the column is UNSIGNED")
+    return number
+
+
+def _medium(is_unsigned: bool) -> Callable[[Any], int]:
+    lowest, highest = (0, 2**24 - 1) if is_unsigned else (-(2**23), 2**23 - 1)
+
+    def checked(value: Any) -> int:
+        number = _whole(value)
+        if not lowest <= number <= highest:
+            raise Misfit(f"a MEDIUMINT is from {lowest} to {highest}")
+        return number
+
+    return checked
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
+        raise Misfit("it is no number")
+    try:
+        number = Decimal(repr(value) if isinstance(value, float) else value)
+    except ArithmeticError:
+        raise Misfit("it is no number") from None
+    if not number.is_finite():
+        raise Misfit("it is not finite")
+    return number
+
+
+def decimal_text(value: Any) -> str:
+    """A decimal number as text, no longer than a NUMERIC may be."""
+    number = _decimal(value)
+    _, digits, exponent = number.as_tuple()
+    if len(digits) + int(exponent) > _NUMERIC_DIGITS_MAX or -int(exponent) > _NUMERIC_SCALE_MAX:
+        raise Misfit("it has too many digits")
+    return str(number)
+
+
+_BOOLEAN = ColumnType(pa.bool_(), frozenset({bool}), refuse, is_ordered=False)
+
+MAKERS: dict[type, Maker] = {
+    sa.Boolean: same(_BOOLEAN),
+    mysql.TINYINT: _boolean_or_integer,
+    mysql.MEDIUMINT: _medium_type,
+    sa.Integer: _integer_type,
+    sa.Float: _float_type,
+    sa.Numeric: _decimal_type,
+}

@@ -1,0 +1,88 @@
+"""Text that its column takes whole: its length, its bytes, its character set."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from beam_exactly_once.sinks.sql.types.binary import bytes_max_of
+from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_text, same
+from beam_exactly_once.sinks.sql.types.json import json_text
+
+_PLANE_0 = frozenset({"utf8", "utf8mb3", "ucs2"})
+"""Character sets of MySQL that have what Unicode has up to U+FFFF."""
+_LATIN1 = frozenset(bytes(range(256)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d")
+"""What MySQL's latin1 has."""
+
+
+def _text_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    length, bytes_max = declared.length, bytes_max_of(declared, dialect)
+    has_no_nul = dialect == "postgresql"
+
+    def checked(value: Any) -> str:
+        text = json_text(value) if isinstance(value, (dict, list)) else as_text(value)
+        if length is not None and dialect != "sqlite" and len(text) > length:
+            raise Misfit(f"it has {len(text)} characters, the column takes {length}")
+        if has_no_nul and "\0" in text:
+            raise Misfit("PostgreSQL takes no NUL character in text")
+        if bytes_max is not None and len(text.encode()) > bytes_max:
+            raise Misfit(f"it has {len(text.encode())} bytes, the column takes {bytes_max}")
+        if not _can_hold(charset, text):
+            raise Misfit(f"it has characters that {charset} does not have")
+        return text
+
+    return ColumnType(pa.string(), frozenset(), checked)
+
+
+def _can_hold(charset: str | None, text: str) -> bool:
+    """Whether a character set of MySQL has all of a text; true of sets that are not known here."""
+    if text.isascii():
+        return True
+    if charset == "latin1":
+        return set(text) <= _LATIN1
+    return charset != "ascii" and (charset not in _PLANE_0 or max(text) <= "\uffff")
+
+
+def _one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
+    def checked(value: Any) -> str:
+        text = as_text(value)
+        if text not in names:
+            raise Misfit(f"it is none of {', '.join(names)}")
+        return text
+
+    return checked
+
+
+def _some_of(names: tuple[str, ...]) -> Callable[[Any], str]:
+    def checked(value: Any) -> str:
+        text = as_text(value)
+        if text and not set(text.split(",")) <= set(names):
+            raise Misfit(f"it is not of {', '.join(names)}, with commas")
+        return text
+
+    return checked
+
+
+def _uuid_text(value: Any) -> str:
+    return str(value if isinstance(value, uuid.UUID) else uuid.UUID(as_text(value)))
+
+
+def _enum_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    return ColumnType(pa.string(), frozenset(), _one_of(tuple(declared.enums)))
+
+
+def _set_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+    return ColumnType(pa.string(), frozenset(), _some_of(tuple(declared.values)), is_ordered=False)
+
+
+MAKERS: dict[type, Maker] = {
+    sa.Uuid: same(ColumnType(pa.string(), frozenset(), _uuid_text)),
+    sa.Enum: _enum_type,
+    mysql.SET: _set_type,
+    sa.String: _text_type,
+}
