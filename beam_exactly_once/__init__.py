@@ -1,14 +1,102 @@
 """Exactly-once streams from Kafka for Apache Beam, without a JVM, a receiver or a consumer group.
 
-Where to begin: :mod:`beam_exactly_once.pipelines` has the stream and its triggers, :mod:`beam_exactly_once.transforms`
-the sources and sinks, :mod:`beam_exactly_once.testing` a kit to test streams of your own. This package itself imports
-nothing of them, so that each command loads only what it uses.
+This is the front door: every name of ``__all__`` is imported from here, and loads its module only then. Streams, sources and
+sinks load Beam; secrets, addresses and :func:`read_batches` do not. Two doors stand beside it: :mod:`beam_exactly_once.errors`
+has what can be raised, :mod:`beam_exactly_once.testing` a kit to test streams of your own. Everything else is private.
 """
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
 
 # In a checkout, two subpackages stand beside this folder, and links lead to them, for tools as for `python -m` in the root of a
 # clone. Where Git made no links, as on Windows, they are found so. An installation has them here.
 _here = _Path(__file__).parent
 if not (_here / "transforms").is_dir() and (_here.parent / "transforms" / "stream_graph.py").is_file():
     __path__.append(str(_here.parent))
+
+__all__ = [
+    "RECORD_SCHEMA",
+    "REJECTED_SCHEMA",
+    "AvailableNow",
+    "BatchProgress",
+    "BatchRows",
+    "DecodeRecords",
+    "ExactlyOnceStream",
+    "ForEachBatch",
+    "JsonLinesListener",
+    "ProcessingTime",
+    "ProgressListener",
+    "PublishedBatch",
+    "PublishedFile",
+    "ReadFromKafka",
+    "Record",
+    "Rejected",
+    "Secret",
+    "TopicPartition",
+    "Trigger",
+    "WriteToDelta",
+    "WriteToFiles",
+    "WriteToKafka",
+    "WriteToSql",
+    "__version__",
+    "read_batches",
+    "secret_from_env",
+    "secret_from_file",
+    "with_event_date",
+]
+
+if TYPE_CHECKING:
+    from beam_exactly_once.kafka.records import RECORD_SCHEMA, Record, with_event_date
+    from beam_exactly_once.offsets import TopicPartition
+    from beam_exactly_once.pipelines.progress.listeners import BatchProgress, JsonLinesListener, ProgressListener
+    from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+    from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+    from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
+    from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
+    from beam_exactly_once.sinks.calling import BatchRows
+    from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
+    from beam_exactly_once.transforms.decode_records import DecodeRecords
+    from beam_exactly_once.transforms.for_each_batch import ForEachBatch
+    from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+    from beam_exactly_once.transforms.write_delta import WriteToDelta
+    from beam_exactly_once.transforms.write_files import WriteToFiles
+    from beam_exactly_once.transforms.write_kafka import WriteToKafka
+    from beam_exactly_once.transforms.write_sql import WriteToSql
+
+    __version__: str
+else:
+    _NAMES = {
+        "kafka.records": ("RECORD_SCHEMA", "Record", "with_event_date"),
+        "offsets": ("TopicPartition",),
+        "pipelines.progress.listeners": ("BatchProgress", "JsonLinesListener", "ProgressListener"),
+        "pipelines.stream": ("ExactlyOnceStream",),
+        "pipelines.triggers": ("AvailableNow", "ProcessingTime", "Trigger"),
+        "rows.rejected": ("REJECTED_SCHEMA", "Rejected"),
+        "secrets": ("Secret", "secret_from_env", "secret_from_file"),
+        "sinks.calling": ("BatchRows",),
+        "sinks.files.manifest": ("PublishedBatch", "PublishedFile", "read_batches"),
+        "transforms.decode_records": ("DecodeRecords",),
+        "transforms.for_each_batch": ("ForEachBatch",),
+        "transforms.read_kafka": ("ReadFromKafka",),
+        "transforms.write_delta": ("WriteToDelta",),
+        "transforms.write_files": ("WriteToFiles",),
+        "transforms.write_kafka": ("WriteToKafka",),
+        "transforms.write_sql": ("WriteToSql",),
+    }
+    _HOME_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+    def __getattr__(name: str) -> Any:
+        """Load a name of the door at its first use; a checker reads the imports above instead."""
+        if name == "__version__":
+            found = _import_module("importlib.metadata").version(__name__)
+        elif name in _HOME_OF:
+            found = getattr(_import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ class PropertyLine(NamedTuple):
     value: str
 
 
-def read_properties(path: str | os.PathLike[str]) -> list[PropertyLine]:
+def property_lines(path: str | os.PathLike[str]) -> list[PropertyLine]:
     """Read a Java-style properties file.
 
     ``key=value`` or ``key: value``; lines that begin with ``#`` or ``!`` are comments; a line that ends in a

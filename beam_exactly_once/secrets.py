@@ -1,6 +1,6 @@
 """Secrets by reference: a configuration holds where a secret is, never the secret.
 
-A :class:`SecretValue` is safe to print, to pickle and to store. It is resolved on the machine that opens the
+A :class:`Secret` is safe to print, to pickle and to store. It is resolved on the machine that opens the
 connection, so every worker needs the variable or the file.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.properties import read_properties, read_text
+from beam_exactly_once.properties import property_lines, read_text
 
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class SecretValue:
+class Secret:
     """A reference to a secret; make one with :func:`secret_from_env` or :func:`secret_from_file`.
 
     Args:
@@ -42,7 +42,7 @@ class SecretValue:
         return _resolve_file(self.name, self.key)
 
 
-def secret_from_env(name: str) -> SecretValue:
+def secret_from_env(name: str) -> Secret:
     """A secret that the environment variable ``name`` holds on the machine that uses it.
 
     Raises:
@@ -50,10 +50,10 @@ def secret_from_env(name: str) -> SecretValue:
     """
     if not name:
         raise ConfigurationError("secret_from_env needs the name of an environment variable, got an empty string")
-    return SecretValue("env", name)
+    return Secret("env", name)
 
 
-def secret_from_file(path: str | os.PathLike[str], key: str | None = None) -> SecretValue:
+def secret_from_file(path: str | os.PathLike[str], key: str | None = None) -> Secret:
     """A secret that a file holds on the machine that uses it.
 
     Args:
@@ -66,10 +66,10 @@ def secret_from_file(path: str | os.PathLike[str], key: str | None = None) -> Se
     name = os.fspath(path)
     if not name:
         raise ConfigurationError("secret_from_file needs the path of a file, got an empty string")
-    return SecretValue("file", name, key)
+    return Secret("file", name, key)
 
 
-def referenced(text: str) -> SecretValue | str:
+def referenced(text: str) -> Secret | str:
     """What a flag or a property says: ``${env:NAME}`` and ``${file:/path}`` are secrets, other text is itself."""
     reference = _REFERENCE.fullmatch(text)
     if reference is None:
@@ -91,7 +91,7 @@ def _resolve_env(name: str) -> str:
 def _resolve_file(path: str, key: str | None) -> str:
     if key is None:
         return read_text(path).removesuffix("\n").removesuffix("\r")
-    found = [line.value for line in read_properties(path) if line.key == key]
+    found = [line.value for line in property_lines(path) if line.key == key]
     if not found:
         raise ConfigurationError(f"the file {path}, which a configuration names as a secret, has no line for {key}")
     return found[-1]

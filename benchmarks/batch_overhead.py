@@ -23,17 +23,16 @@ from dataclasses import dataclass, field
 
 import apache_beam as beam
 
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 TOPIC = "orders"
 PARTITIONS = 4
 PHASES = ("plan", "run", "commit", "publish")
 
 
-def same(record: KafkaRecord) -> KafkaRecord:
+def same(record: Record) -> Record:
     return record
 
 
@@ -43,7 +42,7 @@ def backlog(kafka: str, records: int) -> Iterator[str]:
     values = [b'{"id":%d}' % number for number in range(records)]
     if kafka == "memory":
         memory = MemoryKafka({TOPIC: PARTITIONS})
-        memory.append(KafkaRecord(TOPIC, number % PARTITIONS, value=value) for number, value in enumerate(values))
+        memory.append(Record(TOPIC, number % PARTITIONS, value=value) for number, value in enumerate(values))
         with memory.serving():
             yield "memory:9092"
         return
@@ -74,7 +73,7 @@ def run_batches(bootstrap_servers: str, records_per_batch: int, work_dir: str) -
     measured = Measured()
 
     stream = ExactlyOnceStream(f"{work_dir}/checkpoint", progress=[measured.note])
-    read = ReadFromKafka(bootstrap_servers, [TOPIC], max_offsets_per_batch=records_per_batch)
+    read = ReadFromKafka(bootstrap_servers, [TOPIC], max_batch_offsets=records_per_batch)
     _ = stream | read | beam.Map(same) | WriteToFiles(f"{work_dir}/output")
     measured.moments_s.append(time.perf_counter())
     stream.run()

@@ -6,7 +6,7 @@
 The source is librdkafka's mock broker, records of 100 bytes; one ``beam.Map`` parses their JSON; the checkpoint is on the
 local disk. Ways:
 
-- ``plain``: planned, read and committed alike, but a bundle-wise writer without marks puts the rows into place while the
+- ``plain``: planned, read and committed alike, but a bundle-wise writer without receipts puts the rows into place while the
   pipeline runs: what is replayed is there twice. Rows are encoded as the sink encodes them.
 - ``staged``: the sink of this library.
 - ``direct``: the same with ``direct=True``, where it has that.
@@ -37,8 +37,7 @@ from rich.console import Console
 from rich.progress import track
 
 import support
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka
 
 BATCHES = 5
 """Measured, after one to warm up."""
@@ -90,12 +89,12 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
         read = ReadFromKafka(
             run.bootstrap_servers,
             [support.TOPIC],
-            max_offsets_per_batch=run.records_per_batch,
-            max_bytes_per_batch=None,
+            max_batch_offsets=run.records_per_batch,
+            max_batch_bytes=None,
         )
         sink.ways[run.way](stream | read | beam.Map(sink.row_of), place)
         stream.run()
-        records = sum(progress.records for _, _, progress in seen)
+        records = sum(progress.records_read for _, _, progress in seen)
         if len(seen) != 1 + run.batches or sink.count(place) < records:
             raise RuntimeError(f"{len(seen)} batches of {records} records came to {sink.count(place)} rows: {run}")
     phases = {f"{phase}_s": _mean([getattr(one, f"{phase}_s") for _, _, one in seen[1:]]) for phase in PHASES}

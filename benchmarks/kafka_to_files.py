@@ -16,9 +16,7 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 
 import support
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from support import TOPIC, Source
 
 BYTES_PER_BATCH_MAX = 256 << 20
@@ -27,7 +25,7 @@ BYTES_PER_BATCH_MAX = 256 << 20
 def prepare(source: Source, bytes_per_batch_max: int | None) -> Callable[[], int]:
     output = f"{source.work_dir}/output"
     stream = ExactlyOnceStream(f"{source.work_dir}/checkpoint")
-    read = ReadFromKafka(source.bootstrap_servers, [TOPIC], output="arrow", max_bytes_per_batch=bytes_per_batch_max)
+    read = ReadFromKafka(source.bootstrap_servers, [TOPIC], output="arrow", max_batch_bytes=bytes_per_batch_max)
     _ = stream | read | WriteToFiles(output)
 
     def run() -> int:

@@ -1,7 +1,7 @@
 """What ``exactly_once_overhead.py`` compares: sinks, each with the ways to write to it.
 
-``plain`` is a bundle-wise at-least-once writer, as one would write it: no staging, no marks. It encodes rows as the sink does, so
-that the ways differ by the guarantee and not by the encoding; but Delta's files are deltalake's own.
+``plain`` is a bundle-wise at-least-once writer, as one would write it: no staging, no receipts. It encodes rows as the sink does,
+so that the ways differ by the guarantee and not by the encoding; but Delta's files are deltalake's own.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 import support
-from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
+from beam_exactly_once import (
+    Record,
+    Secret,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+    secret_from_env,
+)
+from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.topic_admin import TopicAdmin
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.rows.encoding import RowEncoding
-from beam_exactly_once.secrets import SecretValue, secret_from_env
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
@@ -38,7 +46,6 @@ from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.encoding import SqlEncoding
 from beam_exactly_once.sinks.sql.rows import write_rows
 from beam_exactly_once.sinks.sql.target import SqlTarget
-from beam_exactly_once.transforms import WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from beam_exactly_once.transforms.encode_rows import ToBlocks
 
 PLAIN = "plain"
@@ -57,7 +64,7 @@ Way: TypeAlias = Callable[[Rows, str], object]
 class Sink:
     """One kind of output, and the ways to write there."""
 
-    row_of: Callable[[KafkaRecord], Any]
+    row_of: Callable[[Record], Any]
     new_place: Callable[[str], contextlib.AbstractContextManager[str]]
     """Makes an empty output, given a folder of its own, and gives what the ways call it; removes it afterwards."""
     count: Callable[[str], int]
@@ -67,12 +74,12 @@ class Sink:
     """The variable that says where it is."""
 
 
-def order_of(record: KafkaRecord) -> dict[str, Any]:
+def order_of(record: Record) -> dict[str, Any]:
     order: dict[str, Any] = orjson.loads(record.value or b"{}")
     return order
 
 
-def message_of(record: KafkaRecord) -> dict[str, Any]:
+def message_of(record: Record) -> dict[str, Any]:
     return {"key": record.key, "value": orjson.dumps(orjson.loads(record.value or b"{}"))}
 
 
@@ -195,7 +202,7 @@ def new_topic(_: str) -> Iterator[str]:
         new.create(topic, support.PARTITIONS, 1, {})
     yield topic
     admin = AdminClient({"bootstrap.servers": servers})
-    made = [name for name in admin.list_topics(timeout=FLUSH_S).topics if name.startswith(topic)]  # its marks, too
+    made = [name for name in admin.list_topics(timeout=FLUSH_S).topics if name.startswith(topic)]  # its receipts, too
     for deleted in admin.delete_topics(made).values():
         deleted.result()
 
@@ -209,12 +216,12 @@ def count_offsets(topic: str) -> int:
 
 def plain_kafka(rows: Rows, topic: str) -> object:
     settings = TransactionSettings(KafkaSettings(os.environ["KAFKA_BOOTSTRAP_SERVERS"]))
-    output = KafkaOutput(topic, settings, by_partition=False, order_by=(), shards=1, marks_prefix="", direct=False)
+    output = KafkaOutput(topic, settings, by_partition=False, order_by=(), shards=1, receipts_prefix="", direct=False)
     return plainly(rows, KafkaEncoding(PLAIN, output), WriteKafka(topic))
 
 
 def to_kafka(rows: Rows, topic: str, **options: Any) -> object:
-    return rows | WriteToKafka(os.environ["KAFKA_BOOTSTRAP_SERVERS"], topic, marks_prefix=topic, **options)
+    return rows | WriteToKafka(os.environ["KAFKA_BOOTSTRAP_SERVERS"], topic, receipts_prefix=topic, **options)
 
 
 KAFKA = Sink(
@@ -249,7 +256,7 @@ class WriteSql(beam.DoFn):
 def sql_sink(server: str | None) -> Sink:
     """A place is ``folder table``; the folder is that of SQLite's file."""
 
-    def url(folder: str) -> str | SecretValue:
+    def url(folder: str) -> str | Secret:
         return f"sqlite:///{folder}/orders.db" if server is None else secret_from_env(server)
 
     @contextlib.contextmanager

@@ -17,9 +17,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 import support
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record
 from support import TOPIC, Source
 
 counted = 0
@@ -42,7 +40,7 @@ class Count(beam.DoFn):
         self._count = 0
 
 
-def value_of(record: KafkaRecord) -> bytes | None:
+def value_of(record: Record) -> bytes | None:
     return record.value
 
 
@@ -64,7 +62,7 @@ def records_in_stream(source: Source) -> Callable[[], int]:
 
 def prepare(pipeline: beam.Pipeline, source: Source, *, arrow: bool) -> Callable[[], int]:
     output = "arrow" if arrow else "records"
-    read = pipeline | ReadFromKafka(source.bootstrap_servers, [TOPIC], output=output, max_bytes_per_batch=None)
+    read = pipeline | ReadFromKafka(source.bootstrap_servers, [TOPIC], output=output, max_batch_bytes=None)
     rows = read if arrow else read | beam.Map(value_of)
     _ = rows | beam.ParDo(Count(arrow=arrow))
 

@@ -100,7 +100,7 @@ def _refuse_overwriting(label: str, transform: Any) -> None:
     if isinstance(transform, fileio.WriteToFiles) or isinstance(sink, FileBasedSink):
         raise UnsupportedPipeline(
             f"step {label!r} is one of Beam's own file writers, and in a stream each batch would overwrite the files of the "
-            "batch before. Use beam_exactly_once.transforms.WriteToFiles."
+            "batch before. Use beam_exactly_once.WriteToFiles."
         )
 
 

@@ -24,11 +24,11 @@ from beam_exactly_once.pipelines.ready_made import (
     on_error,
     run_ready_made,
     source,
-    store_options,
+    storage_options,
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToDelta
+from beam_exactly_once.transforms.write_delta import WriteToDelta
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,8 +66,8 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         schema=schema,
         partition_by=partition_by,
         compression=flags.compression,
-        on_encode_error=on_error(flags),
-        store_options=store_options(flags, flags.output),
+        on_error=on_error(flags),
+        storage_options=storage_options(flags, flags.output),
     )
     write_rejected(flags, records | "WriteToDelta" >> sink)
 

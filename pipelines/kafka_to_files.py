@@ -25,11 +25,11 @@ from beam_exactly_once.pipelines.ready_made import (
     on_error,
     run_ready_made,
     source,
-    store_options,
+    storage_options,
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToFiles
+from beam_exactly_once.transforms.write_files import WriteToFiles
 
 PARTITION_COLUMNS = ("topic", "partition", EVENT_DATE)
 
@@ -72,12 +72,12 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
     rejected = records | "WriteToFiles" >> WriteToFiles(
         flags.output,
-        file_format=flags.file_format,
+        format=flags.file_format,
         schema=_schema(flags.file_format, partition_by),
         compression=flags.compression,
         partition_by=partition_by,
-        store_options=store_options(flags, flags.output),
-        on_encode_error=on_error(flags),
+        storage_options=storage_options(flags, flags.output),
+        on_error=on_error(flags),
     )
     write_rejected(flags, rejected)
 
@@ -98,13 +98,13 @@ def partition_columns(text: str) -> list[str]:
     return columns
 
 
-def _schema(file_format: str, partition_by: Sequence[str]) -> pa.Schema | None:
+def _schema(format: str, partition_by: Sequence[str]) -> pa.Schema | None:
     """What CSV and text hold of a record; None: all of it."""
-    if file_format not in ("csv", "text"):
+    if format not in ("csv", "text"):
         return None
     columns = {field.name: field for field in RECORD_SCHEMA}
     columns[EVENT_DATE] = pa.field(EVENT_DATE, pa.date32())
-    names = [name for name in RECORD_SCHEMA.names if name != "headers"] if file_format == "csv" else ["value"]
+    names = [name for name in RECORD_SCHEMA.names if name != "headers"] if format == "csv" else ["value"]
     return pa.schema([columns[name] for name in dict.fromkeys([*names, *partition_by])])
 
 

@@ -26,8 +26,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms import WriteToKafka
-from beam_exactly_once.transforms.write_kafka import PartitionBy
+from beam_exactly_once.transforms.write_kafka import PartitionBy, WriteToKafka
 
 SOURCE_ORDER = ("topic", "partition", "offset")
 
@@ -59,7 +58,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
     parser.add_argument("--compression", choices=get_args(Compression), default="lz4")
     parser.add_argument("--transaction_timeout_s", type=float, default=60.0)
-    parser.add_argument("--marks_prefix", default="beam-exactly-once", help="of the marks topic and transactional ids")
+    parser.add_argument(
+        "--receipts_prefix", default="beam-exactly-once", help="of the receipts topic and transactional ids"
+    )
     add_rejected_output(parser, "that the topic does not take")
 
 
@@ -75,9 +76,9 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         direct=flags.direct,
         compression=flags.compression,
         transaction_timeout_s=flags.transaction_timeout_s,
-        marks_prefix=flags.marks_prefix,
-        on_encode_error=on_error(flags),
-        producer_config=kafka_config(config),
+        receipts_prefix=flags.receipts_prefix,
+        on_error=on_error(flags),
+        client_config=kafka_config(config),
         timeout_s=flags.startup_timeout_s,
     )
     write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToKafka" >> sink)

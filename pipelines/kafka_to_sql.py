@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.pipelines.ready_made import (
     add_rejected_output,
     comma_separated,
@@ -30,7 +30,8 @@ from beam_exactly_once.pipelines.ready_made import (
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.secrets import referenced
-from beam_exactly_once.transforms import DecodeRecords, WriteToSql
+from beam_exactly_once.transforms.decode_records import DecodeRecords
+from beam_exactly_once.transforms.write_sql import WriteToSql
 
 _NO_OBJECT = "the value is no JSON object; --rejected_output takes such records"
 
@@ -54,7 +55,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=["append", "upsert"], default="append")
     parser.add_argument("--key_columns", default="", help="of upsert: a unique key, with commas")
     parser.add_argument("--order_by", default=None, help="of upsert: the greatest value of a key wins")
-    parser.add_argument("--marks_schema", default=None, help="of the table of marks; default: that of the table")
+    parser.add_argument("--receipts_table", default=None, help="of the table of receipts; default: that of the table")
     parser.add_argument("--shards", type=int, default=1, help="transactions a batch")
     parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
     parser.add_argument(
@@ -75,10 +76,10 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         mode=flags.mode,
         key_columns=comma_separated(flags.key_columns),
         order_by=flags.order_by,
-        marks_schema=flags.marks_schema,
+        receipts_table=flags.receipts_table,
         shards=flags.shards,
         direct=flags.direct,
-        on_encode_error=on_error(flags),
+        on_error=on_error(flags),
     )
     if flags.value_format == "record":
         write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToSql" >> sink)
@@ -92,7 +93,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         write_rejected(flags, undecodable, rows | "WriteToSql" >> sink)
 
 
-def row_of_json(record: KafkaRecord) -> dict[str, Any]:
+def row_of_json(record: Record) -> dict[str, Any]:
     """The object that a record's value is, with numbers as they were written.
 
     Raises:

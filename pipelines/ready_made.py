@@ -17,13 +17,14 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError, ConfigurationError
-from beam_exactly_once.kafka import read_config_file
+from beam_exactly_once.kafka import read_properties
 from beam_exactly_once.pipelines.progress import JsonLinesListener, ProgressListener
 from beam_exactly_once.pipelines.progress.bar import live_bar
 from beam_exactly_once.pipelines.stream import BATCH_TIMEOUT_S, ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.rows.rejected import OnError
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+from beam_exactly_once.transforms.write_files import WriteToFiles
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def run_ready_made(
                 flags.checkpoint_location,
                 trigger=_trigger(flags),
                 options=PipelineOptions(beam_flags),
-                store_options=store_options(flags, flags.checkpoint_location),
+                storage_options=storage_options(flags, flags.checkpoint_location),
                 progress=_listeners(flags, listening),
                 batch_timeout_s=flags.batch_timeout_s or None,
             ) as stream,
@@ -77,11 +78,11 @@ def source(flags: argparse.Namespace, *, output: Literal["records", "arrow"]) ->
         topic_pattern=flags.topic_pattern,
         start=flags.start,
         output=output,
-        consumer_config=kafka_config(flags.kafka_config),
+        client_config=kafka_config(flags.kafka_config),
         isolation_level=flags.isolation_level,
-        max_offsets_per_batch=flags.max_offsets_per_batch,
+        max_batch_offsets=flags.max_offsets_per_batch,
         fail_on_data_loss=flags.fail_on_data_loss,
-        startup_timeout_s=flags.startup_timeout_s,
+        timeout_s=flags.startup_timeout_s,
     )
 
 
@@ -103,9 +104,9 @@ def on_error(flags: argparse.Namespace) -> OnError:
 def write_rejected(flags: argparse.Namespace, *rejected: Any) -> None:
     """Write what steps rejected, if they were told to."""
     if flags.rejected_output is not None:
-        options = store_options(flags, flags.rejected_output)
+        options = storage_options(flags, flags.rejected_output)
         together = rejected | "Rejected" >> beam.Flatten()
-        _ = together | "WriteRejected" >> WriteToFiles(flags.rejected_output, name="rejected", store_options=options)
+        _ = together | "WriteRejected" >> WriteToFiles(flags.rejected_output, name="rejected", storage_options=options)
 
 
 def kafka_config(path: str | None) -> Mapping[str, Any]:
@@ -117,7 +118,7 @@ def kafka_config(path: str | None) -> Mapping[str, Any]:
     if path is None:
         return {}
     try:
-        return read_config_file(path)
+        return read_properties(path)
     except OSError as error:
         raise ConfigurationError(f"the client properties {path} cannot be read: {error.strerror}.") from None
 
@@ -127,7 +128,7 @@ def comma_separated(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def store_options(flags: argparse.Namespace, uri: str) -> dict[str, str] | None:
+def storage_options(flags: argparse.Namespace, uri: str) -> dict[str, str] | None:
     """The options of the store at ``uri``; a folder of this machine takes none."""
     given = flags.store_option
     return dict(given) if given and uri.partition("://")[0] in ("s3", "s3a", "gs") else None

@@ -45,8 +45,8 @@ class ExactlyOnceStream(beam.Pipeline):
         trigger: :class:`AvailableNow` (default) or :class:`ProcessingTime`.
         options: Beam's; the runner is taken from them.
         runner: name or instance, instead of the options' one.
-        store_options: of the checkpoint's object store.
-        progress: called with one :class:`~beam_exactly_once.pipelines.BatchProgress` a batch.
+        storage_options: of the checkpoint's object store.
+        progress: called with one :class:`~beam_exactly_once.BatchProgress` a batch.
         retain_batches: how many plans and markers to keep, at least 2.
         batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
         allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".
@@ -63,7 +63,7 @@ class ExactlyOnceStream(beam.Pipeline):
         trigger: Trigger | None = None,
         options: PipelineOptions | None = None,
         runner: str | PipelineRunner | None = None,
-        store_options: Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
         progress: Sequence[ProgressListener] = (),
         retain_batches: int = RETAIN_BATCHES,
         batch_timeout_s: float | None = BATCH_TIMEOUT_S,
@@ -73,7 +73,7 @@ class ExactlyOnceStream(beam.Pipeline):
         if retain_batches < 2:
             raise ConfigurationError(f"retain_batches={retain_batches} must be at least 2: a start needs the newest.")
         self._settings = StreamSettings(
-            checkpoint_location, store_options, trigger or AvailableNow(), tuple(progress), retain_batches
+            checkpoint_location, storage_options, trigger or AvailableNow(), tuple(progress), retain_batches
         )
         self._clock = clock or SystemClock()
         self._allow_per_batch = allow_per_batch
@@ -82,7 +82,7 @@ class ExactlyOnceStream(beam.Pipeline):
         repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
         super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
-        checkpoint = StoreLocation(checkpoint_location, store_options).canonical()
+        checkpoint = StoreLocation(checkpoint_location, storage_options).canonical()
         self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint)
 
     def run(self, test_runner_api: bool | str = "AUTO") -> PipelineResult:

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once import Record, read_batches
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +76,7 @@ def test_the_pipeline_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> 
     root = f"memory://{secrets.token_hex(8)}/"
     cluster = MemoryKafka({"orders": 1})
     cluster.append(
-        KafkaRecord("orders", value=b'{"id":%d,"amount":0.5,"paid":%s}' % (number, paid))
+        Record("orders", value=b'{"id":%d,"amount":0.5,"paid":%s}' % (number, paid))
         for number, paid in enumerate([b"true", b"false", b"true"])
     )
 
@@ -88,7 +87,7 @@ def test_the_pipeline_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> 
         exec(compile(pipeline, "README.md", "exec"), {"__name__": "readme"})
         exec(compile(reading, "README.md", "exec"), {"__name__": "readme"})
         (batch,) = read_batches("s3://lake/orders")
-    assert batch.rows == 2
+    assert batch.rows_written == 2
     assert capsys.readouterr().out.startswith(f"0 2 ['{root}")
 
 

@@ -43,7 +43,7 @@ class DecodeRecords(beam.PTransform):
     cannot take are alone: ``decode`` may be called several times for a record, and the others stay in batches.
 
     Args:
-        decode: takes a :class:`~beam_exactly_once.kafka.KafkaRecord` and returns a row; or, behind
+        decode: takes a :class:`~beam_exactly_once.Record` and returns a row; or, behind
             ``ReadFromKafka(output="arrow")``, takes a ``pa.RecordBatch`` and returns one.
         on_error: ``"fail"``: an exception of ``decode`` fails the batch, and nothing of it is committed. ``"reject"``: the
             record is rejected. Errors of this library, and running out of memory, always fail.

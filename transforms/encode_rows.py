@@ -15,7 +15,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.block import block_bytes, block_rows
 from beam_exactly_once.rows.columns import RECORD_FIELDS
 from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding
@@ -70,7 +70,7 @@ class ToBlocks(StatelessDoFn):
 
     def process(self, row: Any) -> list[PlacedBlock] | None:
         """Take a row, or an Arrow batch of rows."""
-        if type(row) is KafkaRecord:
+        if type(row) is Record:
             # The fields of all records in one list: a thousand waiting tuples cost more in garbage collection than in work.
             fields = self._fields
             fields += row

@@ -43,7 +43,7 @@ class ForEachBatch(beam.PTransform):
 
     Parallelism: rows are staged where they are made; ``fn`` runs on one worker.
 
-    Input: as of ``WriteToFiles`` to Parquet: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one),
+    Input: as of ``WriteToFiles`` to Parquet: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one),
     dataclasses, ``beam.Row``, or ``pa.RecordBatch``.
 
     Args:

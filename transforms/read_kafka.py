@@ -22,7 +22,7 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 
 BYTES_PER_BATCH_MAX = 128 << 20
-"""Default of ``max_bytes_per_batch``: bounds what a shuffle of the user's must hold, whatever the lag."""
+"""Default of ``max_batch_bytes``: bounds what a shuffle of the user's must hold, whatever the lag."""
 
 
 class ReadFromKafka(beam.PTransform):
@@ -37,8 +37,8 @@ class ReadFromKafka(beam.PTransform):
     sink of this library in a stream. Parallelism: see :class:`ReadOffsetRanges`; not bound by the number of
     partitions. The user must provide retention that outlasts any stop of the stream.
 
-    Output: :class:`~beam_exactly_once.kafka.KafkaRecord` each, or with ``output="arrow"`` a ``pa.RecordBatch`` a
-    chunk of at most 1000 records; with ``decoder`` what that makes of them, and with ``on_decode_error="reject"`` two
+    Output: :class:`~beam_exactly_once.Record` each, or with ``output="arrow"`` a ``pa.RecordBatch`` a
+    chunk of at most 1000 records; with ``decoder`` what that makes of them, and with ``on_error="reject"`` two
     collections, ``rows, rejected = …``.
 
     Args:
@@ -53,16 +53,16 @@ class ReadFromKafka(beam.PTransform):
         stop_offsets: in an ordinary pipeline, first offset not to read of each partition; others end at their latest.
         stop_timestamp: in an ordinary pipeline, read up to the first record at or after it (milliseconds or datetime).
         output: ``"records"`` or ``"arrow"``.
-        decoder: the function of a :class:`~beam_exactly_once.transforms.DecodeRecords` right behind the read.
-        on_decode_error: its ``on_error``: ``"fail"`` or ``"reject"``.
-        consumer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
+        decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
+        on_error: its ``on_error``: ``"fail"`` or ``"reject"``.
+        client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         isolation_level: ``"read_committed"`` or ``"read_uncommitted"``.
-        max_offsets_per_batch: most offsets in a batch, shared over partitions in proportion to their lag.
-        max_bytes_per_batch: the same in bytes, by the measured average record size; None means no bound.
-        min_offsets_per_batch: wait for that many, at most ``max_batch_delay_s`` seconds.
-        max_batch_delay_s: see ``min_offsets_per_batch``.
+        max_batch_offsets: most offsets in a batch, shared over partitions in proportion to their lag.
+        max_batch_bytes: the same in bytes, by the measured average record size; None means no bound.
+        min_batch_offsets: wait for that many, at most ``max_batch_delay_s`` seconds.
+        max_batch_delay_s: see ``min_batch_offsets``.
         fail_on_data_loss: False records offsets that Kafka no longer has in the marker and in progress, and goes on.
-        startup_timeout_s: seconds until an unreachable broker or unknown topic is an error.
+        timeout_s: seconds until an unreachable broker or unknown topic is an error.
 
     Raises:
         ConfigurationError: an argument is wrong; plain-text secrets included.
@@ -81,15 +81,15 @@ class ReadFromKafka(beam.PTransform):
         stop_timestamp: int | datetime.datetime | None = None,
         output: Output = "records",
         decoder: Callable[[Any], Any] | None = None,
-        on_decode_error: OnError = "fail",
-        consumer_config: Mapping[str, ConfigValue] | None = None,
+        on_error: OnError = "fail",
+        client_config: Mapping[str, ConfigValue] | None = None,
         isolation_level: str = "read_committed",
-        max_offsets_per_batch: int | None = None,
-        max_bytes_per_batch: int | None = BYTES_PER_BATCH_MAX,
-        min_offsets_per_batch: int | None = None,
+        max_batch_offsets: int | None = None,
+        max_batch_bytes: int | None = BYTES_PER_BATCH_MAX,
+        min_batch_offsets: int | None = None,
         max_batch_delay_s: float | None = None,
         fail_on_data_loss: bool = True,
-        startup_timeout_s: float = 30.0,
+        timeout_s: float = 30.0,
     ) -> None:
         super().__init__()
         if isinstance(topics, str):
@@ -102,13 +102,13 @@ class ReadFromKafka(beam.PTransform):
         self._output: Output = output
         self._settings = KafkaSettings(
             bootstrap_servers,
-            dict(consumer_config or {}),
+            dict(client_config or {}),
             isolation_level=isolation_level,  # type: ignore[arg-type] # KafkaSettings checks it
-            startup_timeout_s=startup_timeout_s,
+            timeout_s=timeout_s,
         )
-        self._limits = BatchLimits(max_offsets_per_batch, max_bytes_per_batch, min_offsets_per_batch, max_batch_delay_s)
+        self._limits = BatchLimits(max_batch_offsets, max_batch_bytes, min_batch_offsets, max_batch_delay_s)
         self._fail_on_data_loss = fail_on_data_loss
-        self._decode = _decode(decoder, on_decode_error, name)
+        self._decode = _decode(decoder, on_error, name)
         self._reader(
             self._name or "kafka", event_time=False
         )  # checks output now, where the user's line is on the stack
@@ -123,7 +123,7 @@ class ReadFromKafka(beam.PTransform):
         if self._stop_offsets is not None or self._stop_timestamp_ms is not None:
             raise ConfigurationError(
                 "stop_offsets and stop_timestamp are for an ordinary beam.Pipeline; a stream ends by its trigger, and "
-                "max_offsets_per_batch bounds a batch."
+                "max_batch_offsets bounds a batch."
             )
         name = graph.source_name(self._name)
         ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name)).with_output_types(PlannedRange)
@@ -210,7 +210,7 @@ def _decode(decoder: Callable[[Any], Any] | None, on_error: OnError, source: str
     if decoder is not None:
         return DecodeRecords(decoder, on_error=on_error, name=None if source is None else f"decode-{source}")
     if on_error != "fail":
-        raise ConfigurationError(f"on_decode_error={on_error!r} of ReadFromKafka needs a decoder=.")
+        raise ConfigurationError(f"on_error={on_error!r} of ReadFromKafka needs a decoder=.")
     return None
 
 

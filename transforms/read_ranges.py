@@ -19,7 +19,7 @@ from apache_beam.utils import windowed_value
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import ConfigurationError, DataLoss, IncompleteBatch
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, open_kafka_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
@@ -40,7 +40,7 @@ class ReadResult(NamedTuple):
     """What :class:`ReadOffsetRanges` returns."""
 
     records: beam.PCollection[Any]
-    """:class:`KafkaRecord` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.kafka.RECORD_SCHEMA` each."""
+    """:class:`Record` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.RECORD_SCHEMA` each."""
     pieces: beam.PCollection[Gathered]
     """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit."""
 
@@ -96,7 +96,7 @@ class ReadOffsetRanges(beam.PTransform):
         if self._output == "arrow":
             return "Columns" >> beam.ParDo(_ToArrow()).with_output_types(pa.RecordBatch)
         explode = _ToTimedRecords() if self._event_time else _ToRecords()
-        return "Explode" >> beam.ParDo(explode).with_output_types(KafkaRecord)
+        return "Explode" >> beam.ParDo(explode).with_output_types(Record)
 
 
 class _RangeProvider(RestrictionProvider):
@@ -209,7 +209,7 @@ def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
 
 
 class _ToRecords(StatelessDoFn):
-    def process(self, chunk: Chunk) -> Iterator[KafkaRecord]:
+    def process(self, chunk: Chunk) -> Iterator[Record]:
         return chunk.records()
 
 

@@ -4,7 +4,7 @@
 
 Stages: *blocks* (rows to columns) / *stage* (every bundle writes Parquet files of its own, durable and invisible) / *publish*
 (after the commit marker: the files get their names below the table, then one commit of the table's log names them and sets the
-mark, see :mod:`beam_exactly_once.sinks.delta.table`).
+receipt, see :mod:`beam_exactly_once.sinks.delta.table`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class WriteToDelta(beam.PTransform):
 
     Bounded a batch; works only in an ``ExactlyOnceStream``, and needs ``pip install 'beam_exactly_once[delta]'``. Guarantee:
     data files are staged where neither the table nor VACUUM sees them. After the batch's commit marker they get their names, and
-    one commit of the table's log adds them and sets the stream's mark, compared in the same commit: so a batch is there once, in
-    order, whoever publishes it and however late. A batch without rows is a commit, too. Readers see whole batches.
+    one commit of the table's log adds them and sets the stream's receipt, compared in the same commit: so a batch is there once,
+    in order, whoever publishes it and however late. A batch without rows is a commit, too. Readers see whole batches.
 
     The table may have other writers: other sinks and streams, appends, deletes, OPTIMIZE, VACUUM. Deleting rows, and RESTORE
     of an older version, are theirs to do, and change nothing for this sink: it goes on with the next batch.
@@ -46,10 +46,10 @@ class WriteToDelta(beam.PTransform):
     Parallelism: each bundle writes its own files; the commit is one step. A batch makes at least one file a bundle that has
     rows, and one a folder with ``partition_by``: run OPTIMIZE.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null.
 
-    A row that does not fit fails the batch, or is rejected with ``on_encode_error="reject"``, as by ``WriteToFiles``.
+    A row that does not fit fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
 
     Args:
         output: URI of the table: a path, ``file://``, ``s3://`` or ``gs://`` (where no test covers the log's commits). It is
@@ -60,19 +60,19 @@ class WriteToDelta(beam.PTransform):
         add_columns: whether columns of ``schema`` that an existing table lacks are added to it at the start, nullable.
             Otherwise that is an error.
         compression: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
-        file_bytes_max: a file that has reached it is closed, and a new one begins.
-        row_group_rows: most rows in a row group.
-        open_files_max: most files that a bundle with ``partition_by`` has open.
-        on_encode_error: ``"fail"`` or ``"reject"``.
+        max_file_bytes: a file that has reached it is closed, and a new one begins.
+        max_row_group_rows: most rows in a row group.
+        max_open_files: most files that a bundle with ``partition_by`` has open.
+        on_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
-        store_options: options of the table's store, as for ``WriteToFiles``; ``storage_class`` is for data files alone.
+        storage_options: options of the table's store, as for ``WriteToFiles``; ``storage_class`` is for data files alone.
 
     Raises:
         ConfigurationError: an argument is not possible, or the extra is not installed.
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
+        UnfitRow: a row does not fit, and ``on_error`` is ``"fail"``; nothing of its batch is committed.
         ConfigurationError: the table has other columns, types or partitioning, or constraints.
         OutputNotWritable, StoreUnavailable, SinkUnavailable: the store refuses, or does not answer.
         SinkAhead, SinkBehind: the table is newer or older than the checkpoint, as after one was restored from a copy.
@@ -87,31 +87,31 @@ class WriteToDelta(beam.PTransform):
         partition_by: Sequence[str] = (),
         add_columns: bool = False,
         compression: str | None = None,
-        file_bytes_max: int = 256 * 1024 * 1024,
-        row_group_rows: int = 131_072,
-        open_files_max: int = 16,
-        on_encode_error: OnError = "fail",
+        max_file_bytes: int = 256 * 1024 * 1024,
+        max_row_group_rows: int = 131_072,
+        max_open_files: int = 16,
+        on_error: OnError = "fail",
         name: str | None = None,
-        store_options: Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         require_deltalake()
         if not isinstance(output, str) or not output:
             raise ConfigurationError(f"output={output!r} must be the URI of a table: a path, s3://… or gs://….")
-        self._output = StoreLocation(output, store_options)
+        self._output = StoreLocation(output, storage_options)
         check_storage(self._output)
         if not isinstance(add_columns, bool):
             raise ConfigurationError(f"add_columns={add_columns!r} must be True or False.")
         self._add_columns = add_columns
-        self._rejects = checked_on_error("on_encode_error", on_encode_error)
+        self._rejects = checked_on_error("on_error", on_error)
         self._name = name
         self._layout_options: dict[str, Any] = {
             "schema": RECORD_SCHEMA if schema is None else schema,
             "partition_by": partition_by,
             "compression": compression,
-            "file_bytes_max": file_bytes_max,
-            "row_group_rows": row_group_rows,
-            "open_files_max": open_files_max,
+            "max_file_bytes": max_file_bytes,
+            "max_row_group_rows": max_row_group_rows,
+            "max_open_files": max_open_files,
         }
         self._layout(name or "delta", "")  # refuses what is not possible
 
@@ -125,7 +125,7 @@ class WriteToDelta(beam.PTransform):
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = DeltaPublisher(output, layout, self._add_columns)
-        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "output": output.uri}, publisher, committables)
+        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": output.uri}, publisher, committables)
         return rejected
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:

@@ -42,7 +42,7 @@ class WriteToFiles(beam.PTransform):
     whole batches in order. Parallelism: each bundle writes its own files, so a batch makes at least one file a
     bundle that has rows. ``output`` belongs to this sink of this stream alone.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``, which are written as they come and much the fastest.
 
     - Parquet: all rows have the columns of ``schema``. Fields that it does not name are left out, a missing one is
@@ -59,8 +59,8 @@ class WriteToFiles(beam.PTransform):
     Names are percent-encoded as these readers expect, null is ``__HIVE_DEFAULT_PARTITION__``, and an empty text is
     refused: they would read it as null. A bundle makes at least one file a folder, so partition by few values.
 
-    A row that does not fit fails the batch, or is rejected with ``on_encode_error="reject"``: then the transform returns the
-    rejected rows, :class:`~beam_exactly_once.transforms.Rejected` each, for another sink of the stream, and the stream
+    A row that does not fit fails the batch, or is rejected with ``on_error="reject"``: then the transform returns the
+    rejected rows, :class:`~beam_exactly_once.Rejected` each, for another sink of the stream, and the stream
     refuses to run if nothing consumes them. What no row of its kind could pass, as a missing schema, still fails.
 
     A worker holds at most about 64 MiB of rows, besides what a store's upload buffers for each open file. Neither
@@ -68,27 +68,27 @@ class WriteToFiles(beam.PTransform):
 
     Args:
         output: URI of a folder: a path, ``file://``, ``s3://``, ``gs://`` or ``memory://``.
-        file_format: ``"parquet"``, ``"csv"``, ``"json"`` or ``"text"``.
+        format: ``"parquet"``, ``"csv"``, ``"json"`` or ``"text"``.
         schema: columns and types of the rows.
         compression: Parquet: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``;
             others: None, ``"gzip"`` or ``"zstd"``.
         partition_by: columns whose values name the folders of the files, the outermost first.
-        file_bytes_max: a file that has reached it is closed, and a new one begins. It is looked at after
+        max_file_bytes: a file that has reached it is closed, and a new one begins. It is looked at after
             each row group of Parquet (at most 64 MiB before compression) and some rows of the others.
-        row_group_rows: most rows in a row group of Parquet.
-        open_files_max: most files that a bundle with ``partition_by`` has open. Beyond that the one that was least
+        max_row_group_rows: most rows in a row group of Parquet.
+        max_open_files: most files that a bundle with ``partition_by`` has open. Beyond that the one that was least
             recently written to is closed, and its folder gets another file later.
         csv_delimiter: what separates the columns of CSV.
-        on_encode_error: ``"fail"`` or ``"reject"``.
+        on_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of files.
-        store_options: options of the output's store.
+        storage_options: options of the output's store.
 
     Raises:
         ConfigurationError: an argument is not possible, or another sink writes to ``output``.
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
+        UnfitRow: a row does not fit, and ``on_error`` is ``"fail"``; nothing of its batch is committed.
         ConfigurationError: no row fits.
         OutputNotWritable, StoreUnavailable: the store refuses, or does not answer.
         SinkAhead: ``output`` holds batches of another stream, or that the checkpoint does not know.
@@ -98,32 +98,32 @@ class WriteToFiles(beam.PTransform):
         self,
         output: str,
         *,
-        file_format: FileFormat = "parquet",
+        format: FileFormat = "parquet",
         schema: pa.Schema | None = None,
         compression: str | None = None,
         partition_by: Sequence[str] = (),
-        file_bytes_max: int = 256 * 1024 * 1024,
-        row_group_rows: int = 131_072,
-        open_files_max: int = 16,
+        max_file_bytes: int = 256 * 1024 * 1024,
+        max_row_group_rows: int = 131_072,
+        max_open_files: int = 16,
         csv_delimiter: str = ",",
-        on_encode_error: OnError = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-        store_options: Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._layout = FileLayout(
             sink=name or "files",
-            file_format=file_format,
+            format=format,
             schema=schema,
             compression=compression,
             partition_by=partition_by,
-            file_bytes_max=file_bytes_max,
-            row_group_rows=row_group_rows,
-            open_files_max=open_files_max,
+            max_file_bytes=max_file_bytes,
+            max_row_group_rows=max_row_group_rows,
+            max_open_files=max_open_files,
             csv_delimiter=csv_delimiter,
         )
-        self._output = _output(output, store_options)
-        self._rejects = checked_on_error("on_encode_error", on_encode_error)
+        self._output = _output(output, storage_options)
+        self._rejects = checked_on_error("on_error", on_error)
         self._name = name
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
@@ -131,11 +131,11 @@ class WriteToFiles(beam.PTransform):
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
         output = self._output.canonical()
-        definition = {"kind": "files", "output": output.store.uri}
+        definition = {"kind": "files", "location": output.store.uri}
         for other in graph.sinks.values():
             if other.definition == definition:
                 raise ConfigurationError(
-                    f"sinks {other.name!r} and {name!r} both write files to {definition['output']}. Give each a folder "
+                    f"sinks {other.name!r} and {name!r} both write files to {definition['location']}. Give each a folder "
                     "of its own, or flatten their rows into one sink."
                 )
         layout = replace(self._layout, sink=name)

@@ -22,7 +22,7 @@ PartitionBy: TypeAlias = Literal["key", "partition"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _NAMES_LENGTH_MAX = 80
-"""Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
+"""Of a prefix: a stream's id and a sink's name follow it in the receipts topic's name."""
 
 
 class WriteToKafka(beam.PTransform):
@@ -30,28 +30,28 @@ class WriteToKafka(beam.PTransform):
     ``isolation.level=read_committed``.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: rows wait in the checkpoint location until their
-    batch is committed. Then one Kafka transaction a shard and batch holds its records and a mark that names the batch; a
-    batch that the mark names is never written again, also by a driver that was replaced and wakes late. Aborted
+    batch is committed. Then one Kafka transaction a shard and batch holds its records and a receipt that names the batch; a
+    batch that the receipt names is never written again, also by a driver that was replaced and wakes late. Aborted
     leftovers of a crash are in the log, and only those see them who read uncommitted records. With one shard a batch is
     visible at once, in all partitions; with more, shard by shard.
     After a crash, readers of committed records wait at the open transaction until the next start, or for at
     most ``transaction_timeout_s``. Parallelism: staging that of the input; publishing, one worker a shard.
 
-    Input: :class:`~beam_exactly_once.kafka.KafkaRecord` as they come, or dicts, NamedTuples, dataclasses and
+    Input: :class:`~beam_exactly_once.Record` as they come, or dicts, NamedTuples, dataclasses and
     ``beam.Row`` with ``value`` and, if wanted, ``key``, ``headers``, ``timestamp_ms``, ``partition``, or ``pa.RecordBatch``
     with such columns of ``RECORD_SCHEMA``, which are much the fastest. Texts become UTF-8. A record without a timestamp
     gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``.
 
     A row that is no record, or one that the topic would refuse (too large, without a key though the topic is compacted, of a
-    partition that it does not have, too far from now), fails the batch, or is rejected with ``on_encode_error="reject"``, as by
+    partition that it does not have, too far from now), fails the batch, or is rejected with ``on_error="reject"``, as by
     ``WriteToFiles``. Before that, the topic is asked once more what it takes.
 
     Order: batches are in order, by key or by partition. Within a batch, the order of a key is that of
     ``order_by``; a batch is then sorted in memory, shard by shard.
 
-    What the user provides: the topic; permission to Write and Describe it and the transactional ids ``<marks_prefix>.*``,
-    and to Read, Write, Describe, DescribeConfigs (and Create, Alter) topics ``<marks_prefix>.*``. The marks are in a compacted
-    topic ``<marks_prefix>.<stream id>.<name>`` that the first start creates; who deletes it ends the stream.
+    What the user provides: the topic; permission to Write and Describe it and the transactional ids ``<receipts_prefix>.*``,
+    and to Read, Write, Describe, DescribeConfigs (and Create, Alter) topics ``<receipts_prefix>.*``. The receipts are in a
+    compacted topic ``<receipts_prefix>.<stream id>.<name>`` that the first start creates; who deletes it ends the stream.
 
     Args:
         bootstrap_servers: ``host:port``, several with commas.
@@ -64,12 +64,12 @@ class WriteToKafka(beam.PTransform):
             start.
         compression: ``"lz4"`` (default), ``"zstd"``, ``"snappy"``, ``"gzip"`` or ``"none"``.
         transaction_timeout_s: the broker aborts a transaction that is open for longer; publishing a shard must take less.
-        marks_prefix: what the names of the marks topic and of the transactional ids begin with. It cannot change later.
+        receipts_prefix: what the names of the receipts topic and of the transactional ids begin with. It cannot change later.
         direct: write before the marker instead of storing the records first: faster, for a stream whose only sink this is and
             whose every run makes the same records of the same input. A replay that differs ends with ``ReplayDiffers``.
-        on_encode_error: ``"fail"`` or ``"reject"``.
+        on_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
-        producer_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
+        client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         timeout_s: longest wait for an answer of the cluster.
 
     Raises:
@@ -77,12 +77,12 @@ class WriteToKafka(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row is no record, or one that the topic would refuse, and ``on_encode_error`` is ``"fail"``; nothing of
+        UnfitRow: a row is no record, or one that the topic would refuse, and ``on_error`` is ``"fail"``; nothing of
             its batch is committed.
         ConfigurationError: no row could be a record.
         UnknownTopic, OutputNotWritable: the topic is missing, or Kafka refuses. What was committed waits for the next start.
         SinkUnavailable: no broker answers.
-        SinkAhead, SinkBehind: the marks are not those that the checkpoint knows.
+        SinkAhead, SinkBehind: the receipts are not those that the checkpoint knows.
         ReplayDiffers: with ``direct=True``, a run of a batch makes other records than an earlier one wrote.
     """
 
@@ -96,34 +96,34 @@ class WriteToKafka(beam.PTransform):
         shards: int = 1,
         compression: Compression = "lz4",
         transaction_timeout_s: float = 60.0,
-        marks_prefix: str = "beam-exactly-once",
+        receipts_prefix: str = "beam-exactly-once",
         direct: bool = False,
-        on_encode_error: OnError = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-        producer_config: Mapping[str, ConfigValue] | None = None,
+        client_config: Mapping[str, ConfigValue] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
         super().__init__()
-        connection = KafkaSettings(bootstrap_servers, dict(producer_config or {}), startup_timeout_s=timeout_s)
+        connection = KafkaSettings(bootstrap_servers, dict(client_config or {}), timeout_s=timeout_s)
         if not isinstance(topic, str) or _TOPIC.fullmatch(topic) is None:
             raise ConfigurationError(f"topic={topic!r} cannot name a Kafka topic.")
         if partition_by not in get_args(PartitionBy):
             raise ConfigurationError(f"partition_by={partition_by!r} is not known; use 'key' or 'partition'.")
         if not isinstance(shards, int) or shards < 1:
             raise ConfigurationError(f"shards={shards!r} must be a whole number from 1 on.")
-        if len(marks_prefix) > _NAMES_LENGTH_MAX or _TOPIC.fullmatch(marks_prefix) is None:
+        if len(receipts_prefix) > _NAMES_LENGTH_MAX or _TOPIC.fullmatch(receipts_prefix) is None:
             raise ConfigurationError(
-                f"marks_prefix={marks_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
+                f"receipts_prefix={receipts_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
             )
         self._name = name
-        self._rejects = checked_on_error("on_encode_error", on_encode_error, direct=direct)
+        self._rejects = checked_on_error("on_error", on_error, direct=direct)
         self._output = KafkaOutput(
             topic,
             TransactionSettings(connection, transaction_timeout_s, compression),
             partition_by == "partition",
             _order(order_by),
             shards,
-            marks_prefix,
+            receipts_prefix,
             direct,
         )
 
@@ -132,7 +132,7 @@ class WriteToKafka(beam.PTransform):
         graph = sink_graph(rows, "WriteToKafka")
         name = graph.sink_name(self._name, "kafka")
         output = self._output
-        definition = {"kind": "kafka", "topic": output.topic, "marks_prefix": output.marks_prefix}
+        definition = {"kind": "kafka", "topic": output.topic, "receipts_prefix": output.receipts_prefix}
         blocks, rejected = encoded(rows, KafkaEncoding(name, output), graph, rejects=self._rejects)
         add_sharded_sink(graph, name, definition, KafkaShards(name, output), blocks, direct=output.direct)
         return rejected

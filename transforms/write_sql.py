@@ -3,7 +3,7 @@
     stream | ReadFromKafka(…) | beam.Map(…) | WriteToSql(secret_from_env("ORDERS_URL"), "orders")
 
 Stages: *blocks* (rows to columns of the table) / *stage* (Arrow streams in the checkpoint location) / *publish* (after the commit
-marker: the rows of a shard and its mark, in one transaction).
+marker: the rows of a shard and its receipt, in one transaction).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
-from beam_exactly_once.secrets import SecretValue
+from beam_exactly_once.secrets import Secret
 from beam_exactly_once.sinks.sql.target import Mode, SqlTarget
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
@@ -27,23 +27,23 @@ class WriteToSql(beam.PTransform):
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: rows wait in the checkpoint location until the batch's
     commit marker names them. Then the rows of a shard are written in one transaction, together with the shard's
-    mark in the table ``beam_exactly_once_marks``. The transaction begins with the mark: it says whether the batch is there
-    already, and two who publish the same wait for each other. Readers see the rows of a shard's batch all at once.
+    receipt in the table of receipts. The transaction begins with the receipt: it says whether the batch is
+    there already, and two who publish the same wait for each other. Readers see the rows of a shard's batch all at once.
     Parallelism: staging, that of the input; publishing, ``shards`` transactions. A batch costs one small transaction a
     shard, also when it is empty.
 
-    Input: dicts, NamedTuples (:class:`~beam_exactly_once.kafka.KafkaRecord` is one), dataclasses, ``beam.Row``, or
+    Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``. A field that is no column of the table is an error, unless ``columns`` says what is written. A field
     that is missing or None is NULL, or the column's default if it has one. Values must fit their columns: integers are not cut,
     texts not shortened. Floats, and texts of numbers, may go into decimal columns, ISO 8601 texts into dates and times, dicts
     and lists into JSON and text columns. Times without zone are UTC.
 
-    A row that does not fit the table fails the batch, or is rejected with ``on_encode_error="reject"``, as by ``WriteToFiles``.
+    A row that does not fit the table fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
     Before that, the table is looked at once more. Constraints (CHECK, FOREIGN KEY, a unique key with ``"append"``) are the
     database's to judge, after the commit: they stop the stream either way.
 
     You provide the table, and a user who may INSERT into it (for ``"upsert"`` also UPDATE and SELECT), and who may either create
-    the table of marks or use one that you created: the error has its DDL.
+    the table of receipts or use one that you created: the error has its DDL.
 
     ``mode="upsert"`` replaces the row with the same ``key_columns``. A batch may have several rows of one key only with
     ``order_by``. The rows of a batch for one shard are in memory while they are written. MySQL: the table has no
@@ -63,11 +63,12 @@ class WriteToSql(beam.PTransform):
         mode: ``"append"`` or ``"upsert"``.
         key_columns: the columns of a primary key or unique index, for ``"upsert"``.
         order_by: a column; of a batch's rows with equal keys, the one with its greatest value is written.
-        marks_schema: the schema of the table of marks; None: that of the table.
+        receipts_table: the table of receipts, such as ``"ops.receipts"``; None: ``beam_exactly_once_receipts`` in the schema of
+            ``table``.
         shards: transactions a batch. ``"upsert"`` gives each key to one of them.
         direct: write before the marker instead of storing the rows first: faster, for a stream whose only sink this is and whose
             every run makes the same rows of the same records. A replay that differs ends with ``ReplayDiffers``.
-        on_encode_error: ``"fail"`` or ``"reject"``.
+        on_error: ``"fail"`` or ``"reject"``.
         name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
 
     Raises:
@@ -75,17 +76,17 @@ class WriteToSql(beam.PTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row does not fit, and ``on_encode_error`` is ``"fail"``; nothing of its batch is committed.
+        UnfitRow: a row does not fit, and ``on_error`` is ``"fail"``; nothing of its batch is committed.
         ConfigurationError: no row fits, or two rows have one key.
         OutputNotWritable: the database refuses (no such table, no right, a constraint). Rows that wait are kept.
         SinkUnavailable: the database does not answer.
-        SinkAhead, SinkBehind: the mark is not of this checkpoint.
+        SinkAhead, SinkBehind: the receipt is not of this checkpoint.
         ReplayDiffers: with ``direct=True``, a run of a batch makes other rows than an earlier one wrote.
     """
 
     def __init__(
         self,
-        url: str | SecretValue,
+        url: str | Secret,
         table: str,
         *,
         table_schema: str | None = None,
@@ -93,10 +94,10 @@ class WriteToSql(beam.PTransform):
         mode: Mode = "append",
         key_columns: Sequence[str] = (),
         order_by: str | None = None,
-        marks_schema: str | None = None,
+        receipts_table: str | None = None,
         shards: int = 1,
         direct: bool = False,
-        on_encode_error: OnError = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
     ) -> None:
         super().__init__()
@@ -107,12 +108,12 @@ class WriteToSql(beam.PTransform):
             mode,
             _names("key_columns", key_columns),
             order_by,
-            marks_schema,
+            receipts_table,
             shards,
             direct,
         )
-        self._url = url if isinstance(url, SecretValue) else _canonical_url(url)
-        self._rejects = checked_on_error("on_encode_error", on_encode_error, direct=direct)
+        self._url = url if isinstance(url, Secret) else _canonical_url(url)
+        self._rejects = checked_on_error("on_error", on_error, direct=direct)
         self._name = name
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:

@@ -26,7 +26,7 @@ from beam_exactly_once.checkpoint.writer import this_process
 from beam_exactly_once.cli import tables
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_config_file
+from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_properties
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published, verify_output
 
@@ -75,7 +75,7 @@ def _at_location(command: _Command) -> _Command:
     """The argument and option that name a checkpoint."""
     command = click.option(
         "--store-option",
-        "store_options",
+        "storage_options",
         multiple=True,
         callback=_options,
         metavar="KEY=VALUE",
@@ -102,14 +102,14 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for ma
 @_JSON
 def status(
     location: str,
-    store_options: Mapping[str, str] | None,
+    storage_options: Mapping[str, str] | None,
     bootstrap_servers: str | None,
     kafka_config: str | None,
     recent_batches: int,
     as_json: bool,
 ) -> None:
     """Show where a stream stands. Reads only."""
-    found = read_status(open_object_store(location, store_options), recent_batches=recent_batches)
+    found = read_status(open_object_store(location, storage_options), recent_batches=recent_batches)
     try:
         if bootstrap_servers or kafka_config:
             found = _with_lag(found, bootstrap_servers, kafka_config)
@@ -124,17 +124,17 @@ def status(
 @_at_location
 @_JSON
 @click.pass_context
-def verify(ctx: click.Context, location: str, store_options: Mapping[str, str] | None, as_json: bool) -> None:
+def verify(ctx: click.Context, location: str, storage_options: Mapping[str, str] | None, as_json: bool) -> None:
     """Check every object of a checkpoint, and the files that it says are published. Reads only.
 
     Outputs are opened with the same store options when they have the checkpoint's scheme. Exit code 5: there are faults.
     """
-    store = open_object_store(location, store_options)
+    store = open_object_store(location, storage_options)
     verification = verify_checkpoint(store)
     checks = list(verification.checks)
     if verification.contents is not None:
         for sink, output in file_sinks(verification.contents.sinks).items():
-            open_output = _output(store, output, store_options)
+            open_output = _output(store, output, storage_options)
             checks += verify_output(verification.contents, sink, open_output)
     is_clean = not any(check.faults for check in checks)
     if as_json:
@@ -154,7 +154,7 @@ def verify(ctx: click.Context, location: str, store_options: Mapping[str, str] |
 @click.option("--abandon", is_flag=True, help="Give it up; the next batch reads its offsets anew.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def resolve(
-    location: str, store_options: Mapping[str, str] | None, batch_id: int, skip: bool, abandon: bool, yes: bool
+    location: str, storage_options: Mapping[str, str] | None, batch_id: int, skip: bool, abandon: bool, yes: bool
 ) -> None:
     """Pass a planned batch that cannot run.
 
@@ -165,10 +165,10 @@ def resolve(
     if skip == abandon:
         raise click.UsageError("say what to do with the batch: either --skip or --abandon.")
     outcome: Outcome = "skipped" if skip else "abandoned"
-    store = open_object_store(location, store_options)
+    store = open_object_store(location, storage_options)
     proposal = propose(store, batch_id, outcome)
     for sink, output in file_sinks(proposal.checkpoint.definitions(SINKS)).items():
-        refuse_published(sink, _output(store, output, store_options)(), batch_id)
+        refuse_published(sink, _output(store, output, storage_options)(), batch_id)
     out = tables.console()
     tables.show_proposal(proposal, out)
     if not yes:
@@ -203,22 +203,22 @@ def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, see
 
 
 def _with_lag(found: StreamStatus, bootstrap_servers: str | None, kafka_config: str | None) -> StreamStatus:
-    config = {} if kafka_config is None else read_config_file(kafka_config)
+    config = {} if kafka_config is None else read_properties(kafka_config)
     in_file = config.pop("bootstrap.servers", "")
     config.setdefault("log_level", 0)  # what the client has to say ends in the error
-    settings = KafkaSettings(bootstrap_servers or str(in_file), config, startup_timeout_s=KAFKA_TIMEOUT_S)
+    settings = KafkaSettings(bootstrap_servers or str(in_file), config, timeout_s=KAFKA_TIMEOUT_S)
     partitions = {position.topic_partition for positions in found.sources.values() for position in positions}
     with contextlib.closing(open_kafka_log(settings)) as log:
         return found.with_bounds(log.bounds(sorted(partitions)))
 
 
-def _output(checkpoint: ObjectStore, uri: str, store_options: Mapping[str, str] | None) -> Callable[[], ObjectStore]:
+def _output(checkpoint: ObjectStore, uri: str, storage_options: Mapping[str, str] | None) -> Callable[[], ObjectStore]:
     """Opens an output. The checkpoint does not hold its options: they are the checkpoint's, on a store of its kind."""
 
     def scheme(of: str) -> str:
         return of.partition("://")[0] if "://" in of else ""
 
-    options = store_options if scheme(uri) == scheme(checkpoint.uri) else None
+    options = storage_options if scheme(uri) == scheme(checkpoint.uri) else None
     return lambda: open_object_store(uri, options)
 
 

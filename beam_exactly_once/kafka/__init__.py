@@ -5,9 +5,9 @@ from __future__ import annotations
 from beam_exactly_once.kafka.embedded import EmbeddedBroker
 from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog, open_kafka_log, override_logs
 from beam_exactly_once.kafka.producing import produce
-from beam_exactly_once.kafka.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, KafkaRecord, with_event_date
+from beam_exactly_once.kafka.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, Record, with_event_date
 from beam_exactly_once.kafka.selection import TopicSelection, selection_of
-from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_config_file
+from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_properties
 
 __all__ = [
     "EVENT_DATE",
@@ -18,13 +18,13 @@ __all__ = [
     "ConfluentLog",
     "EmbeddedBroker",
     "KafkaLog",
-    "KafkaRecord",
     "KafkaSettings",
+    "Record",
     "TopicSelection",
     "open_kafka_log",
     "override_logs",
     "produce",
-    "read_config_file",
+    "read_properties",
     "selection_of",
     "with_event_date",
 ]

@@ -43,7 +43,7 @@ class KafkaLog(Protocol):
         """The names of all topics that the cluster shows us, sorted.
 
         Raises:
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``, or it refuses us.
+            KafkaUnavailable: no broker answers within ``timeout_s``, or it refuses us.
         """
         ...
 
@@ -56,7 +56,7 @@ class KafkaLog(Protocol):
         Raises:
             UnknownTopic: Kafka does not have one of them.
             KafkaRefused: it does not let us in, or not read one of them.
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
         """
         ...
 
@@ -66,7 +66,7 @@ class KafkaLog(Protocol):
         Raises:
             UnknownTopic: Kafka does not have one of them.
             KafkaRefused: it does not let us in.
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
         """
         ...
 
@@ -76,7 +76,7 @@ class KafkaLog(Protocol):
         Raises:
             UnknownTopic: Kafka does not have one of them.
             KafkaRefused: it does not let us in.
-            KafkaUnavailable: no broker answers within ``startup_timeout_s``.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
         """
         ...
 
@@ -273,7 +273,7 @@ class ConfluentLog:
     def _ask_until_settled(self, ask: Callable[[float], _Answer]) -> _Answer:
         """Ask again while the cluster settles (a leader changes, a partition is new); ``ask`` takes its timeout."""
         began_s = self._clock.monotonic_s()
-        timeout_s, request_timeout_s = self._settings.startup_timeout_s, _FIRST_REQUEST_TIMEOUT_S
+        timeout_s, request_timeout_s = self._settings.timeout_s, _FIRST_REQUEST_TIMEOUT_S
         listener_asked = False
         while True:
             left_s = began_s + timeout_s - self._clock.monotonic_s()
@@ -301,7 +301,7 @@ class ConfluentLog:
 
     def _unavailable(self, error: KafkaError) -> KafkaUnavailable:
         return KafkaUnavailable(
-            f"Kafka at {self._settings.bootstrap_servers} did not answer within {self._settings.startup_timeout_s:g} s "
+            f"Kafka at {self._settings.bootstrap_servers} did not answer within {self._settings.timeout_s:g} s "
             f"({self._errors.text_of(error)}); {self._errors.describe()}. Check the address and the network"
         )
 

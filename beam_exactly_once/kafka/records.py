@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
 
 
-class KafkaRecord(NamedTuple):
+class Record(NamedTuple):
     """One record.
 
     ``timestamp_type`` is 1 for the producer's create time, 2 for the broker's log append time, 0 for none; then
@@ -53,7 +53,7 @@ RECORD_SCHEMA: pa.Schema = pa.schema(
         pa.field("headers", _HEADERS_TYPE),
     ]
 )
-"""The columns of :class:`KafkaRecord`, in its order."""
+"""The columns of :class:`Record`, in its order."""
 
 
 EVENT_DATE = "event_date"
@@ -112,7 +112,7 @@ class Chunk:
         self._columns = columns
 
     @classmethod
-    def from_records(cls, records: Sequence[KafkaRecord], start: int, stop: int) -> Chunk:
+    def from_records(cls, records: Sequence[Record], start: int, stop: int) -> Chunk:
         """A chunk of given records of one partition, in order of their offsets.
 
         Raises:
@@ -175,7 +175,7 @@ class Chunk:
         """The columns themselves; do not change them."""
         return self._columns
 
-    def records(self) -> Iterator[KafkaRecord]:
+    def records(self) -> Iterator[Record]:
         """The records in order, built one by one as they are asked for."""
         columns = self._columns
         rows = zip(
@@ -190,7 +190,7 @@ class Chunk:
             strict=False,
         )
         # A NamedTuple's own constructor is a Python function, three times as slow as the tuple's.
-        return cast("Iterator[KafkaRecord]", map(tuple.__new__, repeat(KafkaRecord), rows))
+        return cast("Iterator[Record]", map(tuple.__new__, repeat(Record), rows))
 
     def to_arrow(self) -> pa.RecordBatch:
         """The records as columns of :data:`RECORD_SCHEMA`."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.properties import PropertyLine, read_properties
-from beam_exactly_once.secrets import SecretValue, referenced, secret_from_file
+from beam_exactly_once.properties import PropertyLine, property_lines
+from beam_exactly_once.secrets import Secret, referenced, secret_from_file
 
-ConfigValue: TypeAlias = str | int | float | bool | SecretValue | Callable[..., Any]
+ConfigValue: TypeAlias = str | int | float | bool | Secret | Callable[..., Any]
 """A librdkafka property: plain, a secret by reference, or a callable that returns the text on the worker."""
 
 IsolationLevel: TypeAlias = Literal["read_committed", "read_uncommitted"]
@@ -84,7 +84,7 @@ class KafkaSettings:
             "sasl.username": "me", "sasl.password": secret_from_env("KAFKA_PASSWORD")}``. A callable is called
             without arguments on the worker for its text; only ``oauth_cb`` is handed to the client as it is.
         isolation_level: ``read_committed`` (default) ends at the last stable offset and hides aborted records.
-        startup_timeout_s: Longest wait for the cluster's metadata and bounds.
+        timeout_s: Longest wait for the cluster's metadata and bounds.
         no_progress_timeout_s: Longest wait of a read for its next record or end.
 
     Raises:
@@ -95,7 +95,7 @@ class KafkaSettings:
     bootstrap_servers: str
     config: Mapping[str, ConfigValue] = field(default_factory=dict, hash=False)
     isolation_level: IsolationLevel = "read_committed"
-    startup_timeout_s: float = 30.0
+    timeout_s: float = 30.0
     no_progress_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class KafkaSettings:
             raise ConfigurationError(
                 f"isolation_level must be 'read_committed' or 'read_uncommitted', got {self.isolation_level!r}"
             )
-        for name in ("startup_timeout_s", "no_progress_timeout_s"):
+        for name in ("timeout_s", "no_progress_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} must be more than 0 seconds, got {getattr(self, name)!r}")
         object.__setattr__(self, "config", dict(self.config))
@@ -117,7 +117,7 @@ class KafkaSettings:
         config = ", ".join(f"{key!r}: {'<callable>' if callable(v) else repr(v)}" for key, v in self.config.items())
         return (
             f"KafkaSettings(bootstrap_servers={self.bootstrap_servers!r}, config={{{config}}}, "
-            f"isolation_level={self.isolation_level!r}, startup_timeout_s={self.startup_timeout_s!r}, "
+            f"isolation_level={self.isolation_level!r}, timeout_s={self.timeout_s!r}, "
             f"no_progress_timeout_s={self.no_progress_timeout_s!r})"
         )
 
@@ -147,7 +147,7 @@ class KafkaSettings:
         hidden = {
             client_config[_JAVA_NAMES.get(key, key)]
             for key, value in self.config.items()
-            if key != "oauth_cb" and (isinstance(value, SecretValue) or callable(value))
+            if key != "oauth_cb" and (isinstance(value, Secret) or callable(value))
         }
         return tuple(sorted((text for text in hidden if text), key=lambda text: (-len(text), text)))
 
@@ -159,12 +159,12 @@ def _check_property(key: str, value: object) -> None:
         raise ConfigurationError(f"the Kafka property {key} cannot be set: {_OWNED[key]}")
     if key in _JAVA_ONLY:
         raise ConfigurationError(f"the Kafka property {key} exists only in the Java client: {_JAVA_ONLY[key]}")
-    if is_secret_key(key) and not (isinstance(value, SecretValue) or callable(value)):
+    if is_secret_key(key) and not (isinstance(value, Secret) or callable(value)):
         raise ConfigurationError(
             f"the Kafka property {key} must not be plain text, since settings travel to workers and into logs; "
             "use secret_from_env(...) or secret_from_file(...)"
         )
-    if not isinstance(value, (str, int, float, SecretValue)) and not callable(value):
+    if not isinstance(value, (str, int, float, Secret)) and not callable(value):
         raise ConfigurationError(
             f"the Kafka property {key} must be text, a number, a secret or a callable, got {type(value).__name__}"
         )
@@ -173,7 +173,7 @@ def _check_property(key: str, value: object) -> None:
 def _resolve(key: str, value: ConfigValue) -> Any:
     if key == "oauth_cb":
         return value
-    if isinstance(value, SecretValue):
+    if isinstance(value, Secret):
         return value.resolve()
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -185,7 +185,7 @@ def _resolve(key: str, value: ConfigValue) -> Any:
     return text
 
 
-def read_config_file(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
+def read_properties(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
     """Read a Java-style properties file as ``KafkaSettings.config``, without taking secrets out of their place.
 
     ``${env:NAME}`` becomes ``secret_from_env(NAME)`` and ``${file:/path}`` ``secret_from_file("/path")``. A secret
@@ -197,7 +197,7 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
             client; the line is named by number.
     """
     config: dict[str, ConfigValue] = {}
-    for line in read_properties(path):
+    for line in property_lines(path):
         if line.key in _JAVA_ONLY:
             raise ConfigurationError(
                 f"{os.fspath(path)} line {line.line_number}: {line.key} exists only in the Java client: "

@@ -61,7 +61,7 @@ class TopicAdmin:
     """One cluster's topics. Connected at first use; a context manager that ends the connections.
 
     Raises:
-        SinkUnavailable: no broker answers within ``startup_timeout_s``.
+        SinkUnavailable: no broker answers within ``timeout_s``.
         KafkaRefused: the cluster does not let us in.
         OutputNotWritable: the cluster refuses; the message has Kafka's word for it.
         ConfigurationError: the client refuses its configuration.
@@ -168,7 +168,7 @@ class TopicAdmin:
     def _ask(self, what: str, ask: Callable[[float], _Answer], doubt_s: float = UNKNOWN_TOPIC_WAIT_S) -> _Answer:
         """Ask again while the cluster settles."""
         began_s = self._clock.monotonic_s()
-        deadline_s = began_s + self._settings.startup_timeout_s
+        deadline_s = began_s + self._settings.timeout_s
         where = f"Kafka at {self._settings.bootstrap_servers}"
         while True:
             left_s = deadline_s - self._clock.monotonic_s()
@@ -188,13 +188,13 @@ class TopicAdmin:
             if left_s <= 0:
                 self._errors.raise_if_contradicted()
                 raise SinkUnavailable(
-                    f"{where} did not {what} within {self._settings.startup_timeout_s:g} s ({text}); "
+                    f"{where} did not {what} within {self._settings.timeout_s:g} s ({text}); "
                     f"{self._errors.describe()}. Check the address and the network."
                 )
             self._clock.wait(threading.Event(), _PAUSE_S)
 
     def _wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
-        deadline_s = self._clock.monotonic_s() + self._settings.startup_timeout_s
+        deadline_s = self._clock.monotonic_s() + self._settings.timeout_s
         while not is_so():
             if self._clock.monotonic_s() > deadline_s:
                 raise SinkUnavailable(f"Kafka at {self._settings.bootstrap_servers} does not show the {what}.")

@@ -74,7 +74,7 @@ class TransactionSettings:
                 f"transaction_timeout_s={self.transaction_timeout_s!r} must be from 1 to {TRANSACTION_TIMEOUT_S_MAX} seconds."
             )
 
-    def producer_config(self, connection: dict[str, Any], transactional_id: str) -> dict[str, Any]:
+    def client_config(self, connection: dict[str, Any], transactional_id: str) -> dict[str, Any]:
         """Properties of the producer, on top of the resolved ones of its ``connection``."""
         return {
             "linger.ms": "20",
@@ -116,7 +116,7 @@ class TransactionProducer:
         self.is_prepared = False
         connection = settings.connection.client_config()
         self.errors.concern(connection, settings.connection.secret_texts(connection))
-        config = settings.producer_config(connection, transactional_id)
+        config = settings.client_config(connection, transactional_id)
         if batch_bytes_max is not None:
             config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), batch_bytes_max))
         callbacks = {"error_cb": self.errors.remember, "on_delivery": self.deliveries.remember}

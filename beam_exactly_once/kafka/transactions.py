@@ -230,7 +230,7 @@ class Transaction:
 
     def _deliver(self) -> None:
         """Wait for the broker to take all records, for as long as it takes any."""
-        producer, timeout_s = self._running, self._settings.connection.startup_timeout_s
+        producer, timeout_s = self._running, self._settings.connection.timeout_s
         waiting, deadline_s = len(producer), self._clock.monotonic_s() + timeout_s
         while waiting and self._failed_delivery is None:
             self._serve(producer.flush, min(_CALL_S, timeout_s))
@@ -265,7 +265,7 @@ class Transaction:
 
     def _call(self, what: str, call: Callable[[float], None]) -> None:
         """Call until it is settled; a call that timed out goes on where it was."""
-        deadline_s = self._clock.monotonic_s() + self._settings.connection.startup_timeout_s
+        deadline_s = self._clock.monotonic_s() + self._settings.connection.timeout_s
         while True:
             left_s = deadline_s - self._clock.monotonic_s()
             try:

@@ -84,7 +84,7 @@ def _raise_sorted(uri: str, bucket: str, status: int, expected: tuple[int, ...])
             f"{uri}: no permission on bucket {bucket} ({status}). It takes the role Storage Object Admin "
             "(storage.objects.create, get, list and delete), and the use of the KMS key if there is one."
         )
-    raise ConfigurationError(f"{uri}: GCS refuses this use of bucket {bucket} ({status}). Check store_options.")
+    raise ConfigurationError(f"{uri}: GCS refuses this use of bucket {bucket} ({status}). Check storage_options.")
 
 
 _clients_lock = threading.Lock()
@@ -128,7 +128,7 @@ def _no_credentials(where: str, error: Exception) -> str:
     return (
         f"{where}: no usable Google credentials on this machine ({type(error).__name__}). Set "
         "GOOGLE_APPLICATION_CREDENTIALS, run `gcloud auth application-default login`, or name a service_account_file in "
-        "store_options."
+        "storage_options."
     )
 
 
@@ -142,9 +142,9 @@ def checked_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, st
     unknown = sorted(set(given) - set(KNOWN_OPTIONS))
     if unknown:
         raise ConfigurationError(
-            f"{uri}: unknown store_options {', '.join(unknown)}. Known: {', '.join(KNOWN_OPTIONS)}."
+            f"{uri}: unknown storage_options {', '.join(unknown)}. Known: {', '.join(KNOWN_OPTIONS)}."
         )
     for name, value in given.items():
         if not isinstance(value, str) or not value:
-            raise ConfigurationError(f"{uri}: {name} in store_options must be a non-empty string.")
+            raise ConfigurationError(f"{uri}: {name} in storage_options must be a non-empty string.")
     return given

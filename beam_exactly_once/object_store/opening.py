@@ -89,7 +89,7 @@ def _local_path(uri: str) -> str:
 def _no_options(uri: str, options: Mapping[str, Any] | None) -> None:
     if options:
         raise ConfigurationError(
-            f"{without_credentials(uri)} takes no store_options, but got {', '.join(sorted(options))}."
+            f"{without_credentials(uri)} takes no storage_options, but got {', '.join(sorted(options))}."
         )
 
 

@@ -49,7 +49,7 @@ class S3Store(DefiniteStore):
         uri: ``s3://bucket/prefix`` or ``s3a://bucket/prefix``.
         options: ``endpoint_url``, ``region_name``, ``profile_name`` (for a role: a profile that assumes it),
             ``server_side_encryption``, ``sse_kms_key_id``, ``storage_class`` (for all that is written), ``request_payer``,
-            and, as :class:`~beam_exactly_once.secrets.SecretValue` or function only, ``aws_access_key_id``,
+            and, as :class:`~beam_exactly_once.secrets.Secret` or function only, ``aws_access_key_id``,
             ``aws_secret_access_key``, ``aws_session_token``. They are read on the machine that connects.
 
     Raises:
@@ -258,7 +258,7 @@ def _split(uri: str) -> tuple[str, str]:
     bucket, _, path = uri.partition("://")[2].partition("/")
     if "@" in bucket:
         raise ConfigurationError(
-            f"s3://***@{bucket.rpartition('@')[2]}: credentials do not belong into a URI. Use a profile or store_options."
+            f"s3://***@{bucket.rpartition('@')[2]}: credentials do not belong into a URI. Use a profile or storage_options."
         )
     path = path.strip("/")
     if not bucket:

@@ -17,7 +17,7 @@ import botocore.parsers
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.definite import Unclear
-from beam_exactly_once.secrets import SecretValue
+from beam_exactly_once.secrets import Secret
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20  # of one wait on the socket: short enough for several tries within the contract's retry timeout
@@ -70,7 +70,7 @@ class S3Options:
     client: tuple[tuple[str, str], ...]
     write: Mapping[str, str]
     request: Mapping[str, str]
-    secrets: Mapping[str, SecretValue | Callable[[], str]] = field(repr=False)
+    secrets: Mapping[str, Secret | Callable[[], str]] = field(repr=False)
 
     @classmethod
     def checked(cls, uri: str, options: Mapping[str, Any] | None) -> S3Options:
@@ -83,21 +83,21 @@ class S3Options:
         unknown = sorted(set(given) - set(KNOWN_OPTIONS))
         if unknown:
             raise ConfigurationError(
-                f"{uri}: unknown store_options {', '.join(unknown)}. Known: {', '.join(KNOWN_OPTIONS)}."
+                f"{uri}: unknown storage_options {', '.join(unknown)}. Known: {', '.join(KNOWN_OPTIONS)}."
             )
         secrets = {name: given.pop(name) for name in _SECRET_OPTIONS if name in given}
         for name, secret in secrets.items():
-            if not isinstance(secret, SecretValue) and not callable(secret):
+            if not isinstance(secret, Secret) and not callable(secret):
                 raise ConfigurationError(
-                    f"{uri}: {name} in store_options must not be plain text. Pass secret_from_env(...) or "
+                    f"{uri}: {name} in storage_options must not be plain text. Pass secret_from_env(...) or "
                     "secret_from_file(...), or a function that returns it, or name a profile by profile_name."
                 )
         _check_together(uri, given, secrets)
         for name, value in given.items():
             if not isinstance(value, str) or not value:
-                raise ConfigurationError(f"{uri}: {name} in store_options must be a non-empty string.")
+                raise ConfigurationError(f"{uri}: {name} in storage_options must be a non-empty string.")
         if "@" in given.get("endpoint_url", ""):
-            raise ConfigurationError(f"{uri}: endpoint_url in store_options must not hold a user or a password.")
+            raise ConfigurationError(f"{uri}: endpoint_url in storage_options must not hold a user or a password.")
         return cls(
             client=tuple((name, given[name]) for name in _CLIENT_OPTIONS if name in given),
             write={_WRITE_OPTIONS[name]: given[name] for name in _WRITE_OPTIONS if name in given},
@@ -108,9 +108,9 @@ class S3Options:
 
 def _check_together(uri: str, given: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
     if secrets and not {"aws_access_key_id", "aws_secret_access_key"} <= set(secrets):
-        raise ConfigurationError(f"{uri}: aws_access_key_id and aws_secret_access_key in store_options go together.")
+        raise ConfigurationError(f"{uri}: aws_access_key_id and aws_secret_access_key in storage_options go together.")
     if secrets and "profile_name" in given:
-        raise ConfigurationError(f"{uri}: store_options name a profile and keys; leave one of them out.")
+        raise ConfigurationError(f"{uri}: storage_options name a profile and keys; leave one of them out.")
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def client_key(options: S3Options) -> ClientKey:
     """
     secrets = []
     for name, secret in options.secrets.items():
-        value = secret.resolve() if isinstance(secret, SecretValue) else secret()
+        value = secret.resolve() if isinstance(secret, Secret) else secret()
         if not isinstance(value, str) or not value:
-            raise ConfigurationError(f"{name} in store_options gave no text when it was asked for the credential.")
+            raise ConfigurationError(f"{name} in storage_options gave no text when it was asked for the credential.")
         secrets.append((name, value))
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
     return ClientKey((*options.client, *secrets), environment)
@@ -243,7 +243,7 @@ def sorted_errors(uri: str, bucket: str, *expected: str) -> Iterator[None]:
     except _CREDENTIAL_ERRORS as error:
         raise ConfigurationError(
             f"{uri}: no usable AWS credentials on this machine ({error}). Set a profile, the variables "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or store_options."
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage_options."
         ) from None
     except boto_errors.BotoCoreError as error:
         raise ConfigurationError(
@@ -274,5 +274,5 @@ def _raise_sorted(uri: str, bucket: str, response: Any, operation: str, expected
             "there is one."
         ) from None
     raise ConfigurationError(
-        f"{uri}: S3 refuses this use of bucket {bucket}: {what}. Check region and store_options."
+        f"{uri}: S3 refuses this use of bucket {bucket}: {what}. Check region and storage_options."
     ) from None

@@ -11,7 +11,7 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, Sourc
 from beam_exactly_once.checkpoint.layout import SOURCES
 from beam_exactly_once.checkpoint.records import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import CheckpointHole, DataLoss, KafkaUnavailable, SinkChanged, UnknownTopic
+from beam_exactly_once.errors import CheckpointHole, DataLoss, KafkaUnavailable, PipelineChanged, UnknownTopic
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
@@ -90,13 +90,13 @@ class SourcePlanner:
         First offsets are recorded in the checkpoint, so that ``latest`` means the same at every start.
 
         Raises:
-            SinkChanged: the checkpoint knows this name as something else.
+            PipelineChanged: the checkpoint knows this name as something else.
             CheckpointHole: ``Start.from_checkpoint`` names a batch that is not there.
         """
         if newest is not None and self.spec.name in newest.sources:
             committed = newest.sources[self.spec.name]
             self.advance(committed)
-            self.measured(committed.records, committed.bytes_read)
+            self.measured(committed.records_read, committed.bytes_read)
             return
         elsewhere = _commit_elsewhere(self.spec.start, self.spec.name)
         stood = None if elsewhere is None else elsewhere.next_offsets
@@ -114,7 +114,7 @@ class SourcePlanner:
             },
         )
         if recorded.get("kind") != self.spec.definition["kind"]:
-            raise SinkChanged(
+            raise PipelineChanged(
                 f"{checkpoint.store.uri} knows source {self.spec.name!r} as {recorded.get('kind')!r}, not as "
                 f"{self.spec.definition['kind']!r}. Give this source another name=."
             )
@@ -289,7 +289,7 @@ def _commit_elsewhere(start: Start, source: str) -> SourceCommit | None:
     """Where ``source`` stood in another checkpoint, when ``start`` names one."""
     if not isinstance(start, FromCheckpoint):
         return None
-    store = open_object_store(start.checkpoint_location, start.store_options)
+    store = open_object_store(start.checkpoint_location, start.storage_options)
     elsewhere = Checkpoint.open_existing(store)
     marker = None if elsewhere is None else elsewhere.read_marker(start.batch_id)
     if marker is None or source not in marker.sources:

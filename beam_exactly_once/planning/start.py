@@ -99,14 +99,14 @@ class Start(abc.ABC):
 
     @staticmethod
     def from_checkpoint(
-        checkpoint_location: str, batch_id: int, store_options: Mapping[str, Any] | None = None
+        checkpoint_location: str, batch_id: int, storage_options: Mapping[str, Any] | None = None
     ) -> Start:
         """From where another stream stood after its batch ``batch_id``.
 
         Args:
             checkpoint_location: of the other stream.
             batch_id: a batch whose marker it still has.
-            store_options: of the store of that location.
+            storage_options: of the store of that location.
 
         Raises:
             ConfigurationError: the location is empty, or the batch id no integer of at least 0.
@@ -115,7 +115,7 @@ class Start(abc.ABC):
             raise ConfigurationError("the checkpoint to start from is an empty string: give its location")
         if not is_count(batch_id):
             raise ConfigurationError(f"a batch id is an integer of at least 0, got {batch_id!r}")
-        return FromCheckpoint(checkpoint_location, batch_id, None if store_options is None else dict(store_options))
+        return FromCheckpoint(checkpoint_location, batch_id, None if storage_options is None else dict(storage_options))
 
     @abc.abstractmethod
     def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
@@ -218,7 +218,7 @@ class FromCheckpoint(Start):
     kind: ClassVar[str] = "checkpoint"
     checkpoint_location: str
     batch_id: int
-    store_options: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
+    storage_options: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
 
     def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
         """Where the other stream stood, and the earliest of partitions that it did not read."""

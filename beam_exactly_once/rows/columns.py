@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
+from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.rows.fields import KINDS, columns_of
 
-RECORD_FIELDS = len(KafkaRecord._fields)
+RECORD_FIELDS = len(Record._fields)
 """Of one record, where the fields of many are in one list."""
 
 _VALUE_REPR = reprlib.Repr()
@@ -54,14 +54,14 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None, *, sink: s
     Raises:
         UnfitRow: as :func:`batch_of_rows`.
     """
-    columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
+    columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
     if schema is None:
         arrays = [_record_array(columns[field.name], field, sink) for field in RECORD_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
     if columns.keys().isdisjoint(schema.names):
-        raise ConfigurationError(str(_no_columns(KafkaRecord, schema, sink)))  # no record has them
+        raise ConfigurationError(str(_no_columns(Record, schema, sink)))  # no record has them
     nulls = [None] * len(columns["offset"])
-    arrays = [_array(columns.get(field.name, nulls), field, KafkaRecord, sink) for field in schema]
+    arrays = [_array(columns.get(field.name, nulls), field, Record, sink) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -126,7 +126,7 @@ def _record_array(values: Sequence[Any], field: pa.Field, sink: str) -> pa.Array
         fast = None if any(values) else _empty_lists(len(values), field.type)
     elif field.type in _ARRAY_CODES:
         fast = _integers(values, field.type)
-    return _array(values, field, KafkaRecord, sink) if fast is None else fast
+    return _array(values, field, Record, sink) if fast is None else fast
 
 
 def _repeated(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.block import Block
 from beam_exactly_once.rows.columns import RECORD_FIELDS
 from beam_exactly_once.rows.rejected import Rejected, isolated, rejected_of
@@ -66,7 +66,7 @@ class RejectingBlocks:
         return self._isolated(
             len(fields) // RECORD_FIELDS,
             lambda start, stop: self._blocks.of_records(fields[start * RECORD_FIELDS : stop * RECORD_FIELDS]),
-            lambda index: KafkaRecord(*fields[index * RECORD_FIELDS : (index + 1) * RECORD_FIELDS]),
+            lambda index: Record(*fields[index * RECORD_FIELDS : (index + 1) * RECORD_FIELDS]),
         )
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:

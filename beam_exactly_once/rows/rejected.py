@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
+from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.kafka.records import Headers
 from beam_exactly_once.rows.columns import name_of
 
@@ -35,7 +35,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 500
 class Rejected(NamedTuple):
     """A record that a step could not take.
 
-    Where the row was a :class:`~beam_exactly_once.kafka.KafkaRecord`, or has its columns, these are as they were in
+    Where the row was a :class:`~beam_exactly_once.Record`, or has its columns, these are as they were in
     Kafka. Of any other row there is its ``row``.
     """
 
@@ -81,7 +81,7 @@ def rejected_of(row: Any, error: Exception, *, step: str) -> Rejected:
     kind, reason = name_of(type(error)), _printable(str(error))[:REASON_LETTERS_MAX]
     if isinstance(row, pa.RecordBatch):
         row = _row_of_batch(row)
-    if isinstance(row, KafkaRecord | Rejected):
+    if isinstance(row, Record | Rejected):
         return Rejected(step, kind, reason, **{name: getattr(row, name) for name in _KAFKA_FIELDS})
     return Rejected(step, kind, reason, row=_shown(row))
 
@@ -143,9 +143,9 @@ def _row_of_batch(batch: pa.RecordBatch) -> Any:
         (fields,) = batch.to_pylist()
     except (ValueError, OverflowError):  # a date that Python does not know
         return str(batch)
-    if set(KafkaRecord._fields) <= fields.keys():
+    if set(Record._fields) <= fields.keys():
         fields["headers"] = tuple((header["key"], header["value"]) for header in fields["headers"] or ())
-        return KafkaRecord(*(fields[name] for name in KafkaRecord._fields))
+        return Record(*(fields[name] for name in Record._fields))
     return fields
 
 

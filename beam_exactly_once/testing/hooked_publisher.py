@@ -11,7 +11,7 @@ from unittest import mock
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.sinks.contract import Part, Publisher
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.sinks.sharded import DirectPublisher

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, override_logs
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, override_logs
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
@@ -21,7 +21,7 @@ class MemoryKafka:
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
-        self._records: dict[TopicPartition, list[KafkaRecord]] = {}
+        self._records: dict[TopicPartition, list[Record]] = {}
         self._bounds: dict[TopicPartition, LogBounds] = {}
         self._ids: dict[str, str] = {}
         self._created: Counter[str] = Counter()
@@ -38,7 +38,7 @@ class MemoryKafka:
             self._records.setdefault(TopicPartition(topic, partition), [])
             self._bounds.setdefault(TopicPartition(topic, partition), LogBounds(0, 0))
 
-    def append(self, records: Iterable[KafkaRecord]) -> None:
+    def append(self, records: Iterable[Record]) -> None:
         """Append to the topic and partition that each record names; its ``offset`` is set to the log's end."""
         for record in records:
             place = TopicPartition(record.topic, record.partition)
@@ -82,7 +82,7 @@ class MemoryKafka:
         """Partitions of a topic; empty when it does not exist."""
         return sorted(place for place in self._bounds if place.topic == topic)
 
-    def records_of(self, place: TopicPartition, start: int, stop: int, records_max: int) -> list[KafkaRecord]:
+    def records_of(self, place: TopicPartition, start: int, stop: int, records_max: int) -> list[Record]:
         """Records at offsets in ``[start, stop)``, the first ``records_max`` of them."""
         records = self._records[place]
         first = bisect.bisect_left(records, start, key=lambda record: record.offset)

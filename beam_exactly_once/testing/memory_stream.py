@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.pipelines.progress import BatchProgress
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.testing.published_rows import Row, published_rows
@@ -36,7 +37,7 @@ class MemoryRun:
 
 def run_in_memory(
     build: Callable[[ExactlyOnceStream], object],
-    batches: Mapping[str, Sequence[Iterable[bytes | KafkaRecord]]],
+    batches: Mapping[str, Sequence[Iterable[bytes | Record]]],
     *,
     allow_per_batch: bool = False,
 ) -> MemoryRun:
@@ -44,24 +45,24 @@ def run_in_memory(
 
     Every client and every object store that the stream opens is replaced by one in memory, whatever addresses the
     stream names. Each batch runs in a stream of its own over the same checkpoint, so a restart between any two batches
-    is part of the test. Limits of the source (``max_offsets_per_batch``) may cut a given batch further.
+    is part of the test. Limits of the source (``max_batch_offsets``) may cut a given batch further.
 
     Args:
         build: applies sources, transforms and sinks to the stream; called once a batch.
         batches: the records of each topic, one iterable a batch; values alone (bytes) go to partition 0.
-        allow_per_batch: as for :class:`~beam_exactly_once.pipelines.ExactlyOnceStream`.
+        allow_per_batch: as for :class:`~beam_exactly_once.ExactlyOnceStream`.
 
     Raises:
         what the stream raises.
 
     >>> import apache_beam as beam
-    >>> from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+    >>> from beam_exactly_once import ReadFromKafka, WriteToFiles
     >>> def build(stream):
     ...     (
     ...         stream
     ...         | ReadFromKafka("localhost:9092", ["orders"])
     ...         | beam.Map(lambda record: {"length": len(record.value)})
-    ...         | WriteToFiles("s3://lake/orders", file_format="json")
+    ...         | WriteToFiles("s3://lake/orders", format="json")
     ...     )
     >>> run_in_memory(build, {"orders": [[b"a", b"bb"], [b"ccc"]]}).published["files"]
     [[{'length': 1}, {'length': 2}], [{'length': 3}]]
@@ -95,7 +96,7 @@ def run_in_memory(
     return MemoryRun(published, tuple(progress))
 
 
-def _append(cluster: MemoryKafka, topic: str, given: Iterable[bytes | KafkaRecord]) -> None:
-    records = [one if isinstance(one, KafkaRecord) else KafkaRecord(value=one) for one in given]
+def _append(cluster: MemoryKafka, topic: str, given: Iterable[bytes | Record]) -> None:
+    records = [one if isinstance(one, Record) else Record(value=one) for one in given]
     cluster.add_partitions(topic, max((record.partition for record in records), default=0) + 1)
     cluster.append(record._replace(topic=topic) for record in records)

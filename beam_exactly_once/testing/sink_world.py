@@ -13,11 +13,12 @@ from typing import Any, TypeAlias, TypeVar
 import apache_beam as beam
 
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream, ProcessingTime
+from beam_exactly_once.kafka import Record
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.pipelines.triggers import ProcessingTime
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka
+from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 
 Row: TypeAlias = Mapping[str, Any]
 """What the stories write: ``{"id": int, "text": str}``."""
@@ -75,7 +76,7 @@ class World:
 
     def produce(self, *ids: int) -> None:
         """Append records; they are told apart by their ids."""
-        self.cluster.append(KafkaRecord("in", value=b"%d" % one) for one in ids)
+        self.cluster.append(Record("in", value=b"%d" % one) for one in ids)
         self.produced += [one for one in ids if one != EMPTY]
 
     def live(
@@ -94,7 +95,7 @@ class World:
             stream = ExactlyOnceStream(self.location, trigger=trigger, retain_batches=retain_batches)
             ids = (
                 stream
-                | ReadFromKafka("memory:9092", ["in"], max_offsets_per_batch=3)
+                | ReadFromKafka("memory:9092", ["in"], max_batch_offsets=3)
                 | beam.Map(lambda record: int(record.value))
                 | beam.Filter(lambda one: one != EMPTY)
                 | beam.Reshuffle()

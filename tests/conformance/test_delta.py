@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from beam_exactly_once import WriteToDelta
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
-from beam_exactly_once.transforms import WriteToDelta
 
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 

@@ -10,10 +10,9 @@ import apache_beam as beam
 import orjson
 import pytest
 
+from beam_exactly_once import WriteToFiles, read_batches
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
-from beam_exactly_once.transforms import WriteToFiles
 
 
 class Files(SinkUnderTest):
@@ -25,7 +24,7 @@ class Files(SinkUnderTest):
         self._root = root
 
     def write(self, name: str, shards: int) -> beam.PTransform[Any, Any]:
-        return WriteToFiles(f"{self._root}/{name}", file_format="json", name=name)
+        return WriteToFiles(f"{self._root}/{name}", format="json", name=name)
 
     def read(self, name: str) -> Iterator[Row]:
         store = open_object_store(f"{self._root}/{name}")

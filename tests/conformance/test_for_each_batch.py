@@ -12,9 +12,9 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import BatchRows, ForEachBatch
 from beam_exactly_once.testing import conformance
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
-from beam_exactly_once.transforms import BatchRows, ForEachBatch
 
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 

@@ -10,8 +10,8 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import WriteToSql
 from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
-from beam_exactly_once.transforms import WriteToSql
 
 
 class Sqlite(SinkUnderTest):

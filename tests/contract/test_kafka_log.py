@@ -27,8 +27,8 @@ from beam_exactly_once.kafka import (
     Chunk,
     EmbeddedBroker,
     KafkaLog,
-    KafkaRecord,
     KafkaSettings,
+    Record,
     open_kafka_log,
     override_logs,
 )
@@ -57,7 +57,7 @@ def log(broker: EmbeddedBroker) -> Iterator[KafkaLog]:
 
 
 def settings(broker: EmbeddedBroker, no_progress_timeout_s: float = 30) -> KafkaSettings:
-    return KafkaSettings(broker.bootstrap_servers, startup_timeout_s=10, no_progress_timeout_s=no_progress_timeout_s)
+    return KafkaSettings(broker.bootstrap_servers, timeout_s=10, no_progress_timeout_s=no_progress_timeout_s)
 
 
 def produce(broker: EmbeddedBroker, topic: str, partition: int, values: Sequence[bytes | None]) -> None:
@@ -68,9 +68,9 @@ def produce(broker: EmbeddedBroker, topic: str, partition: int, values: Sequence
     producer.close()
 
 
-def read(log: KafkaLog, place: TopicPartition, start: int, stop: int, records_max: int = 1000) -> list[KafkaRecord]:
+def read(log: KafkaLog, place: TopicPartition, start: int, stop: int, records_max: int = 1000) -> list[Record]:
     """Read ``[start, stop)`` chunk by chunk, checking what every chunk promises."""
-    records: list[KafkaRecord] = []
+    records: list[Record] = []
     position = start
     while position < stop:
         chunk = log.next_chunk(place, position, stop, records_max)
@@ -157,10 +157,10 @@ def test_reading_goes_on_where_new_records_arrive(broker: EmbeddedBroker, log: K
 def test_every_byte_of_a_record_comes_through(broker: EmbeddedBroker, log: KafkaLog) -> None:
     broker.create_topic("bytes", 1)
     expected = [
-        KafkaRecord("bytes", 0, 0, 1_700_000_000_000, 1, None, None, ()),
-        KafkaRecord("bytes", 0, 1, 1_700_000_000_001, 1, b"", b"", (("name", b""), ("name", None))),
-        KafkaRecord("bytes", 0, 2, 1_700_000_000_002, 1, b"\xff\x00", bytes(range(256)), (("é", b"\xff\xfe"),)),
-        KafkaRecord("bytes", 0, 3, 1_700_000_000_003, 1, b"k", b"x" * 300_000, ()),
+        Record("bytes", 0, 0, 1_700_000_000_000, 1, None, None, ()),
+        Record("bytes", 0, 1, 1_700_000_000_001, 1, b"", b"", (("name", b""), ("name", None))),
+        Record("bytes", 0, 2, 1_700_000_000_002, 1, b"\xff\x00", bytes(range(256)), (("é", b"\xff\xfe"),)),
+        Record("bytes", 0, 3, 1_700_000_000_003, 1, b"k", b"x" * 300_000, ()),
     ]
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     for record in expected:
@@ -250,7 +250,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_reason(monkeypatch: py
         nobody = KafkaSettings(
             servers,
             config={"sasl.password": secret_from_env("TEST_PASSWORD")},
-            startup_timeout_s=0.5,
+            timeout_s=0.5,
             no_progress_timeout_s=0.5,
         )
         with closing(open_kafka_log(nobody)) as log:

@@ -88,7 +88,7 @@ def reader(broker: ScriptedBroker) -> Iterator[KafkaLog]:
 def settings(broker: ScriptedBroker, **changes: object) -> KafkaSettings:
     return KafkaSettings(
         broker.bootstrap_servers,
-        **{"startup_timeout_s": 10, "no_progress_timeout_s": 20, **changes},  # type: ignore[arg-type]
+        **{"timeout_s": 10, "no_progress_timeout_s": 20, **changes},  # type: ignore[arg-type]
     )
 
 

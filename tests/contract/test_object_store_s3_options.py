@@ -22,9 +22,9 @@ from support.staging import staged
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"endpoint": "http://x"}, r"unknown store_options endpoint. Known: endpoint_url"),
-        ({"region_name": 7}, "region_name in store_options must be a non-empty string"),
-        ({"profile_name": ""}, "profile_name in store_options must be"),
+        ({"endpoint": "http://x"}, r"unknown storage_options endpoint. Known: endpoint_url"),
+        ({"region_name": 7}, "region_name in storage_options must be a non-empty string"),
+        ({"profile_name": ""}, "profile_name in storage_options must be"),
         ({"aws_access_key_id": "AKIA1", "aws_secret_access_key": "hunter2"}, "must not be plain text"),
         ({"aws_secret_access_key": secret_from_env("X")}, "go together"),
         ({"aws_access_key_id": secret_from_env("X")}, "go together"),
@@ -90,7 +90,7 @@ def test_credentials_come_by_reference(server: MotoServer, monkeypatch: pytest.M
     assert SECRET_ACCESS_KEY not in shown
     with pytest.raises(ConfigurationError, match="variable NO_SUCH"):
         S3Store("s3://own/x", {**options, "aws_access_key_id": secret_from_env("NO_SUCH")}).get("a")
-    with pytest.raises(ConfigurationError, match="aws_session_token in store_options gave no text"):
+    with pytest.raises(ConfigurationError, match="aws_session_token in storage_options gave no text"):
         S3Store("s3://own/x", {**options, "aws_session_token": lambda: None}).get("a")
 
 

@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 MEGABYTE = 1 << 20
 PROGRAMS = Path(__file__).parents[1] / "support"
@@ -50,12 +47,12 @@ def test_300_batches_in_one_process_leave_memory_threads_and_files_as_they_were(
 @pytest.mark.parametrize("partitions", [1, 1000])
 def test_a_batch_costs_two_creates_and_one_get_whatever_the_partitions(partitions: int, tmp_path: Path) -> None:
     cluster = MemoryKafka({"orders": partitions})
-    cluster.append(KafkaRecord("orders", number % partitions, value=b"x") for number in range(4 * partitions))
+    cluster.append(Record("orders", number % partitions, value=b"x") for number in range(4 * partitions))
     calls = StoreCalls(None, lambda: None)
     with cluster.serving(), watching(calls), ExactlyOnceStream(str(tmp_path / "checkpoint")) as stream:
         _ = (
             stream
-            | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=partitions)
+            | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=partitions)
             | WriteToFiles(str(tmp_path / "output"))
         )
     first = next(
@@ -72,15 +69,15 @@ def test_a_batch_costs_two_creates_and_one_get_whatever_the_partitions(partition
 def test_ten_thousand_files_in_a_batch(tmp_path: Path) -> None:
     """Each is published once, and the marker stays small: the list of files is in an object of its own."""
     cluster = MemoryKafka({"orders": 1})
-    cluster.append(KafkaRecord("orders", 0, value=b"%d" % number) for number in range(10_100))
+    cluster.append(Record("orders", 0, value=b"%d" % number) for number in range(10_100))
     with cluster.serving(), ExactlyOnceStream(f"memory://{tmp_path}/checkpoint") as stream:
         _ = (
             stream
             | ReadFromKafka("memory:9092", ["orders"])
-            | WriteToFiles(f"memory://{tmp_path}/output", file_format="json", file_bytes_max=1)
+            | WriteToFiles(f"memory://{tmp_path}/output", format="json", max_file_bytes=1)
         )
     (batch,) = read_batches(f"memory://{tmp_path}/output")
-    assert batch.rows == 10_100
+    assert batch.rows_written == 10_100
     assert len({file.name for file in batch.files}) == len(batch.files) >= 10_000
 
 

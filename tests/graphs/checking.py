@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProgressListener
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import UnsupportedPipeline
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProgressListener
 from graphs.building import build
 from graphs.clusters import Cluster, cluster
 from graphs.ends import SINKS, SOURCES, found_in_calls, found_in_files, found_in_table, topic

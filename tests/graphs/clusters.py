@@ -8,7 +8,8 @@ from typing import Protocol
 
 from confluent_kafka import Producer
 
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord
+from beam_exactly_once import Record
+from beam_exactly_once.kafka import EmbeddedBroker
 from beam_exactly_once.testing import MemoryKafka
 
 FLUSH_TIMEOUT_S = 60.0
@@ -35,7 +36,7 @@ class InMemory:
         self._kafka = MemoryKafka(topics)
 
     def send(self, topic: str, partition: int, values: Sequence[bytes]) -> None:
-        self._kafka.append(KafkaRecord(topic, partition, value=value) for value in values)
+        self._kafka.append(Record(topic, partition, value=value) for value in values)
 
     def serving(self) -> contextlib.AbstractContextManager[None]:
         return self._kafka.serving()

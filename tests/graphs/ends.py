@@ -14,10 +14,9 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
+from beam_exactly_once import ForEachBatch, ReadFromKafka, WriteToFiles, WriteToSql, read_batches
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.published_rows import published_rows
-from beam_exactly_once.transforms import ForEachBatch, ReadFromKafka, WriteToFiles, WriteToSql
-from beam_exactly_once.transforms.file_manifest import read_batches
 from graphs import steps
 from graphs.kinds import Applied, Given, Kind, Numbers, Plain, Site, no_shape
 from graphs.model import Wrong
@@ -36,7 +35,7 @@ def _source(node: Applied, **options: Any) -> Any:
         node.site.bootstrap_servers,
         [topic(node.number)],
         name=node.name,
-        max_offsets_per_batch=node.site.limit,
+        max_batch_offsets=node.site.limit,
         **options,
     )
 
@@ -51,7 +50,7 @@ def _read_arrow(node: Applied) -> Sequence[Numbers]:
 
 
 def _read_rejecting(node: Applied) -> Sequence[Numbers]:
-    decoded = _source(node, decoder=steps.number, on_decode_error="reject")
+    decoded = _source(node, decoder=steps.number, on_error="reject")
     return [
         decoded.rows | f"{node.name}.Rows" >> beam.Map(steps.same).with_output_types(int),
         decoded.rejected | f"{node.name}.Rejected" >> beam.Map(steps.rejected_record),
@@ -79,10 +78,10 @@ def _rows(node: Applied) -> Any:
     return node.inputs[0] | "Row" >> beam.Map(steps.row)
 
 
-def _files(file_format: str) -> Callable[[Applied], Sequence[Numbers]]:
+def _files(format: str) -> Callable[[Applied], Sequence[Numbers]]:
     def build(node: Applied) -> Sequence[Numbers]:
         output = node.site.output(node.name)
-        _ = _rows(node) | WriteToFiles(output, file_format=file_format, schema=SCHEMA, name=node.name)  # type: ignore[arg-type]
+        _ = _rows(node) | WriteToFiles(output, format=format, schema=SCHEMA, name=node.name)  # type: ignore[arg-type]
         return []
 
     return build
@@ -91,7 +90,7 @@ def _files(file_format: str) -> Callable[[Applied], Sequence[Numbers]]:
 def _rejecting_files(node: Applied) -> Sequence[Numbers]:
     rows = node.inputs[0] | "Row" >> beam.Map(steps.misfit_row)
     output = node.site.output(node.name)
-    unfit = rows | WriteToFiles(output, schema=SCHEMA, on_encode_error="reject", name=node.name)
+    unfit = rows | WriteToFiles(output, schema=SCHEMA, on_error="reject", name=node.name)
     return [unfit | "Rejected" >> beam.Map(steps.rejected_row)]
 
 
@@ -149,7 +148,7 @@ def found_in_files(site: Site, name: str) -> Batches:
     if visible != named:
         raise Wrong(f"{name} shows {sorted(visible)}, and manifests name {sorted(named)}")
     found = {batch.batch_id: [row["v"] for row in published_rows(output, batch)] for batch in batches}
-    counts = {batch.batch_id: batch.rows for batch in batches}
+    counts = {batch.batch_id: batch.rows_written for batch in batches}
     if counts != {number: len(rows) for number, rows in found.items()}:
         raise Wrong(f"manifests of {name} count {counts}, and files have {found}")
     return found

@@ -10,10 +10,8 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineRunner
 
-from beam_exactly_once.pipelines import ExactlyOnceStream
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.testing.published_rows import published_rows
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
-from beam_exactly_once.transforms.file_manifest import read_batches
 from graphs.clusters import Cluster, cluster
 from graphs.runners import RUNNERS, Runner
 from graphs.steps import number, row
@@ -67,13 +65,13 @@ class NumberStream:
                 f"{self._place}/checkpoint", options=options, runner=runner, allow_per_batch=allow_per_batch
             ) as stream,
         ):
-            source = ReadFromKafka(self._kafka.bootstrap_servers, [self._topic], max_offsets_per_batch=a_batch)
+            source = ReadFromKafka(self._kafka.bootstrap_servers, [self._topic], max_batch_offsets=a_batch)
             build(stream | source | "Number" >> beam.Map(number), self)
 
     def write(self, numbers: beam.PCollection[int], name: str = "rows") -> None:
         """Apply a sink."""
         rows = numbers | f"Row-{name}" >> beam.Map(row)
-        _ = rows | f"Write-{name}" >> WriteToFiles(f"{self._place}/{name}", file_format="json", name=name)
+        _ = rows | f"Write-{name}" >> WriteToFiles(f"{self._place}/{name}", format="json", name=name)
 
     def published(self, name: str = "rows") -> list[list[int]]:
         """What a sink has of each batch, in order of the numbers."""

@@ -24,11 +24,10 @@ from apache_beam.transforms.userstate import (
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.transforms import BatchRows, Rejected
+from beam_exactly_once import BatchRows, Record, Rejected
 
 
-def number(record: KafkaRecord) -> int:
+def number(record: Record) -> int:
     assert record.value is not None
     return int(record.value)
 

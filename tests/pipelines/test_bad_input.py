@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, TopicPartition, WriteToFiles, read_batches
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, marker_of_resolution
 from beam_exactly_once.checkpoint.layout import commits_key, offsets_key
 from beam_exactly_once.checkpoint.resolution import propose
@@ -31,20 +32,15 @@ from beam_exactly_once.errors import (
     KafkaUnavailable,
     NewerFormat,
     OutputNotWritable,
+    PipelineChanged,
     Retryable,
     SinkAhead,
-    SinkChanged,
     UnknownTopic,
     UnsuitableStore,
 )
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open_object_store, override_stores
-from beam_exactly_once.offsets import TopicPartition
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from support.orders_to_files import OrdersToFiles
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -106,7 +102,7 @@ def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allow
     stream.cluster.delete_records("orders", 0, 4)
     stream.run(fail_on_data_loss=False)
     assert stream.written() == [1, 2, 5]
-    assert stream.progress[-1].lost_offsets == 2
+    assert stream.progress[-1].offsets_lost["kafka"] == 2
     marker = orjson.loads((stream.checkpoint / commits_key(1)).read_bytes())["body"]
     assert marker["sources"]["kafka"]["lost"] == {"orders": {"0": [[2, 4]]}}
 
@@ -118,7 +114,7 @@ def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record
     stream.produce(4)
     stream.run(fail_on_data_loss=False)
     assert stream.written() == [1, 2, 4]
-    assert [batch.lost_offsets for batch in stream.progress[1:]] == [1, 0]
+    assert [sum(batch.offsets_lost.values()) for batch in stream.progress[1:]] == [1, 0]
 
 
 def test_a_newer_format_says_to_upgrade(stream: OrdersToFiles) -> None:
@@ -250,12 +246,12 @@ def test_a_store_that_ignores_conditional_writes_is_refused(tmp_path: Path) -> N
 
 
 def test_a_renamed_sink_is_refused(stream: OrdersToFiles) -> None:
-    refused(stream, SinkChanged, "'files'", "name='files'", sink="orders")
+    refused(stream, PipelineChanged, "'files'", "name='files'", sink="orders")
 
 
 def test_a_sink_that_moved_is_refused(stream: OrdersToFiles) -> None:
     stream.output = stream.output.with_name("elsewhere")
-    refused(stream, SinkChanged, "elsewhere", "output")
+    refused(stream, PipelineChanged, "elsewhere", "location")
 
 
 def test_a_wrong_output_of_a_new_stream_can_be_corrected(tmp_path: Path) -> None:
@@ -323,21 +319,21 @@ def stop_here() -> None:
 def test_a_sink_that_came_later_begins_where_the_stream_stood(stream: OrdersToFiles) -> None:
     with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as wider:
         records = wider | ReadFromKafka("memory:9092", ["orders"], output="arrow")
-        _ = records | "Old" >> WriteToFiles(str(stream.output), file_format="json", name="files")
-        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", file_format="json", name="new")
-    assert [(batch.batch_id, batch.rows) for batch in read_batches(f"{stream.output}-new")] == [(0, 0), (1, 1)]
-    assert [(batch.batch_id, batch.rows) for batch in read_batches(str(stream.output))] == [(0, 2), (1, 1)]
+        _ = records | "Old" >> WriteToFiles(str(stream.output), format="json", name="files")
+        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", format="json", name="new")
+    assert [(batch.batch_id, batch.rows_written) for batch in read_batches(f"{stream.output}-new")] == [(0, 0), (1, 1)]
+    assert [(batch.batch_id, batch.rows_written) for batch in read_batches(str(stream.output))] == [(0, 2), (1, 1)]
     stream.produce(4, 5)
     shutil.rmtree(f"{stream.output}-new/_batches")  # as a consumer does who has read them
     with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as same:
         records = same | ReadFromKafka("memory:9092", ["orders"], output="arrow")
-        _ = records | "Old" >> WriteToFiles(str(stream.output), file_format="json", name="files")
-        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", file_format="json", name="new")
-    assert [(batch.batch_id, batch.rows) for batch in read_batches(f"{stream.output}-new")] == [(1, 1), (2, 2)]
+        _ = records | "Old" >> WriteToFiles(str(stream.output), format="json", name="files")
+        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", format="json", name="new")
+    assert [(batch.batch_id, batch.rows_written) for batch in read_batches(f"{stream.output}-new")] == [(1, 1), (2, 2)]
 
 
 def test_a_renamed_source_is_refused(stream: OrdersToFiles) -> None:
-    refused(stream, SinkChanged, "source 'kafka'", name="orders")
+    refused(stream, PipelineChanged, "source 'kafka'", name="orders")
 
 
 def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream: OrdersToFiles) -> None:
@@ -349,17 +345,17 @@ def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream:
             | "Other" >> ReadFromKafka("memory:9092", ["orders"])
             | beam.Map(lambda record: {"value": record.value})
             | beam.Reshuffle()
-            | "Otherwise" >> WriteToFiles(str(stream.output), file_format="json")
+            | "Otherwise" >> WriteToFiles(str(stream.output), format="json")
         )
     assert stream.written() == [1, 2, 3]
 
 
 def test_partitions_that_are_no_longer_named_keep_their_place(stream: OrdersToFiles) -> None:
     stream.cluster.add_partitions("orders", 2)
-    stream.cluster.append([KafkaRecord("orders", 1, value=b"10")])
+    stream.cluster.append([Record("orders", 1, value=b"10")])
     stream.run()
     assert stream.written() == [1, 2, 3, 10]
-    stream.cluster.append([KafkaRecord("orders", 1, value=b"11"), KafkaRecord("orders", 0, value=b"4")])
+    stream.cluster.append([Record("orders", 1, value=b"11"), Record("orders", 0, value=b"4")])
     stream.run(topics=(), partitions=[TopicPartition("orders", 0)])
     assert stream.written() == [1, 2, 3, 4, 10]
     stream.run()
@@ -367,7 +363,7 @@ def test_partitions_that_are_no_longer_named_keep_their_place(stream: OrdersToFi
 
 
 def test_what_is_available_now_is_read_now_however_little(stream: OrdersToFiles) -> None:
-    stream.run(min_offsets_per_batch=1000, max_batch_delay_s=3600.0)
+    stream.run(min_batch_offsets=1000, max_batch_delay_s=3600.0)
     assert stream.written() == [1, 2, 3]
 
 
@@ -380,9 +376,9 @@ def test_what_is_available_now_is_read_now_however_little(stream: OrdersToFiles)
         ({"topic_pattern": "orders-*("}, r"'orders-\*\(' is no regular expression"),
         ({"topics": ["orders"], "output": "rows"}, "'rows'"),
         ({"topics": ["orders"], "start": "newest"}, "'newest'"),
-        ({"topics": ["orders"], "max_offsets_per_batch": 0}, "max_offsets"),
+        ({"topics": ["orders"], "max_batch_offsets": 0}, "max_offsets"),
         ({"topics": ["orders"], "isolation_level": "dirty"}, "isolation_level"),
-        ({"topics": ["orders"], "consumer_config": {"group.id": 1, "enable.auto.commit": True}}, "enable.auto.commit"),
+        ({"topics": ["orders"], "client_config": {"group.id": 1, "enable.auto.commit": True}}, "enable.auto.commit"),
     ],
 )
 def test_wrong_arguments_are_refused_where_they_are_given(arguments: dict[str, Any], words: str) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from beam_exactly_once import ExactlyOnceStream, WriteToDelta
 from beam_exactly_once.errors import (
     ConfigurationError,
     SinkAhead,
@@ -19,9 +20,7 @@ from beam_exactly_once.errors import (
     StagedOutputMissing,
 )
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import WriteToDelta
 from support.delta_streams import NUMBERS, DeltaStream, Killed, around_commit, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -53,7 +52,7 @@ def add_a_column(stream: DeltaStream) -> None:
 def test_another_commit_comes_first(
     stream: DeltaStream, monkeypatch: pytest.MonkeyPatch, other: Callable[[DeltaStream], None]
 ) -> None:
-    """Between the look at the mark and the commit."""
+    """Between the look at the receipt and the commit."""
     stream.produce(0, 1, 2, 3, 4)
     around_commit(monkeypatch, before=lambda: other(stream), commit=2)
     stream.run()
@@ -194,7 +193,7 @@ def test_vacuum_between_the_names_and_the_commit(
         assert stream.read_numbers() == [0, 1]
 
 
-def test_the_mark_outlives_the_commits_of_the_log(stream: DeltaStream) -> None:
+def test_the_receipt_outlives_the_commits_of_the_log(stream: DeltaStream) -> None:
     """Checkpoints of the log carry it on, also where the table forgets the transactions of applications."""
     DeltaTable.create(
         stream.output,

@@ -16,14 +16,12 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import BatchRows, ExactlyOnceStream, ForEachBatch, ReadFromKafka, Record
 from beam_exactly_once.checkpoint import Checkpoint, StreamWriter
 from beam_exactly_once.errors import ConfigurationError, Fenced, StagedOutputMissing, UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import BatchRows, ForEachBatch, ReadFromKafka
 from support.ledger_sink import number_of
 from support.user_code import CALLS, HOOKS, noting, storing
 
@@ -48,13 +46,13 @@ class Stream:
         return CALLS[self.id]
 
     def produce(self, *numbers: int) -> None:
-        self.cluster.append(KafkaRecord("orders", value=b"%d" % number) for number in numbers)
+        self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
 
     def run(self, fn: Callable[[int, BatchRows], None] | None = None, **rows: Any) -> None:
         with self.cluster.serving(), ExactlyOnceStream(self.location) as stream:
             _ = (
                 stream
-                | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+                | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
                 | beam.Map(lambda record: {"number": number_of(record)})
                 | ForEachBatch(fn or noting(self.id, itemgetter("number")), schema=NUMBERS, **rows)
             )
@@ -185,7 +183,7 @@ def test_the_rule_when_each_attempt_makes_other_rows(stream: Stream, tmp_path: P
         ):
             _ = (
                 pipeline
-                | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+                | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
                 | beam.Map(lambda record, attempt=attempt: {"number": number_of(record) + 100 * attempt})
                 | ForEachBatch(storing(database), schema=NUMBERS)
             )
@@ -214,7 +212,7 @@ def test_a_driver_that_was_replaced_before_the_call_does_not_make_it(stream: Str
 
 
 def claim(stream: Stream) -> None:
-    StreamWriter.claim(Checkpoint.open(open_object_store(stream.location)), owner="newer", claimed_at="now")
+    StreamWriter.claim(Checkpoint.open(open_object_store(stream.location)), owner="newer", claimed_at_ms=1)
 
 
 def test_the_rule_when_a_call_is_late(stream: Stream, tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import IncompleteBatch
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_kafka
+from beam_exactly_once.transforms import read_kafka
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -24,7 +23,7 @@ def run(cluster: MemoryKafka, folder: Path) -> None:
         _ = (
             stream
             | ReadFromKafka("memory:9092", ["orders"], output="arrow")
-            | WriteToFiles(str(folder / "output"), file_format="json")
+            | WriteToFiles(str(folder / "output"), format="json")
         )
 
 
@@ -42,7 +41,7 @@ def test_pieces_that_do_not_tile_the_plan_are_not_committed(
     broken: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = MemoryKafka({"orders": 2})
-    cluster.append(KafkaRecord("orders", number % 2, value=b"%d" % number) for number in range(10))
+    cluster.append(Record("orders", number % 2, value=b"%d" % number) for number in range(10))
 
     class Broken(ReadOffsetRanges):
         def expand(self, ranges: beam.PCollection[Any]) -> ReadResult:

@@ -22,15 +22,12 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from click.testing import CliRunner
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches, secret_from_env
 from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from support.moto_server import moto_server
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -228,11 +225,11 @@ def test_sigterm_finishes_the_batch_and_exits_0(broker: EmbeddedBroker, tmp_path
     ) as running:
         try:
             assert running.stdout is not None
-            assert orjson.loads(running.stdout.readline())["records"] == 100
+            assert orjson.loads(running.stdout.readline())["records_read"] == 100
             send(broker, range(100, 250))
             seen = 100
             while seen < 250:
-                seen += orjson.loads(running.stdout.readline())["records"]
+                seen += orjson.loads(running.stdout.readline())["records_read"]
             running.send_signal(signal.SIGTERM)
             assert running.wait(30) == EXIT_DONE
         finally:
@@ -273,7 +270,7 @@ def test_a_secret_is_not_in_the_pipeline_proto(monkeypatch: pytest.MonkeyPatch, 
     _ = (
         stream
         | ReadFromKafka(
-            "localhost:9092", ["orders"], consumer_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")}
+            "localhost:9092", ["orders"], client_config={"sasl.password": secret_from_env("KAFKA_PASSWORD")}
         )
         | WriteToFiles(str(tmp_path / "output"))
     )

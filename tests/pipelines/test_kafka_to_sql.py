@@ -13,13 +13,11 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToSql
 from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_sql import main
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -30,7 +28,7 @@ def cluster() -> MemoryKafka:
 
 
 def send(cluster: MemoryKafka, values: Iterable[bytes | None]) -> None:
-    cluster.append(KafkaRecord("orders", partition=number % 2, value=value) for number, value in enumerate(values))
+    cluster.append(Record("orders", partition=number % 2, value=value) for number, value in enumerate(values))
 
 
 class Database:

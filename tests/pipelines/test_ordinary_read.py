@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_exactly_once import ReadFromKafka, Record, TopicPartition
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, KafkaSettings, produce
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
+from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import Start
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import PlannedRange, ReadFromKafka, ReadOffsetRanges
+from beam_exactly_once.transforms.planned_range import PlannedRange
+from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def orders() -> MemoryKafka:
     """Two partitions, ten records each, a second apart."""
     cluster = MemoryKafka({"orders": 2})
     cluster.append(
-        KafkaRecord("orders", number % 2, timestamp_ms=number * 1000, value=b"%d" % number) for number in range(20)
+        Record("orders", number % 2, timestamp_ms=number * 1000, value=b"%d" % number) for number in range(20)
     )
     return cluster
 

@@ -10,12 +10,19 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+)
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE, ConfigurationError, UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream, kafka_to_delta, kafka_to_sql
+from beam_exactly_once.pipelines import kafka_to_delta, kafka_to_sql
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from support.delta_streams import DeltaStream, around_commit
 from support.rejected_rows import markers, rejected_in
 from support.sql_stream import SqlStream, at_step
@@ -67,8 +74,12 @@ def test_a_row_that_does_not_fit_a_table(stream: SqlStream, bad: Path, unfit: An
     ]
     assert all(reason in found for batch in rejected_in(bad, "reason") for (found,) in batch)
     decided = markers(stream.checkpoint)
-    assert [marker.rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
-    assert [(marker.rows("sql"), marker.rows("rejected")) for marker in decided] == [(1, 1), (2, 0), (0, 2)]
+    assert [marker.records_rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
+    assert [(marker.rows_written.get("sql", 0), marker.rows_written.get("rejected", 0)) for marker in decided] == [
+        (1, 1),
+        (2, 0),
+        (0, 2),
+    ]
 
 
 def spoilt(row: dict[str, Any]) -> dict[str, Any]:
@@ -173,15 +184,15 @@ def test_kafka_records_that_do_not_fit_are_rejected_whole(stream: SqlStream, bad
     headers = (("trace", b"\xfe"),)
     cluster.append(
         [
-            KafkaRecord("orders", value=b"one", key=b"k"),
-            KafkaRecord("orders", value=b"\xff", key=b"k", headers=headers, timestamp_ms=5),
-            KafkaRecord("orders", value=None),
+            Record("orders", value=b"one", key=b"k"),
+            Record("orders", value=b"\xff", key=b"k", headers=headers, timestamp_ms=5),
+            Record("orders", value=None),
         ]
     )
     with cluster.serving(), ExactlyOnceStream(stream.checkpoint) as running:
         records = running | ReadFromKafka("memory:9092", ["orders"])
         columns = ["topic", "offset", "value"]
-        unfit = records | WriteToSql(stream.url, stream.table, columns=columns, on_encode_error="reject")
+        unfit = records | WriteToSql(stream.url, stream.table, columns=columns, on_error="reject")
         _ = unfit | "Rejected" >> WriteToFiles(str(bad), name="rejected")
     assert stream.execute(f"SELECT * FROM {stream.table}") == [("orders", 0, "one")]
     found = rejected_in(bad, "topic", "offset", "timestamp_ms", "key", "value", "headers", "row")
@@ -215,7 +226,7 @@ def test_rows_that_do_not_fit_a_delta_table(
     def run() -> None:
         with numbers.cluster.serving(), ExactlyOnceStream(numbers.location) as stream:
             rows = numbers.numbers(stream) | "Rows" >> beam.Map(delta_row)
-            sink = WriteToDelta(numbers.output, schema=schema, partition_by=["place"], on_encode_error="reject")
+            sink = WriteToDelta(numbers.output, schema=schema, partition_by=["place"], on_error="reject")
             _ = rows | sink | "Rejected" >> WriteToFiles(str(bad), name="rejected")
 
     if killed:
@@ -232,32 +243,36 @@ def test_rows_that_do_not_fit_a_delta_table(
         ["{'amount': 'much', 'number': 4, 'place': 'here'}", "{'amount': 5, 'number': 5, 'place': ''}"],
     ]
     decided = markers(numbers.location)
-    assert [(marker.rejected.get("delta", 0), marker.rows("delta")) for marker in decided] == [(1, 1), (0, 2), (2, 0)]
+    assert [(marker.records_rejected.get("delta", 0), marker.rows_written.get("delta", 0)) for marker in decided] == [
+        (1, 1),
+        (0, 2),
+        (2, 0),
+    ]
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def sinks(tmp_path: Path, on_encode_error: Any) -> list[Any]:
+def sinks(tmp_path: Path, on_error: Any) -> list[Any]:
     return [
-        lambda: WriteToSql(f"sqlite:///{tmp_path}/x.db", "x", on_encode_error=on_encode_error),
-        lambda: WriteToDelta(str(tmp_path / "table"), on_encode_error=on_encode_error),
-        lambda: WriteToKafka("localhost:9092", "x", on_encode_error=on_encode_error),
+        lambda: WriteToSql(f"sqlite:///{tmp_path}/x.db", "x", on_error=on_error),
+        lambda: WriteToDelta(str(tmp_path / "table"), on_error=on_error),
+        lambda: WriteToKafka("localhost:9092", "x", on_error=on_error),
     ]
 
 
 def test_an_unknown_word_is_refused_where_it_is_given(tmp_path: Path) -> None:
     for make in sinks(tmp_path, "skip"):
-        with pytest.raises(ConfigurationError, match="on_encode_error='skip' is not known; use 'fail' or 'reject'"):
+        with pytest.raises(ConfigurationError, match="on_error='skip' is not known; use 'fail' or 'reject'"):
             make()
 
 
 def test_a_direct_sink_rejects_nothing(tmp_path: Path) -> None:
     """What it writes is final before another sink could have what it rejects."""
-    with pytest.raises(ConfigurationError, match='on_encode_error="reject" needs another sink'):
-        WriteToSql(f"sqlite:///{tmp_path}/x.db", "x", direct=True, on_encode_error="reject")
+    with pytest.raises(ConfigurationError, match='on_error="reject" needs another sink'):
+        WriteToSql(f"sqlite:///{tmp_path}/x.db", "x", direct=True, on_error="reject")
     with pytest.raises(ConfigurationError, match="direct=True is the only one"):
-        WriteToKafka("localhost:9092", "x", direct=True, on_encode_error="reject")
+        WriteToKafka("localhost:9092", "x", direct=True, on_error="reject")
 
 
 def test_rejected_rows_that_nothing_consumes_are_refused(tmp_path: Path) -> None:
@@ -278,7 +293,7 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
     """What cannot be decoded and what does not fit go to one place."""
     stream.create()
     stream.cluster.append(
-        KafkaRecord("orders", value=value) for value in (b'{"id": 1}', b"{", b"[1]", b'{"id": "x"}', b'{"id": 2}')
+        Record("orders", value=value) for value in (b'{"id": 1}', b"{", b"[1]", b'{"id": "x"}', b'{"id": 2}')
     )
     flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={stream.checkpoint}"]
     flags += ["--url=${env:SQLITE_URL}", f"--table={stream.table}"]
@@ -294,7 +309,7 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
 
 def test_kafka_to_sql_of_records(stream: SqlStream, bad: Path) -> None:
     stream.create("value TEXT")
-    stream.cluster.append(KafkaRecord("orders", value=value) for value in (b"a", b"\xff", b"b"))
+    stream.cluster.append(Record("orders", value=value) for value in (b"a", b"\xff", b"b"))
     flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={stream.checkpoint}"]
     flags += ["--url=${env:SQLITE_URL}", f"--table={stream.table}", "--value_format=record", "--columns=value"]
     with stream.cluster.serving():
@@ -307,9 +322,9 @@ def test_kafka_to_sql_of_records(stream: SqlStream, bad: Path) -> None:
 def test_kafka_to_delta_takes_every_record(tmp_path: Path, bad: Path) -> None:
     """Its columns are those of records: nothing is rejected, and the output is there all the same."""
     cluster = MemoryKafka({"orders": 1})
-    cluster.append(KafkaRecord("orders", value=value) for value in (b"\xff", None))
+    cluster.append(Record("orders", value=value) for value in (b"\xff", None))
     flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={tmp_path}/checkpoint"]
     with cluster.serving():
         assert kafka_to_delta.main([*flags, f"--output={tmp_path}/table", f"--rejected_output={bad}"]) == EXIT_DONE
     assert rejected_in(bad, "row") == [[]]
-    assert markers(f"{tmp_path}/checkpoint")[0].rows("delta") == 2
+    assert markers(f"{tmp_path}/checkpoint")[0].rows_written["delta"] == 2

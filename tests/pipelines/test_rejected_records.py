@@ -15,18 +15,24 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_exactly_once import (
+    REJECTED_SCHEMA,
+    DecodeRecords,
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    Rejected,
+    WriteToFiles,
+)
 from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
-from beam_exactly_once.transforms import REJECTED_SCHEMA, DecodeRecords, ReadFromKafka, Rejected, WriteToFiles
 
-BAD = KafkaRecord("orders", 3, 0, 1_700_000_000_000, 1, b"\xffkey", b"{broken", (("trace", b"\xfe"), ("none", None)))
+BAD = Record("orders", 3, 0, 1_700_000_000_000, 1, b"\xffkey", b"{broken", (("trace", b"\xfe"), ("none", None)))
 BATCHES = {"orders": [[b'{"n": 1}', BAD, b'{"n": 2}'], [b'{"n": 3}'], [b"null!", b"[", b'{"n": 4}']]}
 SCHEMA = pa.schema([("n", pa.int64())])
 
 
-def decode(record: KafkaRecord) -> Any:
+def decode(record: Record) -> Any:
     return json.loads(record.value or b"")
 
 
@@ -64,19 +70,19 @@ class TestDecoding:
         }
         assert second == []
         assert sorted((row["value"], row["offset"]) for row in third) == [(b"[", 4), (b"null!", 3)]
-        assert [batch.rejected for batch in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]
-        assert [batch.rows for batch in run.progress] == [
+        assert [batch.records_rejected for batch in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]
+        assert [batch.rows_written for batch in run.progress] == [
             {"orders": 2, "rejected": 1},
             {"orders": 1, "rejected": 0},
             {"orders": 1, "rejected": 2},
         ]
-        assert [batch.records for batch in run.progress] == [3, 1, 3]
+        assert [batch.records_read for batch in run.progress] == [3, 1, 3]
 
     def test_as_json_and_behind_a_shuffle(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
             rows, rejected = records(stream) | DecodeRecords(decode, on_error="reject")
-            _ = rows | "Write" >> WriteToFiles("/lake/orders", file_format="json", name="orders")
-            _ = rejected | beam.Reshuffle() | "R" >> WriteToFiles("/lake/bad", file_format="json", name="bad")
+            _ = rows | "Write" >> WriteToFiles("/lake/orders", format="json", name="orders")
+            _ = rejected | beam.Reshuffle() | "R" >> WriteToFiles("/lake/bad", format="json", name="bad")
 
         run = run_in_memory(build, BATCHES)
         assert sorted(row["n"] for row in run.rows("orders")) == [1, 2, 3, 4]
@@ -105,7 +111,7 @@ class TestDecoding:
             ("numbers", 17, b"seventeen"),
             ("numbers", 900, b"\xff"),
         ]
-        assert [batch.rejected for batch in run.progress] == [{"numbers": 2}, {"numbers": 0}]
+        assert [batch.records_rejected for batch in run.progress] == [{"numbers": 2}, {"numbers": 0}]
 
     @pytest.mark.parametrize("output", ["records", "arrow"])
     def test_the_default_fails_and_names_the_record(self, output: str) -> None:
@@ -119,19 +125,19 @@ class TestDecoding:
 
     @pytest.mark.parametrize("error", [DataLoss("of the library"), MemoryError("of the machine")])
     def test_what_is_not_the_records_fault_fails(self, error: Exception) -> None:
-        def broken(record: KafkaRecord) -> Any:
+        def broken(record: Record) -> Any:
             raise error
 
         def build(stream: ExactlyOnceStream) -> None:
             rows, rejected = records(stream) | DecodeRecords(broken, on_error="reject")
-            _ = (rows, rejected) | beam.Flatten() | WriteToFiles("/lake/orders", file_format="json")
+            _ = (rows, rejected) | beam.Flatten() | WriteToFiles("/lake/orders", format="json")
 
         with pytest.raises(type(error), match=str(error)):
             run_in_memory(build, BATCHES)
 
     def test_in_an_ordinary_pipeline(self) -> None:
         with beam.Pipeline() as pipeline:
-            given = pipeline | beam.Create([KafkaRecord(value=b"[1]"), KafkaRecord("t", 1, 5, value=b"x")])
+            given = pipeline | beam.Create([Record(value=b"[1]"), Record("t", 1, 5, value=b"x")])
             rows, rejected = given | DecodeRecords(decode, on_error="reject")
             assert_that(rows, equal_to([[1]]))
             assert_that(rejected | beam.Map(lambda row: row[3:6]), equal_to([("t", 1, 5)]), label="rejected")
@@ -142,21 +148,21 @@ class TestSinks:
         ("layout", "bad"),
         [
             ({"schema": SCHEMA}, {"n": "seven"}),
-            ({"file_format": "csv", "schema": pa.schema([*SCHEMA, ("raw", pa.binary())])}, {"n": 7, "raw": b"\xff"}),
-            ({"file_format": "json"}, {"n": 2**70}),
-            ({"file_format": "text"}, {"n": 7}),
-            ({"file_format": "json", "partition_by": ["p"]}, {"n": 7, "p": ""}),
+            ({"format": "csv", "schema": pa.schema([*SCHEMA, ("raw", pa.binary())])}, {"n": 7, "raw": b"\xff"}),
+            ({"format": "json"}, {"n": 2**70}),
+            ({"format": "text"}, {"n": 7}),
+            ({"format": "json", "partition_by": ["p"]}, {"n": 7, "p": ""}),
             ({"schema": pa.schema([*SCHEMA, ("p", pa.string())]), "partition_by": ["p"]}, {"n": 7, "p": "x" * 300}),
         ],
     )
     def test_a_row_that_does_not_fit_is_rejected_and_the_others_written(
         self, layout: dict[str, Any], bad: dict[str, Any]
     ) -> None:
-        is_text = layout.get("file_format") == "text"
+        is_text = layout.get("format") == "text"
 
         def build(stream: ExactlyOnceStream) -> None:
             rows = records(stream) | beam.FlatMap(lambda record: rows_of(int(record.value)))
-            rejected = rows | "Write" >> WriteToFiles("/lake/orders", name="orders", on_encode_error="reject", **layout)
+            rejected = rows | "Write" >> WriteToFiles("/lake/orders", name="orders", on_error="reject", **layout)
             _ = rejected | "R" >> WriteToFiles("/lake/bad", name="bad")
 
         def rows_of(number: int) -> list[Any]:
@@ -166,8 +172,8 @@ class TestSinks:
         run = run_in_memory(build, {"orders": [[b"%d" % number for number in range(300)]]})
         found = sorted(int(row["line" if is_text else "n"]) for row in run.rows("orders"))
         assert found == list(range(300))
-        assert [batch.rows for batch in run.progress] == [{"orders": 300, "bad": 2}]
-        assert [batch.rejected for batch in run.progress] == [{"orders": 2}]
+        assert [batch.rows_written for batch in run.progress] == [{"orders": 300, "bad": 2}]
+        assert [batch.records_rejected for batch in run.progress] == [{"orders": 2}]
         first, second = run.rows("bad")
         assert first == second
         assert (first["step"], first["error"]) == ("orders", "beam_exactly_once.errors.UnfitRow")
@@ -178,12 +184,12 @@ class TestSinks:
     @pytest.mark.parametrize("output", ["records", "arrow"])
     def test_kafka_records_are_rejected_whole(self, output: str) -> None:
         def build(stream: ExactlyOnceStream) -> None:
-            text = {"file_format": "text", "schema": pa.schema([("value", pa.binary())])}
-            rejected = records(stream, output) | WriteToFiles("/lake/lines", on_encode_error="reject", **text)  # type: ignore[arg-type]
+            text = {"format": "text", "schema": pa.schema([("value", pa.binary())])}
+            rejected = records(stream, output) | WriteToFiles("/lake/lines", on_error="reject", **text)  # type: ignore[arg-type]
             _ = rejected | "R" >> WriteToFiles("/lake/bad", name="bad")
 
         odd = BAD._replace(value=b"two\nlines")
-        run = run_in_memory(build, {"orders": [[b"one", odd, b"two", KafkaRecord("orders", 0)], [b"three"]]})
+        run = run_in_memory(build, {"orders": [[b"one", odd, b"two", Record("orders", 0)], [b"three"]]})
         assert [sorted(row["line"] for row in batch) for batch in run.published["files"]] == [
             [b"one", b"two"],
             [b"three"],
@@ -197,9 +203,9 @@ class TestSinks:
         """Three sinks in a row, one marker: what the second cannot hold is in the third."""
 
         def build(stream: ExactlyOnceStream) -> None:
-            text = {"file_format": "text", "schema": pa.schema([("value", pa.binary())]), "on_encode_error": "reject"}
-            first = records(stream) | "A" >> WriteToFiles("/a", file_format="csv", name="a", schema=pa.schema([
-                ("value", pa.string()), ("offset", pa.int8())]), on_encode_error="reject")  # fmt: skip
+            text = {"format": "text", "schema": pa.schema([("value", pa.binary())]), "on_error": "reject"}
+            first = records(stream) | "A" >> WriteToFiles("/a", format="csv", name="a", schema=pa.schema([
+                ("value", pa.string()), ("offset", pa.int8())]), on_error="reject")  # fmt: skip
             second = first | "B" >> WriteToFiles("/b", name="b", **text)  # type: ignore[arg-type]
             _ = second | "C" >> WriteToFiles("/c", name="c")
 
@@ -207,12 +213,12 @@ class TestSinks:
         assert [row["value"] for row in run.rows("a")] == ["fits"]
         assert [row["line"] for row in run.rows("b")] == [b"\xff"]
         assert [(row["step"], row["offset"], row["value"]) for row in run.rows("c")] == [("b", 2, b"\xff\n")]
-        assert [batch.rejected for batch in run.progress] == [{"a": 2, "b": 1}]
+        assert [batch.records_rejected for batch in run.progress] == [{"a": 2, "b": 1}]
 
     def test_what_no_row_could_pass_fails_all_the_same(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
             rows = records(stream) | beam.Map(lambda record: {"n": 1})
-            rejected = rows | WriteToFiles("/lake/orders", on_encode_error="reject")
+            rejected = rows | WriteToFiles("/lake/orders", on_error="reject")
             _ = rejected | "R" >> WriteToFiles("/lake/bad", name="bad")
 
         with pytest.raises(ConfigurationError, match="has no schema to write it with"):
@@ -225,7 +231,7 @@ def from_decoder(stream: ExactlyOnceStream) -> None:
 
 
 def from_sink(stream: ExactlyOnceStream) -> None:
-    _ = records(stream) | WriteToFiles("/lake/orders", name="decode", on_encode_error="reject")
+    _ = records(stream) | WriteToFiles("/lake/orders", name="decode", on_error="reject")
 
 
 @pytest.mark.parametrize("build", [from_decoder, from_sink])
@@ -248,7 +254,7 @@ def test_two_rejecting_steps_need_names() -> None:
     [
         (lambda: DecodeRecords("json"), "decode='json' must be a function"),  # type: ignore[arg-type]
         (lambda: DecodeRecords(decode, on_error="drop"), "on_error='drop'"),  # type: ignore[arg-type]
-        (lambda: WriteToFiles("/x", on_encode_error="skip"), "on_encode_error='skip'"),  # type: ignore[arg-type]
+        (lambda: WriteToFiles("/x", on_error="skip"), "on_error='skip'"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_arguments_are_refused_where_they_are_given(make: Callable[[], object], message: str) -> None:
@@ -259,7 +265,7 @@ def test_wrong_arguments_are_refused_where_they_are_given(make: Callable[[], obj
 def test_the_marker_says_what_was_rejected_and_a_replay_rejects_again(tmp_path: Path) -> None:
     """The first run dies after staging; the replay gives the same rows, and each rejected record once."""
     cluster = MemoryKafka({"orders": 1})
-    cluster.append(KafkaRecord("orders", 0, value=value) for value in (b"1", b"x", b"2", b"y"))
+    cluster.append(Record("orders", 0, value=value) for value in (b"1", b"x", b"2", b"y"))
 
     def run(*, fails: bool) -> None:
         with ExactlyOnceStream(str(tmp_path / "checkpoint")) as stream:
@@ -292,7 +298,7 @@ class TestDecoderOfASource:
     @pytest.mark.parametrize(("name", "step"), [(None, "decode"), ("orders", "decode-orders")])
     def test_it_rejects_as_the_step_does(self, name: str | None, step: str) -> None:
         def build(stream: ExactlyOnceStream) -> None:
-            read = ReadFromKafka("localhost:9092", ["orders"], name=name, decoder=decode, on_decode_error="reject")
+            read = ReadFromKafka("localhost:9092", ["orders"], name=name, decoder=decode, on_error="reject")
             rows, rejected = stream | read
             _ = rows | "Write" >> WriteToFiles("/lake/orders", schema=SCHEMA, name="orders")
             _ = rejected | "WriteRejected" >> WriteToFiles("/lake/rejected", name="rejected")
@@ -304,7 +310,7 @@ class TestDecoderOfASource:
             [],
             [b"null!", b"["],
         ]
-        assert [batch.rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
+        assert [batch.records_rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
 
     def test_it_decodes_arrow_batches(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
@@ -325,5 +331,5 @@ class TestDecoderOfASource:
             run_in_memory(build, BATCHES)
 
     def test_to_reject_needs_a_decoder(self) -> None:
-        with pytest.raises(ConfigurationError, match="on_decode_error='reject' of ReadFromKafka needs a decoder="):
-            ReadFromKafka("localhost:9092", ["orders"], on_decode_error="reject")
+        with pytest.raises(ConfigurationError, match="on_error='reject' of ReadFromKafka needs a decoder="):
+            ReadFromKafka("localhost:9092", ["orders"], on_error="reject")

@@ -14,11 +14,10 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, repeating_runner
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 
 NOTHING = RepeatedRun(lambda run_task: None, beam.Pipeline)

@@ -19,10 +19,11 @@ STREAM = """
 import logging, sys, threading
 import apache_beam as beam
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream, stopping
+from beam_exactly_once import Record
+from beam_exactly_once import ExactlyOnceStream
+from beam_exactly_once.pipelines import stopping
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+from beam_exactly_once import ReadFromKafka, WriteToFiles
 
 folder, step, stop_timeout_s, *options = sys.argv[1:]
 stopping.STOP_TIMEOUT_S, stopping.UNWIND_TIMEOUT_S = float(stop_timeout_s), 1.0
@@ -44,11 +45,11 @@ def never(record):
             pass
 
 cluster = MemoryKafka({"orders": 1})
-cluster.append([KafkaRecord("orders", 0, value=b"1")])
+cluster.append([Record("orders", 0, value=b"1")])
 try:
     options = beam.options.pipeline_options.PipelineOptions(options)
     with cluster.serving(), ExactlyOnceStream(folder + "/checkpoint", options=options) as stream:
-        stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(never) | WriteToFiles(folder + "/output", file_format="json")
+        stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(never) | WriteToFiles(folder + "/output", format="json")
 except BeamExactlyOnceError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

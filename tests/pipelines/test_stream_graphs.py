@@ -12,11 +12,9 @@ import pytest
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, SlidingWindows
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
@@ -28,7 +26,7 @@ def numbers(stream: beam.Pipeline) -> beam.PCollection[dict[str, int]]:
 
 
 def json_files(name: str | None = None) -> WriteToFiles:
-    return WriteToFiles(f"/lake/{name or 'orders'}", file_format="json", name=name)
+    return WriteToFiles(f"/lake/{name or 'orders'}", format="json", name=name)
 
 
 def in_order(batches: list[list[dict[str, Any]]]) -> list[list[Any]]:
@@ -38,12 +36,12 @@ def in_order(batches: list[list[dict[str, Any]]]) -> list[list[Any]]:
 def test_each_batch_is_published_once() -> None:
     run = run_in_memory(lambda stream: numbers(stream) | json_files(), TWO_BATCHES)
     assert in_order(run.published["files"]) == [[1, 2], [3]]
-    assert [batch.records for batch in run.progress] == [2, 1]
-    assert [batch.rows for batch in run.progress] == [{"files": 2}, {"files": 1}]
+    assert [batch.records_read for batch in run.progress] == [2, 1]
+    assert [batch.rows_written for batch in run.progress] == [{"files": 2}, {"files": 1}]
 
 
-@pytest.mark.parametrize("file_format", ["parquet", "csv", "json", "text"])
-def test_every_format_in_folders(file_format: str) -> None:
+@pytest.mark.parametrize("format", ["parquet", "csv", "json", "text"])
+def test_every_format_in_folders(format: str) -> None:
     schema = pa.schema([("n", pa.string()), ("odd", pa.bool_())])
 
     def build(stream: ExactlyOnceStream) -> None:
@@ -51,12 +49,12 @@ def test_every_format_in_folders(file_format: str) -> None:
             numbers(stream)
             | beam.Map(lambda row: {"n": str(row["n"]), "odd": bool(row["n"] % 2)})
             | beam.Reshuffle()
-            | WriteToFiles("/lake/orders", file_format=file_format, schema=schema, partition_by=["odd"])  # type: ignore[arg-type]
+            | WriteToFiles("/lake/orders", format=format, schema=schema, partition_by=["odd"])  # type: ignore[arg-type]
         )
 
-    line = "line" if file_format == "text" else "n"
+    line = "line" if format == "text" else "n"
     first, second = run_in_memory(build, TWO_BATCHES).published["files"]
-    assert sorted((str(row[line], "ascii") if file_format == "text" else row[line], row["odd"]) for row in first) == [
+    assert sorted((str(row[line], "ascii") if format == "text" else row[line], row["odd"]) for row in first) == [
         ("1", "true"),
         ("2", "false"),
     ]
@@ -77,8 +75,8 @@ def test_two_sinks_of_one_class_each_get_their_own_rows() -> None:
 def test_two_sinks_without_names_are_refused() -> None:
     def build(stream: ExactlyOnceStream) -> None:
         rows = numbers(stream)
-        rows | "WriteOne" >> WriteToFiles("/lake/one", file_format="json")
-        rows | "WriteTwo" >> WriteToFiles("/lake/two", file_format="json")
+        rows | "WriteOne" >> WriteToFiles("/lake/one", format="json")
+        rows | "WriteTwo" >> WriteToFiles("/lake/two", format="json")
 
     with pytest.raises(ConfigurationError, match="name="):
         run_in_memory(build, TWO_BATCHES)
@@ -122,12 +120,12 @@ class Failing(beam.DoFn):
 @pytest.mark.parametrize("behind_a_shuffle", [False, True])
 def test_a_failing_side_branch_prevents_the_commit(behind_a_shuffle: bool, tmp_path: Path) -> None:
     cluster = MemoryKafka({"orders": 1})
-    cluster.append([KafkaRecord("orders", value=b"1")])
+    cluster.append([Record("orders", value=b"1")])
 
     def run(*, fail: bool) -> None:
         with ExactlyOnceStream(str(tmp_path / "checkpoint")) as stream:
             rows = numbers(stream)
-            _ = rows | WriteToFiles(str(tmp_path / "output"), file_format="json")
+            _ = rows | WriteToFiles(str(tmp_path / "output"), format="json")
             if fail:
                 side = rows | beam.Reshuffle() if behind_a_shuffle else rows
                 _ = side | beam.ParDo(Failing())
@@ -271,9 +269,9 @@ def test_a_stream_runs_once() -> None:
 
 def test_nulls_headers_and_bytes_that_are_no_text_arrive_as_they_are() -> None:
     odd = [
-        KafkaRecord("orders", 0, key=None, value=None),
-        KafkaRecord("orders", 0, key=b"\xff\xfe", value=b"", headers=(("h", None), ("h", b"\x00"))),
-        KafkaRecord("orders", 3, key=b"k", value=b"v", timestamp_ms=5),
+        Record("orders", 0, key=None, value=None),
+        Record("orders", 0, key=b"\xff\xfe", value=b"", headers=(("h", None), ("h", b"\x00"))),
+        Record("orders", 3, key=b"k", value=b"v", timestamp_ms=5),
     ]
 
     def build(stream: ExactlyOnceStream) -> None:

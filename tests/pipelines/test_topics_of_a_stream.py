@@ -10,17 +10,15 @@ from typing import Any
 import orjson
 import pytest
 
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.checkpoint.resolution import propose, resolve
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, UnknownTopic
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
 from beam_exactly_once.planning import Start, source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -42,7 +40,7 @@ class Stream:
             _ = (
                 stream
                 | ReadFromKafka("memory:9092", output="arrow", **read)
-                | WriteToFiles(str(self.output), file_format="json")
+                | WriteToFiles(str(self.output), format="json")
             )
 
     def values(self) -> list[str]:
@@ -62,7 +60,7 @@ def stream(cluster: MemoryKafka, tmp_path: Path) -> Stream:
 
 def send(cluster: MemoryKafka, topic: str, *values: str) -> None:
     cluster.add_partitions(topic, 1)
-    cluster.append(KafkaRecord(topic, value=value.encode()) for value in values)
+    cluster.append(Record(topic, value=value.encode()) for value in values)
 
 
 # -- patterns --------------------------------------------------------------------------------------------------------
@@ -225,7 +223,7 @@ def test_a_start_from_another_checkpoint_has_options_of_its_own_store(
 
     monkeypatch.setattr(source_planner, "open_object_store", open_store)
     second = Stream(cluster, tmp_path, "two")
-    start = Start.from_checkpoint(stream.checkpoint, 0, store_options={"region": "eu-central-1"})
+    start = Start.from_checkpoint(stream.checkpoint, 0, storage_options={"region": "eu-central-1"})
     second.run(topics=["orders-eu"], start=start)
     assert second.values() == ["b"]
     assert opened == [(stream.checkpoint, {"region": "eu-central-1"})]

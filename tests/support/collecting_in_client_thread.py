@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from typing import Any
 from unittest import mock
 
+from beam_exactly_once import TopicPartition
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.log import ConfluentLog
-from beam_exactly_once.offsets import TopicPartition
 
 PATIENCE_S = 30.0
 ASKING = threading.get_ident()
@@ -48,7 +48,7 @@ def main() -> None:
         fail(future, error)
 
     with mock.patch.object(Future, "set_exception", failing):
-        log = ConfluentLog(KafkaSettings("127.0.0.1:1", startup_timeout_s=2), clock)
+        log = ConfluentLog(KafkaSettings("127.0.0.1:1", timeout_s=2), clock)
         try:
             log.bounds([TopicPartition("orders", 0)])
         except KafkaUnavailable:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from click.testing import CliRunner, Result
 
+from beam_exactly_once import Record
 from beam_exactly_once.cli import commands
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from support.hand_made_stream import P0, P1
 
@@ -25,6 +25,6 @@ def shown(*arguments: object) -> str:
 def kafka_holding(*, p0: tuple[int, int], p1: tuple[int, int]) -> MemoryKafka:
     kafka = MemoryKafka({"orders": 2})
     for place, (earliest, latest) in ((P0, p0), (P1, p1)):
-        kafka.append(KafkaRecord("orders", place.partition) for _ in range(latest))
+        kafka.append(Record("orders", place.partition) for _ in range(latest))
         kafka.delete_records("orders", place.partition, earliest)
     return kafka

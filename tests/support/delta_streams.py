@@ -12,13 +12,11 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToDelta
 from beam_exactly_once.checkpoint import Checkpoint
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta
 from support.ledger_sink import number_of
 
 NUMBERS = pa.schema([("number", pa.int64())])
@@ -46,7 +44,7 @@ class DeltaStream:
         return DeltaTable(self.output, storage_options=self.storage_options)
 
     def produce(self, *numbers: int) -> None:
-        self.cluster.append(KafkaRecord("orders", value=b"%d" % number) for number in numbers)
+        self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
 
     def run(self, rows: Any = None, location: str | None = None, **sink: Any) -> None:
         """Until nothing is left. ``rows`` makes a row of a number."""
@@ -56,7 +54,7 @@ class DeltaStream:
 
     @staticmethod
     def numbers(stream: ExactlyOnceStream) -> Any:
-        read = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+        read = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
         return read | "Numbers" >> beam.Map(number_of)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.transforms.window import GlobalWindow
 
+from beam_exactly_once import Record, read_batches
 from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.testing.published_rows import published_rows
 from beam_exactly_once.transforms.encode_rows import ToBlocks
@@ -122,8 +121,8 @@ def visible_files(output: str, suffix: str) -> list[bytes]:
     return [body for name in names if (body := store_of(output).get(name)) is not None]
 
 
-def records(count: int, first: int = 0) -> list[KafkaRecord]:
+def records(count: int, first: int = 0) -> list[Record]:
     return [
-        KafkaRecord("orders", 1, first + i, 1700000000000 + i, 1, b"k%d" % i, b"value %d" % (first + i))
+        Record("orders", 1, first + i, 1700000000000 + i, 1, b"k%d" % i, b"value %d" % (first + i))
         for i in range(count)
     ]

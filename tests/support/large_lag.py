@@ -11,11 +11,10 @@ from pathlib import Path
 import apache_beam as beam
 import psutil
 
-from beam_exactly_once.kafka import Chunk, KafkaRecord, KafkaSettings, override_logs
-from beam_exactly_once.offsets import LogBounds, TopicPartition
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, TopicPartition, WriteToFiles
+from beam_exactly_once.kafka import Chunk, KafkaSettings, override_logs
+from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.topics import TopicDescription
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.read_kafka import BYTES_PER_BATCH_MAX
 
 VALUE = b"x" * 10_000
@@ -48,7 +47,7 @@ class MadeUpLog:
         chunk_stop = min(stop, position + records_max)
         # A copy of its own for each value, as from a real client.
         records = [
-            KafkaRecord(topic_partition.topic, topic_partition.partition, offset, value=bytes(bytearray(VALUE)))
+            Record(topic_partition.topic, topic_partition.partition, offset, value=bytes(bytearray(VALUE)))
             for offset in range(position, chunk_stop)
         ]
         return Chunk.from_records(records, position, chunk_stop)
@@ -72,7 +71,7 @@ def main(lag_bytes: int, folder: str) -> None:
             | beam.Map(lambda record: (record.offset % 16, record.value))
             | beam.GroupByKey()
             | beam.FlatMap(lambda group: ({"value": value} for value in group[1]))
-            | WriteToFiles(f"{folder}/output", file_format="json")
+            | WriteToFiles(f"{folder}/output", format="json")
         )
     found = {
         "bytes_read": sum(batch.bytes_read for batch in progress),

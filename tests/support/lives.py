@@ -20,13 +20,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_exactly_once import DecodeRecords, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import DecodeRecords, ReadFromKafka, WriteToFiles
 from beam_exactly_once.transforms.read_ranges import Output
 
 LIFE_TIMEOUT_S = 60.0
@@ -42,13 +39,13 @@ def cluster() -> MemoryKafka:
     """30 offsets: gaps at the start, in the middle and at the end, a 1-record partition, one with gaps alone, nulls."""
     kafka = MemoryKafka({"orders": 4})
     kafka.skip("orders", 0, 2)
-    kafka.append(KafkaRecord("orders", 0, key=None, value=b"0-%d" % number) for number in range(8))
+    kafka.append(Record("orders", 0, key=None, value=b"0-%d" % number) for number in range(8))
     kafka.skip("orders", 0, 3)
-    kafka.append(KafkaRecord("orders", 0, key=b"\xff\xfe", value=b"0-%d" % number) for number in range(8, 12))
+    kafka.append(Record("orders", 0, key=b"\xff\xfe", value=b"0-%d" % number) for number in range(8, 12))
     kafka.skip("orders", 0, 2)
-    kafka.append([KafkaRecord("orders", 1, key=b"k", value=b"1-0", headers=(("h", None),))])
+    kafka.append([Record("orders", 1, key=b"k", value=b"1-0", headers=(("h", None),))])
     kafka.skip("orders", 2, 5)
-    kafka.append(KafkaRecord("orders", 3, value=b"3-%d" % number) for number in range(5))
+    kafka.append(Record("orders", 3, value=b"3-%d" % number) for number in range(5))
     return kafka
 
 
@@ -79,7 +76,7 @@ def folders(stream: ExactlyOnceStream, work_dir: str) -> None:
 def rejecting(stream: ExactlyOnceStream, work_dir: str) -> None:
     """What a decoder and what a sink cannot take goes to two more sinks."""
     rows, undecodable = _records(stream, "records") | DecodeRecords(without_threes, on_error="reject")
-    unfit = rows | "Write" >> WriteToFiles(f"{work_dir}/output", name="files", schema=KEYED, on_encode_error="reject")
+    unfit = rows | "Write" >> WriteToFiles(f"{work_dir}/output", name="files", schema=KEYED, on_error="reject")
     _ = undecodable | "Undecodable" >> WriteToFiles(f"{work_dir}/undecodable", name="undecodable")
     _ = unfit | "Unfit" >> WriteToFiles(f"{work_dir}/unfit", name="unfit")
 
@@ -87,7 +84,7 @@ def rejecting(stream: ExactlyOnceStream, work_dir: str) -> None:
 KEYED = pa.schema([("key", pa.string()), ("value", pa.binary())])
 
 
-def without_threes(record: KafkaRecord) -> KafkaRecord:
+def without_threes(record: Record) -> Record:
     """Refuses values that end in 3."""
     if (record.value or b"").endswith(b"3"):
         raise ValueError("it ends in 3")
@@ -95,7 +92,7 @@ def without_threes(record: KafkaRecord) -> KafkaRecord:
 
 
 def _records(stream: ExactlyOnceStream, output: Output) -> beam.PCollection[Any]:
-    return stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=OFFSETS_PER_BATCH, output=output)
+    return stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=OFFSETS_PER_BATCH, output=output)
 
 
 def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None, build: Build) -> None:

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 
 def main(runner: str, batches: int, folder: str) -> None:
@@ -26,7 +24,7 @@ def main(runner: str, batches: int, folder: str) -> None:
 
     def feed(progress: BatchProgress | None = None) -> None:
         cluster.delete_records("orders", 0, max(0, cluster.bounds_of(cluster.partitions_of("orders")[0]).latest - 10))
-        cluster.append(KafkaRecord("orders", number % 4, value=b"x" * 100) for number in range(40))
+        cluster.append(Record("orders", number % 4, value=b"x" * 100) for number in range(40))
         if progress is not None and progress.batch_id + 1 in (50, batches):
             held.append(holding(temporary))
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import orjson
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 
 
 class OrdersToFiles:
@@ -23,14 +21,14 @@ class OrdersToFiles:
         self.progress: list[BatchProgress] = []
 
     def produce(self, *values: int) -> None:
-        self.cluster.append(KafkaRecord("orders", 0, value=b"%d" % value) for value in values)
+        self.cluster.append(Record("orders", 0, value=b"%d" % value) for value in values)
 
     def run(self, *, sink: str | None = None, topics: tuple[str, ...] = ("orders",), **read: Any) -> None:
         with self.cluster.serving(), ExactlyOnceStream(str(self.checkpoint), progress=[self.progress.append]) as stream:
             _ = (
                 stream
                 | ReadFromKafka("memory:9092", list(topics), output="arrow", **read)
-                | WriteToFiles(str(self.output), file_format="json", name=sink)
+                | WriteToFiles(str(self.output), format="json", name=sink)
             )
 
     def written(self) -> list[int]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from beam_exactly_once import read_batches
 from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.sinks.files.manifest import read_batches
 
 
 def rejected_in(output: Path, *columns: str) -> list[list[tuple[Any, ...]]]:

@@ -16,19 +16,24 @@ from unittest import mock
 import apache_beam as beam
 import sqlalchemy as sa
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import SecretValue, secret_from_env
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    Secret,
+    WriteToFiles,
+    WriteToSql,
+    secret_from_env,
+)
 from beam_exactly_once.sinks.sql import shards
-from beam_exactly_once.sinks.sql.marks import SqlMarks
+from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToSql
 
 STEPS = ["lock", "set", "rows", "commit"]
 """What a publisher does in a transaction, in order."""
 
 
-def row_of(record: KafkaRecord) -> dict[str, Any]:
+def row_of(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(record.value)
     return row
 
@@ -59,26 +64,26 @@ class SqlStream:
             return [tuple(row) for row in done] if done.returns_rows else []
 
     def send(self, rows: Any) -> None:
-        self.cluster.append(KafkaRecord("orders", value=json.dumps(row).encode()) for row in rows)
+        self.cluster.append(Record("orders", value=json.dumps(row).encode()) for row in rows)
 
     def run(
         self,
         *,
         through: beam.PTransform[Any, Any] | None = None,
         second_table: str | None = None,
-        url: SecretValue | str | None = None,
+        url: Secret | str | None = None,
         rejected: Path | None = None,
         **options: Any,
     ) -> None:
         url = self.url if url is None else url
         with self.cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
-            records = stream | ReadFromKafka("memory:9092", ["orders"], max_offsets_per_batch=2)
+            records = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
             rows = records | "FromJson" >> beam.Map(row_of)
             rows = rows if through is None else rows | "Through" >> through
             if rejected is None:
                 _ = rows | WriteToSql(url, self.table, **options)
             else:
-                unfit = rows | WriteToSql(url, self.table, on_encode_error="reject", **options)
+                unfit = rows | WriteToSql(url, self.table, on_error="reject", **options)
                 _ = unfit | "Rejected" >> WriteToFiles(str(rejected), name="rejected")
             if second_table is not None:
                 _ = rows | "Second" >> WriteToSql(url, second_table, name="second")
@@ -101,21 +106,21 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
         if seen == occurrence:
             act()
 
-    locked, set_mark, write_rows, write = (
-        SqlMarks.locked,
-        SqlMarks.set,
+    locked, set_receipt, write_rows, write = (
+        SqlReceipts.locked,
+        SqlReceipts.set,
         shards.write_rows,
         shards.SqlShards.write,
     )
 
-    def locking(marks: SqlMarks, connection: Any, key: Any) -> Any:
-        found = locked(marks, connection, key)
+    def locking(receipts: SqlReceipts, connection: Any, key: Any) -> Any:
+        found = locked(receipts, connection, key)
         if step == "lock" and key[2] >= 0:
             after()
         return found
 
-    def setting(marks: SqlMarks, connection: Any, key: Any, *rest: Any) -> None:
-        set_mark(marks, connection, key, *rest)
+    def setting(receipts: SqlReceipts, connection: Any, key: Any, *rest: Any) -> None:
+        set_receipt(receipts, connection, key, *rest)
         if step == "set" and key[2] >= 0:
             after()
 
@@ -130,8 +135,8 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
             after()
 
     with (
-        mock.patch.object(SqlMarks, "locked", locking),
-        mock.patch.object(SqlMarks, "set", setting),
+        mock.patch.object(SqlReceipts, "locked", locking),
+        mock.patch.object(SqlReceipts, "set", setting),
         mock.patch.object(shards, "write_rows", writing),
         mock.patch.object(shards.SqlShards, "write", publishing),
     ):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from beam_exactly_once.transforms import BatchRows
+from beam_exactly_once import BatchRows
 
 CALLS: dict[str, list[tuple[int, list[Any]]]] = defaultdict(list)
 """What user code was called with, by a name."""

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
+from beam_exactly_once import RECORD_SCHEMA, Record, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
-from beam_exactly_once.transforms import WriteToFiles
 from support.file_sinks import (
     SCHEMA,
     publish_batch,
@@ -58,7 +57,7 @@ class TestCsv:
     def test_any_text_and_null_come_back(self, output: str, delimiter: str, as_arrow: bool) -> None:
         rows: list[Any] = [{"id": number, "name": name} for number, name in enumerate([None, *NASTY])]
         given = [pa.RecordBatch.from_pylist(rows, SCHEMA)] if as_arrow else rows
-        publish_batch(output, stage_bundle(output, given, file_format="csv", schema=SCHEMA, csv_delimiter=delimiter))
+        publish_batch(output, stage_bundle(output, given, format="csv", schema=SCHEMA, csv_delimiter=delimiter))
         body = csv_file(output)
         assert body.startswith(f'"id"{delimiter}"name"\n'.encode())
         by_arrow = pyarrow.csv.read_csv(
@@ -99,7 +98,7 @@ class TestCsv:
             "raw": "é".encode(),
         }
         empty = dict.fromkeys(row)
-        publish_batch(output, stage_bundle(output, [row, empty], file_format="csv", schema=schema))
+        publish_batch(output, stage_bundle(output, [row, empty], format="csv", schema=schema))
         types = ["BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "DECIMAL(10,2)", "VARCHAR", "VARCHAR"]
         columns = dict(zip(row, types, strict=True))
         read = duckdb.sql(f"select * from read_csv('{output}/*.csv', header=true, columns={columns}) order by i")
@@ -112,7 +111,7 @@ class TestCsv:
         output, chooser = str(tmp_path / "out"), random.Random(7)
         rows = [{"id": number, "name": chooser.randbytes(50).hex()} for number in range(3000)]
         committables = stage_bundle(
-            output, rows, file_format="csv", schema=SCHEMA, compression=compression, file_bytes_max=50_000
+            output, rows, format="csv", schema=SCHEMA, compression=compression, max_file_bytes=50_000
         )
         publish_batch(output, committables)
         assert len(committables) >= 2
@@ -122,19 +121,19 @@ class TestCsv:
 
     def test_kafka_records_by_a_schema_without_headers(self, output: str) -> None:
         schema = pa.schema([("offset", pa.int64()), ("key", pa.string()), ("value", pa.binary())])
-        publish_batch(output, stage_bundle(output, records(2), file_format="csv", schema=schema))
+        publish_batch(output, stage_bundle(output, records(2), format="csv", schema=schema))
         assert csv_file(output) == b'"offset","key","value"\n0,"k0","value 0"\n1,"k1","value 1"\n'
 
     def test_arrow_batches_need_no_schema(self, output: str) -> None:
         batch = pa.RecordBatch.from_pylist([{"a": 1, "b": b"x"}, {"a": None, "b": None}])
-        publish_batch(output, stage_bundle(output, [batch, batch], file_format="csv"))
+        publish_batch(output, stage_bundle(output, [batch, batch], format="csv"))
         assert csv_file(output) == b'"a","b"\n1,"x"\n,\n1,"x"\n,\n'
 
     @pytest.mark.parametrize(
         ("rows", "schema", "message"),
         [
             ([{"id": 1}], None, "has no schema to write it with"),
-            ([KafkaRecord()], None, "cannot hold column 'headers' of type list"),
+            ([Record()], None, "cannot hold column 'headers' of type list"),
             ([{"id": 1, "name": b"\xff"}], pa.schema([("id", pa.int8()), ("name", pa.binary())]), "'name' that are no UTF-8"),
             ([{"id": 1}, {"id": None}], pa.schema([("id", pa.int8())]), "only column 'id'"),
             ([{"id": "x"}], SCHEMA, "'id' is int64"),
@@ -144,7 +143,7 @@ class TestCsv:
         self, output: str, rows: list[Any], schema: pa.Schema | None, message: str
     ) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            stage_bundle(output, rows, file_format="csv", schema=schema)
+            stage_bundle(output, rows, format="csv", schema=schema)
         assert staged_names(output) == []
 
 
@@ -154,7 +153,7 @@ class TestText:
         [
             (["one", "", "é", b"\xff\x00 raw"], None),
             ([{"value": b"one"}, {"value": b""}, {"value": "é"}, {"value": b"\xff\x00 raw"}], TEXT),
-            ([KafkaRecord(value=value) for value in (b"one", b"", "é".encode(), b"\xff\x00 raw")], TEXT),
+            ([Record(value=value) for value in (b"one", b"", "é".encode(), b"\xff\x00 raw")], TEXT),
             ([pa.record_batch({"any": [b"one", b"", "é".encode(), b"\xff\x00 raw", b"more"]}).slice(0, 4)], None),
         ],
         ids=["str and bytes", "dicts", "records", "arrow"],
@@ -163,7 +162,7 @@ class TestText:
     def test_a_row_is_a_line(
         self, output: str, rows: list[Any], schema: pa.Schema | None, compression: str | None
     ) -> None:
-        publish_batch(output, stage_bundle(output, rows, file_format="text", schema=schema, compression=compression))
+        publish_batch(output, stage_bundle(output, rows, format="text", schema=schema, compression=compression))
         lines = [b"one", b"", "é".encode(), b"\xff\x00 raw"]
         assert read_published(output) == [{"line": line} for line in lines]
         if compression == "gzip":
@@ -174,10 +173,10 @@ class TestText:
             pa.record_batch({"line": pa.array(["a", "b"], kind)})
             for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string()))
         ]
-        publish_batch(output, stage_bundle(output, batches[:2], file_format="text"))
+        publish_batch(output, stage_bundle(output, batches[:2], format="text"))
         assert csv_file(output, ".txt") == b"a\nb\na\nb\n"
         with pytest.raises(ConfigurationError, match=r"line \(dictionary"):
-            stage_bundle(output, batches[2:], file_format="text")
+            stage_bundle(output, batches[2:], format="text")
 
     @pytest.mark.parametrize(
         ("rows", "schema", "message"),
@@ -186,11 +185,11 @@ class TestText:
             ([b"carriage\r"], None, "line end"),
             ([pa.record_batch({"a": ["two\nlines"]})], None, "line end"),
             ([{"value": b"x\n"}], TEXT, "line end"),
-            ([KafkaRecord(value=None)], TEXT, "without a value in column 'value'"),
+            ([Record(value=None)], TEXT, "without a value in column 'value'"),
             (["ok", 7], None, "row of type int"),
             ([{"a": "x"}], None, "row of type dict"),
             (["\ud800"], None, "no Unicode"),
-            ([KafkaRecord(value=b"x")], None, "one column of text or bytes"),
+            ([Record(value=b"x")], None, "one column of text or bytes"),
             ([pa.record_batch({"a": ["x"], "b": ["y"]})], None, r"a \(string\), b \(string\)"),
             ([pa.record_batch({"a": [1]})], None, r"a \(int64\)"),
         ],
@@ -199,20 +198,20 @@ class TestText:
         self, output: str, rows: list[Any], schema: pa.Schema | None, message: str
     ) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            stage_bundle(output, rows, file_format="text", schema=schema)
+            stage_bundle(output, rows, format="text", schema=schema)
         assert staged_names(output) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"file_format": "csv", "schema": RECORD_SCHEMA}, "cannot hold column 'headers'"),
-        ({"file_format": "text", "schema": SCHEMA}, r"one column.*id \(int64\), name \(string\)"),
-        ({"file_format": "text", "partition_by": ["a"]}, "needs schema="),
-        ({"file_format": "csv", "csv_delimiter": ""}, "csv_delimiter=''"),
-        ({"file_format": "csv", "csv_delimiter": '"'}, "csv_delimiter="),
-        ({"file_format": "csv", "csv_delimiter": "é"}, "csv_delimiter='é'"),
-        ({"file_format": "csv", "compression": "snappy"}, "'snappy' is not known for csv"),
+        ({"format": "csv", "schema": RECORD_SCHEMA}, "cannot hold column 'headers'"),
+        ({"format": "text", "schema": SCHEMA}, r"one column.*id \(int64\), name \(string\)"),
+        ({"format": "text", "partition_by": ["a"]}, "needs schema="),
+        ({"format": "csv", "csv_delimiter": ""}, "csv_delimiter=''"),
+        ({"format": "csv", "csv_delimiter": '"'}, "csv_delimiter="),
+        ({"format": "csv", "csv_delimiter": "é"}, "csv_delimiter='é'"),
+        ({"format": "csv", "compression": "snappy"}, "'snappy' is not known for csv"),
     ],
 )
 def test_arguments_are_checked_at_once(arguments: dict[str, Any], message: str) -> None:

@@ -12,10 +12,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import environments
 
-from beam_exactly_once.kafka import KafkaRecord, KafkaSettings
+from beam_exactly_once import Record
+from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms import PlannedRange, ReadOffsetRanges, read_ranges
+from beam_exactly_once.transforms import read_ranges
+from beam_exactly_once.transforms.planned_range import PlannedRange
+from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
 from support.held_reader import Splits, hold, splits_wanted
 
 SPLITS = 3
@@ -27,9 +30,7 @@ def kafka_with_gaps(random_: random.Random) -> MemoryKafka:
     cluster = MemoryKafka({"orders": 1})
     cluster.skip("orders", 0, random_.randint(1, 30))
     while (end := cluster.bounds_of(WHOLE.topic_partition).latest) < WHOLE.stop - 90:
-        cluster.append(
-            KafkaRecord("orders", value=b"%d" % number) for number in range(end, end + random_.randint(1, 60))
-        )
+        cluster.append(Record("orders", value=b"%d" % number) for number in range(end, end + random_.randint(1, 60)))
         cluster.skip("orders", 0, random_.randint(0, 30))
     cluster.skip("orders", 0, WHOLE.stop - end)
     return cluster

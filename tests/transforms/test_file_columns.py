@@ -10,10 +10,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import (
     ConfigurationError,
 )
-from beam_exactly_once.kafka import KafkaRecord
 from support.file_sinks import (
     SCHEMA,
     keys,
@@ -93,9 +93,9 @@ class TestWrongRows:
 
     def test_records_that_are_no_records(self, output: str) -> None:
         with pytest.raises(ConfigurationError, match="'offset' is int64"):
-            stage_bundle(output, [*records(3), KafkaRecord(offset=1.5)])  # type: ignore[arg-type]
+            stage_bundle(output, [*records(3), Record(offset=1.5)])  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="'value' is binary"):
-            stage_bundle(output, [*records(3), KafkaRecord(value=1)])  # type: ignore[arg-type]
+            stage_bundle(output, [*records(3), Record(value=1)])  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("row", [{"id": 1}, Order(1), beam.Row(id=1)])
     def test_parquet_without_a_schema(self, output: str, row: Any) -> None:

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from beam_exactly_once import RECORD_SCHEMA, Record
 from beam_exactly_once.errors import (
     ConfigurationError,
 )
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from support.file_sinks import (
     SCHEMA,
     keys,
@@ -80,14 +80,14 @@ class TestFormats:
         self, output: str, kind: str, compression: str | None, schema: pa.Schema | None
     ) -> None:
         rows = kinds_of_rows()[kind]
-        committables = stage_bundle(output, rows, file_format="json", compression=compression, schema=schema)
+        committables = stage_bundle(output, rows, format="json", compression=compression, schema=schema)
         publish_batch(output, committables)
         assert read_json(output) == EXPECTED
 
     def test_kafka_records_need_no_schema(self, output: str) -> None:
         strange = [
-            KafkaRecord("orders", 2, 7, 0, 0, None, None, ()),
-            KafkaRecord("other", 0, 9, -1, 2, b"", b"\xff\x00", (("trace", b"\xfe"), ("trace", None))),
+            Record("orders", 2, 7, 0, 0, None, None, ()),
+            Record("other", 0, 9, -1, 2, b"", b"\xff\x00", (("trace", b"\xfe"), ("trace", None))),
         ]
         rows = [*records(1000), *strange]
         publish_batch(output, stage_bundle(output, rows))
@@ -148,7 +148,7 @@ class TestJsonValues:
             {"key": b"\xff\x00", "nested": {"deep": b"\xfe"}, "many": [b"ok", b"\xfd"]},
             {"key": None, "many": [b"ok"], "view": memoryview(b"seen")},
         ]
-        publish_batch(output, stage_bundle(output, rows, file_format="json"))
+        publish_batch(output, stage_bundle(output, rows, format="json"))
         assert read_json(output) == [
             {"key": "text", "other": 1},
             {"key_base64": "/wA=", "nested": {"deep_base64": "/g=="}, "many_base64": ["b2s=", "/Q=="]},
@@ -156,9 +156,9 @@ class TestJsonValues:
         ]
 
     def test_records_with_and_without_text(self, output: str) -> None:
-        text = KafkaRecord("t", 0, 1, 5, 1, None, "é".encode(), (("h", b"1"), ("n", None)))
-        binary = KafkaRecord("t", 0, 2, 5, 1, b"k", b"\xff", (("h", b"\xfe"),))
-        publish_batch(output, stage_bundle(output, [text, binary], file_format="json"))
+        text = Record("t", 0, 1, 5, 1, None, "é".encode(), (("h", b"1"), ("n", None)))
+        binary = Record("t", 0, 2, 5, 1, b"k", b"\xff", (("h", b"\xfe"),))
+        publish_batch(output, stage_bundle(output, [text, binary], format="json"))
         first, second = read_json(output)
         assert first == {
             "topic": "t",
@@ -183,7 +183,7 @@ class TestJsonValues:
             "set": {1},
             7: True,
         }
-        publish_batch(output, stage_bundle(output, [row], file_format="json"))
+        publish_batch(output, stage_bundle(output, [row], format="json"))
         assert read_json(output) == [
             {
                 "date": "2024-01-02",
@@ -209,12 +209,12 @@ class TestJsonValues:
     )
     def test_what_json_cannot_hold_is_refused(self, output: str, row: Any, message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            stage_bundle(output, [row], file_format="json")
+            stage_bundle(output, [row], format="json")
         assert keys(output) == []
 
     def test_the_same_rows_give_the_same_gzip_bytes(self, output: str) -> None:
         for batch_id in (0, 1):
-            committables = stage_bundle(output, records(10), batch_id, file_format="json", compression="gzip")
+            committables = stage_bundle(output, records(10), batch_id, format="json", compression="gzip")
             publish_batch(output, committables, batch_id)
         first, second = visible_files(output, ".json.gz")
         assert first == second

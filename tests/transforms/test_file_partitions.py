@@ -14,14 +14,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
+from beam_exactly_once import Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.files.bundle import BundleFiles
 from beam_exactly_once.sinks.files.encoding import row_blocks
 from beam_exactly_once.sinks.files.layout import FileLayout
-from beam_exactly_once.sinks.files.manifest import batch_id_of_part, read_batches
-from beam_exactly_once.transforms import WriteToFiles
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part
 from support.file_sinks import (
     Sink,
     attempt_of,
@@ -63,11 +62,11 @@ def given_as(kind: str, rows: list[dict[str, Any]]) -> list[Any]:
 
 class TestReaders:
     @pytest.mark.parametrize("kind", ["rows", "arrow", "dictionary"])
-    @pytest.mark.parametrize("file_format", ["parquet", "csv", "json"])
-    def test_any_value_comes_back_and_stays_below_the_output(self, tmp_path: Path, file_format: str, kind: str) -> None:
+    @pytest.mark.parametrize("format", ["parquet", "csv", "json"])
+    def test_any_value_comes_back_and_stays_below_the_output(self, tmp_path: Path, format: str, kind: str) -> None:
         output = tmp_path / "lake" / "orders"
-        layout: dict[str, Any] = {"file_format": file_format, "partition_by": ["place"]}
-        if kind != "dictionary" and not (file_format == "json" and kind == "rows"):
+        layout: dict[str, Any] = {"format": format, "partition_by": ["place"]}
+        if kind != "dictionary" and not (format == "json" and kind == "rows"):
             layout["schema"] = SCHEMA
         publish_batch(str(output), stage_bundle(str(output), given_as(kind, ROWS), **layout))
 
@@ -79,12 +78,12 @@ class TestReaders:
         partitioning = pa.dataset.partitioning(pa.schema([("place", pa.string())]), flavor="hive")
         found = pa.dataset.dataset(
             [str(path) for path in files if path.parent.name != "_batches"],
-            format=file_format,
+            format=format,
             partitioning=partitioning,
             partition_base_dir=str(output),
         )
         by_arrow = sorted((row["id"], row["place"]) for row in found.to_table().to_pylist())
-        reader = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}[file_format]
+        reader = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}[format]
         by_duckdb = duckdb.sql(
             f"select id, place from {reader}('{output}/place=*/*', hive_partitioning=true, hive_types_autocast=false) order by 1"
         ).fetchall()
@@ -146,7 +145,7 @@ class TestReaders:
         publish_batch(output, stage_bundle(output, batches, partition_by=["shard", "place"]))
         (batch,) = read_batches(output)
         assert len(batch.files) == 6
-        assert batch.rows == len(rows)
+        assert batch.rows_written == len(rows)
         by_folder: dict[Any, list[int]] = {}
         for row in read_published(output):
             by_folder.setdefault((row["place"], int(row["shard"])), []).append(row["id"])
@@ -155,23 +154,23 @@ class TestReaders:
 
     def test_kafka_records_by_topic_and_partition(self, output: str) -> None:
         given = [
-            KafkaRecord("a", 0, 0, value=b"0"),
-            KafkaRecord("a", 1, 1, value=b"1"),
-            KafkaRecord("b.c", 0, 2, value=b"2"),
+            Record("a", 0, 0, value=b"0"),
+            Record("a", 1, 1, value=b"1"),
+            Record("b.c", 0, 2, value=b"2"),
         ]
-        for batch_id, layout in enumerate([{}, {"file_format": "json"}]):
+        for batch_id, layout in enumerate([{}, {"format": "json"}]):
             committables = stage_bundle(output, given, batch_id, partition_by=["topic", "partition"], **layout)
             publish_batch(output, committables, batch_id)
             folders = [str(one["final_key"]).rpartition("/")[0] for one in committables]
             assert folders == ["topic=a/partition=0", "topic=a/partition=1", "topic=b.c/partition=0"]
         for row in read_published(output):
             value = row["value"] if isinstance(row["value"], bytes) else row["value"].encode()
-            assert KafkaRecord(row["topic"], int(row["partition"]), row["offset"], value=value) in given
+            assert Record(row["topic"], int(row["partition"]), row["offset"], value=value) in given
 
     def test_text_by_the_other_columns(self, output: str) -> None:
         schema = pa.schema([("line", pa.string()), ("place", pa.string())])
         rows = [{"line": "one", "place": "a"}, {"line": "two", "place": "b"}, {"line": "three", "place": "a"}]
-        publish_batch(output, stage_bundle(output, rows, file_format="text", schema=schema, partition_by=["place"]))
+        publish_batch(output, stage_bundle(output, rows, format="text", schema=schema, partition_by=["place"]))
         assert read_published(output) == [
             {"line": b"one", "place": "a"},
             {"line": b"three", "place": "a"},
@@ -180,14 +179,14 @@ class TestReaders:
 
 
 class TestBounds:
-    @pytest.mark.parametrize("file_format", ["parquet", "csv", "json"])
+    @pytest.mark.parametrize("format", ["parquet", "csv", "json"])
     def test_many_folders_in_turn_take_bounded_files_and_memory(
-        self, output: str, file_format: str, monkeypatch: pytest.MonkeyPatch
+        self, output: str, format: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waiting_max = 64 << 10
         monkeypatch.setattr("beam_exactly_once.sinks.files.bundle.GATHERED_BYTES_MAX", waiting_max)
         monkeypatch.setattr("beam_exactly_once.sinks.files.encoding.SPLIT_ROWS", 10)
-        sink = Sink(output, schema=SCHEMA, file_format=file_format, partition_by=["place"], open_files_max=5)
+        sink = Sink(output, schema=SCHEMA, format=format, partition_by=["place"], max_open_files=5)
         sink.start_bundle(attempt_of(0))
         most_open = most_waiting = 0
         for first in range(0, 1000, 10):
@@ -217,15 +216,15 @@ class TestBounds:
         assert 0 < allocated <= files._waiting_bytes
         files.abort()
 
-    @pytest.mark.parametrize("file_format", ["parquet", "json"])
-    def test_a_full_file_of_a_folder_gives_way_to_a_new_one(self, output: str, file_format: str) -> None:
+    @pytest.mark.parametrize("format", ["parquet", "json"])
+    def test_a_full_file_of_a_folder_gives_way_to_a_new_one(self, output: str, format: str) -> None:
         chooser = random.Random(7)
         rows = [
             {"id": number, "place": "ab"[number % 2], "noise": chooser.randbytes(50).hex()} for number in range(2000)
         ]
         schema = pa.schema([*SCHEMA, ("noise", pa.string())])
         committables = stage_bundle(
-            output, rows, schema=schema, file_format=file_format, partition_by=["place"], file_bytes_max=20_000
+            output, rows, schema=schema, format=format, partition_by=["place"], max_file_bytes=20_000
         )
         publish_batch(output, committables)
         of_folder = Counter(one["final_key"].partition("/")[0] for one in committables)
@@ -238,7 +237,7 @@ class TestBounds:
         assert sorted(int(row["id"]) for row in read_published(output)) == list(range(2000))
 
     def test_a_failed_bundle_drops_the_files_of_all_folders(self, output: str) -> None:
-        sink = Sink(output, schema=SCHEMA, file_format="json", partition_by=["place"], file_bytes_max=100)
+        sink = Sink(output, schema=SCHEMA, format="json", partition_by=["place"], max_file_bytes=100)
         sink.start_bundle(attempt_of(0))
         for number in range(5000):
             sink.process(id_and_place("ab"[number % 2], number))
@@ -248,9 +247,9 @@ class TestBounds:
         assert committable["rows"] == 1
         assert set(staged_names(output)) <= {*closed, committable["final_key"]}
 
-    @pytest.mark.parametrize("file_format", ["parquet", "json"])
-    def test_blocks_travel_between_workers_that_do_not_fuse(self, file_format: str) -> None:
-        layout = FileLayout("orders", file_format, SCHEMA, partition_by=["place"])  # type: ignore[arg-type]
+    @pytest.mark.parametrize("format", ["parquet", "json"])
+    def test_blocks_travel_between_workers_that_do_not_fuse(self, format: str) -> None:
+        layout = FileLayout("orders", format, SCHEMA, partition_by=["place"])  # type: ignore[arg-type]
         made = row_blocks(layout)
         blocks = made.of_batch(pa.RecordBatch.from_pylist(ROWS, SCHEMA)) + made.rest()
         coder = beam.coders.registry.get_coder(layout.folder_block_type)
@@ -267,14 +266,14 @@ class TestNames:
         publisher.sweep(4)
         assert staged_names(output) == sorted(one["final_key"] for one in kept)
         publish_batch(output, kept, 5)
-        assert [(batch.batch_id, batch.rows) for batch in read_batches(output)] == [(4, 1), (5, len(ROWS))]
+        assert [(batch.batch_id, batch.rows_written) for batch in read_batches(output)] == [(4, 1), (5, len(ROWS))]
         for file in list(read_batches(output))[1].files:
             assert store_of(output).size_bytes(file.name) == file.size_bytes
 
-    @pytest.mark.parametrize("file_format", ["parquet", "json"])
-    def test_the_longest_name_that_a_disk_takes_and_a_longer_one(self, tmp_path: Path, file_format: str) -> None:
-        layout: dict[str, Any] = {"file_format": file_format, "partition_by": ["place"]}
-        if file_format == "parquet":
+    @pytest.mark.parametrize("format", ["parquet", "json"])
+    def test_the_longest_name_that_a_disk_takes_and_a_longer_one(self, tmp_path: Path, format: str) -> None:
+        layout: dict[str, Any] = {"format": format, "partition_by": ["place"]}
+        if format == "parquet":
             layout["schema"] = SCHEMA
         output = str(tmp_path / "out")
         publish_batch(output, stage_bundle(output, [id_and_place("é" * 60, 1)], **layout))
@@ -296,7 +295,7 @@ class TestNames:
     def test_values_that_readers_would_take_for_null_are_refused(
         self, output: str, row: dict[str, Any], message: str, kind: str
     ) -> None:
-        layout: dict[str, Any] = {"schema": SCHEMA} if kind == "arrow" else {"file_format": "json"}
+        layout: dict[str, Any] = {"schema": SCHEMA} if kind == "arrow" else {"format": "json"}
         with pytest.raises(ConfigurationError, match=message):
             stage_bundle(output, given_as(kind, [row]), partition_by=["place"], **layout)
         assert staged_names(output) == []
@@ -312,7 +311,7 @@ class TestNames:
     )
     def test_values_that_name_no_folder_are_refused(self, output: str, value: Any, message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            stage_bundle(output, [{"id": 1, "place": value}], file_format="json", partition_by=["place"])
+            stage_bundle(output, [{"id": 1, "place": value}], format="json", partition_by=["place"])
 
     def test_arrow_batches_without_the_column_are_refused(self, output: str) -> None:
         with pytest.raises(ConfigurationError, match="no column 'place': they have id"):
@@ -333,7 +332,7 @@ class TestNames:
             ({"partition_by": ["id", "place"], "schema": SCHEMA}, "leaves nothing"),
             ({"partition_by": ["f"], "schema": pa.schema([("f", pa.float64()), ("g", pa.int8())])}, "of type double"),
             ({"partition_by": ["f"], "schema": pa.schema([("f", pa.timestamp("s")), ("g", pa.int8())])}, "timestamp"),
-            ({"partition_by": ["place"], "open_files_max": 0}, "open_files_max=0"),
+            ({"partition_by": ["place"], "max_open_files": 0}, "max_open_files=0"),
         ],
     )
     def test_arguments_are_checked_at_once(self, arguments: dict[str, Any], message: str) -> None:

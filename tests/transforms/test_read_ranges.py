@@ -8,9 +8,10 @@ from collections.abc import Callable
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import Record
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log, override_logs
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, open_kafka_log, override_logs
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms import read_ranges
@@ -30,7 +31,7 @@ def kafka_with_gaps(random_: random.Random) -> MemoryKafka:
         if random_.random() < 0.5:
             cluster.skip("orders", 0, size)
         else:
-            cluster.append(KafkaRecord("orders", value=b"%d" % number) for number in range(end, end + size))
+            cluster.append(Record("orders", value=b"%d" % number) for number in range(end, end + size))
         end += size
     return cluster
 
@@ -68,9 +69,9 @@ def read_all(
     random_: random.Random,
     fail_on_data_loss: bool = True,
     topic_id: str = "orders#1",
-) -> tuple[list[KafkaRecord], list[Piece]]:
+) -> tuple[list[Record], list[Piece]]:
     """Read ``whole`` and everything that splits gave away."""
-    records: list[KafkaRecord] = []
+    records: list[Record] = []
     pieces: list[Piece] = []
     waiting = [whole]
     planned = PlannedRange(whole, topic_id)
@@ -107,7 +108,7 @@ def test_splits_at_any_moment_neither_lose_nor_repeat_a_record(seed: int) -> Non
     present = cluster.records_of(WHOLE.topic_partition, 0, WHOLE.stop, WHOLE.size)
     assert sorted(records) == sorted(present)
     assert tiling_faults([piece.read for piece in pieces], [WHOLE]) == []
-    assert sum(piece.records for piece in pieces) == len(present)
+    assert sum(piece.records_read for piece in pieces) == len(present)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -124,7 +125,7 @@ def test_lost_offsets_are_reported_once_when_loss_is_allowed(seed: int) -> None:
 
 def test_lost_offsets_are_an_error_by_default() -> None:
     cluster = MemoryKafka({"orders": 1})
-    cluster.append(KafkaRecord("orders", value=b"x") for _ in range(10))
+    cluster.append(Record("orders", value=b"x") for _ in range(10))
     cluster.delete_records("orders", 0, 5)
     with pytest.raises(DataLoss, match="orders-0"):
         read_all(cluster, OffsetRange("orders", 0, 0, 10), random.Random(0))
@@ -133,7 +134,7 @@ def test_lost_offsets_are_an_error_by_default() -> None:
 def test_a_reader_that_drops_a_cut_chunk_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The piece comes from the reader's own position, so a reader that forgets the cut chunk cannot look complete."""
     cluster = MemoryKafka({"orders": 1})
-    cluster.append(KafkaRecord("orders", value=b"x") for _ in range(100))
+    cluster.append(Record("orders", value=b"x") for _ in range(100))
     original = Chunk.cut
     monkeypatch.setattr(Chunk, "cut", lambda chunk, stop: original(chunk, chunk.start))
     failures = 0
@@ -151,12 +152,12 @@ def test_a_reader_that_drops_a_cut_chunk_is_noticed(monkeypatch: pytest.MonkeyPa
 def made_anew(cluster: MemoryKafka, size: int) -> None:
     cluster.delete_topic("orders")
     cluster.add_partitions("orders", 1)
-    cluster.append(KafkaRecord("orders", value=b"new") for _ in range(size))
+    cluster.append(Record("orders", value=b"new") for _ in range(size))
 
 
 def old_topic() -> MemoryKafka:
     cluster = MemoryKafka({"orders": 1})
-    cluster.append(KafkaRecord("orders", value=b"old") for _ in range(WHOLE.size))
+    cluster.append(Record("orders", value=b"old") for _ in range(WHOLE.size))
     return cluster
 
 

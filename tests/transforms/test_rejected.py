@@ -11,16 +11,17 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import RECORD_SCHEMA, Record, Rejected, with_event_date
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import RECORD_SCHEMA, Chunk, KafkaRecord, with_event_date
-from beam_exactly_once.rows.rejected import REASON_LETTERS_MAX, ROW_LETTERS_MAX, Rejected, isolated, rejected_of
+from beam_exactly_once.kafka import Chunk
+from beam_exactly_once.rows.rejected import REASON_LETTERS_MAX, ROW_LETTERS_MAX, isolated, rejected_of
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED
 from beam_exactly_once.transforms.reports import RejectedCount, gathered
 
-RECORD = KafkaRecord("orders", 3, 7, 1_700_000_000_000, 1, b"\xff", b"v", (("trace", b"\xfe"), ("none", None)))
+RECORD = Record("orders", 3, 7, 1_700_000_000_000, 1, b"\xff", b"v", (("trace", b"\xfe"), ("none", None)))
 OF_RECORD = Rejected(
     "step", "ValueError", "odd", "orders", 3, 7, 1_700_000_000_000, b"\xff", b"v", (("trace", b"\xfe"), ("none", None))
 )

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import WriteToDelta
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     ConfigurationError,
@@ -18,7 +19,6 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.sinks.delta.schema import delta_schema
 from beam_exactly_once.sinks.delta.table import sorted_errors
-from beam_exactly_once.transforms import WriteToDelta
 
 NUMBERS = pa.schema([("number", pa.int64())])
 
@@ -28,7 +28,7 @@ NUMBERS = pa.schema([("number", pa.int64())])
     [
         ("", {}, "must be the URI of a table"),
         ("memory://lake/orders", {}, "cannot be a Delta table"),
-        ("gs://lake/orders", {"store_options": {"user_project": "payer"}}, "takes no store_options user_project"),
+        ("gs://lake/orders", {"storage_options": {"user_project": "payer"}}, "takes no storage_options user_project"),
         ("/lake", {"add_columns": "yes"}, "add_columns='yes'"),
         ("/lake", {"compression": "zip"}, "compression='zip' is not known for parquet"),
         ("/lake", {"partition_by": ["country"]}, "no column 'country'"),

@@ -14,25 +14,21 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
+from beam_exactly_once import RECORD_SCHEMA, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import (
     ConfigurationError,
     SinkAhead,
     StagedOutputMissing,
     UnsupportedPipeline,
 )
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
 from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
-from beam_exactly_once.sinks.files.manifest import (
-    batch_id_of_part,
-    read_batches,
-)
+from beam_exactly_once.sinks.files.manifest import batch_id_of_part
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.transforms.encode_rows import ToBlocks
 from beam_exactly_once.transforms.stream_graph import StreamGraph
-from beam_exactly_once.transforms.write_files import WriteToFiles
 from support.file_sinks import (
     SCHEMA,
     STREAM,
@@ -69,7 +65,7 @@ class TestBundles:
         assert first["rows"] == 3
         assert first["staged"]["final_key"] == first["final_key"]
 
-    @pytest.mark.parametrize("layout", [{}, {"file_format": "json"}, {"file_format": "json", "compression": "gzip"}])
+    @pytest.mark.parametrize("layout", [{}, {"format": "json"}, {"format": "json", "compression": "gzip"}])
     @pytest.mark.parametrize("arrow", [False, True])
     def test_a_full_file_gives_way_to_a_new_one(self, output: str, layout: dict[str, Any], arrow: bool) -> None:
         chooser = random.Random(7)
@@ -80,7 +76,7 @@ class TestBundles:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, RECORD_SCHEMA, strict=True)]
             whole = pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
             given = [whole.slice(start, 100) for start in range(0, 2000, 100)]
-        committables = stage_bundle(output, given, file_bytes_max=30_000, **layout)
+        committables = stage_bundle(output, given, max_file_bytes=30_000, **layout)
         names = [committable["final_key"] for committable in committables]
         assert len(names) >= 3
         assert names == sorted(names)
@@ -93,7 +89,7 @@ class TestBundles:
 
     def test_row_groups_gather_many_batches(self, output: str) -> None:
         batches = [pa.RecordBatch.from_pylist([{"id": 100 * n + i} for i in range(100)]) for n in range(25)]
-        publish_batch(output, stage_bundle(output, batches, row_group_rows=1000))
+        publish_batch(output, stage_bundle(output, batches, max_row_group_rows=1000))
         (body,) = visible_files(output, ".parquet")
         metadata = pq.ParquetFile(io.BytesIO(body)).metadata
         assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [1000, 1000, 500]
@@ -101,12 +97,12 @@ class TestBundles:
 
     def test_an_arrow_batch_above_the_row_group_is_cut(self, output: str) -> None:
         batch = pa.RecordBatch.from_pylist([{"id": n} for n in range(2500)])
-        publish_batch(output, stage_bundle(output, [batch], row_group_rows=1000))
+        publish_batch(output, stage_bundle(output, [batch], max_row_group_rows=1000))
         (body,) = visible_files(output, ".parquet")
         metadata = pq.ParquetFile(io.BytesIO(body)).metadata
         assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [1000, 1000, 500]
 
-    @pytest.mark.parametrize("layout", [{"row_group_rows": 100}, {}, {"file_format": "json"}])
+    @pytest.mark.parametrize("layout", [{"max_row_group_rows": 100}, {}, {"format": "json"}])
     def test_a_failed_bundle_leaves_nothing_to_the_next(self, output: str, layout: dict[str, Any]) -> None:
         sink = Sink(output, schema=SCHEMA, **layout)
         sink.start_bundle(attempt_of(0))
@@ -119,7 +115,7 @@ class TestBundles:
         assert committable["rows"] == 1
         assert staged_names(output) == [committable["final_key"]]
         FilesPublisher("orders", StoreLocation(output, None)).publish(part(later, committable))
-        assert (read_json if layout.get("file_format") else read_parquet)(output) == [{"id": 1000, "name": None}]
+        assert (read_json if layout.get("format") else read_parquet)(output) == [{"id": 1000, "name": None}]
 
     def test_a_wrong_row_leaves_nothing_behind(self, output: str) -> None:
         with pytest.raises(ConfigurationError):
@@ -150,9 +146,7 @@ class TestBundles:
         blocks.start_bundle()
         sizes = []
         for number in range(200):
-            sizes += [
-                block.num_rows for _, block in blocks.process(KafkaRecord("t", 0, number, value=bytes(1 << 20))) or ()
-            ]
+            sizes += [block.num_rows for _, block in blocks.process(Record("t", 0, number, value=bytes(1 << 20))) or ()]
         assert sizes[0] <= 64
         assert max(sizes[1:]) <= 4
 
@@ -183,7 +177,7 @@ class TestPublishing:
         committables = stage_bundle(output, records(2)) + stage_bundle(output, records(3, first=2))
         publish_batch(output, committables)
         (batch,) = read_batches(output)
-        assert (batch.batch_id, batch.stream_id, batch.attempt, batch.rows) == (0, STREAM, attempt_of(0), 5)
+        assert (batch.batch_id, batch.stream_id, batch.attempt, batch.rows_written) == (0, STREAM, attempt_of(0), 5)
         assert [file.name for file in batch.files] == sorted(c["final_key"] for c in committables)
         assert {(file.name, file.rows, file.size_bytes) for file in batch.files} == {
             (c["final_key"], c["rows"], c["size_bytes"]) for c in committables
@@ -232,7 +226,7 @@ class TestTransform:
             )
             assert isinstance(done, beam.pvalue.PDone)
             sink = pipeline.stream_graph.sinks["files"]
-            assert sink.definition == {"kind": "files", "output": store_of(output).uri}
+            assert sink.definition == {"kind": "files", "location": store_of(output).uri}
             assert_that(sink.committables | beam.Map(lambda gathered: gathered[1].staged["rows"]), _sums_to(100))
         assert keys(output) == []
         assert {batch_id_of_part(name) for name in staged_names(output)} == {4}
@@ -257,11 +251,11 @@ class TestTransform:
         [
             ({"output": ""}, "output=''"),
             ({"output": None}, "output=None"),
-            ({"file_format": "orc"}, "file_format='orc'"),
+            ({"format": "orc"}, "format='orc'"),
             ({"compression": "zip"}, "compression='zip' is not known for parquet"),
-            ({"file_format": "json", "compression": "snappy"}, "'snappy' is not known for json"),
-            ({"file_bytes_max": 0}, "file_bytes_max=0"),
-            ({"row_group_rows": 1.5}, "row_group_rows=1.5"),
+            ({"format": "json", "compression": "snappy"}, "'snappy' is not known for json"),
+            ({"max_file_bytes": 0}, "max_file_bytes=0"),
+            ({"max_row_group_rows": 1.5}, "max_row_group_rows=1.5"),
             ({"schema": {"id": "int"}}, r"schema= must be a pyarrow\.Schema, not a dict"),
             ({"schema": pa.schema([])}, "at least one column"),
             ({"schema": pa.schema([("a", pa.int8()), ("a", pa.int8())])}, "no two of one name"),

@@ -8,10 +8,8 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToKafka, secret_from_env
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
 
 
 @pytest.mark.parametrize(
@@ -26,10 +24,10 @@ from beam_exactly_once.transforms import ReadFromKafka, WriteToKafka
         ({"shards": 0}, "shards=0"),
         ({"compression": "rar"}, "compression='rar'"),
         ({"transaction_timeout_s": 0.5}, "transaction_timeout_s"),
-        ({"marks_prefix": "my marks"}, "marks_prefix"),
-        ({"producer_config": {"sasl.password": "plain"}}, "must not be plain text"),
-        ({"producer_config": {"transactional.id": "mine"}}, "transactional.id cannot be set"),
-        ({"timeout_s": 0}, "startup_timeout_s"),
+        ({"receipts_prefix": "my receipts"}, "receipts_prefix"),
+        ({"client_config": {"sasl.password": "plain"}}, "must not be plain text"),
+        ({"client_config": {"transactional.id": "mine"}}, "transactional.id cannot be set"),
+        ({"timeout_s": 0}, "timeout_s"),
     ],
 )
 def test_impossible_arguments_are_refused_at_once(change: dict[str, Any], message: str) -> None:
@@ -47,8 +45,8 @@ def test_neither_pipeline_nor_checkpoint_have_a_secret_or_an_address(
 ) -> None:
     monkeypatch.setenv("PASSWORD", "s3cret-of-kafka")
     stream = ExactlyOnceStream(str(tmp_path))
-    sink = WriteToKafka("broker:9092", "copies", producer_config={"sasl.password": secret_from_env("PASSWORD")})
+    sink = WriteToKafka("broker:9092", "copies", client_config={"sasl.password": secret_from_env("PASSWORD")})
     _ = stream | ReadFromKafka("broker:9092", ["orders"]) | sink
     assert b"s3cret-of-kafka" not in stream.to_runner_api().SerializeToString()
     (spec,) = stream.stream_graph.sinks.values()
-    assert spec.definition == {"kind": "kafka", "topic": "copies", "marks_prefix": "beam-exactly-once"}
+    assert spec.definition == {"kind": "kafka", "topic": "copies", "receipts_prefix": "beam-exactly-once"}

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToSql, secret_from_env
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.transforms import ReadFromKafka, WriteToSql
 
 CANARY = "canary-7f3a9c"
 URL = "sqlite:////tmp/orders.db"
@@ -28,6 +26,7 @@ URL = "sqlite:////tmp/orders.db"
         ({"mode": "upsert", "key_columns": ["id"], "columns": ["name"]}, "'id'"),
         ({"mode": "upsert", "key_columns": "id"}, "list of different names"),
         ({"columns": ["id", "id"]}, "list of different names"),
+        ({"receipts_table": "a.b.c"}, "receipts_table='a.b.c' of WriteToSql must be the name of a table"),
         ({"shards": 0}, "from 1 to 64"),
         ({"url": "orders.db"}, "no SQLAlchemy URL"),
         ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),

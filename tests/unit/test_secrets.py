@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.properties import PropertyLine, read_properties
+from beam_exactly_once.properties import PropertyLine, property_lines
 from beam_exactly_once.secrets import secret_from_env, secret_from_file
 
 
@@ -17,7 +17,7 @@ def test_a_variable_is_read_when_it_is_resolved(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TEST_PASSWORD", "hunter2")
 
     assert secret.resolve() == "hunter2"
-    assert repr(secret) == "SecretValue(source='env', name='TEST_PASSWORD', key=None)"
+    assert repr(secret) == "Secret(source='env', name='TEST_PASSWORD', key=None)"
     assert pickle.loads(pickle.dumps(secret)) == secret
     assert b"hunter2" not in pickle.dumps(secret)
 
@@ -85,7 +85,7 @@ def test_properties_are_read_as_java_reads_them(tmp_path: Path) -> None:
         "empty =\n"
     )
 
-    assert read_properties(path) == [
+    assert property_lines(path) == [
         PropertyLine(4, "plain", "a value "),
         PropertyLine(5, "colon", "b"),
         PropertyLine(6, "equals.in.value", "x=y"),
@@ -101,5 +101,5 @@ def test_a_line_that_is_no_property_is_named_by_number_and_not_quoted(tmp_path: 
     path.write_text(f"a=1\n{line}\n")
 
     with pytest.raises(ConfigurationError, match=r"client\.properties line 2") as caught:
-        read_properties(path)
+        property_lines(path)
     assert "hunter2" not in str(caught.value)

@@ -41,7 +41,11 @@ class DeltaLayout(FileLayout):
         """A new file, which notes its statistics."""
         schema = columns_in_files(self.schema, self.partition_by, sink=self.sink)
         return _FileWithStatistics(
-            target, schema, sink=self.sink, compression=str(self.compression), row_group_rows=self.row_group_rows
+            target,
+            schema,
+            sink=self.sink,
+            compression=str(self.compression),
+            max_row_group_rows=self.max_row_group_rows,
         )
 
 

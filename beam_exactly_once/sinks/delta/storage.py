@@ -24,8 +24,8 @@ def check_storage(location: StoreLocation) -> None:
     unknown = sorted({"user_project", "kms_key_name"} & set(location.options or {}))
     if unknown:
         raise ConfigurationError(
-            f"{location.uri}: a Delta table on GCS takes no store_options {', '.join(unknown)}. Set a default key of the bucket, "
-            "or leave it out."
+            f"{location.uri}: a Delta table on GCS takes no storage_options {', '.join(unknown)}. Set a default key of the "
+            "bucket, or leave it out."
         )
 
 

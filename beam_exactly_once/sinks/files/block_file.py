@@ -80,15 +80,15 @@ class _ColumnsFile(BlockFile):
 
 
 class ParquetFile(_ColumnsFile):
-    """Each write is a row group, or several if it is larger than ``row_group_rows``."""
+    """Each write is a row group, or several if it is larger than ``max_row_group_rows``."""
 
     def __init__(
-        self, target: StagingWriter, schema: pa.Schema | None, *, sink: str, compression: str, row_group_rows: int
+        self, target: StagingWriter, schema: pa.Schema | None, *, sink: str, compression: str, max_row_group_rows: int
     ) -> None:
         super().__init__(schema, sink)
         self._target = target
         self._compression = compression
-        self._row_group_rows = row_group_rows
+        self._row_group_rows = max_row_group_rows
         self.metadata: list[pq.FileMetaData] = []
         """The footer, once the file is closed."""
 

@@ -37,7 +37,7 @@ class BundleFiles:
         waiting = self._waiting.setdefault(folder, _Waiting())
         waiting.add(block)
         self._waiting_bytes += block_bytes(block) + BLOCK_OVERHEAD_BYTES
-        if waiting.rows >= self._layout.row_group_rows or waiting.bytes >= self._layout.gathered_bytes_max:
+        if waiting.rows >= self._layout.max_row_group_rows or waiting.bytes >= self._layout.gathered_bytes_max:
             self._write_out(folder)
         elif self._waiting_bytes >= GATHERED_BYTES_MAX:
             # All of them: blocks that were cut from one batch share its memory.
@@ -64,7 +64,7 @@ class BundleFiles:
             blocks = self._waiting.pop(folder).blocks
             file = self._open_file(folder)
             file.rows_file.write(blocks)
-            if file.target.tell() >= self._layout.file_bytes_max:
+            if file.target.tell() >= self._layout.max_file_bytes:
                 self._close_file(folder)
         if not self._waiting:
             self._waiting_bytes = 0
@@ -72,7 +72,7 @@ class BundleFiles:
     def _open_file(self, folder: str) -> _OpenFile:
         file = self._open.pop(folder, None)
         if file is None:
-            if len(self._open) >= self._layout.open_files_max:
+            if len(self._open) >= self._layout.max_open_files:
                 self._close_file(next(iter(self._open)))
             final_key = part_name(self.attempt, self._token, self._opened, self._layout.extension, folder)
             target = self._store.stage(final_key)

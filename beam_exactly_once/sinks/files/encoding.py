@@ -29,7 +29,7 @@ class FileEncoding(RowEncoding):
     def __init__(self, layout: FileLayout) -> None:
         self.sink = layout.sink
         self.block_type = layout.folder_block_type
-        self.bytes_max = min(WAITING_BYTES_MAX, layout.file_bytes_max)
+        self.bytes_max = min(WAITING_BYTES_MAX, layout.max_file_bytes)
         self._layout = layout
 
     def blocks(self) -> RowBlocks:
@@ -127,7 +127,7 @@ class _WaitingBatches:
     """Arrow batches until there are enough to be split into folders together."""
 
     def __init__(self, layout: FileLayout) -> None:
-        self._bytes_max = min(SPLIT_BYTES, layout.file_bytes_max)
+        self._bytes_max = min(SPLIT_BYTES, layout.max_file_bytes)
         self._batches: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.rejected import Rejected
 
@@ -41,7 +41,7 @@ def json_lines(rows: Iterable[Any], *, sink: str) -> bytes:
     # Appended one by one: orjson gives each line a page of memory at first, and a list of them is ten times as slow.
     lines = bytearray()
     for row in rows:
-        lines += _record_line(row, sink) if type(row) is KafkaRecord else _line(row, sink)
+        lines += _record_line(row, sink) if type(row) is Record else _line(row, sink)
     return bytes(lines)
 
 
@@ -60,7 +60,7 @@ def json_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
     return json_lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist(), sink=sink)
 
 
-def _record_line(record: KafkaRecord, sink: str) -> bytes:
+def _record_line(record: Record, sink: str) -> bytes:
     """The short way for the common record, whose key, value and headers are text or null."""
     topic, partition, offset, timestamp_ms, timestamp_type, key, value, headers = record
     try:
@@ -113,7 +113,7 @@ def _fields_of(row: Any) -> Mapping[str, Any] | None:
     if type(row) is dict:
         return row
     fields = fields_of(row)
-    if isinstance(row, KafkaRecord | Rejected):
+    if isinstance(row, Record | Rejected):
         headers = [{"key": name, "value": value} for name, value in row.headers]
         return {**(fields or {}), "headers": headers}
     return fields if fields is None or type(fields) is dict else dict(fields)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import StagingWriter
 from beam_exactly_once.rows.block import Block
 from beam_exactly_once.rows.columns import (
@@ -55,30 +55,30 @@ class FileLayout:
     """
 
     sink: str
-    file_format: FileFormat = "parquet"
+    format: FileFormat = "parquet"
     schema: pa.Schema | None = None
     """Of the rows: the columns of ``partition_by`` are in it, and not in the files."""
     compression: str | None = None
     partition_by: Sequence[str] = ()
-    file_bytes_max: int = 256 * 1024 * 1024
-    row_group_rows: int = 131_072
-    open_files_max: int = 16
+    max_file_bytes: int = 256 * 1024 * 1024
+    max_row_group_rows: int = 131_072
+    max_open_files: int = 16
     csv_delimiter: str = ","
 
     def __post_init__(self) -> None:
-        compressions = _COMPRESSIONS.get(self.file_format)
+        compressions = _COMPRESSIONS.get(self.format)
         if compressions is None:
             raise ConfigurationError(
-                f"file_format={self.file_format!r} is not known; use one of {', '.join(map(repr, _COMPRESSIONS))}."
+                f"format={self.format!r} is not known; use one of {', '.join(map(repr, _COMPRESSIONS))}."
             )
-        if self.compression is None and self.file_format == "parquet":
+        if self.compression is None and self.format == "parquet":
             object.__setattr__(self, "compression", "zstd")
         if self.compression not in compressions:
             raise ConfigurationError(
-                f"compression={self.compression!r} is not known for {self.file_format}; use one of "
+                f"compression={self.compression!r} is not known for {self.format}; use one of "
                 f"{', '.join(map(repr, compressions))}."
             )
-        for name in ("file_bytes_max", "row_group_rows", "open_files_max"):
+        for name in ("max_file_bytes", "max_row_group_rows", "max_open_files"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigurationError(f"{name}={value!r} must be a whole number of at least 1.")
@@ -94,7 +94,7 @@ class FileLayout:
         if self.schema is not None:
             _check_schema(self.schema)
             self._check_columns(columns_in_files(self.schema, self.partition_by, sink=self.sink))
-        elif self.file_format == "text" and self.partition_by:
+        elif self.format == "text" and self.partition_by:
             raise ConfigurationError(
                 "partition_by of text needs schema=: the columns of the folders, and the one that is the line."
             )
@@ -102,12 +102,12 @@ class FileLayout:
     @property
     def extension(self) -> str:
         """Extension of the file names, without the dot."""
-        return _COMPRESSIONS[self.file_format][self.compression]
+        return _COMPRESSIONS[self.format][self.compression]
 
     @property
     def has_columns(self) -> bool:
         """Whether files take Arrow batches, not lines."""
-        return self.file_format in ("parquet", "csv")
+        return self.format in ("parquet", "csv")
 
     @property
     def folder_block_type(self) -> Any:
@@ -117,8 +117,8 @@ class FileLayout:
     @property
     def gathered_bytes_max(self) -> int:
         """Bytes of one file that wait to be written together: as a row group, or since many files take turns."""
-        gathers = self.file_format == "parquet" or self.partition_by
-        return min(GATHERED_BYTES_MAX, self.file_bytes_max) if gathers else 0
+        gathers = self.format == "parquet" or self.partition_by
+        return min(GATHERED_BYTES_MAX, self.max_file_bytes) if gathers else 0
 
     def batch_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
         """Rows, at least one, as columns of the schema; None without one. Rejected records bring theirs.
@@ -154,13 +154,13 @@ class FileLayout:
             UnfitRow: a row cannot be written in this layout.
         ConfigurationError: no row of its kind can.
         """
-        if self.file_format == "json":
+        if self.format == "json":
             return len(rows), json_lines(rows, sink=self.sink)
-        if self.file_format == "text":
+        if self.format == "text":
             return len(rows), text_lines(rows, sink=self.sink)
         raise ConfigurationError(
             f"sink {self.sink!r} got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it "
-            'one: WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use file_format="json".'
+            'one: WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use format="json".'
         )
 
     def block_of_records(self, fields: Sequence[Any]) -> Block:
@@ -170,9 +170,9 @@ class FileLayout:
             UnfitRow: a record cannot be written in this layout.
         ConfigurationError: no record can.
         """
-        if self.file_format == "json" and self.schema is None:
+        if self.format == "json" and self.schema is None:
             one_by_one = zip(*[iter(fields)] * RECORD_FIELDS, strict=True)
-            records = map(tuple.__new__, repeat(KafkaRecord), one_by_one)
+            records = map(tuple.__new__, repeat(Record), one_by_one)
             return len(fields) // RECORD_FIELDS, json_lines(records, sink=self.sink)
         return self.block_of_batch(self.batch_of_records(fields))
 
@@ -183,11 +183,11 @@ class FileLayout:
             UnfitRow: a row cannot be written in this layout.
         ConfigurationError: no row of its kind can.
         """
-        if self.file_format == "parquet":
+        if self.format == "parquet":
             return batch
-        if self.file_format == "csv":
+        if self.format == "csv":
             return csv_columns(batch, sink=self.sink)
-        lines = text_lines_of_batch if self.file_format == "text" else json_lines_of_batch
+        lines = text_lines_of_batch if self.format == "text" else json_lines_of_batch
         return batch.num_rows, lines(batch, sink=self.sink)
 
     def open_file(self, target: StagingWriter) -> BlockFile:
@@ -195,7 +195,7 @@ class FileLayout:
         if not self.has_columns:
             return LinesFile(target, compression=self.compression)
         schema = None if self.schema is None else columns_in_files(self.schema, self.partition_by, sink=self.sink)
-        if self.file_format == "csv":
+        if self.format == "csv":
             schema = None if schema is None else csv_schema(schema, sink=self.sink)
             return CsvFile(target, schema, sink=self.sink, compression=self.compression, delimiter=self.csv_delimiter)
         return ParquetFile(
@@ -203,13 +203,13 @@ class FileLayout:
             schema,
             sink=self.sink,
             compression=str(self.compression),
-            row_group_rows=self.row_group_rows,
+            max_row_group_rows=self.max_row_group_rows,
         )
 
     def _check_columns(self, schema: pa.Schema) -> None:
-        if self.file_format == "csv":
+        if self.format == "csv":
             csv_schema(schema, sink=self.sink)
-        elif self.file_format == "text":
+        elif self.format == "text":
             refuse_no_text(schema, sink=self.sink)
 
 

@@ -41,7 +41,7 @@ def text_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
     if column.null_count:
         raise UnfitRow(
             f"sink {sink!r} got a row without a value in column {batch.schema.names[0]!r}, and a line of text cannot be "
-            "null. Drop such rows before the sink, or use another file_format=."
+            "null. Drop such rows before the sink, or use another format=."
         )
     whole = pa.LargeListArray.from_arrays(pa.array([0, len(column)], pa.int64()), column)
     joined = pc.binary_join(whole, pa.scalar(b"\n", column.type))[0].as_buffer()
@@ -84,7 +84,7 @@ def csv_columns(batch: pa.RecordBatch, *, sink: str) -> pa.RecordBatch:
         except pa.ArrowInvalid:
             raise UnfitRow(
                 f"sink {sink!r} got a row with bytes in column {field.name!r} that are no UTF-8, which CSV cannot hold. "
-                'Make text of them before the sink (base64), or use file_format="json" or "parquet".'
+                'Make text of them before the sink (base64), or use format="json" or "parquet".'
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -106,7 +106,7 @@ def _csv_type(field: pa.Field, sink: str) -> pa.DataType:
     if pa.types.is_nested(column_type) or pa.types.is_interval(column_type) or pa.types.is_dictionary(column_type):
         raise ConfigurationError(
             f"sink {sink!r} writes CSV, which cannot hold column {field.name!r} of type {field.type}. Leave it out "
-            '(schema= names the columns to write), make text of it before the sink, or use file_format="json" or "parquet".'
+            '(schema= names the columns to write), make text of it before the sink, or use format="json" or "parquet".'
         )
     return column_type
 
@@ -126,7 +126,7 @@ def _one_line_each(lines: bytes, rows: int, sink: str) -> bytes:
         return lines
     raise UnfitRow(
         f"sink {sink!r} got a row that holds a line end (\\n or \\r): readers would take it for several rows. Replace line "
-        'ends before the sink, or use file_format="json", "csv" or "parquet".'
+        'ends before the sink, or use format="json", "csv" or "parquet".'
     )
 
 

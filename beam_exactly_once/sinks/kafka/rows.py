@@ -40,7 +40,7 @@ def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordB
     for row in rows:
         if not has_field(row, "value"):
             raise UnfitRow(
-                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it KafkaRecords, or dicts, "
+                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it Records, or dicts, "
                 "NamedTuples, dataclasses or beam.Row with value (bytes, or None for a tombstone) and, if wanted, key, headers, "
                 "timestamp_ms, partition."
             )

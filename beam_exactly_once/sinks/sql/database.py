@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, OutputNotWritable, SinkUnavailable
-from beam_exactly_once.secrets import SecretValue
+from beam_exactly_once.secrets import Secret
 
 LOCK_WAIT_S = 60
 """A statement waits that long for another transaction's lock."""
@@ -24,7 +24,7 @@ IDLE_IN_TRANSACTION_S = 120
 """A server ends a transaction whose client has been silent for that long, or which is gone without a word."""
 CONNECT_S = 10
 TRIES = 4
-"""A transaction that failed for a passing reason is tried again, after a moment. Its mark says whether it has happened."""
+"""A transaction that failed for a passing reason is tried again, after a moment. Its receipt says whether it has happened."""
 FIRST_PAUSE_S = 0.2
 
 Result = TypeVar("Result")
@@ -72,7 +72,7 @@ class SqlDatabase:
         url: SQLAlchemy's; plain text only without a password.
     """
 
-    def __init__(self, url: str | SecretValue) -> None:
+    def __init__(self, url: str | Secret) -> None:
         self._url = url
 
     @property
@@ -82,7 +82,7 @@ class SqlDatabase:
         Raises:
             ConfigurationError: the secret cannot be resolved here, the URL is none, or its driver is not installed.
         """
-        text = self._url.resolve() if isinstance(self._url, SecretValue) else self._url
+        text = self._url.resolve() if isinstance(self._url, Secret) else self._url
         with _engines_lock:
             if text not in _engines:
                 _engines[text] = _new_engine(_parsed(text))

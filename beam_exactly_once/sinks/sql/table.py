@@ -15,7 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
 from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.sinks.sql.rows import staged_field
@@ -74,8 +74,8 @@ class SqlTable:
             UnfitRow: as :meth:`block_of_rows`.
             ConfigurationError: no record fits.
         """
-        columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(KafkaRecord._fields)}
-        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, KafkaRecord, sink)
+        columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
+        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, Record, sink)
 
     def block_of_batch(self, batch: pa.RecordBatch, sink: str) -> pa.RecordBatch:
         """An Arrow batch with the columns of the table.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
 from beam_exactly_once.planning import source_planner
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.kafka_broker import Kafka
@@ -114,7 +114,7 @@ def test_the_leader_dies_while_it_is_read(
 
     fill(stream.topic, "value", 2000, 1, value_bytes=1000)
     with on_first_records(act):
-        stream.run(consumer_config=SMALL_FETCHES)
+        stream.run(client_config=SMALL_FETCHES)
 
     assert_exactly_once(stream)
     assert len(stream.progress) == 1
@@ -174,7 +174,7 @@ def test_a_driver_that_finds_no_broker_goes_on_at_its_next_start(cluster: Kafka,
     fill(stream.topic, "value", 100)
     stream.listeners.append(act)
     with pytest.raises(KafkaUnavailable, match="did not answer within 3 s"):
-        stream.run(ProcessingTime(0), startup_timeout_s=3.0, max_offsets_per_batch=90)
+        stream.run(ProcessingTime(0), timeout_s=3.0, max_batch_offsets=90)
     assert 0 < stream.values().total() < stream.topic.committed.total()
 
     cluster.start_all()
@@ -239,8 +239,8 @@ def running(stream: FileStream, log: Path) -> Iterator[Callable[[], bool]]:
 # -- many partitions, and more of them ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("max_offsets_per_batch", [None, 300])
-def test_two_hundred_partitions(new_stream: Callable[..., FileStream], max_offsets_per_batch: int | None) -> None:
+@pytest.mark.parametrize("max_batch_offsets", [None, 300])
+def test_two_hundred_partitions(new_stream: Callable[..., FileStream], max_batch_offsets: int | None) -> None:
     stream = new_stream(200)
     stream.topic.spread(
         {
@@ -249,11 +249,11 @@ def test_two_hundred_partitions(new_stream: Callable[..., FileStream], max_offse
         }
     )
 
-    stream.run(max_offsets_per_batch=max_offsets_per_batch)
+    stream.run(max_batch_offsets=max_batch_offsets)
 
     assert_exactly_once(stream)
     offsets = stream.topic.committed.total()
-    assert len(stream.progress) == (1 if max_offsets_per_batch is None else -(-offsets // max_offsets_per_batch))
+    assert len(stream.progress) == (1 if max_batch_offsets is None else -(-offsets // max_batch_offsets))
 
 
 def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,11 @@ import apache_beam as beam
 import pytest
 from confluent_kafka.admin import AclOperation
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, secret_from_env, secret_from_file
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_RETRYABLE, KafkaRefused
 from beam_exactly_once.kafka import ConfigValue
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.secrets import secret_from_env, secret_from_file
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.launch.kafka_security import SecureKafka
 from services.streams.file_stream import FileStream
 from services.streams.topics import Topic
@@ -111,9 +109,9 @@ def test_a_login_works_and_its_secret_is_nowhere(
     caplog.set_level(logging.DEBUG)
     stream.topic.send(numbered("first", 10))
 
-    pipeline = stream.run(bootstrap_servers=secure_kafka.addresses("TRUSTED"), consumer_config=config)
+    pipeline = stream.run(bootstrap_servers=secure_kafka.addresses("TRUSTED"), client_config=config)
     stream.topic.send(numbered("second", 10), partition=1)
-    stream.run(bootstrap_servers=secure_kafka.addresses("TRUSTED"), consumer_config=config)
+    stream.run(bootstrap_servers=secure_kafka.addresses("TRUSTED"), client_config=config)
 
     assert stream.values() == stream.topic.committed
     stored = stream.stored()
@@ -136,7 +134,7 @@ def test_a_token_of_the_users_own_works(secure_kafka: SecureKafka, stream: FileS
     stream.topic.send(numbered("value", 10))
 
     stream.run(
-        bootstrap_servers=secure_kafka.addresses("TRUSTED"), consumer_config={**config, "oauth_cb": unsecured_token}
+        bootstrap_servers=secure_kafka.addresses("TRUSTED"), client_config={**config, "oauth_cb": unsecured_token}
     )
 
     assert stream.values() == stream.topic.committed
@@ -254,7 +252,7 @@ def run_main(
         "output": stream.output,
         "checkpoint_location": stream.checkpoint,
         "kafka_config": properties,
-        "startup_timeout_s": 5,
+        "timeout_s": 5,
     }
     try:
         code = main([f"--{name}={value}" for name, value in flags.items()])
@@ -311,7 +309,7 @@ def test_a_broker_that_is_not_there_may_be_there_later(
 def test_an_ordinary_pipeline_says_the_same(
     secure_kafka: SecureKafka, topic: Topic, login: Login, changes: dict[str, str], message: str
 ) -> None:
-    read = ReadFromKafka(secure_kafka.addresses("TRUSTED"), [topic.name], consumer_config=login(**changes))
+    read = ReadFromKafka(secure_kafka.addresses("TRUSTED"), [topic.name], client_config=login(**changes))
 
     with pytest.raises(KafkaRefused, match=message) as caught, beam.Pipeline("FnApiRunner") as pipeline:
         _ = pipeline | read
@@ -324,7 +322,7 @@ def test_single_partitions_of_a_topic_that_may_not_be_read_fence_nobody(
 ) -> None:
     stream = ExactlyOnceStream(str(tmp_path / "checkpoint"))
     servers = secure_kafka.addresses("TRUSTED")
-    read = ReadFromKafka(servers, partitions=[topic[1]], consumer_config=login("watcher"), output="arrow")
+    read = ReadFromKafka(servers, partitions=[topic[1]], client_config=login("watcher"), output="arrow")
     _ = stream | read | WriteToFiles(str(tmp_path / "output"))
 
     with pytest.raises(KafkaRefused, match=r"does not let user watcher .* read topic"):
@@ -349,11 +347,11 @@ def test_a_password_that_changes_between_plan_and_read(
         watching(planned),
         pytest.raises(KafkaRefused, match=r"does not let user leaver .* in: .*invalid cred") as caught,
     ):
-        stream.run(bootstrap_servers=servers, consumer_config=login("leaver", old))
+        stream.run(bootstrap_servers=servers, client_config=login("leaver", old))
 
     assert old not in str(caught.value)
     assert not list(stream.checkpoint.glob("commits/*"))
-    stream.run(bootstrap_servers=servers, consumer_config=login("leaver", new))
+    stream.run(bootstrap_servers=servers, client_config=login("leaver", new))
     assert stream.values() == stream.topic.committed
     assert [batch.batch_id for batch in stream.progress] == [0], "the same plan"
 
@@ -362,7 +360,7 @@ def test_a_right_that_is_taken_away_between_plan_and_read(
     secure_kafka: SecureKafka, stream: FileStream, login: Login
 ) -> None:
     topic = stream.topic
-    options = {"bootstrap_servers": secure_kafka.addresses("TRUSTED"), "consumer_config": login()}
+    options = {"bootstrap_servers": secure_kafka.addresses("TRUSTED"), "client_config": login()}
     topic.send(numbered("first", 10))
     stream.run(**options)
     topic.send(numbered("second", 10), partition=1)

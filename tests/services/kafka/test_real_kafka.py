@@ -11,9 +11,10 @@ from random import Random
 
 import pytest
 
+from beam_exactly_once import Record, TopicPartition
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import KafkaLog, KafkaRecord, KafkaSettings, open_kafka_log
-from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
+from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.planning import Start
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream
@@ -30,9 +31,9 @@ def log(bootstrap_servers: str) -> Iterator[KafkaLog]:
         yield log
 
 
-def read(log: KafkaLog, place: TopicPartition, start: int, stop: int) -> list[KafkaRecord]:
+def read(log: KafkaLog, place: TopicPartition, start: int, stop: int) -> list[Record]:
     """All of ``[start, stop)``; the chunks tile it."""
-    records: list[KafkaRecord] = []
+    records: list[Record] = []
     while start < stop:
         chunk = log.next_chunk(place, start, stop)
         assert chunk.start == start
@@ -42,7 +43,7 @@ def read(log: KafkaLog, place: TopicPartition, start: int, stop: int) -> list[Ka
     return records
 
 
-def offsets(records: list[KafkaRecord]) -> list[int]:
+def offsets(records: list[Record]) -> list[int]:
     return [record.offset for record in records]
 
 
@@ -154,17 +155,17 @@ def test_random_histories_cut_at_random_places(new_topic: NewTopic, log: KafkaLo
 
 
 @pytest.mark.runs_on("DirectRunner")
-@pytest.mark.parametrize("max_offsets_per_batch", [3, 7, None])
-def test_a_stream_gives_each_committed_value_once(stream: FileStream, max_offsets_per_batch: int | None) -> None:
+@pytest.mark.parametrize("max_batch_offsets", [3, 7, None])
+def test_a_stream_gives_each_committed_value_once(stream: FileStream, max_batch_offsets: int | None) -> None:
     transactions(stream.topic)
-    stream.run(max_offsets_per_batch=max_offsets_per_batch)
+    stream.run(max_batch_offsets=max_batch_offsets)
     assert stream.values() == stream.topic.committed
-    assert len(stream.progress) == (1 if max_offsets_per_batch is None else -(-19 // max_offsets_per_batch))
+    assert len(stream.progress) == (1 if max_batch_offsets is None else -(-19 // max_batch_offsets))
 
     transactions(stream.topic)
-    stream.run(max_offsets_per_batch=max_offsets_per_batch)
+    stream.run(max_batch_offsets=max_batch_offsets)
     assert stream.values() == stream.topic.committed
-    assert sum(batch.records for batch in stream.progress) == stream.topic.committed.total()
+    assert sum(batch.records_read for batch in stream.progress) == stream.topic.committed.total()
 
 
 @pytest.mark.runs_on("DirectRunner")
@@ -175,15 +176,15 @@ def test_a_stream_never_waits_for_an_open_transaction(stream: FileStream) -> Non
     before = topic.committed.copy()
     topic.send(numbered("after", 5))
 
-    stream.run(max_offsets_per_batch=2)
+    stream.run(max_batch_offsets=2)
     assert stream.values() == before
 
     topic.abort(aborted)
-    stream.run(max_offsets_per_batch=2)
+    stream.run(max_batch_offsets=2)
     assert stream.values() == before, "the second transaction is open still"
 
     topic.commit(committed)
-    stream.run(max_offsets_per_batch=2)
+    stream.run(max_batch_offsets=2)
     assert stream.values() == topic.committed
 
 
@@ -191,10 +192,10 @@ def test_a_stream_never_waits_for_an_open_transaction(stream: FileStream) -> Non
 def test_batches_of_control_and_aborted_records_alone_move_on(stream: FileStream) -> None:
     for _ in range(12):
         stream.topic.send_aborted([b"never"])
-    stream.run(max_offsets_per_batch=3)
+    stream.run(max_batch_offsets=3)
     assert stream.values() == Counter()
     stream.topic.send([b"seen"])
-    stream.run(max_offsets_per_batch=3)
+    stream.run(max_batch_offsets=3)
     assert stream.values() == Counter([b"seen"])
 
 
@@ -255,7 +256,7 @@ def test_a_stream_may_go_on_and_record_what_is_lost_before_the_plan(stream: File
     stream.run(fail_on_data_loss=False)
 
     assert stream.values() == Counter(numbered("value", 10) + numbered("new", 10)[5:])
-    assert [batch.lost_offsets for batch in stream.progress] == [0, 5]
+    assert [sum(batch.offsets_lost.values()) for batch in stream.progress] == [0, 5]
 
 
 @pytest.mark.runs_on("DirectRunner")
@@ -272,7 +273,7 @@ def test_records_deleted_between_plan_and_read(stream: FileStream, fail_on_data_
         stream.run(fail_on_data_loss=False)  # the same plan
 
     assert stream.values() == Counter(numbered("value", 10)[4:])
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(6, 4)]
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(6, 4)]
 
 
 def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: KafkaLog) -> None:
@@ -333,7 +334,7 @@ def test_an_unknown_topic_is_named(new_topic: NewTopic, log: KafkaLog) -> None:
 def test_large_records(stream: FileStream, value_bytes: int) -> None:
     values = [Random(seed).randbytes(value_bytes) for seed in range(4)]
     stream.topic.send(values, headers=[("h", b"x")])
-    stream.run(max_offsets_per_batch=3)
+    stream.run(max_batch_offsets=3)
     assert stream.values() == Counter(values)
 
 
@@ -341,5 +342,5 @@ def test_keys_headers_and_nulls_come_back(new_topic: NewTopic, log: KafkaLog) ->
     topic = new_topic()
     topic.send([b"value"], key=b"\xff", headers=[("a", b"1"), ("a", None)], timestamp=1234)
     assert read(log, topic[0], 0, 1) == [
-        KafkaRecord(topic.name, 0, 0, 1234, 1, b"\xff", b"value", (("a", b"1"), ("a", None)))
+        Record(topic.name, 0, 0, 1234, 1, b"\xff", b"value", (("a", b"1"), ("a", None)))
     ]

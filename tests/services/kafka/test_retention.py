@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
+from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import DataLoss
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream, on_first_records
 from services.streams.topics import Topic
@@ -44,12 +44,12 @@ def test_deleted_while_it_is_read(stream: FileStream) -> None:
     values = large(5000)
     stream.topic.send(values)
     with on_first_records(lambda: stream.topic.delete_below(4500)):
-        stream.run(fail_on_data_loss=False, consumer_config=SMALL_QUEUE)
+        stream.run(fail_on_data_loss=False, client_config=SMALL_QUEUE)
 
     (lost,) = stream.lost()[0][stream.topic.name]["0"]
     assert 0 < lost[0] < lost[1] == 4500
     assert stream.values() == Counter(values[: lost[0]] + values[4500:])
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [
         (5000 - (4500 - lost[0]), 4500 - lost[0])
     ]
 
@@ -57,7 +57,7 @@ def test_deleted_while_it_is_read(stream: FileStream) -> None:
 def test_deleted_while_it_is_read_by_a_strict_stream(stream: FileStream) -> None:
     stream.topic.send(large(5000))
     with on_first_records(lambda: stream.topic.delete_below(4500)), pytest.raises(DataLoss, match="no longer holds"):
-        stream.run(consumer_config=SMALL_QUEUE)
+        stream.run(client_config=SMALL_QUEUE)
     assert stream.marker(0) is None
     assert stream.values() == Counter()
 
@@ -78,7 +78,7 @@ def test_deleted_between_plan_and_replay(stream: FileStream) -> None:
 def test_all_of_a_plan_deleted_before_its_replay(stream: FileStream) -> None:
     stream.topic.send([b"%d" % number for number in range(20)])
     with watching(StoreCalls(KillPoint("put_if_absent", "offsets/", 1), stop)), pytest.raises(Stop):
-        stream.run(max_offsets_per_batch=10)
+        stream.run(max_batch_offsets=10)
     stream.topic.delete_below(15)
     stream.run(fail_on_data_loss=False)
     assert stream.values() == Counter(b"%d" % number for number in range(15, 20))
@@ -117,4 +117,4 @@ def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream) -> 
     stream.listeners.append(after)
     stream.run(ProcessingTime(0, batches_max=3))
     assert stream.values() == topic.committed
-    assert sum(batch.records for batch in stream.progress) == 16
+    assert sum(batch.records_read for batch in stream.progress) == 16

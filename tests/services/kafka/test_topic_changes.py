@@ -10,9 +10,9 @@ from random import Random
 
 import pytest
 
+from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, UnknownTopic
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
-from beam_exactly_once.pipelines import BatchProgress, ProcessingTime
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream, on_first_records
 from services.streams.topics import Topic
@@ -122,9 +122,9 @@ def test_made_anew_between_two_batches(stream: FileStream, trigger: ProcessingTi
 
     stream.listeners.append(after_first)
     with pytest.raises(DataLoss, match=MADE_ANEW):
-        stream.run(trigger, max_offsets_per_batch=6)
+        stream.run(trigger, max_batch_offsets=6)
     assert stream.values() == Counter(old[:6])
-    stream.run(fail_on_data_loss=False, max_offsets_per_batch=6)
+    stream.run(fail_on_data_loss=False, max_batch_offsets=6)
     assert stream.values() == Counter(old[:6] + new)
 
 
@@ -137,10 +137,10 @@ def test_what_a_running_stream_knew_of_the_old_topic_is_on_record(stream: FileSt
             make_anew(stream.topic, new)
 
     stream.listeners.append(after_first)
-    stream.run(fail_on_data_loss=False, max_offsets_per_batch=6)
+    stream.run(fail_on_data_loss=False, max_batch_offsets=6)
     assert stream.values() == Counter(old[:6] + new)
     assert stream.lost() == {1: {stream.topic.name: {"0": [[6, 10]]}}}
-    assert [batch.lost_offsets for batch in stream.progress] == [0, 4, 0]
+    assert [sum(batch.offsets_lost.values()) for batch in stream.progress] == [0, 4, 0]
 
 
 def test_made_anew_between_plan_and_read(stream: FileStream) -> None:
@@ -169,7 +169,7 @@ def test_made_anew_between_plan_and_replay(stream: FileStream) -> None:
 
     stream.run(fail_on_data_loss=False)
     assert stream.values() == Counter(new)
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(0, 10), (25, 0)]
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(0, 10), (25, 0)]
 
 
 SMALL_QUEUE = {"queued.max.messages.kbytes": 64, "fetch.message.max.bytes": 65536}
@@ -185,14 +185,17 @@ def test_made_anew_while_it_is_read(stream: FileStream, fail_on_data_loss: bool)
 
     with on_first_records(lambda: make_anew(stream.topic, new)):
         with pytest.raises((DataLoss, IncompleteBatch)) as caught:
-            stream.run(fail_on_data_loss=fail_on_data_loss, consumer_config=SMALL_QUEUE)
+            stream.run(fail_on_data_loss=fail_on_data_loss, client_config=SMALL_QUEUE)
         assert "made anew" in str(caught.value)
     assert stream.marker(0) is None
     assert stream.values() == Counter()
 
     stream.run(fail_on_data_loss=False)
     assert stream.values() == Counter(new)
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(0, 5000), (6000, 0)]
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [
+        (0, 5000),
+        (6000, 0),
+    ]
 
 
 def test_made_anew_after_all_of_it_was_fetched(stream: FileStream) -> None:
@@ -208,7 +211,7 @@ def test_deleted_while_the_stream_is_stopped(stream: FileStream) -> None:
     stream.run()
     stream.topic.delete()
     with pytest.raises(UnknownTopic, match=f"no topic {stream.topic.name}"):
-        stream.run(startup_timeout_s=10)
+        stream.run(timeout_s=10)
     assert stream.values() == Counter(numbered("old", 10))
 
 

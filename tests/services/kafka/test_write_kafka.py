@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import Fenced, SinkAhead
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.sharded import StagedPublisher
@@ -40,7 +40,7 @@ def test_every_record_once_with_all_that_it_has(copy: Copy) -> None:
 @pytest.mark.parametrize("partition_by", ["key", "partition"])
 def test_rows_of_all_kinds(copy: Copy, partition_by: str) -> None:
     rows = {
-        0: KafkaRecord("x", 2, 7, 5000, 1, b"k", b"record", (("a", b"1"), ("a", None))),
+        0: Record("x", 2, 7, 5000, 1, b"k", b"record", (("a", b"1"), ("a", None))),
         1: {"value": b"dict", "partition": 1},
         2: {"value": None, "key": "tombstone", "partition": 0, "timestamp_ms": 6000},
         3: {"value": "\u00e9", "key": b"", "partition": 2, "headers": [("h", b"")], "other": 1},
@@ -83,7 +83,7 @@ def test_two_sinks_at_one_topic_and_another_stream(copy: Copy) -> None:
     ("step", "occurrence", "how"),
     [
         ("init_transactions", 2, {}),
-        ("the mark was read", 2, {}),
+        ("the receipt was read", 2, {}),
         ("begin_transaction", 3, {}),
         ("produce", 1, {"flush": True}),
         ("produce", 4, {"flush": True}),
@@ -131,7 +131,7 @@ def test_a_commit_whose_answer_is_lost_is_not_written_again(copy: Copy) -> None:
 
 @pytest.mark.parametrize(
     ("step", "before"),
-    [("init_transactions", True), ("the mark was read", False), ("produce", False), ("commit", True)],
+    [("init_transactions", True), ("the receipt was read", False), ("produce", False), ("commit", True)],
 )
 def test_a_driver_that_was_replaced_wakes_and_is_fenced(copy: Copy, step: str, before: bool) -> None:
     occurrence = 2 if step == "init_transactions" else 1  # the first is of the start
@@ -181,7 +181,7 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         "checkpoint_location": tmp_path / "checkpoint",
         "partition_by": "partition",
         "shards": 2,
-        "max_offsets_per_batch": 2,
+        "max_batch_offsets": 2,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     assert kafka_to_kafka.main(arguments) == 0

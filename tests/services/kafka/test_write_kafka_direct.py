@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import Fenced, ReplayDiffers, SinkAhead
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.object_store import open_object_store
 from services.streams.copies import Asleep, Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
 
@@ -21,11 +21,11 @@ def direct(copy: Copy) -> Copy:
     return replace(copy, options={"direct": True})
 
 
-def without_key(record: KafkaRecord) -> list[KafkaRecord]:
+def without_key(record: Record) -> list[Record]:
     return [record._replace(key=None)]
 
 
-def changed(record: KafkaRecord) -> list[KafkaRecord]:
+def changed(record: Record) -> list[Record]:
     return [record._replace(value=b"%d" % (int(record.value or b"") + 100))]
 
 
@@ -44,7 +44,7 @@ def test_every_record_once_and_nothing_is_stored(direct: Copy) -> None:
     ("step", "occurrence", "how"),
     [
         ("init_transactions", 2, {}),
-        ("the mark was read", 2, {}),
+        ("the receipt was read", 2, {}),
         ("produce", 1, {"flush": True}),
         ("produce", 4, {"flush": True}),
         ("commit", 2, {"before": True}),
@@ -87,7 +87,7 @@ def test_a_source_that_was_compacted_in_between_is_noticed_or_harmless(direct: C
     assert visible(other) == [0, 1, 1, 2, 3, 3]
 
 
-@pytest.mark.parametrize(("step", "before"), [("the mark was read", False), ("commit", True)])
+@pytest.mark.parametrize(("step", "before"), [("the receipt was read", False), ("commit", True)])
 def test_a_driver_that_was_replaced_wakes_and_is_fenced(direct: Copy, step: str, before: bool) -> None:
     sleeper = Asleep(lambda: direct.run(8))
     with at(step, 1, sleeper.fall_asleep, before=before):

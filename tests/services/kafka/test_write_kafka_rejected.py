@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from beam_exactly_once import Record
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
 from beam_exactly_once.pipelines import kafka_to_kafka
 from services.streams.copies import Copy, alter_config, assert_exactly_once, at, fail, numbers_of, records_of
 from services.streams.topics import Topic
@@ -51,7 +51,7 @@ def test_what_a_topic_would_refuse(
     copy = replace(copy, topic=new_topic(3, **config).name)
     options: dict[str, Any] = {"partition_by": "partition" if "partition" in reason else "key"}
 
-    def through(record: KafkaRecord) -> list[Any]:
+    def through(record: Record) -> list[Any]:
         return [unfit] if int(record.value or b"") in (1, 5, 6) else [record]
 
     with pytest.raises(UnfitRow) as caught:
@@ -63,13 +63,16 @@ def test_what_a_topic_would_refuse(
     assert [[row[:2] for row in batch] for batch in found] == [[("kafka", UNFIT_ROW)], [("kafka", UNFIT_ROW)] * 2]
     assert all(reason in row[2] for batch in found for row in batch)
     decided = markers(copy.checkpoint)
-    assert [(marker.rejected, marker.rows("kafka"), marker.rows("rejected")) for marker in decided] == [
+    assert [
+        (marker.records_rejected, marker.rows_written.get("kafka", 0), marker.rows_written.get("rejected", 0))
+        for marker in decided
+    ] == [
         ({"kafka": 1}, 3, 1),
         ({"kafka": 2}, 2, 2),
     ]
 
 
-def too_large(record: KafkaRecord) -> list[KafkaRecord]:
+def too_large(record: Record) -> list[Record]:
     """Of each four the second."""
     return [record._replace(value=LARGE) if int(record.value or b"") % 4 == 1 else record]
 

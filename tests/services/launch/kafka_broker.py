@@ -11,7 +11,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, PartitionMetadata
 
-from beam_exactly_once.offsets import TopicPartition
+from beam_exactly_once import TopicPartition
 from services.launch.built import built, run_build
 from services.launch.server import Server, Service, free_ports
 from services.streams.topics import TIMEOUT_S, wait_until

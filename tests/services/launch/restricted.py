@@ -35,7 +35,7 @@ def filled(policy: Policy, bucket: str, checkpoint_prefix: str = "checkpoint", o
 
 
 def restricted_to(policy: Policy) -> dict[str, str]:
-    """Credentials, by the names that ``store_options`` has for them."""
+    """Credentials, by the names that ``storage_options`` has for them."""
     sts = boto3.client("sts", endpoint_url=os.environ["S3_ENDPOINT_URL"])
     found = sts.assume_role(RoleArn=ROLE, RoleSessionName="tests", Policy=json.dumps(policy))["Credentials"]
     return {

@@ -14,11 +14,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.launch.flink import Flink
 from services.streams.flink_streams import (
     ROWS,
@@ -138,7 +136,7 @@ def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, 
     topic = new_topic()
     topic.send([b"a", b"b"])
 
-    def shouted(record: KafkaRecord) -> dict[str, str]:
+    def shouted(record: Record) -> dict[str, str]:
         from only_on_workers import shout
 
         return {"value": shout(record.value.decode())}
@@ -146,7 +144,7 @@ def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, 
     options = PipelineOptions(options_of(own_cluster))
     with ExactlyOnceStream(f"{bucket}/checkpoint", options=options) as stream:
         records = stream | ReadFromKafka(topic.bootstrap_servers, [topic.name])
-        _ = records | beam.Map(shouted) | WriteToFiles(f"{bucket}/output", file_format="json", schema=ROWS)
+        _ = records | beam.Map(shouted) | WriteToFiles(f"{bucket}/output", format="json", schema=ROWS)
 
     assert values(bucket) == {b"A": 1, b"B": 1}
     assert importlib.util.find_spec("only_on_workers") is None

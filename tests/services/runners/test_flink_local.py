@@ -17,12 +17,10 @@ import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.streams.flink_streams import WAIT_S, Gate, gated_command, local_options, started, values
 from services.streams.topics import Topic
 
@@ -58,7 +56,7 @@ class Stream:
         options = PipelineOptions(self._options)
         with ExactlyOnceStream(f"{self._folder}/checkpoint", options=options, progress=[self._look]) as stream:
             rows = through(stream | ReadFromKafka(self._bootstrap_servers, ["orders"], **read))
-            _ = rows | WriteToFiles(f"{self._folder}/output", file_format="json", schema=schema)
+            _ = rows | WriteToFiles(f"{self._folder}/output", format="json", schema=schema)
 
     def _look(self, progress: BatchProgress) -> None:
         process = psutil.Process()
@@ -110,7 +108,7 @@ def test_the_ready_made_pipeline(topic: Topic, tmp_path: Path, flink_job_server_
 def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream) -> None:
     """And a GroupByKey groups one batch."""
 
-    def counts(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+    def counts(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         return (
             records
             | beam.Map(lambda record: (int(record.value) % 2, 1))
@@ -118,7 +116,7 @@ def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream
             | beam.MapTuple(lambda number, count: {"number": number, "count": count})
         )
 
-    stream.run(counts, COUNTS, max_offsets_per_batch=5)
+    stream.run(counts, COUNTS, max_batch_offsets=5)
 
     assert len(stream.seen) == 20
     assert {java for java, _, _ in stream.seen} == {1}
@@ -135,10 +133,10 @@ def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream
 
 
 def test_a_failed_step_shows_the_users_error_and_the_batch_runs_again(stream: Stream) -> None:
-    def numbers(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+    def numbers(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         return records | beam.Map(lambda record: {"number": int(record.value)})
 
-    def failing(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+    def failing(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         def fail(row: dict[str, int]) -> dict[str, int]:
             if row["number"] == 13:
                 raise ValueError("an unlucky number")

@@ -21,13 +21,20 @@ import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import (
+    BatchProgress,
+    ExactlyOnceStream,
+    ProgressListener,
+    ReadFromKafka,
+    Record,
+    WriteToFiles,
+    read_batches,
+)
 from beam_exactly_once.errors import EXIT_DONE, DataLoss
-from beam_exactly_once.kafka import EmbeddedBroker, KafkaRecord, produce
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProgressListener
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, read_ranges
+from beam_exactly_once.transforms import read_ranges
 from services.streams.to_files import values_in
 from services.streams.topics import Topic
 from support.held_reader import hold, splits_wanted
@@ -69,7 +76,7 @@ class Stream:
         options = PipelineOptions(self.options)
         with ExactlyOnceStream(str(self.checkpoint), options=options, progress=self.listeners) as stream:
             rows = through(stream | ReadFromKafka(bootstrap_servers, [topic], **read))
-            _ = rows | WriteToFiles(str(self.output), file_format="json", schema=schema)
+            _ = rows | WriteToFiles(str(self.output), format="json", schema=schema)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Of all files that manifests name."""
@@ -90,12 +97,12 @@ NUMBERS = pa.schema([("number", pa.int64())])
 COUNTS = pa.schema([("key", pa.int64()), ("count", pa.int64())])
 
 
-def as_row(record: KafkaRecord) -> dict[str, int]:
+def as_row(record: Record) -> dict[str, int]:
     assert record.value is not None
     return {"number": int(record.value)}
 
 
-def numbers(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+def numbers(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
     return records | beam.Map(as_row)
 
 
@@ -107,10 +114,10 @@ def test_batches_come_exactly_once_from_one_prism(stream: Stream, broker: Embedd
     send(broker, range(100))
     before = children().count("prism")
 
-    stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_offsets_per_batch=30)
+    stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_batch_offsets=30)
 
     assert stream.numbers() == list(range(100))
-    assert [(batch.records, batch.rows) for batch in stream.progress] == [
+    assert [(batch.records_read, batch.rows_written) for batch in stream.progress] == [
         (count, {"files": count}) for count in (30, 30, 30, 10)
     ]
     assert children().count("prism") <= before + 1
@@ -123,7 +130,7 @@ def test_batches_come_exactly_once_from_one_prism(stream: Stream, broker: Embedd
 def test_a_group_by_key_groups_one_batch(stream: Stream, broker: EmbeddedBroker) -> None:
     send(broker, range(60))
 
-    def counts(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+    def counts(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         return (
             records
             | beam.Map(lambda record: (int(record.value) % 3, 1))
@@ -131,7 +138,7 @@ def test_a_group_by_key_groups_one_batch(stream: Stream, broker: EmbeddedBroker)
             | beam.MapTuple(lambda key, count: {"key": key, "count": count})
         )
 
-    stream.run(broker.bootstrap_servers, through=counts, schema=COUNTS, max_offsets_per_batch=30)
+    stream.run(broker.bootstrap_servers, through=counts, schema=COUNTS, max_batch_offsets=30)
 
     found = list(stream.rows())
     assert len(found) == 2 * 3
@@ -144,7 +151,7 @@ def test_a_group_by_key_groups_one_batch(stream: Stream, broker: EmbeddedBroker)
 def test_a_failed_batch_shows_the_users_error_and_runs_again(stream: Stream, broker: EmbeddedBroker) -> None:
     send(broker, range(20))
 
-    def failing(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+    def failing(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         def fail(row: dict[str, int]) -> dict[str, int]:
             if row["number"] == 13:
                 raise ValueError("an unlucky number")
@@ -179,7 +186,7 @@ def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedB
         run(False)
 
     assert stream.numbers() == list(range(8, 20))
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(12, 8)]
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(12, 8)]
 
 
 def test_a_long_range_of_a_real_broker_in_parts(stream: Stream, new_topic: Callable[..., Topic]) -> None:
@@ -192,7 +199,7 @@ def test_a_long_range_of_a_real_broker_in_parts(stream: Stream, new_topic: Calla
     stream.run(topic.bootstrap_servers, topic.name, through=numbers, schema=NUMBERS)
 
     assert stream.numbers() == list(range(count))
-    assert [batch.records for batch in stream.progress] == [count]
+    assert [batch.records_read for batch in stream.progress] == [count]
 
 
 def with_transactions(topic: Topic) -> None:
@@ -235,15 +242,15 @@ def test_a_range_is_split_while_it_is_read(
     topic = new_topic(**config)
     fill(topic)
 
-    def slowly(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
-        return numbers(records | beam.Map(hold).with_output_types(KafkaRecord))
+    def slowly(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
+        return numbers(records | beam.Map(hold).with_output_types(Record))
 
     with splits_wanted(3) as splits:
         stream.run(topic.bootstrap_servers, topic.name, through=slowly, schema=NUMBERS)
 
     assert len(splits.granted) >= 3
     assert stream.numbers() == sorted(int(value) for value in topic.committed.elements())
-    assert [batch.records for batch in stream.progress] == [topic.committed.total()]
+    assert [batch.records_read for batch in stream.progress] == [topic.committed.total()]
 
 
 def end_orphans(program: str, mark: str) -> None:
@@ -291,7 +298,7 @@ def test_the_ready_made_pipeline_killed_and_started_again(
 def test_a_batch_may_take_longer_than_beam_waits_for_a_job_server(stream: Stream, broker: EmbeddedBroker) -> None:
     send(broker, range(10))
 
-    def slow(records: beam.PCollection[KafkaRecord]) -> beam.PCollection[dict[str, int]]:
+    def slow(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         def wait(row: dict[str, int]) -> dict[str, int]:
             time.sleep(0.3)
             return row
@@ -313,7 +320,7 @@ def test_300_batches_keep_memory_flat(stream: Stream, broker: EmbeddedBroker) ->
         seen.append((process.memory_info().rss, process.num_threads(), prism.memory_info().rss))
 
     stream.listeners.append(look)
-    stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_offsets_per_batch=1)
+    stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_batch_offsets=1)
 
     assert len(seen) == 300
     rss, threads, prism_rss = ([one[index] for one in seen] for index in range(3))

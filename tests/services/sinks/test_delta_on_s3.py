@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once import secret_from_env
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable
-from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.restricted import restricted_to
@@ -76,7 +76,7 @@ def test_a_driver_wakes_up_after_a_newer_one_went_on(stream: DeltaStream, monkey
 
 
 def test_options_of_the_store_reach_the_log_too(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Endpoint and credentials are known to no variable, only to ``store_options``."""
+    """Endpoint and credentials are known to no variable, only to ``storage_options``."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(f"LAKE_{name}", os.environ[name])
         stream.storage_options = {**(stream.storage_options or {}), name: os.environ[name]}
@@ -89,7 +89,7 @@ def test_options_of_the_store_reach_the_log_too(stream: DeltaStream, monkeypatch
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     stream.produce(0, 1, 2)
-    stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", store_options=options)
+    stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", storage_options=options)
     assert stream.read_numbers() == [0, 1, 2]
 
 
@@ -112,7 +112,7 @@ def test_a_right_that_is_taken_after_the_commit(stream: DeltaStream, bucket: str
     def run(rights: dict[str, str]) -> None:
         options: dict[str, Any] = {name: (lambda value=value: value) for name, value in rights.items()}
         place = {"endpoint_url": os.environ["S3_ENDPOINT_URL"], "region_name": "us-east-1"}
-        stream.run(store_options={**options, **place})
+        stream.run(storage_options={**options, **place})
 
     stream.produce(0, 1, 2, 3, 4)
     with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), kill)), pytest.raises(Killed):

@@ -14,12 +14,18 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
+from beam_exactly_once import (
+    DecodeRecords,
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    Rejected,
+    WriteToKafka,
+    WriteToSql,
+    secret_from_env,
+)
 from beam_exactly_once.testing.crashing import ANY, KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.hooked_publisher import hooked
-from beam_exactly_once.transforms import DecodeRecords, ReadFromKafka, Rejected, WriteToKafka, WriteToSql
 from services.conftest import address
 from services.streams.copies import alter_config, records_of
 from services.streams.mixed_stream import (
@@ -114,7 +120,7 @@ def test_what_cannot_be_decoded_is_in_a_second_sink_of_the_same_batch(
 
     def run(act: Callable[[], None]) -> None:
         stream = ExactlyOnceStream(f"{mixed.root}/checkpoint")
-        records = stream | ReadFromKafka(mixed.bootstrap_servers, [source.name], max_offsets_per_batch=4)
+        records = stream | ReadFromKafka(mixed.bootstrap_servers, [source.name], max_batch_offsets=4)
         rows, rejected = records | DecodeRecords(order_of, on_error="reject")
         _ = rows | "Rows" >> WriteToSql(secret_from_env("POSTGRES_URL"), mixed.table, name="rows")
         dead = rejected | "Records" >> beam.Map(record_of)
@@ -130,7 +136,7 @@ def test_what_cannot_be_decoded_is_in_a_second_sink_of_the_same_batch(
     assert mixed.execute("postgres", f"SELECT id FROM {mixed.table} ORDER BY id") == [(0,), (1,), (2,), (3,)]
 
 
-def order_of(record: KafkaRecord) -> dict[str, Any]:
+def order_of(record: Record) -> dict[str, Any]:
     return {"id": orjson.loads(record.value or b"")["id"], "text": "an order"}
 
 

@@ -1,4 +1,4 @@
-"""Sinks with marks on the runners whose workers are other processes: Kafka, PostgreSQL and Delta Lake, by value."""
+"""Sinks with receipts on the runners whose workers are other processes: Kafka, PostgreSQL and Delta Lake, by value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ import sqlalchemy as sa
 from apache_beam.options.pipeline_options import PipelineOptions
 from deltalake import DeltaTable
 
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToKafka, WriteToSql
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    WriteToDelta,
+    WriteToKafka,
+    WriteToSql,
+    secret_from_env,
+)
 from services.streams.copies import numbers_of, records_of
 from services.streams.flink_streams import local_options
 from services.streams.topics import Topic
@@ -60,7 +65,7 @@ def table(sql_variable: str) -> Table:
     return Table(secret_from_env(sql_variable).resolve())
 
 
-def row_of(record: KafkaRecord) -> dict[str, int]:
+def row_of(record: Record) -> dict[str, int]:
     assert record.value is not None
     return {"id": int(record.value)}
 
@@ -73,14 +78,14 @@ def send(source: Topic, start: int, stop: int) -> None:
 def run(source: Topic, checkpoint: Path, options: PipelineOptions, write: Callable[[Any], None]) -> None:
     """Batches of forty offsets; ``write`` applies sinks to the records."""
     with ExactlyOnceStream(str(checkpoint), options=options) as stream:
-        write(stream | ReadFromKafka(source.bootstrap_servers, [source.name], max_offsets_per_batch=40))
+        write(stream | ReadFromKafka(source.bootstrap_servers, [source.name], max_batch_offsets=40))
 
 
 @on_postgres
 def test_three_sinks_of_one_stream(
     source: Topic, output: Topic, table: Table, options: PipelineOptions, tmp_path: Path
 ) -> None:
-    def write(records: beam.PCollection[KafkaRecord]) -> None:
+    def write(records: beam.PCollection[Record]) -> None:
         rows = records | beam.Map(row_of)
         _ = records | WriteToKafka(output.bootstrap_servers, output.name, shards=2)
         _ = rows | WriteToSql(secret_from_env("POSTGRES_URL"), table.name, shards=2)
@@ -99,7 +104,7 @@ def test_three_sinks_of_one_stream(
 def test_a_table_that_is_written_directly(
     source: Topic, table: Table, options: PipelineOptions, tmp_path: Path
 ) -> None:
-    def write(records: beam.PCollection[KafkaRecord]) -> None:
+    def write(records: beam.PCollection[Record]) -> None:
         sink = WriteToSql(secret_from_env("POSTGRES_URL"), table.name, shards=2, direct=True)
         _ = records | beam.Map(row_of) | sink
 
@@ -112,7 +117,7 @@ def test_a_table_that_is_written_directly(
 def test_a_topic_that_is_written_directly(
     source: Topic, output: Topic, options: PipelineOptions, tmp_path: Path
 ) -> None:
-    def write(records: beam.PCollection[KafkaRecord]) -> None:
+    def write(records: beam.PCollection[Record]) -> None:
         _ = records | WriteToKafka(output.bootstrap_servers, output.name, shards=2, direct=True)
 
     for start in (0, 40):

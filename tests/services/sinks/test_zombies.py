@@ -27,14 +27,14 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
         "bootstrap_servers": source.bootstrap_servers,
         "topics": source.name,
         "checkpoint_location": folder / "checkpoint",
-        "max_offsets_per_batch": 1,
+        "max_batch_offsets": 1,
         **more,
     }
     return [f"--{name}={value}" for name, value in given.items()]
 
 
 @pytest.mark.parametrize(
-    ("moment", "batches"), [("committed", 10), ("the mark was read", 10), ("produce", 10), ("commit", 500)]
+    ("moment", "batches"), [("committed", 10), ("the receipt was read", 10), ("produce", 10), ("commit", 500)]
 )
 def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str, batches: int) -> None:
     """Its transaction is open, or was not begun. Its staged rows and its marker were swept, where it was hundreds of batches."""

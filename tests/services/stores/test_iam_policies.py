@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.object_store import ObjectStore, open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.launch.restricted import Policy, filled, policy_of, restricted_to
 from services.streams.to_files import values_in
 from services.streams.topics import Topic
@@ -80,16 +78,16 @@ def options_of(credentials: dict[str, str]) -> dict[str, Callable[[], str]]:
     return {name: (lambda value=value: value) for name, value in credentials.items()}
 
 
-def run_two_starts(topic: Topic, bucket: str, store_options: dict[str, Any]) -> None:
+def run_two_starts(topic: Topic, bucket: str, storage_options: dict[str, Any]) -> None:
     """All that a stream does: a new checkpoint, batches, a sweep of old plans, a start that goes on."""
     for _ in range(2):
         topic.send([b"%d" % number for number in range(40)])
-        read = ReadFromKafka(topic.bootstrap_servers, [topic.name], output="arrow", max_offsets_per_batch=20)
+        read = ReadFromKafka(topic.bootstrap_servers, [topic.name], output="arrow", max_batch_offsets=20)
         options = PipelineOptions(["--direct_running_mode=multi_threading"])
         with ExactlyOnceStream(
-            f"{bucket}/checkpoint", options=options, retain_batches=2, store_options=store_options
+            f"{bucket}/checkpoint", options=options, retain_batches=2, storage_options=storage_options
         ) as stream:
-            _ = stream | read | WriteToFiles(f"{bucket}/output", store_options=store_options)
+            _ = stream | read | WriteToFiles(f"{bucket}/output", storage_options=storage_options)
 
 
 def test_the_policies_suffice(bucket: str, new_topic: Callable[..., Topic]) -> None:
@@ -144,9 +142,9 @@ def test_a_reader_reads_and_no_more(
 
     if left_out is not None:
         with pytest.raises(OutputNotWritable):
-            list(read_batches(f"{bucket}/output", store_options=options))
+            list(read_batches(f"{bucket}/output", storage_options=options))
         return
-    assert sum(batch.rows for batch in read_batches(f"{bucket}/output", store_options=options)) == 80
+    assert sum(batch.rows_written for batch in read_batches(f"{bucket}/output", storage_options=options)) == 80
     with pytest.raises(OutputNotWritable, match="PutObject"):
         open_object_store(f"{bucket}/output", options).put_if_absent("mine", b"")
     with pytest.raises(OutputNotWritable, match="ListObjectsV2"):

@@ -151,7 +151,7 @@ def test_every_lost_answer(place: Place, new_topic: NewTopic) -> None:
         topic.send([b"%d-%d" % (number, one) for one in range(20)])
         rule = place.proxy.fail(Fault.ANSWER_LOST, method=WRITES, target=NOT_TESTING_THE_STORE, skip=number)
 
-        run_stream(topic, place.uri, max_offsets_per_batch=10, retain_batches=2)
+        run_stream(topic, place.uri, max_batch_offsets=10, retain_batches=2)
 
         place.proxy.heal()
         assert values_in(place.output) == topic.committed, rule.failed

@@ -20,15 +20,13 @@ from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, WriteToKafka
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaRecord
-from beam_exactly_once.kafka.marks_topic import MarksTopic
+from beam_exactly_once.kafka.receipts_topic import ReceiptsTopic
 from beam_exactly_once.kafka.transactions import Transaction
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles, WriteToKafka
 from services.streams.topics import TIMEOUT_S, settle, wait_until
 
 LIFE_TIMEOUT_S = 120.0
@@ -42,12 +40,12 @@ _CONTEXT.set_forkserver_preload(["services.streams.copies"])
 
 STEPS: dict[str, tuple[type, str]] = {
     "init_transactions": (Transaction, "__enter__"),
-    "the mark was read": (MarksTopic, "newest"),
+    "the receipt was read": (ReceiptsTopic, "newest"),
     "begin_transaction": (Transaction, "begin"),
     "produce": (Transaction, "produce"),
     "commit": (Transaction, "commit"),
 }
-"""What a publish does, in this order; ``produce`` once a block of rows, and once for the mark."""
+"""What a publish does, in this order; ``produce`` once a block of rows, and once for the receipt."""
 
 
 @contextlib.contextmanager
@@ -93,18 +91,17 @@ class Copy:
         """
         cluster = MemoryKafka({"numbers": 1})
         cluster.append(
-            KafkaRecord("numbers", key=b"%d" % (n % KEYS), value=b"%d" % n, timestamp_ms=1_000_000 + n)
-            for n in range(count)
+            Record("numbers", key=b"%d" % (n % KEYS), value=b"%d" % n, timestamp_ms=1_000_000 + n) for n in range(count)
         )
         cluster.compact("numbers", 0, options.pop("compacted_to", range(count)))
         through = options.pop("through", None)
         second = options.pop("second", None)
         rejected = options.pop("rejected", None)
         if rejected is not None:
-            options["on_encode_error"] = "reject"
+            options["on_error"] = "reject"
         settings = {"shards": 2, "order_by": ["offset"], **self.options, **options}
         with cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
-            rows = stream | ReadFromKafka("memory:9092", ["numbers"], max_offsets_per_batch=4)
+            rows = stream | ReadFromKafka("memory:9092", ["numbers"], max_batch_offsets=4)
             rows = rows if through is None else rows | beam.FlatMap(through)
             unfit = rows | WriteToKafka(self.bootstrap_servers, self.topic, **settings)
             if rejected is not None:
@@ -123,7 +120,7 @@ class Copy:
         return checkpoint
 
     @property
-    def marks_topic(self) -> str:
+    def receipts_topic(self) -> str:
         return f"beam-exactly-once.{self.opened().stream_id}.kafka"
 
 

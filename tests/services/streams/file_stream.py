@@ -13,11 +13,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_exactly_once import (
+    BatchProgress,
+    ExactlyOnceStream,
+    ProcessingTime,
+    ReadFromKafka,
+    WriteToFiles,
+    read_batches,
+)
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Plan
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import BatchProgress, ExactlyOnceStream, ProcessingTime
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.streams.topics import Topic
 
 _ACTS: list[Callable[[], None]] = []

@@ -17,9 +17,9 @@ import orjson
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_exactly_once import read_batches
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE, BeamExactlyOnceError
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.sinks.files.manifest import read_batches
 
 WAIT_S = 240.0
 STARTS_MAX = 4
@@ -156,8 +156,7 @@ def main(argv: Sequence[str]) -> int:
     """The driver: a topic through the gate to JSON files."""
     import apache_beam as beam
 
-    from beam_exactly_once.pipelines import ExactlyOnceStream
-    from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
+    from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles
 
     parser = argparse.ArgumentParser()
     for name in ("bootstrap_servers", "topic", "output", "checkpoint_location", "gate"):
@@ -172,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
                 | ReadFromKafka(flags.bootstrap_servers, [flags.topic])
                 | "Gate" >> beam.Map(waiting_at(flags.gate))
                 | beam.Map(lambda record: {"value": record.value.decode()})
-                | WriteToFiles(flags.output, file_format="json", schema=ROWS)
+                | WriteToFiles(flags.output, format="json", schema=ROWS)
             )
     except BeamExactlyOnceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -18,14 +18,20 @@ import pyarrow as pa
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ReadFromKafka,
+    Record,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+    read_batches,
+    secret_from_env,
+)
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.crashing import StoreCalls
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
-from beam_exactly_once.transforms import ReadFromKafka, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql
 from services.streams.copies import records_of
 
 DATABASES = {"postgres": "POSTGRES_URL", "mariadb": "MARIADB_URL"}
@@ -78,14 +84,14 @@ class MixedStream:
         """Until all is there; ``through`` is a step from rows to rows."""
         with ExitStack() as world:
             stream = ExactlyOnceStream(f"{self.root}/checkpoint")
-            read = ReadFromKafka(self.bootstrap_servers, [self.source], max_offsets_per_batch=OFFSETS_PER_BATCH)
+            read = ReadFromKafka(self.bootstrap_servers, [self.source], max_batch_offsets=OFFSETS_PER_BATCH)
             rows = stream | read | "Rows" >> beam.Map(row_of)
             rows = rows if through is None else rows | "Through" >> through
             records = rows | "Records" >> beam.Map(lambda row: {"key": str(row["id"]), "value": orjson.dumps(row)})
             _ = records | "Topic" >> WriteToKafka(self.bootstrap_servers, self.topic, shards=shards, name="topic")
             for name, variable in DATABASES.items():
                 _ = rows | name >> WriteToSql(secret_from_env(variable), self.table, shards=shards, name=name)
-            _ = rows | "Files" >> WriteToFiles(f"{self.root}/files", file_format="json", name="files")
+            _ = rows | "Files" >> WriteToFiles(f"{self.root}/files", format="json", name="files")
             _ = rows | "Delta" >> WriteToDelta(f"{self.root}/delta", schema=_SCHEMA, name="delta")
             if hook is not None:
                 world.enter_context(hooked(stream, hook))
@@ -122,7 +128,7 @@ class MixedStream:
         return rows
 
 
-def row_of(record: KafkaRecord) -> Row:
+def row_of(record: Record) -> Row:
     number = int((record.value or b"").partition(b"|")[0])
     return {"id": number, "text": f"text of {number}"}
 

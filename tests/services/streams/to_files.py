@@ -11,10 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from services.streams.topics import Topic
 
 RECORDS_A_TRANSACTION = 40
@@ -62,11 +60,9 @@ def run_killed(command: list[str], kill_after: str) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
 
 
-def run_stream(topic: Topic, place: str, *, max_offsets_per_batch: int | None = None, **stream: Any) -> None:
+def run_stream(topic: Topic, place: str, *, max_batch_offsets: int | None = None, **stream: Any) -> None:
     """The same pipeline in this process, with its errors as they are."""
-    read = ReadFromKafka(
-        topic.bootstrap_servers, [topic.name], output="arrow", max_offsets_per_batch=max_offsets_per_batch
-    )
+    read = ReadFromKafka(topic.bootstrap_servers, [topic.name], output="arrow", max_batch_offsets=max_batch_offsets)
     with ExactlyOnceStream(f"{place}/checkpoint", **stream) as pipeline:
         _ = pipeline | read | WriteToFiles(f"{place}/output")
 

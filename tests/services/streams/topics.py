@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
-from beam_exactly_once.offsets import TopicPartition
+from beam_exactly_once import TopicPartition
 
 TIMEOUT_S = 60.0
 RECORD_BYTES_MAX = 8 * 1024 * 1024

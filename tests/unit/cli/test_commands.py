@@ -11,12 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles
 from beam_exactly_once.checkpoint.layout import commits_key
 from beam_exactly_once.cli import commands, demo
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.pipelines import ExactlyOnceStream
-from beam_exactly_once.transforms import ReadFromKafka, WriteToFiles
 from support.command_line import kafka_holding, run
 from support.hand_made_stream import HandMadeStream
 
@@ -109,18 +108,18 @@ def test_verify_says_that_a_checkpoint_without_metadata_has_a_fault(stream: Hand
 def test_verify_finds_no_fault_in_what_a_real_stream_wrote(tmp_path: Path) -> None:
     location, kafka = str(tmp_path / "checkpoint"), kafka_holding(p0=(0, 25), p1=(3, 8))
     for appended in (0, 0, 20):
-        kafka.append([KafkaRecord("orders", 1, value=b"paid")] * appended)
+        kafka.append([Record("orders", 1, value=b"paid")] * appended)
         with kafka.serving(), ExactlyOnceStream(location, retain_batches=2) as real:
             _ = (
                 real
-                | ReadFromKafka("kafka:9092", ["orders"], max_offsets_per_batch=10)
-                | WriteToFiles(str(tmp_path / "output"), file_format="json")
+                | ReadFromKafka("kafka:9092", ["orders"], max_batch_offsets=10)
+                | WriteToFiles(str(tmp_path / "output"), format="json")
             )
     found = orjson.loads(run("verify", location, "--json").stdout)
     assert (found["clean"], [note for check in found["checks"] for note in check["notes"]]) == (True, [])
     with kafka.serving():
         status = orjson.loads(run("status", location, "--bootstrap-servers", "kafka:9092", "--json").stdout)
-    assert (status["batches"]["decided"], status["lag"]) == (5, 0)
+    assert (status["batches"]["decided"], status["lag_offsets"]) == (5, {"kafka": {"orders": {"0": 0, "1": 0}}})
     assert [one["next_offset"] for one in status["sources"]["kafka"]] == [25, 28]
 
 
@@ -145,7 +144,7 @@ def test_an_empty_location(tmp_path: Path, command: list[str]) -> None:
 
 def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMadeStream) -> None:
     stream.run(0)
-    stream.change("sinks/files/definition.json", output="gs://lake/orders")
+    stream.change("sinks/files/definition.json", location="gs://lake/orders")
     opened: list[tuple[str, Mapping[str, Any] | None]] = []
 
     def open_store(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:

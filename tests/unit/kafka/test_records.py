@@ -8,28 +8,28 @@ import random
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, Chunk, KafkaRecord, with_event_date
+from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, Chunk, Record, with_event_date
 
 RECORDS = [
-    KafkaRecord("orders", 3, 10, 1_000, 1, b"k", b"value", (("trace", b"\xff"), ("empty", None))),
-    KafkaRecord("orders", 3, 11, 1_001, 2, None, b"", ()),
-    KafkaRecord("orders", 3, 15, -1, 0, b"", None, (("trace", b""),)),
+    Record("orders", 3, 10, 1_000, 1, b"k", b"value", (("trace", b"\xff"), ("empty", None))),
+    Record("orders", 3, 11, 1_001, 2, None, b"", ()),
+    Record("orders", 3, 15, -1, 0, b"", None, (("trace", b""),)),
 ]
 
 
 def test_a_record_has_defaults_for_everything() -> None:
-    assert KafkaRecord() == KafkaRecord("", 0, 0, 0, 0, None, None, ())
+    assert Record() == Record("", 0, 0, 0, 0, None, None, ())
 
 
 def test_the_schema_has_the_records_columns_in_order() -> None:
-    assert RECORD_SCHEMA.names == list(KafkaRecord._fields)
+    assert RECORD_SCHEMA.names == list(Record._fields)
 
 
 def test_records_come_out_as_they_went_in() -> None:
     chunk = Chunk.from_records(RECORDS, 10, 20)
 
     assert list(chunk.records()) == RECORDS
-    assert all(type(record) is KafkaRecord for record in chunk.records())
+    assert all(type(record) is Record for record in chunk.records())
     assert (chunk.topic, chunk.partition, chunk.start, chunk.stop) == ("orders", 3, 10, 20)
     assert len(chunk) == 3
     assert chunk.bytes == len(b"k") + len(b"value")
@@ -38,8 +38,8 @@ def test_records_come_out_as_they_went_in() -> None:
 
 def test_the_event_date_is_the_utc_date_of_a_timestamp_that_is_one() -> None:
     times_ms = [0, 86_399_999, 86_400_000, 1_769_903_999_999, 253_402_300_799_999, 253_402_300_800_000, -1, 2**62]
-    records = [KafkaRecord("orders", 3, number, time_ms, 1) for number, time_ms in enumerate(times_ms)]
-    records.append(KafkaRecord("orders", 3, len(records), 1_000, 0))
+    records = [Record("orders", 3, number, time_ms, 1) for number, time_ms in enumerate(times_ms)]
+    records.append(Record("orders", 3, len(records), 1_000, 0))
     batch = with_event_date(Chunk.from_records(records, 0, 20).to_arrow())
 
     assert batch.schema.names == [*RECORD_SCHEMA.names, EVENT_DATE]
@@ -60,7 +60,7 @@ def test_arrow_columns_hold_the_same_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "chunk", [Chunk.empty("orders", 3, 10, 20), Chunk.from_records([KafkaRecord("orders", 3, 10)], 10, 20)]
+    "chunk", [Chunk.empty("orders", 3, 10, 20), Chunk.from_records([Record("orders", 3, 10)], 10, 20)]
 )
 def test_arrow_of_no_records_or_no_headers_has_the_schema_too(chunk: Chunk) -> None:
     batch = chunk.to_arrow()
@@ -115,11 +115,11 @@ def test_chunks_survive_pickling() -> None:
         (RECORDS, 20, 10, "start <= stop"),
         (RECORDS[::-1], 10, 20, "in order"),
         ([RECORDS[0], RECORDS[0]], 10, 20, "in order"),
-        ([RECORDS[0], KafkaRecord("orders", 4, 11)], 10, 20, "one partition"),
+        ([RECORDS[0], Record("orders", 4, 11)], 10, 20, "one partition"),
         ([], 10, 20, "must be one"),
     ],
 )
-def test_records_that_are_no_chunk_are_refused(records: list[KafkaRecord], start: int, stop: int, message: str) -> None:
+def test_records_that_are_no_chunk_are_refused(records: list[Record], start: int, stop: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Chunk.from_records(records, start, stop)
 
@@ -128,7 +128,7 @@ def test_records_that_are_no_chunk_are_refused(records: list[KafkaRecord], start
 def test_cutting_anywhere_loses_and_repeats_nothing(seed: int) -> None:
     random_numbers = random.Random(seed)
     offsets = sorted(random_numbers.sample(range(100), random_numbers.randint(1, 60)))
-    records = [KafkaRecord("t", 0, offset, value=b"%d" % offset) for offset in offsets]
+    records = [Record("t", 0, offset, value=b"%d" % offset) for offset in offsets]
     chunk = Chunk.from_records(records, 0, 100)
     stop = random_numbers.randint(1, 99)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import KafkaSettings, read_config_file
+from beam_exactly_once.kafka import KafkaSettings, read_properties
 from beam_exactly_once.secrets import secret_from_env, secret_from_file
 
 
@@ -69,7 +69,7 @@ def test_secrets_are_resolved_only_for_the_client(monkeypatch: pytest.MonkeyPatc
     assert settings.secret_texts(config) == ("key's password", "hunter2", "hunter3")
     for secret in settings.secret_texts(config):
         assert secret not in repr(settings)
-    assert "SecretValue(source='env', name='TEST_PASSWORD', key=None)" in repr(settings)
+    assert "Secret(source='env', name='TEST_PASSWORD', key=None)" in repr(settings)
     assert "'sasl.username': 'me'" in repr(settings)
 
 
@@ -131,7 +131,7 @@ def test_properties_that_the_library_must_set_and_java_names_are_refused(key: st
         ({"bootstrap_servers": ""}, "bootstrap_servers must name"),
         ({"bootstrap_servers": None}, "bootstrap_servers must name"),
         ({"isolation_level": "serializable"}, "isolation_level must be"),
-        ({"startup_timeout_s": 0}, "startup_timeout_s must be more than 0"),
+        ({"timeout_s": 0}, "timeout_s must be more than 0"),
         ({"no_progress_timeout_s": -1}, "no_progress_timeout_s must be more than 0"),
         ({"config": {"client.id": ["a"]}}, "client.id must be text"),
         ({"config": {"": "a"}}, "name must be a text"),
@@ -170,7 +170,7 @@ def test_a_java_properties_file_becomes_a_config(tmp_path: Path, monkeypatch: py
         "sasl.password=hunter2\n"
         "ssl.key.password=${file:/run/secrets/key}\n"
     )
-    config = read_config_file(path)
+    config = read_properties(path)
 
     assert config == {
         "bootstrap.servers": "kafka:9092",
@@ -188,5 +188,5 @@ def test_a_property_of_the_java_client_only_is_named_by_line(tmp_path: Path) -> 
     path.write_text("a=1\nsasl.jaas.config=login required password=hunter2;\n")
 
     with pytest.raises(ConfigurationError, match=r"line 2: sasl\.jaas\.config exists only in the Java") as caught:
-        read_config_file(path)
+        read_properties(path)
     assert "hunter2" not in str(caught.value)

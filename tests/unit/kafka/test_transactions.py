@@ -62,7 +62,7 @@ class ScriptedProducer:
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def run(producer: ScriptedProducer, timeout_s: float = 30.0) -> None:
         monkeypatch.setattr(transaction_producer, "Producer", producer)
-        settings = TransactionSettings(KafkaSettings("broker:9092", startup_timeout_s=timeout_s))
+        settings = TransactionSettings(KafkaSettings("broker:9092", timeout_s=timeout_s))
         with Transaction(settings, "id", "orders") as transaction:
             transaction.begin()
             transaction.produce("orders", OutgoingRecords([b"a", b"b"]))

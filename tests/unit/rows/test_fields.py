@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaRecord
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import batch_of_rows
 from beam_exactly_once.rows.fields import columns_of, fields_of, has_field
 from beam_exactly_once.sinks.files.json_lines import json_lines
@@ -136,7 +136,7 @@ def test_attributes_are_fields_where_they_are_asked_for_by_name() -> None:
 
 
 def test_a_kafka_record_is_one_whose_headers_json_shows_by_name() -> None:
-    record = KafkaRecord("orders", 0, key=b"k", value=b"v", headers=(("source", b"shop"),))
+    record = Record("orders", 0, key=b"k", value=b"v", headers=(("source", b"shop"),))
     assert fields_of(record) == record._asdict()
     written = json.loads(json_lines([record], sink="orders"))
     assert (written["value"], written["headers"]) == ("v", [{"key": "source", "value": "shop"}])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
-from beam_exactly_once.kafka import RECORD_SCHEMA, KafkaRecord
+from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.rows.columns import batch_of_records
 from beam_exactly_once.sinks.kafka.rows import (
@@ -38,8 +38,8 @@ def records(*rows: Any, schema: pa.Schema = PLAIN) -> pa.RecordBatch:
 
 def test_kafka_records_arrow_batches_and_rows_become_the_same_columns() -> None:
     rows = [
-        KafkaRecord("x", 1, 7, 5000, 1, b"k", b"v", (("h", b"1"), ("h", None))),
-        KafkaRecord("x", 2, 8, 6000, 1, None, None),
+        Record("x", 1, 7, 5000, 1, b"k", b"v", (("h", b"1"), ("h", None))),
+        Record("x", 2, 8, 6000, 1, None, None),
     ]
     schema = staged_schema(True, ["offset"])
     assert schema.names == ["partition", "offset", "timestamp_ms", "key", "value", "headers"]

@@ -1,4 +1,4 @@
-"""The table of marks: which batch a shard of a sink holds, in the database that holds the rows.
+"""The table of receipts: which batch a shard of a sink holds, in the database that holds the rows.
 
 Needs the extra ``sql``; imported only by what runs.
 """
@@ -11,27 +11,26 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
-from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
+from beam_exactly_once.sinks.receipts import Receipt, receipt_of, stored_receipt
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 
-MARKS = "beam_exactly_once_marks"
-
-MarkKey: TypeAlias = tuple[str, str, int]
+ReceiptKey: TypeAlias = tuple[str, str, int]
 """Stream id, sink, shard."""
 
-_NO_BATCH = Attempt(0, -1, "")
-"""Holds the place of a mark that is being made; no committed transaction leaves it."""
+_NO_BATCH = {"writer_epoch": 0, "batch_id": -1, "nonce": ""}
+"""Holds the place of a receipt that is being made; no committed transaction leaves it."""
 
 
-class SqlMarks:
-    """The marks of one schema.
+class SqlReceipts:
+    """The receipts in one table.
 
     Args:
-        schema: of the table of marks; None: the connection's own.
+        schema: of the table; None: the connection's own.
+        table: its name.
     """
 
-    def __init__(self, schema: str | None) -> None:
+    def __init__(self, schema: str | None, table: str) -> None:
         # MySQL compares texts without case unless told otherwise, and keeps tables without transactions if told so.
         options: dict[str, Any] = {
             f"{dialect}_{option}": value
@@ -39,7 +38,7 @@ class SqlMarks:
             for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
         }
         self._table = sa.Table(
-            MARKS,
+            table,
             sa.MetaData(),
             sa.Column("stream_id", sa.String(64), primary_key=True),
             sa.Column("sink", sa.String(100), primary_key=True),
@@ -67,14 +66,14 @@ class SqlMarks:
                 return
             ddl = " ".join(str(CreateTable(self._table).compile(dialect=database.engine.dialect)).split())
             raise OutputNotWritable(
-                f"{error} The table holds the sink's marks; have it created, and grant SELECT, INSERT and UPDATE on it: {ddl}"
+                f"{error} The table holds the sink's receipts; have it created, and grant SELECT, INSERT and UPDATE on it: {ddl}"
             ) from None
 
     def is_visible(self, database: SqlDatabase) -> bool:
         """Whether the table is there, for this user."""
 
         def look(connection: sa.Connection) -> bool:
-            return bool(sa.inspect(connection).has_table(MARKS, self._table.schema))
+            return bool(sa.inspect(connection).has_table(self._table.name, self._table.schema))
 
         try:
             return database.transact(look, f"looking for the table {self._table.fullname}")
@@ -83,13 +82,13 @@ class SqlMarks:
 
     def newest_batch_id(self, connection: sa.Connection, stream_id: str, sink: str) -> int | None:
         """The highest batch that any shard holds."""
-        marks = self._table.c
-        of_sink = (marks.stream_id == stream_id) & (marks.sink == sink)
-        found = connection.scalar(sa.select(sa.func.max(marks.batch_id)).where(of_sink))
+        receipts = self._table.c
+        of_sink = (receipts.stream_id == stream_id) & (receipts.sink == sink)
+        found = connection.scalar(sa.select(sa.func.max(receipts.batch_id)).where(of_sink))
         return None if found is None else int(found)
 
-    def locked(self, connection: sa.Connection, key: MarkKey) -> Attempt | None:
-        """The mark, locked until the transaction ends. Where there is none, a placeholder is locked.
+    def locked(self, connection: sa.Connection, key: ReceiptKey) -> Receipt | None:
+        """The receipt, locked until the transaction ends. Where there is none, a placeholder is locked.
 
         The first statement of a transaction at READ COMMITTED: who waited for another's lock sees what that one committed.
         """
@@ -98,29 +97,31 @@ class SqlMarks:
             connection.execute(self._placeholder(key, connection.dialect.name))
             found = connection.execute(self._select(key)).first()
         if found is None:
-            raise SinkUnavailable(f"the mark {key} vanished from {self._table.fullname} while it was made.")
-        attempt = Attempt(int(found.writer_epoch), int(found.batch_id), str(found.nonce))
-        return None if attempt == _NO_BATCH else attempt
+            raise SinkUnavailable(f"the receipt {key} vanished from {self._table.fullname} while it was made.")
+        stored = dict(found._mapping)
+        return None if stored == _NO_BATCH else receipt_of(stored)
 
-    def set(self, connection: sa.Connection, key: MarkKey, found: Attempt | None, attempt: Attempt) -> None:
-        """Replace the mark that was found; compared once more, should a lock have been none."""
-        update = self._table.update().where(self._is(key)).values(**attempt.to_json())
-        for name, value in (found or _NO_BATCH).to_json().items():
+    def set(self, connection: sa.Connection, key: ReceiptKey, found: Receipt | None, receipt: Receipt) -> None:
+        """Replace the receipt that was found; compared once more, should a lock have been none."""
+        update = self._table.update().where(self._is(key)).values(**stored_receipt(receipt))
+        for name, value in (_NO_BATCH if found is None else stored_receipt(found)).items():
             update = update.where(self._table.c[name] == value)
         if connection.execute(update).rowcount != 1:
-            raise SinkUnavailable(f"the mark {key} of {self._table.fullname} changed although it was locked.")
+            raise SinkUnavailable(f"the receipt {key} of {self._table.fullname} changed although it was locked.")
 
-    def _is(self, key: MarkKey) -> sa.ColumnElement[bool]:
-        marks = self._table.c
-        return sa.and_(marks.stream_id == key[0], marks.sink == key[1], marks.shard == key[2])
+    def _is(self, key: ReceiptKey) -> sa.ColumnElement[bool]:
+        receipts = self._table.c
+        return sa.and_(receipts.stream_id == key[0], receipts.sink == key[1], receipts.shard == key[2])
 
-    def _select(self, key: MarkKey) -> sa.Select[Any]:
-        marks = self._table.c
-        return sa.select(marks.writer_epoch, marks.batch_id, marks.nonce).where(self._is(key)).with_for_update()
+    def _select(self, key: ReceiptKey) -> sa.Select[Any]:
+        receipts = self._table.c
+        return (
+            sa.select(receipts.writer_epoch, receipts.batch_id, receipts.nonce).where(self._is(key)).with_for_update()
+        )
 
-    def _placeholder(self, key: MarkKey, dialect: str) -> Any:
-        """Waits for another transaction that makes the same mark."""
-        values = {"stream_id": key[0], "sink": key[1], "shard": key[2], **_NO_BATCH.to_json()}
+    def _placeholder(self, key: ReceiptKey, dialect: str) -> Any:
+        """Waits for another transaction that makes the same receipt."""
+        values = {"stream_id": key[0], "sink": key[1], "shard": key[2], **_NO_BATCH}
         if dialect == "postgresql":
             return postgresql.insert(self._table).values(values).on_conflict_do_nothing()
         if dialect == "sqlite":
