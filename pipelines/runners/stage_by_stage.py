@@ -31,9 +31,12 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.pipelines.runners.stage_timers import Family, StageTimers
 
 Buffers: TypeAlias = Mapping[str, Any]
 """Encoded elements for each input of a stage, by the name of the transform that reads them."""
+Due: TypeAlias = Mapping[Family, Sequence[bytes]]
+"""Encoded timers that are to fire."""
 
 _PHASES = [
     translations.annotate_downstream_side_inputs,
@@ -119,39 +122,38 @@ class StageByStage(FnApiRunner):
         context.worker_handler_manager.register_process_bundle_descriptor(manager.process_bundle_descriptor)
         # A token names a worker's cached state: two bundles with one token would let a worker read what another has changed.
         tokens = self.get_cache_token_generator(static=False)
+        timers = StageTimers(context, manager)
         infos: list[Any] = []
         data = inputs.of(stage)
-        timers: dict[Any, Any] = {}
+        due: Due = {}
         nothing = {name: execution.ListBuffer(None) for name in data}
-        while data or timers:
-            results = self._run_bundles(context, manager, tokens, data or nothing, timers)
+        while data or due:
+            results = self._run_bundles(context, manager, tokens, data or nothing, due, timers.outputs)
             infos += itertools.chain.from_iterable(result.process_bundle.monitoring_infos for _, result, _ in results)
-            timers = {}
+            timers.take_written()
             data = self._deferred(manager, results)
-            if not data:
-                _, written = self._collect_written_timers(manager)
-                timers = {family: buffer for family, (buffer, _) in written.items()}
+            due = {} if data else timers.take_due()
         context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(stage.name, {}))
         inputs.forget(stage, manager.stage_data_outputs.values())
         return list(monitoring_infos.consolidate(infos))
 
     def _run_bundles(
-        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, timers: Mapping[Any, Any]
+        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, due: Due, timer_outputs: Any
     ) -> list[tuple[Buffers, Any, Any]]:
         """One bundle a worker; keys and their state belong to one. Returns each one's input, result and splits."""
-        outputs, timer_outputs = manager.stage_data_outputs, manager.stage_timer_outputs
+        outputs = manager.stage_data_outputs
+
+        def bundle() -> Any:
+            return fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
 
         def run(part: Buffers) -> tuple[Buffers, Any, Any]:
-            bundle = fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
-            self._run_bundle_multiple_times_for_testing(context, bundle, part, outputs, timers, timer_outputs)
-            return part, *bundle.process_bundle(part, outputs, timers, timer_outputs)
+            return part, *bundle().process_bundle(part, outputs, due, timer_outputs)
 
-        if manager.num_workers == 1 or manager.stage.is_stateful():
+        parts = [data] if manager.num_workers == 1 or manager.stage.is_stateful() else _parts(data, manager.num_workers)
+        for part in parts:  # one after the other: each run puts all state back
+            self._run_bundle_multiple_times_for_testing(context, bundle(), part, outputs, due, timer_outputs)
+        if len(parts) == 1:
             return [run(data)]
-        partitioned = {name: buffer.partition(manager.num_workers) for name, buffer in data.items()}
-        parts = [
-            {name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(manager.num_workers)
-        ]
         with ThreadPoolExecutor(len(parts)) as pool:
             return list(pool.map(run, parts))
 
@@ -165,6 +167,12 @@ class StageByStage(FnApiRunner):
             return {}
         part, _, _ = results[0]
         return {**{name: execution.ListBuffer(None) for name in part}, **deferred}
+
+
+def _parts(data: Buffers, workers: int) -> list[Buffers]:
+    """What each of several workers gets of the input of a stage."""
+    partitioned = {name: buffer.partition(workers) for name, buffer in data.items()}
+    return [{name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)]
 
 
 def refuse_timed_flushes(options: PipelineOptions, environment: Any = None) -> None:
