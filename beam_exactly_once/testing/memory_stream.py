@@ -85,7 +85,7 @@ def run_in_memory(
             with ExactlyOnceStream("checkpoint", progress=[progress.append], allow_per_batch=allow_per_batch) as stream:
                 build(stream)
             outputs = {
-                name: sink.definition["output"]
+                name: sink.definition["location"]
                 for name, sink in stream.stream_graph.sinks.items()
                 if sink.definition["kind"] == "files"
             }
