@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import TimestampedValue
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -27,13 +26,17 @@ class EmitTask(StatelessDoFn):
         )  # small and quick where a pickle is neither
 
     def process(self, impulse: bytes) -> Iterator[Any]:
-        """Emit the task, at the attempt's timestamp."""
+        """Emit the task.
+
+        At the least timestamp, as all of a bounded input: whatever event time a step gives to its elements is then ahead of the
+        watermark, so no runner takes it for late and drops it.
+        """
         if self._encoded is None:
             raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
         task = ReportCoder().decode(self._encoded)
-        yield TimestampedValue(task, task.timestamp)
-        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(task.attempt, task.timestamp))
-        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), task.timestamp))
+        yield task
+        yield beam.pvalue.TaggedOutput(ATTEMPT, task.attempt)
+        yield beam.pvalue.TaggedOutput(SEED, gathered(task))
 
 
 class BatchTasks(beam.PTransform):

@@ -8,6 +8,7 @@ nothing of it is left, and only then do others see what it made.
 
 from __future__ import annotations
 
+import copy
 import graphlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any, TypeAlias
 
 from apache_beam.metrics import monitoring_infos
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_utils import merge_common_environments, merge_superset_dep_environments
 from apache_beam.runners.portability.fn_api_runner import (
@@ -32,6 +34,24 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 
 Buffers: TypeAlias = Mapping[str, Any]
 """Encoded elements for each input of a stage, by the name of the transform that reads them."""
+
+_PHASES = [
+    translations.annotate_downstream_side_inputs,
+    translations.annotate_stateful_dofns_as_roots,
+    translations.fix_side_input_pcoll_coders,
+    translations.pack_combiners,
+    translations.lift_combiners,
+    translations.expand_sdf,
+    translations.expand_gbk,
+    translations.sink_flattens,
+    translations.greedily_fuse,
+    translations.read_to_impulse,
+    translations.impulse_to_input,
+    translations.sort_stages,
+    translations.add_impulse_to_dangling_transforms,
+    translations.setup_timer_mapping,
+    translations.populate_data_channel_coders,
+]
 
 _TIME_LIMIT = "data_buffer_time_limit_ms"
 
@@ -59,8 +79,18 @@ class StageByStage(FnApiRunner):
         self.create_stages(merged)
 
     def create_stages(self, proto: beam_runner_api_pb2.Pipeline) -> tuple[Any, list[Any]]:
-        """The stages that Beam makes of the graph, in an order in which they can run one after the other."""
-        context, stages = super().create_stages(proto)
+        """The stages that Beam makes of the graph, in an order in which they can run one after the other.
+
+        Beam's phases, and one of its own that it leaves out here: a step with state or timers begins a stage. Two of them in one
+        would share the timers of one name, and what stands before one would run on one worker.
+        """
+        context, stages = translations.create_and_optimize_stages(
+            copy.deepcopy(proto),
+            phases=_PHASES,
+            known_runner_urns=frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn]),
+            use_state_iterables=self._use_state_iterables,
+            is_drain=self._is_drain,
+        )
         return context, in_order(stages)
 
     def run_stages(self, stage_context: Any, stages: list[Any]) -> Any:
