@@ -21,6 +21,7 @@ __all__ = [
     "AvailableNow",
     "BatchProgress",
     "BatchRows",
+    "CheckpointAt",
     "DecodeRecords",
     "ExactlyOnceStream",
     "ForEachBatch",
@@ -41,6 +42,7 @@ __all__ = [
     "WriteToSql",
     "__version__",
     "read_batches",
+    "read_properties",
     "secret_from_env",
     "secret_from_file",
     "with_event_date",
@@ -48,10 +50,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from beam_exactly_once.kafka.records import RECORD_SCHEMA, Record, with_event_date
+    from beam_exactly_once.kafka.settings import read_properties
     from beam_exactly_once.offsets import TopicPartition
     from beam_exactly_once.pipelines.progress.listeners import BatchProgress, JsonLinesListener, ProgressListener
     from beam_exactly_once.pipelines.stream import ExactlyOnceStream
     from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+    from beam_exactly_once.planning.continuing import CheckpointAt
     from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
     from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
@@ -68,10 +72,12 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "kafka.records": ("RECORD_SCHEMA", "Record", "with_event_date"),
+        "kafka.settings": ("read_properties",),
         "offsets": ("TopicPartition",),
         "pipelines.progress.listeners": ("BatchProgress", "JsonLinesListener", "ProgressListener"),
         "pipelines.stream": ("ExactlyOnceStream",),
         "pipelines.triggers": ("AvailableNow", "ProcessingTime", "Trigger"),
+        "planning.continuing": ("CheckpointAt",),
         "rows.rejected": ("REJECTED_SCHEMA", "Rejected"),
         "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition
 
 TopicIds: TypeAlias = Mapping[str, str]
 """Kafka's id of each topic, by its name, as Kafka's own tools print it. A topic that is not in it: its id is unknown."""
 
-_NAMED_MAX = 5
+OnDataLoss: TypeAlias = Literal["fail", "skip"]
+"""What becomes of offsets that Kafka no longer has and nobody read: an error, or they are passed over, on the record."""
+
+_MAX_NAMED = 5
 WAY_OUT = (
-    "To go on, set fail_on_data_loss=False: what is lost is then put on record, and a topic that was made anew is read from "
+    'To go on, set on_data_loss="skip": what is lost is then put on record, and a topic that was made anew is read from '
     "its earliest offset. To start over, use a new checkpoint_location."
 )
 
@@ -114,5 +117,5 @@ def gone_message(gone: Iterable[str], next_offsets: NextOffsets, pattern: str) -
 
 def _listed(sentences: Iterable[str], separator: str = "; ") -> str:
     found = list(sentences)
-    more = [f"and {len(found) - _NAMED_MAX} more"] if len(found) > _NAMED_MAX else []
-    return separator.join([*found[:_NAMED_MAX], *more])
+    more = [f"and {len(found) - _MAX_NAMED} more"] if len(found) > _MAX_NAMED else []
+    return separator.join([*found[:_MAX_NAMED], *more])

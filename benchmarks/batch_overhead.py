@@ -72,7 +72,7 @@ def run_batches(bootstrap_servers: str, records_per_batch: int, work_dir: str) -
     """Read the backlog."""
     measured = Measured()
 
-    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", progress=[measured.note])
+    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", listeners=[measured.note])
     read = ReadFromKafka(bootstrap_servers, [TOPIC], max_batch_offsets=records_per_batch)
     _ = stream | read | beam.Map(same) | WriteToFiles(f"{work_dir}/output")
     measured.moments_s.append(time.perf_counter())

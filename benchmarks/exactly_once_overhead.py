@@ -43,7 +43,7 @@ BATCHES = 5
 """Measured, after one to warm up."""
 RECORDS_FIRST = 50_000
 """Records of a batch when nothing is known yet."""
-RECORDS_PER_BATCH_MAX = support.RECORDS // (1 + BATCHES)
+MAX_RECORDS_PER_BATCH = support.RECORDS // (1 + BATCHES)
 CALIBRATIONS = 2
 PHASES = ("plan", "run", "commit", "publish")
 
@@ -83,8 +83,9 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work_dir, sink.new_place(work_dir) as place:
         stream = ExactlyOnceStream(
             f"{work_dir}/checkpoint",
-            trigger=ProcessingTime(seconds=0, batches_max=1 + run.batches),
-            progress=[lambda progress: seen.append((time.perf_counter(), time.process_time(), progress))],
+            trigger=ProcessingTime(0),
+            max_batches=1 + run.batches,
+            listeners=[lambda progress: seen.append((time.perf_counter(), time.process_time(), progress))],
         )
         read = ReadFromKafka(
             run.bootstrap_servers,
@@ -116,7 +117,7 @@ def records_for(sink: str, bootstrap_servers: str, batch_s: float) -> int:
     records = RECORDS_FIRST
     for _ in range(CALIBRATIONS):
         plain = Batches(**support.apart(MEASURE, asdict(Run(sink, PLAIN, bootstrap_servers, records, 2))))
-        records = min(RECORDS_PER_BATCH_MAX, round(records * batch_s / plain.whole_s))
+        records = min(MAX_RECORDS_PER_BATCH, round(records * batch_s / plain.whole_s))
     return records
 
 

@@ -3,7 +3,7 @@
     python benchmarks/kafka_to_files.py [--records 2400000] [--rounds 5] [--json]
 
 - ``raw``: ``Consumer.consume(1000)`` and a 5-tuple a record; reads only, writes nothing.
-- ``parquet``: ``ReadFromKafka(output="arrow")`` to ``WriteToFiles``, one batch: staged, committed, published.
+- ``parquet``: ``ReadFromKafka(as_arrow=True)`` to ``WriteToFiles``, one batch: staged, committed, published.
 - ``parquet_batches``: the same in batches of 256 MiB, as the average record size is learnt.
 
 Time runs from the call of ``run()`` to its return in a fresh process. The rows in the published files are counted.
@@ -19,13 +19,13 @@ import support
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, read_batches
 from support import TOPIC, Source
 
-BYTES_PER_BATCH_MAX = 256 << 20
+MAX_BATCH_BYTES = 256 << 20
 
 
-def prepare(source: Source, bytes_per_batch_max: int | None) -> Callable[[], int]:
+def prepare(source: Source, max_bytes_per_batch: int | None) -> Callable[[], int]:
     output = f"{source.work_dir}/output"
     stream = ExactlyOnceStream(f"{source.work_dir}/checkpoint")
-    read = ReadFromKafka(source.bootstrap_servers, [TOPIC], output="arrow", max_batch_bytes=bytes_per_batch_max)
+    read = ReadFromKafka(source.bootstrap_servers, [TOPIC], as_arrow=True, max_batch_bytes=max_bytes_per_batch)
     _ = stream | read | WriteToFiles(output)
 
     def run() -> int:
@@ -41,7 +41,7 @@ def parquet(source: Source) -> Callable[[], int]:
 
 
 def parquet_batches(source: Source) -> Callable[[], int]:
-    return prepare(source, BYTES_PER_BATCH_MAX)
+    return prepare(source, MAX_BATCH_BYTES)
 
 
 if __name__ == "__main__":

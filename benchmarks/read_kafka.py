@@ -12,6 +12,7 @@ Time runs from the call of ``run()`` to its return in a fresh process, so starti
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -61,8 +62,8 @@ def records_in_stream(source: Source) -> Callable[[], int]:
 
 
 def prepare(pipeline: beam.Pipeline, source: Source, *, arrow: bool) -> Callable[[], int]:
-    output = "arrow" if arrow else "records"
-    read = pipeline | ReadFromKafka(source.bootstrap_servers, [TOPIC], output=output, max_batch_bytes=None)
+    stop: Any = None if isinstance(pipeline, ExactlyOnceStream) else "latest"
+    read = pipeline | ReadFromKafka(source.bootstrap_servers, [TOPIC], as_arrow=arrow, stop=stop, max_batch_bytes=None)
     rows = read if arrow else read | beam.Map(value_of)
     _ = rows | beam.ParDo(Count(arrow=arrow))
 

@@ -55,7 +55,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
-    records = stream | "ReadFromKafka" >> source(flags, output="arrow")
+    records = stream | "ReadFromKafka" >> source(flags, as_arrow=True)
     partition_by = partition_columns(flags.partition_by)
     schema = RECORD_SCHEMA
     if EVENT_DATE in partition_by:
@@ -65,7 +65,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         flags.output,
         schema=schema,
         partition_by=partition_by,
-        compression=flags.compression,
+        compression=flags.compression or "auto",
         on_error=on_error(flags),
         storage_options=storage_options(flags, flags.output),
     )

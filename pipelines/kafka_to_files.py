@@ -66,7 +66,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
-    records = stream | "ReadFromKafka" >> source(flags, output="arrow")
+    records = stream | "ReadFromKafka" >> source(flags, as_arrow=True)
     partition_by = partition_columns(flags.partition_by)
     if EVENT_DATE in partition_by:
         records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
@@ -74,7 +74,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         flags.output,
         format=flags.file_format,
         schema=_schema(flags.file_format, partition_by),
-        compression=flags.compression,
+        compression=flags.compression or "auto",
         partition_by=partition_by,
         storage_options=storage_options(flags, flags.output),
         on_error=on_error(flags),

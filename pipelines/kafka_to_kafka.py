@@ -26,7 +26,7 @@ from beam_exactly_once.pipelines.ready_made import (
     write_rejected,
 )
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms.write_kafka import PartitionBy, WriteToKafka
+from beam_exactly_once.transforms.write_kafka import Partitioner, WriteToKafka
 
 SOURCE_ORDER = ("topic", "partition", "offset")
 
@@ -52,7 +52,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="of the producer; default: --kafka_config, on one cluster",
     )
     parser.add_argument(
-        "--partition_by", choices=get_args(PartitionBy), default="key", help="partition: as in the source"
+        "--partition_by", choices=get_args(Partitioner), default="key", help="partition: as in the source"
     )
     parser.add_argument("--shards", type=int, default=1, help="transactions that publish a batch side by side")
     parser.add_argument("--direct", action="store_true", help="write before the marker: faster; it cannot change later")
@@ -70,7 +70,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
     sink = WriteToKafka(
         flags.bootstrap_servers if is_one_cluster else flags.output_bootstrap_servers,
         flags.output_topic,
-        partition_by=flags.partition_by,
+        partitioner=flags.partition_by,
         order_by=SOURCE_ORDER,
         shards=flags.shards,
         direct=flags.direct,
@@ -81,7 +81,7 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
         client_config=kafka_config(config),
         timeout_s=flags.startup_timeout_s,
     )
-    write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToKafka" >> sink)
+    write_rejected(flags, stream | "ReadFromKafka" >> source(flags, as_arrow=True) | "WriteToKafka" >> sink)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", required=True, help="SQLAlchemy's; with a password: ${env:NAME} or ${file:/path}")
     parser.add_argument("--table", required=True, help="it must exist")
-    parser.add_argument("--table_schema", default=None)
     parser.add_argument("--columns", default=None, help="what is written, with commas; default: the whole table")
     parser.add_argument("--mode", choices=["append", "upsert"], default="append")
     parser.add_argument("--key_columns", default="", help="of upsert: a unique key, with commas")
@@ -71,20 +70,19 @@ def _wire(stream: ExactlyOnceStream, flags: argparse.Namespace) -> None:
     sink = WriteToSql(
         referenced(flags.url),
         flags.table,
-        table_schema=flags.table_schema,
         columns=None if flags.columns is None else comma_separated(flags.columns),
         mode=flags.mode,
         key_columns=comma_separated(flags.key_columns),
-        order_by=flags.order_by,
+        newest_by=flags.order_by,
         receipts_table=flags.receipts_table,
         shards=flags.shards,
         direct=flags.direct,
         on_error=on_error(flags),
     )
     if flags.value_format == "record":
-        write_rejected(flags, stream | "ReadFromKafka" >> source(flags, output="arrow") | "WriteToSql" >> sink)
+        write_rejected(flags, stream | "ReadFromKafka" >> source(flags, as_arrow=True) | "WriteToSql" >> sink)
         return
-    records = stream | "ReadFromKafka" >> source(flags, output="records")
+    records = stream | "ReadFromKafka" >> source(flags, as_arrow=False)
     decode = DecodeRecords(row_of_json, on_error=on_error(flags))
     if flags.rejected_output is None:
         _ = records | "FromJson" >> decode | "WriteToSql" >> sink

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from beam_exactly_once.checkpoint import (
     Attempt,
@@ -31,11 +30,12 @@ from beam_exactly_once.errors import (
     Retryable,
     find_in_text,
 )
-from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import by_topic
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.planning.continuing import marker_at, stood_at
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
@@ -49,9 +49,12 @@ IDLE_POLL_S = 0.1
 class StreamSettings:
     """What a driver needs besides the graph."""
 
-    checkpoint_location: str
-    storage_options: Mapping[str, Any] | None
     trigger: Trigger
+    max_batches: int | None
+    continue_from: StoreLocation | None
+    """The checkpoint that a new one goes on from …"""
+    continue_behind: int | None
+    """… and the batch of it; None is the newest."""
     listeners: tuple[ProgressListener, ...]
     retain_batches: int
 
@@ -86,8 +89,7 @@ class MicroBatches:
             }
             for planner in self._planners.values():
                 open_logs.callback(planner.close)
-            store = open_object_store(self._settings.checkpoint_location, self._settings.storage_options)
-            self._checkpoint = Checkpoint.open(store, clock=self._clock)
+            self._checkpoint = Checkpoint.open(self._graph.checkpoint.store, clock=self._clock)
             self._refuse_changed_graph()
             for sink in self._graph.sinks.values():
                 sink.publisher.check_place()
@@ -135,7 +137,7 @@ class MicroBatches:
             raise PipelineChanged(
                 f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
                 f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-                "purpose, start a new checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
+                "purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
             )
 
     def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
@@ -145,7 +147,7 @@ class MicroBatches:
                 f"sink {name!r} had "
                 + ", ".join(f"{key}={recorded.get(key)!r}, now {definition.get(key)!r}" for key in changed)
                 + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
-                "checkpoint_location with ReadFromKafka(start=Start.from_checkpoint(…))."
+                "checkpoint_location with continue_from=CheckpointAt(…)."
             )
 
     def _check_sinks(self, next_batch_id: int) -> None:
@@ -166,11 +168,18 @@ class MicroBatches:
         if recovery.newest is not None:
             self._run_task(self._task(recovery.newest.batch_id, None))
             self._sweep(recovery.newest.batch_id)
-        for planner in self._planners.values():
-            planner.take_position(self._checkpoint, recovery.newest)
+        self._take_positions(recovery.newest)
         for batch_id in recovery.replays:
             self._run_planned(self._replayed(batch_id), plan_s=0.0)
         return recovery.next_batch_id + len(recovery.replays)
+
+    def _take_positions(self, newest: Marker | None) -> None:
+        """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
+        place = self._settings.continue_from
+        elsewhere = None if newest is not None or place is None else marker_at(place, self._settings.continue_behind)
+        for name, planner in self._planners.items():
+            stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place.uri)
+            planner.take_position(self._checkpoint, newest, stood)
 
     def _replayed(self, batch_id: int) -> Plan:
         plan = self._checkpoint.read_plan(batch_id)
@@ -200,7 +209,7 @@ class MicroBatches:
             if planned is None:
                 if isinstance(trigger, AvailableNow):
                     return
-                if not trigger.seconds:
+                if not trigger.interval_s:
                     self._clock.wait(self._stop, IDLE_POLL_S)
                 continue
             plan, plan_s = planned
@@ -212,14 +221,14 @@ class MicroBatches:
         began_s, beats = self._clock.monotonic_s(), 0
         first_batch_id = self._batch_id
         while not self._stop.is_set():
-            batches_max = trigger.batches_max if isinstance(trigger, ProcessingTime) else None
-            if batches_max is not None and self._batch_id - first_batch_id >= batches_max:
+            max_batches = self._settings.max_batches
+            if max_batches is not None and self._batch_id - first_batch_id >= max_batches:
                 return
             yield
-            if isinstance(trigger, ProcessingTime) and trigger.seconds:
+            if isinstance(trigger, ProcessingTime) and trigger.interval_s:
                 elapsed_s = self._clock.monotonic_s() - began_s
-                beats = max(beats + 1, int(elapsed_s / trigger.seconds))
-                self._clock.wait(self._stop, max(0.0, began_s + beats * trigger.seconds - self._clock.monotonic_s()))
+                beats = max(beats + 1, int(elapsed_s / trigger.interval_s))
+                self._clock.wait(self._stop, max(0.0, began_s + beats * trigger.interval_s - self._clock.monotonic_s()))
 
     def _plan_next(self) -> tuple[Plan, float] | None:
         """Decide the next batch's input; None while no source has anything to read."""

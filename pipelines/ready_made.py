@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -58,7 +58,7 @@ def run_ready_made(
                 trigger=_trigger(flags),
                 options=PipelineOptions(beam_flags),
                 storage_options=storage_options(flags, flags.checkpoint_location),
-                progress=_listeners(flags, listening),
+                listeners=_listeners(flags, listening),
                 batch_timeout_s=flags.batch_timeout_s or None,
             ) as stream,
         ):
@@ -70,18 +70,18 @@ def run_ready_made(
     return EXIT_DONE
 
 
-def source(flags: argparse.Namespace, *, output: Literal["records", "arrow"]) -> ReadFromKafka:
+def source(flags: argparse.Namespace, *, as_arrow: bool) -> ReadFromKafka:
     """The source that the flags describe."""
     return ReadFromKafka(
         flags.bootstrap_servers,
         comma_separated(flags.topics),
         topic_pattern=flags.topic_pattern,
         start=flags.start,
-        output=output,
+        as_arrow=as_arrow,
         client_config=kafka_config(flags.kafka_config),
         isolation_level=flags.isolation_level,
         max_batch_offsets=flags.max_offsets_per_batch,
-        fail_on_data_loss=flags.fail_on_data_loss,
+        on_data_loss="fail" if flags.fail_on_data_loss else "skip",
         timeout_s=flags.startup_timeout_s,
     )
 
@@ -196,7 +196,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
 
 
 def _trigger(flags: argparse.Namespace) -> Trigger:
-    return AvailableNow() if flags.trigger == "available_now" else ProcessingTime(seconds=flags.interval_s)
+    return AvailableNow() if flags.trigger == "available_now" else ProcessingTime(flags.interval_s)
 
 
 def _listeners(flags: argparse.Namespace, listening: contextlib.ExitStack) -> list[ProgressListener]:

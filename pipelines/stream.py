@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
+from beam_exactly_once.arguments import location_of, options_of, seconds, true_or_false, whole_number
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -19,10 +21,12 @@ from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettin
 from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.stopping import stop_on_signals
-from beam_exactly_once.pipelines.triggers import AvailableNow, Trigger
+from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.planning.continuing import CheckpointAt
 from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.transforms.commit_batch import CommitBatch
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 RETAIN_BATCHES = 100
@@ -43,14 +47,18 @@ class ExactlyOnceStream(beam.Pipeline):
     Args:
         checkpoint_location: URI (local path, ``s3://``, ``gs://``) of this stream's checkpoint; one stream each.
         trigger: :class:`AvailableNow` (default) or :class:`ProcessingTime`.
-        options: Beam's; the runner is taken from them.
+        max_batches: stop after that many batches; None means no limit.
+        continue_from: where the sources of a new checkpoint begin, all together, instead of at their own ``start``.
         runner: name or instance, instead of the options' one.
-        storage_options: of the checkpoint's object store.
-        progress: called with one :class:`~beam_exactly_once.BatchProgress` a batch.
+        options: Beam's; the runner is taken from them.
+        storage_options: of the checkpoint's object store, and of every location on the same kind of store that gives none.
+        listeners: called with one :class:`~beam_exactly_once.BatchProgress` a batch.
         retain_batches: how many plans and markers to keep, at least 2.
         batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
         allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".
-        clock: of the trigger.
+
+    Raises:
+        ConfigurationError: an argument is not possible.
 
     Raises (when the block ends):
         every error of :mod:`beam_exactly_once.errors`; what was not committed runs again at the next start.
@@ -60,30 +68,45 @@ class ExactlyOnceStream(beam.Pipeline):
         self,
         checkpoint_location: str,
         *,
-        trigger: Trigger | None = None,
-        options: PipelineOptions | None = None,
+        trigger: Trigger = AvailableNow(),
+        max_batches: int | None = None,
+        continue_from: CheckpointAt | None = None,
         runner: str | PipelineRunner | None = None,
+        options: PipelineOptions | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        progress: Sequence[ProgressListener] = (),
+        listeners: Sequence[ProgressListener] = (),
         retain_batches: int = RETAIN_BATCHES,
         batch_timeout_s: float | None = BATCH_TIMEOUT_S,
         allow_per_batch: bool = False,
-        clock: Clock | None = None,
     ) -> None:
-        if retain_batches < 2:
-            raise ConfigurationError(f"retain_batches={retain_batches} must be at least 2: a start needs the newest.")
-        self._settings = StreamSettings(
-            checkpoint_location, storage_options, trigger or AvailableNow(), tuple(progress), retain_batches
-        )
-        self._clock = clock or SystemClock()
+        location_of("checkpoint_location", checkpoint_location, "this stream's checkpoint")
+        storage_options = options_of("storage_options", storage_options)
+        true_or_false("allow_per_batch", allow_per_batch)
+        seconds("batch_timeout_s", batch_timeout_s, none="no limit")
+        checkpoint = StoreLocation(checkpoint_location, storage_options).canonical()
+        self._settings = _settings(trigger, max_batches, listeners, retain_batches)
+        self._clock: Clock = SystemClock()
         self._allow_per_batch = allow_per_batch
         self._ran = False
         options = options if options is not None else PipelineOptions([])
         repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
         super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
-        checkpoint = StoreLocation(checkpoint_location, storage_options).canonical()
-        self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint)
+        self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint, storage_options)
+        if continue_from is not None:
+            self._settings = self._continuing(continue_from)
+
+    def apply(self, transform: Any, pvalueish: Any = None, label: str | None = None) -> Any:
+        """As of ``beam.Pipeline``. Two transforms of a class must have names: they would be one in the checkpoint, too."""
+        if label is None and isinstance(transform, NamedTransform):
+            # As Beam makes a full label; by its own error the user would add a label, and then need a name.
+            full_label = "/".join(filter(None, (self._current_transform().full_label, transform.label)))
+            if full_label in self.applied_labels:
+                raise ConfigurationError(
+                    f"this stream has a {transform.label} already. Give each its own name=, and keep it: the checkpoint and "
+                    "progress know them by it."
+                )
+        return super().apply(transform, pvalueish, label)
 
     def run(self, test_runner_api: bool | str = "AUTO") -> PipelineResult:
         """Run the stream to the end of its trigger. Called once, by leaving the ``with`` block."""
@@ -102,6 +125,20 @@ class ExactlyOnceStream(beam.Pipeline):
         if self._ran and exc_type is None:
             return
         super().__exit__(exc_type, exc_val, exc_tb)
+
+    def _continuing(self, continue_from: CheckpointAt) -> StreamSettings:
+        if not isinstance(continue_from, CheckpointAt):
+            raise ConfigurationError(
+                f"continue_from={continue_from!r} must be a CheckpointAt: continue_from=CheckpointAt({str(continue_from)!r})."
+            )
+        graph = self.stream_graph
+        elsewhere = graph.located(continue_from.location, continue_from.storage_options).canonical()
+        if elsewhere.uri == graph.checkpoint.uri:
+            raise ConfigurationError(
+                f"continue_from names this stream's own checkpoint_location, {elsewhere.uri}. Leave it out to go on where it "
+                "stands, or give a new checkpoint_location."
+            )
+        return replace(self._settings, continue_from=elsewhere, continue_behind=continue_from.batch_id)
 
     def _finish_graph(self) -> None:
         graph = self.stream_graph
@@ -141,3 +178,22 @@ class ExactlyOnceStream(beam.Pipeline):
     def _drive(self, run_task: RunTask) -> None:
         with stop_on_signals() as stop:
             MicroBatches(self._settings, self.stream_graph, run_task, self._clock, stop).run()
+
+
+def _settings(
+    trigger: Trigger, max_batches: int | None, listeners: Sequence[ProgressListener], retain_batches: int
+) -> StreamSettings:
+    """The driver's settings, checked.
+
+    Raises:
+        ConfigurationError: one is not possible.
+    """
+    if not isinstance(trigger, AvailableNow | ProcessingTime):
+        raise ConfigurationError(f"trigger={trigger!r} is not known; use AvailableNow() or ProcessingTime(10).")
+    if not isinstance(listeners, Sequence) or not all(callable(listener) for listener in listeners):
+        raise ConfigurationError(
+            f"listeners={listeners!r} must be a list of functions of a BatchProgress: listeners=[…]."
+        )
+    whole_number("max_batches", max_batches, none="no limit")
+    whole_number("retain_batches", retain_batches, least=2)  # a start needs the newest, and what it followed
+    return StreamSettings(trigger, max_batches, None, None, tuple(listeners), retain_batches)

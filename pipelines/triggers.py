@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.arguments import seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,21 +15,21 @@ class AvailableNow:
 
 @dataclass(frozen=True, slots=True)
 class ProcessingTime:
-    """A batch every ``seconds``, as long as there is something to read, until SIGTERM.
+    """A batch every ``interval_s`` seconds, as long as there is something to read, until SIGTERM.
 
     Batches start on a fixed beat; one that takes longer is followed at once. Zero means as fast as possible.
 
     Args:
-        seconds: from the start of one batch to the start of the next.
-        batches_max: stop after that many batches; None means never.
+        interval_s: seconds from the start of one batch to the start of the next.
+
+    Raises:
+        ConfigurationError: it is not such a number.
     """
 
-    seconds: float
-    batches_max: int | None = None
+    interval_s: float
 
     def __post_init__(self) -> None:
-        if self.seconds < 0:
-            raise ConfigurationError(f"ProcessingTime(seconds={self.seconds}) must not be negative.")
+        seconds("interval_s", self.interval_s, zero=True)
 
 
 Trigger: TypeAlias = AvailableNow | ProcessingTime

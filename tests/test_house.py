@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("beam_exactly_once", "transforms", "pipelines", "benchmarks", "tests")
-LINES_MAX = 400
-FILES_MAX = 25
+MAX_LINES = 400
+MAX_FILES = 25
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -27,12 +27,12 @@ def python_files() -> list[Path]:
 
 def test_no_file_is_long() -> None:
     lines = {file.relative_to(ROOT): len(file.read_text(encoding="utf-8").splitlines()) for file in python_files()}
-    assert {str(file): count for file, count in lines.items() if count > LINES_MAX} == {}
+    assert {str(file): count for file, count in lines.items() if count > MAX_LINES} == {}
 
 
 def test_no_room_is_full() -> None:
     files = Counter(str(file.parent.relative_to(ROOT)) for file in python_files())
-    assert {folder: count for folder, count in files.items() if count > FILES_MAX} == {}
+    assert {folder: count for folder, count in files.items() if count > MAX_FILES} == {}
 
 
 def test_every_package_is_installed() -> None:

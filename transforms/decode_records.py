@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
-from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
+from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, typed
 
-NAME = "decode"
+NAME = "decode_records"
+
+Decoder: TypeAlias = Callable[[Record], Any] | Callable[[pa.RecordBatch], pa.RecordBatch]
+"""From a record to a row; or from an Arrow batch of records to one of rows."""
 
 
 class Decoded(NamedTuple):
@@ -27,27 +31,34 @@ class Decoded(NamedTuple):
     rows: beam.PCollection[Any]
     rejected: beam.PCollection[Rejected]
 
+    def __or__(self, step: object) -> NoReturn:
+        """Refuse to go on as if it were one collection."""
+        raise ConfigurationError(
+            f'on_error="reject" gives two collections, and {step!r} takes one. Unpack them: rows, rejected = …, and pipe '
+            "each to a sink of its own."
+        )
 
-class DecodeRecords(beam.PTransform):
-    """Applies ``decode`` to each record, or to each Arrow batch of records.
 
-    Bounded as its input. With ``on_error="reject"`` it returns two collections, and what ``decode`` raises for is in the
+class DecodeRecords(NamedTransform):
+    """Applies ``decoder`` to each record, or to each Arrow batch of records.
+
+    Bounded as its input. With ``on_error="reject"`` it returns two collections, and what ``decoder`` raises for is in the
     second::
 
-        rows, rejected = stream | ReadFromKafka(…) | DecodeRecords(decode, on_error="reject")
+        rows, rejected = stream | ReadFromKafka(…) | DecodeRecords(decoder, on_error="reject")
 
     Guarantee: each record is in one of the two. In a stream both are committed in the same batch; the stream refuses to
     run if nothing consumes ``rejected``, since that would drop records in silence. Parallelism: that of the input.
 
-    An Arrow batch for which ``decode`` raises is decoded again in halves, and these in halves, until the records that it
-    cannot take are alone: ``decode`` may be called several times for a record, and the others stay in batches.
+    An Arrow batch for which ``decoder`` raises is decoded again in halves, and these in halves, until the records that it
+    cannot take are alone: ``decoder`` may be called several times for a record, and the others stay in batches.
 
     Args:
-        decode: takes a :class:`~beam_exactly_once.Record` and returns a row; or, behind
-            ``ReadFromKafka(output="arrow")``, takes a ``pa.RecordBatch`` and returns one.
-        on_error: ``"fail"``: an exception of ``decode`` fails the batch, and nothing of it is committed. ``"reject"``: the
+        decoder: takes a :class:`~beam_exactly_once.Record` and returns a row; or, behind
+            ``ReadFromKafka(as_arrow=True)``, takes a ``pa.RecordBatch`` and returns one.
+        on_error: ``"fail"``: an exception of ``decoder`` fails the batch, and nothing of it is committed. ``"reject"``: the
             record is rejected. Errors of this library, and running out of memory, always fail.
-        name: of the step, in rejected records and in progress; may be left out for one step.
+        name: of the step, in rejected records and in progress, and its label; may be left out for one step.
 
     Raises:
         ConfigurationError: an argument is not possible.
@@ -56,25 +67,24 @@ class DecodeRecords(beam.PTransform):
         UnfitRow: a record cannot be decoded, and ``on_error`` is ``"fail"``. It names the record.
     """
 
-    def __init__(self, decode: Callable[[Any], Any], *, on_error: OnError = "fail", name: str | None = None) -> None:
-        super().__init__()
-        if not callable(decode):
-            raise ConfigurationError(f"decode={decode!r} must be a function of a record.")
-        self._decode = decode
-        self._rejects = checked_on_error("on_error", on_error)
-        self._name = name
+    def __init__(self, decoder: Decoder, *, on_error: OnError = "fail", name: str | None = None) -> None:
+        super().__init__(name)
+        if not callable(decoder):
+            raise ConfigurationError(f"decoder={decoder!r} must be a function of a record.")
+        self._decoder = decoder
+        self._rejects = checked_on_error(on_error)
 
     def expand(self, records: beam.PCollection[Any]) -> Any:
         """Decode, and register what is rejected."""
         is_arrow = records.element_type is pa.RecordBatch
         row_type = pa.RecordBatch if is_arrow else Any
         graph = graph_of(records.pipeline)
-        name = checked_name(self._name or NAME)
+        name = self._name or NAME
         if not self._rejects:
-            return records | "Decode" >> beam.ParDo(_Decode(self._decode, name)).with_output_types(row_type)
+            return records | "Decode" >> beam.ParDo(_Decode(self._decoder, name)).with_output_types(row_type)
         if graph is not None:
             name = graph.rejecting_name(self._name, NAME)
-        decoded = records | "Decode" >> beam.ParDo(_DecodeOrReject(self._decode, name)).with_outputs(
+        decoded = records | "Decode" >> beam.ParDo(_DecodeOrReject(self._decoder, name)).with_outputs(
             REJECTED, COUNTS, main="rows"
         )
         rejected = typed(decoded[REJECTED], Rejected)
@@ -86,13 +96,13 @@ class DecodeRecords(beam.PTransform):
 class _Decode(StatelessDoFn):
     """Names the record that cannot be decoded."""
 
-    def __init__(self, decode: Callable[[Any], Any], name: str) -> None:
-        self._decode = decode
+    def __init__(self, decoder: Decoder, name: str) -> None:
+        self._decoder = decoder
         self._name = name
 
     def process(self, record: Any) -> list[Any]:
         try:
-            return [self._decode(record)]
+            return [self._decoder(record)]
         except Exception as error:
             if not _is_of_record(error):
                 raise
@@ -102,8 +112,8 @@ class _Decode(StatelessDoFn):
 class _DecodeOrReject(StatelessDoFn):
     """Emits what was decoded, rejected records, and at the end of the bundle their number."""
 
-    def __init__(self, decode: Callable[[Any], Any], name: str) -> None:
-        self._decode = decode
+    def __init__(self, decoder: Decoder, name: str) -> None:
+        self._decoder = decoder
         self._name = name
         self._count = 0
 
@@ -113,7 +123,7 @@ class _DecodeOrReject(StatelessDoFn):
 
     def process(self, record: Any) -> Any:
         try:
-            return [self._decode(record)]
+            return [self._decoder(record)]
         except Exception as error:
             if not _is_of_record(error):
                 raise
@@ -130,7 +140,7 @@ class _DecodeOrReject(StatelessDoFn):
         rejected: list[beam.pvalue.TaggedOutput] = []
         decoded = isolated(
             batch.num_rows,
-            lambda start, stop: self._decode(batch.slice(start, stop - start)),
+            lambda start, stop: self._decoder(batch.slice(start, stop - start)),
             lambda index, error: rejected.append(self._rejected(batch.slice(index, 1), error)),
             _is_of_record,
         )

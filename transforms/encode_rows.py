@@ -26,7 +26,7 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
 
 ROWS_AT_ONCE_FIRST = 64
-ROWS_AT_ONCE_MAX = 1024
+MAX_ROWS_AT_ONCE = 1024
 """Rows that wait to become columns together: enough to hide the cost of a call."""
 
 
@@ -56,7 +56,7 @@ class ToBlocks(StatelessDoFn):
 
     def __init__(self, encoding: RowEncoding) -> None:
         self._encoding = encoding
-        self._rows_max = ROWS_AT_ONCE_FIRST
+        self._max_rows = ROWS_AT_ONCE_FIRST
         self.start_bundle()
 
     def start_bundle(self) -> None:
@@ -74,11 +74,11 @@ class ToBlocks(StatelessDoFn):
             # The fields of all records in one list: a thousand waiting tuples cost more in garbage collection than in work.
             fields = self._fields
             fields += row
-            return self._drain() if len(fields) >= self._rows_max * RECORD_FIELDS else None
+            return self._drain() if len(fields) >= self._max_rows * RECORD_FIELDS else None
         if type(row) is pa.RecordBatch:
             return [*self._drain(), *self._blocks.of_batch(row)] if row.num_rows else None
         self._rows.append(row)
-        return self._drain() if len(self._rows) >= self._rows_max else None
+        return self._drain() if len(self._rows) >= self._max_rows else None
 
     def finish_bundle(self) -> list[WindowedValue]:
         """Give what still waits."""
@@ -96,7 +96,7 @@ class ToBlocks(StatelessDoFn):
         if made:
             made_bytes = sum(block_bytes(block) for _, block in made)
             made_rows = sum(block_rows(block) for _, block in made)
-            self._rows_max = max(1, min(ROWS_AT_ONCE_MAX, self._encoding.bytes_max * made_rows // max(1, made_bytes)))
+            self._max_rows = max(1, min(MAX_ROWS_AT_ONCE, self._encoding.max_bytes * made_rows // max(1, made_bytes)))
         return made
 
 

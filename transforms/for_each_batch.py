@@ -14,25 +14,26 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.sinks.calling import CallingPublisher, Rows, UserFunction
+from beam_exactly_once.sinks.calling import CallingPublisher, UserFunction
 from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
 
 
-class ForEachBatch(beam.PTransform):
-    """Calls ``fn(batch_id, rows)`` for every committed batch: at least once, in order of the batches.
+class ForEachBatch(NamedTransform):
+    """Calls ``fn(rows)`` for every committed batch: at least once, in order of the batches.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: ``fn`` is called once the batch's commit marker is
     there, with the rows of the attempt that won, and never with those of another. The next batch is not called before this
     one's call returned. A call is repeated with the same rows after a crash, and whenever a stream starts again after its
     newest batch; a driver that was replaced may, rarely, make a late call while a newer one is further on.
 
-    **One rule makes it exactly-once**: store ``batch_id`` in the same transaction as what you write, under
+    **One rule makes it exactly-once**: store ``rows.batch_id`` in the same transaction as what you write, under
     ``rows.stream_id``, and ignore a ``batch_id`` at or below the stored one. Read it inside of that transaction, and lock it,
     so that of two calls at the same time one waits for the other. The rule relies on the checkpoint: restored from an
     older copy, it would give old numbers to new rows. Sinks such as ``WriteToFiles`` notice that; your code cannot.
@@ -47,10 +48,9 @@ class ForEachBatch(beam.PTransform):
     dataclasses, ``beam.Row``, or ``pa.RecordBatch``.
 
     Args:
-        fn: takes the batch's number and its :class:`BatchRows`; pickled into the graph, and run on a worker.
-        rows: what iterating over them gives: ``"dicts"``, one a row, or ``"arrow"``, ``pa.RecordBatch`` of many rows.
+        fn: takes the :class:`~beam_exactly_once.BatchRows` of a batch; pickled into the graph, and run on a worker.
         schema: columns and types of the rows. Kafka records and Arrow batches of one schema need none.
-        name: identifies the sink in the checkpoint; may be left out for one ``ForEachBatch``.
+        name: identifies the sink in the checkpoint, and is its label; may be left out for one ``ForEachBatch``.
 
     Raises:
         ConfigurationError: an argument is not possible.
@@ -62,18 +62,14 @@ class ForEachBatch(beam.PTransform):
         Anything that ``fn`` raises.
     """
 
-    def __init__(
-        self, fn: UserFunction, *, rows: Rows = "dicts", schema: pa.Schema | None = None, name: str | None = None
-    ) -> None:
-        super().__init__()
+    def __init__(self, fn: UserFunction, *, schema: pa.Schema | None = None, name: str | None = None) -> None:
+        super().__init__(name)
         if not callable(fn):
-            raise ConfigurationError(f"ForEachBatch takes a function of (batch_id, rows), not a {type(fn).__name__}.")
-        if rows not in ("dicts", "arrow"):
-            raise ConfigurationError(f'rows={rows!r} is not known; use "dicts" or "arrow".')
+            raise ConfigurationError(
+                f"fn={fn!r} of ForEachBatch must be a function of the rows of a batch: def fn(rows): …."
+            )
         self._fn = fn
-        self._rows: Rows = rows
         self._schema = schema
-        self._name = name
         FileLayout("for_each_batch", schema=schema)  # refuses what is no schema
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
@@ -87,7 +83,7 @@ class ForEachBatch(beam.PTransform):
             | "OneShard" >> beam.ParDo(_ToOneShard()).with_output_types(tuple[int, pa.RecordBatch])
             | "Stage" >> StageRows(graph, name)
         )
-        publisher = CallingPublisher(self._fn, self._rows, StagedRows(name, graph.checkpoint))
+        publisher = CallingPublisher(self._fn, StagedRows(name, graph.checkpoint))
         graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables)
         return beam.pvalue.PDone(rows.pipeline)
 

@@ -107,8 +107,8 @@ def cut(whole: OffsetRange, at: int) -> tuple[OffsetRange, OffsetRange]:
     )
 
 
-def cut_evenly(whole: OffsetRange, size_max: int) -> list[OffsetRange]:
-    """Cut a range into the fewest parts of at most ``size_max`` offsets, of nearly equal size."""
-    parts = max(1, -(-whole.size // size_max))
+def cut_evenly(whole: OffsetRange, max_size: int) -> list[OffsetRange]:
+    """Cut a range into the fewest parts of at most ``max_size`` offsets, of nearly equal size."""
+    parts = max(1, -(-whole.size // max_size))
     edges = [whole.start + whole.size * part // parts for part in range(parts + 1)]
     return [OffsetRange(whole.topic, whole.partition, start, stop) for start, stop in itertools.pairwise(edges)]

@@ -2,66 +2,73 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 import apache_beam as beam
 
+from beam_exactly_once.arguments import one_of, options_of, true_or_false
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log, selection_of
-from beam_exactly_once.offsets import OffsetRange, TopicPartition
-from beam_exactly_once.planning import BatchLimits, Start
-from beam_exactly_once.planning.start import LogsNow
-from beam_exactly_once.rows.rejected import OnError
+from beam_exactly_once.kafka.settings import IsolationLevel
+from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.planning import BatchLimits
+from beam_exactly_once.planning.start import LogsNow, Start, StartValue, start_of
+from beam_exactly_once.planning.stop import Stop, StopValue, stop_of
+from beam_exactly_once.rows.rejected import OnError, checked_on_error
+from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.batch_task import BatchTask
-from beam_exactly_once.transforms.decode_records import DecodeRecords
+from beam_exactly_once.transforms.decode_records import NAME as DECODE
+from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.planned_range import PlannedRange
-from beam_exactly_once.transforms.read_ranges import Output, ReadOffsetRanges
+from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 
-BYTES_PER_BATCH_MAX = 128 << 20
+MAX_BATCH_BYTES = 128 << 20
 """Default of ``max_batch_bytes``: bounds what a shuffle of the user's must hold, whatever the lag."""
 
 
-class ReadFromKafka(beam.PTransform):
+class ReadFromKafka(NamedTransform):
     """Reads topics directly: explicit offset ranges, no consumer group, no JVM.
 
     In an ``ExactlyOnceStream`` each batch reads the ranges planned in the checkpoint, and the records carry the
     timestamp of their batch; event time is ``record.timestamp_ms``. In an ordinary ``beam.Pipeline`` it is a bounded
-    read up to ``stop_offsets``, ``stop_timestamp`` or what is there when the pipeline runs, and the records
-    carry their Kafka timestamp.
+    read up to ``stop``, and the records carry their Kafka timestamp.
 
     Guarantee: each record of the ranges once for each successful execution; exactly-once end to end together with a
     sink of this library in a stream. Parallelism: see :class:`ReadOffsetRanges`; not bound by the number of
     partitions. The user must provide retention that outlasts any stop of the stream.
 
-    Output: :class:`~beam_exactly_once.Record` each, or with ``output="arrow"`` a ``pa.RecordBatch`` a
+    Output: :class:`~beam_exactly_once.Record` each, or with ``as_arrow=True`` a ``pa.RecordBatch`` a
     chunk of at most 1000 records; with ``decoder`` what that makes of them, and with ``on_error="reject"`` two
     collections, ``rows, rejected = …``.
 
     Args:
         bootstrap_servers: ``host:port``, several with commas.
-        topics: all partitions of these are read, also those added later (from their earliest offset).
-        partitions: exactly these instead of ``topics``.
+        topics: names; all partitions of these are read, also those added later (from their earliest offset). Or the partitions
+            to read of each: ``{"orders": [0, 1]}``.
         topic_pattern: instead of ``topics``, a regular expression that the whole name of a topic must match. Topics that
             appear while the stream runs are read from their earliest offset. One that disappears is data loss. Internal
             topics (``__…``) match only a pattern that itself begins with ``__``.
-        name: identifies the source in the checkpoint; may be left out while it is the only one.
-        start: where a new stream begins: ``"earliest"``, ``"latest"`` or a :class:`~beam_exactly_once.planning.Start`.
-        stop_offsets: in an ordinary pipeline, first offset not to read of each partition; others end at their latest.
-        stop_timestamp: in an ordinary pipeline, read up to the first record at or after it (milliseconds or datetime).
-        output: ``"records"`` or ``"arrow"``.
+        start: where a new stream begins: ``"earliest"``; ``"latest"``; a datetime with a time zone, for the first record at
+            or after it; or offsets, ``{"orders": {0: 17}}``, with other partitions from their earliest.
+        stop: in an ordinary pipeline, where to end: ``"latest"``, what is there when the pipeline runs; a datetime with a time
+            zone, up to the first record at or after it; or offsets, of which the first is not read any more. A stream ends by its
+            trigger.
         decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
-        on_error: its ``on_error``: ``"fail"`` or ``"reject"``.
-        client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
-        isolation_level: ``"read_committed"`` or ``"read_uncommitted"``.
+        as_arrow: give Arrow batches instead of records, to the decoder too: much the fastest.
+        on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
+        on_data_loss: ``"fail"``; or ``"skip"``, which puts offsets that Kafka no longer has on record, in the marker and in
+            progress, and goes on.
         max_batch_offsets: most offsets in a batch, shared over partitions in proportion to their lag.
-        max_batch_bytes: the same in bytes, by the measured average record size; None means no bound.
+        max_batch_bytes: the same in bytes, by the measured average record size; None means no limit.
         min_batch_offsets: wait for that many, at most ``max_batch_delay_s`` seconds.
         max_batch_delay_s: see ``min_batch_offsets``.
-        fail_on_data_loss: False records offsets that Kafka no longer has in the marker and in progress, and goes on.
+        name: identifies the source in the checkpoint, and is its label; may be left out while it is the only one.
+        isolation_level: ``"read_committed"`` or ``"read_uncommitted"``.
+        client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         timeout_s: seconds until an unreachable broker or unknown topic is an error.
 
     Raises:
@@ -71,47 +78,40 @@ class ReadFromKafka(beam.PTransform):
     def __init__(
         self,
         bootstrap_servers: str,
-        topics: Sequence[str] = (),
+        topics: Sequence[str] | Mapping[str, Sequence[int]] = (),
         *,
-        partitions: Sequence[TopicPartition] = (),
         topic_pattern: str | None = None,
-        name: str | None = None,
-        start: Start | str = "earliest",
-        stop_offsets: Mapping[TopicPartition, int] | None = None,
-        stop_timestamp: int | datetime.datetime | None = None,
-        output: Output = "records",
-        decoder: Callable[[Any], Any] | None = None,
+        start: StartValue = "earliest",
+        stop: StopValue | None = None,
+        decoder: Decoder | None = None,
+        as_arrow: bool = False,
         on_error: OnError = "fail",
-        client_config: Mapping[str, ConfigValue] | None = None,
-        isolation_level: str = "read_committed",
+        on_data_loss: OnDataLoss = "fail",
         max_batch_offsets: int | None = None,
-        max_batch_bytes: int | None = BYTES_PER_BATCH_MAX,
+        max_batch_bytes: int | None = MAX_BATCH_BYTES,
         min_batch_offsets: int | None = None,
         max_batch_delay_s: float | None = None,
-        fail_on_data_loss: bool = True,
+        name: str | None = None,
+        isolation_level: IsolationLevel = "read_committed",
+        client_config: Mapping[str, ConfigValue] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        super().__init__()
-        if isinstance(topics, str):
-            raise ConfigurationError(f"topics={topics!r} must be a list: topics=[{topics!r}].")
-        self._selection = selection_of(topics, partitions, topic_pattern)
-        self._name = name
-        self._start = _start(start)
-        self._stop_offsets = dict(stop_offsets) if stop_offsets is not None else None
-        self._stop_timestamp_ms = _milliseconds(stop_timestamp)
-        self._output: Output = output
+        super().__init__(name)
+        self._selection = selection_of(topics, topic_pattern)
+        self._start = start_of(start)
+        self._stop = None if stop is None else stop_of(stop)
+        true_or_false("as_arrow", as_arrow)
+        self._as_arrow = as_arrow
+        one_of("on_data_loss", on_data_loss, get_args(OnDataLoss))
+        self._on_data_loss: OnDataLoss = on_data_loss
         self._settings = KafkaSettings(
             bootstrap_servers,
-            dict(client_config or {}),
-            isolation_level=isolation_level,  # type: ignore[arg-type] # KafkaSettings checks it
+            options_of("client_config", client_config) or {},
+            isolation_level=isolation_level,
             timeout_s=timeout_s,
         )
         self._limits = BatchLimits(max_batch_offsets, max_batch_bytes, min_batch_offsets, max_batch_delay_s)
-        self._fail_on_data_loss = fail_on_data_loss
         self._decode = _decode(decoder, on_error, name)
-        self._reader(
-            self._name or "kafka", event_time=False
-        )  # checks output now, where the user's line is on the stack
 
     def expand(self, begin: beam.pvalue.PBegin) -> Any:
         """A planned read in a stream, else a bounded one; then the decoder, if there is one."""
@@ -120,10 +120,10 @@ class ReadFromKafka(beam.PTransform):
         return records if self._decode is None else records | self._decode
 
     def _expand_in_stream(self, graph: StreamGraph) -> beam.PCollection[Any]:
-        if self._stop_offsets is not None or self._stop_timestamp_ms is not None:
+        if self._stop is not None:
             raise ConfigurationError(
-                "stop_offsets and stop_timestamp are for an ordinary beam.Pipeline; a stream ends by its trigger, and "
-                "max_batch_offsets bounds a batch."
+                "stop= is for an ordinary beam.Pipeline; a stream ends by its trigger or by max_batches=, and "
+                "max_batch_offsets limits a batch."
             )
         name = graph.source_name(self._name)
         ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name)).with_output_types(PlannedRange)
@@ -134,23 +134,28 @@ class ReadFromKafka(beam.PTransform):
             self._selection,
             self._start,
             self._limits,
-            self._fail_on_data_loss,
+            self._on_data_loss,
             read.pieces,
         )
         return read.records
 
     def _expand_bounded(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
-        bounded = _FindRanges(self._settings, self._selection, self._start, self._stop_offsets, self._stop_timestamp_ms)
+        if self._stop is None:
+            raise ConfigurationError(
+                "stop=None of ReadFromKafka is an unbounded read, which does not exist yet in an ordinary beam.Pipeline. Give "
+                'stop="latest" to read what is there, a datetime or offsets; or read in an ExactlyOnceStream.'
+            )
+        bounded = _FindRanges(self._settings, self._selection, self._start, self._stop)
         ranges = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(PlannedRange)
         return (ranges | "Read" >> self._reader("kafka", event_time=True)).records
 
     def _reader(self, source: str, *, event_time: bool) -> ReadOffsetRanges:
         return ReadOffsetRanges(
             self._settings,
-            output=self._output,
+            as_arrow=self._as_arrow,
             source=source,
             event_time=event_time,
-            fail_on_data_loss=self._fail_on_data_loss,
+            on_data_loss=self._on_data_loss,
         )
 
 
@@ -172,31 +177,19 @@ class _PlannedRanges(StatelessDoFn):
 class _FindRanges(StatelessDoFn):
     """Finds, when the pipeline runs, what a bounded read reads."""
 
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        selection: TopicSelection,
-        start: Start,
-        stop_offsets: Mapping[TopicPartition, int] | None,
-        stop_timestamp_ms: int | None,
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, selection: TopicSelection, start: Start, stop: Stop) -> None:
         self._settings = settings
         self._selection = selection
         self._start = start
-        self._stop_offsets = stop_offsets
-        self._stop_timestamp_ms = stop_timestamp_ms
+        self._stop = stop
 
     def process(self, impulse: bytes) -> Iterator[PlannedRange]:
         log = open_kafka_log(self._settings)
         try:
             topics = self._selection.describe(log, patient=False)
             partitions = self._selection.partitions_in(topics)
-            bounds = log.bounds(partitions)
-            starts = self._start.first_offsets(LogsNow(partitions, bounds, log.offsets_for_time))
-            stops = {partition: bounds[partition].latest for partition in partitions}
-            if self._stop_timestamp_ms is not None:
-                stops.update(log.offsets_for_time(partitions, self._stop_timestamp_ms))
-            stops.update(self._stop_offsets or {})
+            now = LogsNow(partitions, log.bounds(partitions), log.offsets_for_time)
+            starts, stops = self._start.first_offsets(now), self._stop.stop_offsets(now)
         finally:
             log.close()
         for partition in partitions:
@@ -205,29 +198,10 @@ class _FindRanges(StatelessDoFn):
                 yield PlannedRange(offsets, topics[partition.topic].topic_id)
 
 
-def _decode(decoder: Callable[[Any], Any] | None, on_error: OnError, source: str | None) -> DecodeRecords | None:
+def _decode(decoder: Decoder | None, on_error: OnError, source: str | None) -> DecodeRecords | None:
     """The step behind the read; of a source with a name it has one of its own, since there may be several."""
     if decoder is not None:
-        return DecodeRecords(decoder, on_error=on_error, name=None if source is None else f"decode-{source}")
-    if on_error != "fail":
+        return DecodeRecords(decoder, on_error=on_error, name=None if source is None else f"{DECODE}-{source}")
+    if checked_on_error(on_error):
         raise ConfigurationError(f"on_error={on_error!r} of ReadFromKafka needs a decoder=.")
     return None
-
-
-def _start(start: Start | str) -> Start:
-    if isinstance(start, Start):
-        return start
-    named = {"earliest": Start.earliest, "latest": Start.latest}
-    if start not in named:
-        raise ConfigurationError(
-            f"start={start!r} is not known; use 'earliest', 'latest', or a Start, such as Start.at_timestamp(…)."
-        )
-    return named[start]()
-
-
-def _milliseconds(timestamp: int | datetime.datetime | None) -> int | None:
-    if isinstance(timestamp, datetime.datetime):
-        if timestamp.tzinfo is None:
-            raise ConfigurationError("stop_timestamp has no time zone; give one, such as tzinfo=datetime.timezone.utc.")
-        return int(timestamp.timestamp() * 1000)
-    return timestamp

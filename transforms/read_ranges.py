@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
 from operator import mul
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -18,10 +18,11 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils import windowed_value
 
 from beam_exactly_once.checkpoint import Piece
-from beam_exactly_once.errors import ConfigurationError, DataLoss, IncompleteBatch
+from beam_exactly_once.errors import DataLoss, IncompleteBatch
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, open_kafka_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.reports import Gathered, gathered
@@ -29,11 +30,10 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 
 PIECES = "pieces"
-CHUNK_RECORDS_MAX = 1000
+MAX_CHUNK_RECORDS = 1000
 """Records claimed at once. 100 to 1000 is where librdkafka's batch consume is fastest; also bounds memory."""
-INITIAL_SPLIT_OFFSETS_MAX = 250_000
+MAX_INITIAL_SPLIT_OFFSETS = 250_000
 """A longer range is cut at the start, so that one big partition keeps several workers busy."""
-Output = Literal["records", "arrow"]
 
 
 class ReadResult(NamedTuple):
@@ -59,10 +59,10 @@ class ReadOffsetRanges(beam.PTransform):
 
     Args:
         settings: brokers and client properties; secrets are resolved on the worker.
-        output: ``"records"`` or ``"arrow"``.
+        as_arrow: give Arrow batches instead of records.
         source: the name that the pieces carry.
         event_time: give each record its Kafka timestamp; otherwise it keeps that of its range.
-        fail_on_data_loss: False reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
+        on_data_loss: ``"skip"`` reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
 
     Raises (while running):
         DataLoss: Kafka no longer has an offset of a range, or its topic.
@@ -74,16 +74,14 @@ class ReadOffsetRanges(beam.PTransform):
         self,
         settings: KafkaSettings,
         *,
-        output: Output = "records",
+        as_arrow: bool = False,
         source: str = "kafka",
         event_time: bool = False,
-        fail_on_data_loss: bool = True,
+        on_data_loss: OnDataLoss = "fail",
     ) -> None:
         super().__init__()
-        if output not in ("records", "arrow"):
-            raise ConfigurationError(f"output={output!r} is not known; use 'records' or 'arrow'.")
-        self._read = _ReadRange(settings, source, fail_on_data_loss)
-        self._output = output
+        self._read = _ReadRange(settings, source, on_data_loss)
+        self._as_arrow = as_arrow
         self._event_time = event_time
 
     def expand(self, ranges: beam.PCollection[PlannedRange]) -> ReadResult:
@@ -93,7 +91,7 @@ class ReadOffsetRanges(beam.PTransform):
         return ReadResult(chunks | self._explode(), pieces)
 
     def _explode(self) -> beam.PTransform:
-        if self._output == "arrow":
+        if self._as_arrow:
             return "Columns" >> beam.ParDo(_ToArrow()).with_output_types(pa.RecordBatch)
         explode = _ToTimedRecords() if self._event_time else _ToRecords()
         return "Explode" >> beam.ParDo(explode).with_output_types(Record)
@@ -109,7 +107,7 @@ class _RangeProvider(RestrictionProvider):
         return element.offsets
 
     def split(self, element: PlannedRange, restriction: OffsetRange) -> list[OffsetRange]:
-        return cut_evenly(restriction, INITIAL_SPLIT_OFFSETS_MAX)
+        return cut_evenly(restriction, MAX_INITIAL_SPLIT_OFFSETS)
 
     def restriction_size(self, element: PlannedRange, restriction: OffsetRange) -> int:
         return restriction.size
@@ -121,11 +119,11 @@ class _RangeProvider(RestrictionProvider):
 class _ReadRange(StatelessDoFn):
     """Claims and emits chunks; reports what it finished."""
 
-    def __init__(self, settings: KafkaSettings, source: str, fail_on_data_loss: bool) -> None:
+    def __init__(self, settings: KafkaSettings, source: str, on_data_loss: OnDataLoss) -> None:
         self._settings = settings
         self._source = source
-        self._fail_on_data_loss = fail_on_data_loss
-        self._watch = TopicWatch(fail_on_data_loss)
+        self._on_data_loss = on_data_loss
+        self._watch = TopicWatch(on_data_loss)
         self._logs: dict[str, KafkaLog] = {}
 
     def teardown(self) -> None:
@@ -188,9 +186,9 @@ class _ReadRange(StatelessDoFn):
         if self._watch.is_replaced(log, topic_partition.topic, planned.topic_id):
             return _nothing(topic_partition, position, stop)
         try:
-            return log.next_chunk(topic_partition, position, stop, CHUNK_RECORDS_MAX), []
+            return log.next_chunk(topic_partition, position, stop, MAX_CHUNK_RECORDS), []
         except DataLoss:
-            if self._fail_on_data_loss:
+            if self._on_data_loss == "fail":
                 raise
             earliest = log.bounds([topic_partition])[topic_partition].earliest
             if earliest <= position:  # the log became shorter instead: nothing here to go on from

@@ -20,9 +20,9 @@ from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph, refuse_two_attempts
 
-OBJECT_BYTES_MAX = 32 * 1024 * 1024
-"""Rows of one shard that reach it, in memory, become an object; a worker holds at most :data:`WAITING_BYTES_MAX` of all."""
-WAITING_BYTES_MAX = 2 * OBJECT_BYTES_MAX
+MAX_OBJECT_BYTES = 32 * 1024 * 1024
+"""Rows of one shard that reach it, in memory, become an object; a worker holds at most :data:`MAX_WAITING_BYTES` of all."""
+MAX_WAITING_BYTES = 2 * MAX_OBJECT_BYTES
 
 
 class StageRows(beam.PTransform):
@@ -82,9 +82,9 @@ class _StageBlocks(StatelessDoFn):
             self._stage(bundle, shard)
         bundle.waiting.setdefault(shard, []).append(batch)
         bundle.waiting_bytes[shard] = bundle.waiting_bytes.get(shard, 0) + batch.nbytes
-        if bundle.waiting_bytes[shard] >= OBJECT_BYTES_MAX:
+        if bundle.waiting_bytes[shard] >= MAX_OBJECT_BYTES:
             self._stage(bundle, shard)
-        elif sum(bundle.waiting_bytes.values()) >= WAITING_BYTES_MAX:
+        elif sum(bundle.waiting_bytes.values()) >= MAX_WAITING_BYTES:
             self._stage(bundle, max(bundle.waiting_bytes, key=lambda one: bundle.waiting_bytes[one]))
 
     def finish_bundle(self) -> list[WindowedValue]:

@@ -17,7 +17,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
-from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.planning import KafkaSource
 from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -70,16 +70,24 @@ class StreamGraph:
         attempts: one element a batch; a sink takes it as singleton side input.
         seeds: the same as tasks, for the commit to gather: an empty batch has one, too.
         checkpoint: the stream's checkpoint location, where sinks may stage.
+        storage_options: of the stream, for every location of the same kind of store that gives none.
     """
 
     tasks: beam.PCollection[BatchTask]
     attempts: beam.PCollection[Attempt]
     seeds: beam.PCollection[Gathered]
     checkpoint: StoreLocation
+    storage_options: Mapping[str, Any] | None = None
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
     rejecting: dict[str, RejectingStep] = field(default_factory=dict)
     """Steps that reject, sinks among them, by name."""
+
+    def located(self, location: str, options: Mapping[str, Any] | None) -> StoreLocation:
+        """A location with its options: its own, or else the stream's if its checkpoint is on the same kind of store."""
+        if options is None and kind_of_store(location) == kind_of_store(self.checkpoint.uri):
+            options = self.storage_options
+        return StoreLocation(location, options)
 
     def source_name(self, name: str | None) -> str:
         """The name that a new source gets. It may be left out for one source.

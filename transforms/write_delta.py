@@ -16,7 +16,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.arguments import location_of, options_of, true_or_false
 from beam_exactly_once.kafka import RECORD_SCHEMA
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
@@ -27,12 +27,13 @@ from beam_exactly_once.sinks.delta.storage import check_storage
 from beam_exactly_once.sinks.delta.table import require_deltalake
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
 from beam_exactly_once.transforms.stream_graph import SinkSpec, StreamGraph, sink_graph
 from beam_exactly_once.transforms.write_files import StageFiles
 
 
-class WriteToDelta(beam.PTransform):
+class WriteToDelta(NamedTransform):
     """Appends rows to a Delta table: every row of a committed batch exactly once, a whole batch in one commit.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``, and needs ``pip install 'beam_exactly_once[delta]'``. Guarantee:
@@ -52,20 +53,20 @@ class WriteToDelta(beam.PTransform):
     A row that does not fit fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
 
     Args:
-        output: URI of the table: a path, ``file://``, ``s3://`` or ``gs://`` (where no test covers the log's commits). It is
+        location: URI of the table: a path, ``file://``, ``s3://`` or ``gs://`` (where no test covers the log's commits). It is
             created at the first start if it is absent.
         schema: columns and types of the rows; those of Kafka records if left out. Types that Delta does not have become those
             that it has where no value is lost: timestamps are in microseconds, dictionaries their values.
         partition_by: the columns that the table is partitioned by: strings, integers, dates or booleans, few values.
         add_columns: whether columns of ``schema`` that an existing table lacks are added to it at the start, nullable.
             Otherwise that is an error.
-        compression: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
+        compression: ``"auto"`` is ``"zstd"``; also ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
         max_file_bytes: a file that has reached it is closed, and a new one begins.
         max_row_group_rows: most rows in a row group.
         max_open_files: most files that a bundle with ``partition_by`` has open.
-        on_error: ``"fail"`` or ``"reject"``.
-        name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
         storage_options: options of the table's store, as for ``WriteToFiles``; ``storage_class`` is for data files alone.
+        on_error: ``"fail"`` or ``"reject"``.
+        name: identifies the sink in the checkpoint, and is its label; may be left out for one sink of this kind.
 
     Raises:
         ConfigurationError: an argument is not possible, or the extra is not installed.
@@ -81,30 +82,27 @@ class WriteToDelta(beam.PTransform):
 
     def __init__(
         self,
-        output: str,
+        location: str,
         *,
         schema: pa.Schema | None = None,
         partition_by: Sequence[str] = (),
         add_columns: bool = False,
-        compression: str | None = None,
+        compression: str = "auto",
         max_file_bytes: int = 256 * 1024 * 1024,
         max_row_group_rows: int = 131_072,
         max_open_files: int = 16,
+        storage_options: Mapping[str, Any] | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
-        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         require_deltalake()
-        if not isinstance(output, str) or not output:
-            raise ConfigurationError(f"output={output!r} must be the URI of a table: a path, s3://… or gs://….")
-        self._output = StoreLocation(output, storage_options)
-        check_storage(self._output)
-        if not isinstance(add_columns, bool):
-            raise ConfigurationError(f"add_columns={add_columns!r} must be True or False.")
+        self._location = location_of("location", location, "a table")
+        self._storage_options = options_of("storage_options", storage_options)
+        check_storage(StoreLocation(self._location, self._storage_options))
+        true_or_false("add_columns", add_columns)
         self._add_columns = add_columns
-        self._rejects = checked_on_error("on_error", on_error)
-        self._name = name
+        self._rejects = checked_on_error(on_error)
         self._layout_options: dict[str, Any] = {
             "schema": RECORD_SCHEMA if schema is None else schema,
             "partition_by": partition_by,
@@ -119,7 +117,8 @@ class WriteToDelta(beam.PTransform):
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToDelta")
         name = graph.sink_name(self._name, "delta")
-        output = self._output.canonical()
+        output = graph.located(self._location, self._storage_options).canonical()
+        check_storage(output)
         layout = self._layout(name, _origin(graph, name))
         stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)

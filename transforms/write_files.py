@@ -19,6 +19,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_exactly_once.arguments import location_of, options_of
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -28,19 +29,20 @@ from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
 from beam_exactly_once.sinks.files.layout import FileFormat, FileLayout
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, refuse_two_attempts, sink_graph
 
 
-class WriteToFiles(beam.PTransform):
-    """Writes rows to files in ``output``: every row of a committed batch in exactly one visible file.
+class WriteToFiles(NamedTransform):
+    """Writes rows to files below ``location``: every row of a committed batch in exactly one visible file.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: files are staged where no listing of
-    ``output`` shows them, and become visible after the batch's commit marker names them; what a failed or losing
-    attempt staged never becomes visible. Files of one batch appear one by one; ``read_batches(output)`` gives
+    ``location`` shows them, and become visible after the batch's commit marker names them; what a failed or losing
+    attempt staged never becomes visible. Files of one batch appear one by one; ``read_batches(location)`` gives
     whole batches in order. Parallelism: each bundle writes its own files, so a batch makes at least one file a
-    bundle that has rows. ``output`` belongs to this sink of this stream alone.
+    bundle that has rows. ``location`` belongs to this sink of this stream alone.
 
     Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
     ``pa.RecordBatch``, which are written as they come and much the fastest.
@@ -67,50 +69,50 @@ class WriteToFiles(beam.PTransform):
     ``partition_by`` nor the format is fixed: they may change at any start of the stream.
 
     Args:
-        output: URI of a folder: a path, ``file://``, ``s3://``, ``gs://`` or ``memory://``.
+        location: URI of a folder: a path, ``file://``, ``s3://``, ``gs://`` or ``memory://``.
         format: ``"parquet"``, ``"csv"``, ``"json"`` or ``"text"``.
         schema: columns and types of the rows.
-        compression: Parquet: ``"zstd"`` (default), ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``;
-            others: None, ``"gzip"`` or ``"zstd"``.
         partition_by: columns whose values name the folders of the files, the outermost first.
+        csv_delimiter: what separates the columns of CSV.
+        compression: ``"auto"`` is ``"zstd"`` for Parquet, ``"none"`` for others. Parquet: also ``"snappy"``, ``"gzip"``,
+            ``"lz4"``, ``"brotli"``, ``"none"``; others: ``"gzip"``, ``"zstd"``.
         max_file_bytes: a file that has reached it is closed, and a new one begins. It is looked at after
             each row group of Parquet (at most 64 MiB before compression) and some rows of the others.
         max_row_group_rows: most rows in a row group of Parquet.
         max_open_files: most files that a bundle with ``partition_by`` has open. Beyond that the one that was least
             recently written to is closed, and its folder gets another file later.
-        csv_delimiter: what separates the columns of CSV.
+        storage_options: options of the location's store; None: the stream's own, if it is on the same kind of store.
         on_error: ``"fail"`` or ``"reject"``.
-        name: identifies the sink in the checkpoint; may be left out for one sink of files.
-        storage_options: options of the output's store.
+        name: identifies the sink in the checkpoint, and is its label; may be left out for one sink of files.
 
     Raises:
-        ConfigurationError: an argument is not possible, or another sink writes to ``output``.
+        ConfigurationError: an argument is not possible, or another sink writes to ``location``.
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
         UnfitRow: a row does not fit, and ``on_error`` is ``"fail"``; nothing of its batch is committed.
         ConfigurationError: no row fits.
         OutputNotWritable, StoreUnavailable: the store refuses, or does not answer.
-        SinkAhead: ``output`` holds batches of another stream, or that the checkpoint does not know.
+        SinkAhead: ``location`` holds batches of another stream, or that the checkpoint does not know.
     """
 
     def __init__(
         self,
-        output: str,
+        location: str,
         *,
         format: FileFormat = "parquet",
         schema: pa.Schema | None = None,
-        compression: str | None = None,
         partition_by: Sequence[str] = (),
+        csv_delimiter: str = ",",
+        compression: str = "auto",
         max_file_bytes: int = 256 * 1024 * 1024,
         max_row_group_rows: int = 131_072,
         max_open_files: int = 16,
-        csv_delimiter: str = ",",
+        storage_options: Mapping[str, Any] | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
-        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         self._layout = FileLayout(
             sink=name or "files",
             format=format,
@@ -122,15 +124,15 @@ class WriteToFiles(beam.PTransform):
             max_open_files=max_open_files,
             csv_delimiter=csv_delimiter,
         )
-        self._output = _output(output, storage_options)
-        self._rejects = checked_on_error("on_error", on_error)
-        self._name = name
+        self._location = location_of("location", location, "a folder")
+        self._storage_options = options_of("storage_options", storage_options)
+        self._rejects = checked_on_error(on_error)
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
-        output = self._output.canonical()
+        output = graph.located(self._location, self._storage_options).canonical()
         definition = {"kind": "files", "location": output.store.uri}
         for other in graph.sinks.values():
             if other.definition == definition:
@@ -144,12 +146,6 @@ class WriteToFiles(beam.PTransform):
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         graph.sinks[name] = SinkSpec(name, definition, FilesPublisher(name, output), committables)
         return rejected
-
-
-def _output(uri: str, options: Mapping[str, Any] | None) -> StoreLocation:
-    if not isinstance(uri, str) or not uri:
-        raise ConfigurationError(f"output={uri!r} must be the URI of a folder: a path, s3://…, gs://… or memory://….")
-    return StoreLocation(uri, options)
 
 
 class StageFiles(StatelessDoFn):

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import apache_beam as beam
 
+from beam_exactly_once.arguments import names, one_of, options_of, true_or_false, whole_number
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, ConfigValue, KafkaSettings
 from beam_exactly_once.kafka.transaction_producer import Compression, TransactionSettings
@@ -15,17 +16,18 @@ from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
 from beam_exactly_once.sinks.kafka.shards import KafkaOutput, KafkaShards
 from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stream_graph import sink_graph
 
-PartitionBy: TypeAlias = Literal["key", "partition"]
+Partitioner: TypeAlias = Literal["key", "partition"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_NAMES_LENGTH_MAX = 80
+_MAX_NAMES_LENGTH = 80
 """Of a prefix: a stream's id and a sink's name follow it in the receipts topic's name."""
 
 
-class WriteToKafka(beam.PTransform):
+class WriteToKafka(NamedTransform):
     """Writes rows as records to ``topic``: those of a committed batch exactly once, for consumers with
     ``isolation.level=read_committed``.
 
@@ -56,7 +58,7 @@ class WriteToKafka(beam.PTransform):
     Args:
         bootstrap_servers: ``host:port``, several with commas.
         topic: where all rows go.
-        partition_by: ``"key"``: by the hash of the key, as Java's producers do it, and anywhere without a key;
+        partitioner: ``"key"``: by the hash of the key, as Java's producers do it, and anywhere without a key;
             ``"partition"``: the row's own ``partition``.
         order_by: fields of ``RECORD_SCHEMA`` to sort a batch by, such as ``["topic", "partition", "offset"]`` for the order
             of the source.
@@ -68,7 +70,7 @@ class WriteToKafka(beam.PTransform):
         direct: write before the marker instead of storing the records first: faster, for a stream whose only sink this is and
             whose every run makes the same records of the same input. A replay that differs ends with ``ReplayDiffers``.
         on_error: ``"fail"`` or ``"reject"``.
-        name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
+        name: identifies the sink in the checkpoint, and is its label; may be left out for one sink of this kind.
         client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
         timeout_s: longest wait for an answer of the cluster.
 
@@ -91,7 +93,7 @@ class WriteToKafka(beam.PTransform):
         bootstrap_servers: str,
         topic: str,
         *,
-        partition_by: PartitionBy = "key",
+        partitioner: Partitioner = "key",
         order_by: Sequence[str] = (),
         shards: int = 1,
         compression: Compression = "lz4",
@@ -103,24 +105,29 @@ class WriteToKafka(beam.PTransform):
         client_config: Mapping[str, ConfigValue] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        super().__init__()
-        connection = KafkaSettings(bootstrap_servers, dict(client_config or {}), timeout_s=timeout_s)
+        super().__init__(name)
+        config = options_of("client_config", client_config)
+        connection = KafkaSettings(bootstrap_servers, config or {}, timeout_s=timeout_s)
         if not isinstance(topic, str) or _TOPIC.fullmatch(topic) is None:
-            raise ConfigurationError(f"topic={topic!r} cannot name a Kafka topic.")
-        if partition_by not in get_args(PartitionBy):
-            raise ConfigurationError(f"partition_by={partition_by!r} is not known; use 'key' or 'partition'.")
-        if not isinstance(shards, int) or shards < 1:
-            raise ConfigurationError(f"shards={shards!r} must be a whole number from 1 on.")
-        if len(receipts_prefix) > _NAMES_LENGTH_MAX or _TOPIC.fullmatch(receipts_prefix) is None:
             raise ConfigurationError(
-                f"receipts_prefix={receipts_prefix!r} must be 1 to {_NAMES_LENGTH_MAX} letters, digits, '.', '_' or '-'."
+                f"topic={topic!r} cannot name a Kafka topic: use letters, digits, '.', '_' and '-'."
             )
-        self._name = name
-        self._rejects = checked_on_error("on_error", on_error, direct=direct)
+        one_of("partitioner", partitioner, get_args(Partitioner))
+        whole_number("shards", shards)
+        true_or_false("direct", direct)
+        if (
+            not isinstance(receipts_prefix, str)
+            or len(receipts_prefix) > _MAX_NAMES_LENGTH
+            or _TOPIC.fullmatch(receipts_prefix) is None
+        ):
+            raise ConfigurationError(
+                f"receipts_prefix={receipts_prefix!r} must be 1 to {_MAX_NAMES_LENGTH} letters, digits, '.', '_' or '-'."
+            )
+        self._rejects = checked_on_error(on_error, direct=direct)
         self._output = KafkaOutput(
             topic,
             TransactionSettings(connection, transaction_timeout_s, compression),
-            partition_by == "partition",
+            partitioner == "partition",
             _order(order_by),
             shards,
             receipts_prefix,
@@ -139,11 +146,11 @@ class WriteToKafka(beam.PTransform):
 
 
 def _order(order_by: Sequence[str]) -> tuple[str, ...]:
-    names = (order_by,) if isinstance(order_by, str) else tuple(order_by)
+    chosen = names("order_by", order_by, of="fields")
     sortable = [name for name in RECORD_SCHEMA.names if name != "headers"]
-    for name in names:
+    for name in chosen:
         if name not in sortable:
             raise ConfigurationError(
-                f"order_by={name!r} is not a field of a record; use some of {', '.join(sortable)}."
+                f"order_by={list(chosen)}: {name!r} is not a field of a record; use some of {', '.join(sortable)}."
             )
-    return names
+    return chosen

@@ -13,16 +13,18 @@ from typing import Any
 
 import apache_beam as beam
 
+from beam_exactly_once.arguments import names, true_or_false
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.secrets import Secret
-from beam_exactly_once.sinks.sql.target import Mode, SqlTarget
+from beam_exactly_once.sinks.sql.target import Mode, SqlTarget, table_parts
 from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stream_graph import sink_graph
 
 
-class WriteToSql(beam.PTransform):
+class WriteToSql(NamedTransform):
     """Writes rows to a table of a database: every row of a committed batch once, whatever crashes.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: rows wait in the checkpoint location until the batch's
@@ -46,7 +48,7 @@ class WriteToSql(beam.PTransform):
     the table of receipts or use one that you created: the error has its DDL.
 
     ``mode="upsert"`` replaces the row with the same ``key_columns``. A batch may have several rows of one key only with
-    ``order_by``. The rows of a batch for one shard are in memory while they are written. MySQL: the table has no
+    ``newest_by``. The rows of a batch for one shard are in memory while they are written. MySQL: the table has no
     other unique key that is written.
 
     A transaction waits for locks for 60 seconds. The server ends one that is left open: at once when a process dies, since its
@@ -56,20 +58,20 @@ class WriteToSql(beam.PTransform):
         url: SQLAlchemy's URL, such as ``postgresql+psycopg://user:password@host/database``. With a password in it, by
             ``secret_from_env(…)`` or ``secret_from_file(…)``. SQLite: ``sqlite:////folder/file.db``, for streams that run on one
             machine.
-        table: its name.
-        table_schema: its schema; None: the connection's own.
-        columns: what is written: other fields of the rows are left out, other columns of the table are left to the
-            database. None: the whole table, so that a column that rows never have becomes NULL, or its default.
+        table: its name, with the database's own namespace if it is not the connection's: ``"orders"``, ``"sales.orders"``. A part
+            that holds a dot stands in double quotes.
         mode: ``"append"`` or ``"upsert"``.
         key_columns: the columns of a primary key or unique index, for ``"upsert"``.
-        order_by: a column; of a batch's rows with equal keys, the one with its greatest value is written.
-        receipts_table: the table of receipts, such as ``"ops.receipts"``; None: ``beam_exactly_once_receipts`` in the schema of
-            ``table``.
+        newest_by: a column; of a batch's rows with equal keys, the one with its greatest value is written.
+        columns: what is written: other fields of the rows are left out, other columns of the table are left to the
+            database. None: the whole table, so that a column that rows never have becomes NULL, or its default.
+        receipts_table: the table of receipts, such as ``"ops.receipts"``; None: ``beam_exactly_once_receipts`` in the namespace
+            of ``table``.
         shards: transactions a batch. ``"upsert"`` gives each key to one of them.
         direct: write before the marker instead of storing the rows first: faster, for a stream whose only sink this is and whose
             every run makes the same rows of the same records. A replay that differs ends with ``ReplayDiffers``.
         on_error: ``"fail"`` or ``"reject"``.
-        name: identifies the sink in the checkpoint; may be left out for one sink of this kind.
+        name: identifies the sink in the checkpoint, and is its label; may be left out for one sink of this kind.
 
     Raises:
         ConfigurationError: an argument is not possible, or an extra is not installed.
@@ -89,32 +91,30 @@ class WriteToSql(beam.PTransform):
         url: str | Secret,
         table: str,
         *,
-        table_schema: str | None = None,
-        columns: Sequence[str] | None = None,
         mode: Mode = "append",
         key_columns: Sequence[str] = (),
-        order_by: str | None = None,
+        newest_by: str | None = None,
+        columns: Sequence[str] | None = None,
         receipts_table: str | None = None,
         shards: int = 1,
         direct: bool = False,
         on_error: OnError = "fail",
         name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
+        true_or_false("direct", direct)
         self._target = SqlTarget(
-            table,
-            table_schema,
-            None if columns is None else _names("columns", columns),
+            *table_parts(table),
+            None if columns is None else names("columns", columns),
             mode,
-            _names("key_columns", key_columns),
-            order_by,
+            names("key_columns", key_columns),
+            newest_by,
             receipts_table,
             shards,
             direct,
         )
         self._url = url if isinstance(url, Secret) else _canonical_url(url)
-        self._rejects = checked_on_error("on_error", on_error, direct=direct)
-        self._name = name
+        self._rejects = checked_on_error(on_error, direct=direct)
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
@@ -130,12 +130,6 @@ class WriteToSql(beam.PTransform):
         writer = SqlShards(name, database, self._target)
         add_sharded_sink(graph, name, definition, writer, blocks, direct=self._target.direct)
         return rejected
-
-
-def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError(f"{argument}={names!r} of WriteToSql must be a list of different names of columns.")
-    return tuple(names)
 
 
 def _canonical_url(url: str) -> str:

@@ -42,7 +42,7 @@ def hole_faults(uri: str, plan_ids: Collection[int], marker_ids: Collection[int]
         yield Fault(
             commits_key(first),
             f"{uri} has no marker of batch {_span(first, last)}, though batch {newest} is decided. {_FROM_COPY}. No start "
-            "of this stream needs it; Start.from_checkpoint with this batch would.",
+            "of this stream needs it; continue_from with this batch would.",
         )
     for first, last in _gaps(plan_ids, oldest_retained(plan_ids, marker_ids), newest):
         yield Fault(
@@ -55,7 +55,7 @@ def hole_faults(uri: str, plan_ids: Collection[int], marker_ids: Collection[int]
             offsets_key(first),
             f"{uri} has no plan of batch {_span(first, last)}, though a later one is planned: no start can go on. "
             f"{_FROM_COPY}; if there is none, start a new checkpoint_location with "
-            f"Start.from_checkpoint({uri!r}, {newest}).",
+            f"continue_from=CheckpointAt({uri!r}, {newest}).",
         )
 
 

@@ -61,7 +61,7 @@ def in_parallel(keys: Iterable[Key], read: Callable[[Key], Found]) -> Iterator[t
         yield from zip(keys, pool.map(read, keys), strict=True)
 
 
-def listed(numbers: Iterable[int], names_max: int = 5) -> str:
+def listed(numbers: Iterable[int], max_names: int = 5) -> str:
     """``3 to 7, 9``: numbers in order, in spans."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
@@ -70,5 +70,5 @@ def listed(numbers: Iterable[int], names_max: int = 5) -> str:
         else:
             spans.append([number, number])
     texts = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
-    more = f" and {len(texts) - names_max} more" if len(texts) > names_max else ""
-    return ", ".join(texts[:names_max]) + more
+    more = f" and {len(texts) - max_names} more" if len(texts) > max_names else ""
+    return ", ".join(texts[:max_names]) + more

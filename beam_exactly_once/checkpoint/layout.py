@@ -85,9 +85,9 @@ def checked_name(name: str) -> str:
     Raises:
         ConfigurationError: it is not.
     """
-    if _NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConfigurationError(
-            f"name={name!r} cannot name a source or sink: use 1 to 100 letters, digits, '.', '_' or '-', "
+            f"name={name!r} cannot name a source, sink or step: use 1 to 100 letters, digits, '.', '_' or '-', "
             "beginning with a letter or digit."
         )
     return name

@@ -18,7 +18,7 @@ from beam_exactly_once.errors import CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import VERIFY_PREFIX, ObjectStore, Taken
 
 GUARANTEE = "exactly_once"
-MARKER_BYTES_MAX = 1 << 20
+MAX_MARKER_BYTES = 1 << 20
 """A marker whose committables are longer than this names them in an object of their own, to stay a small PUT."""
 
 NewNonce = Callable[[], str]
@@ -193,7 +193,7 @@ class Checkpoint:
         """The marker's JSON; committables that would make it large go to an object of their own first."""
         stored = marker.to_json()
         committables = _canonical(stored["committables"])
-        if len(committables) <= MARKER_BYTES_MAX:
+        if len(committables) <= MAX_MARKER_BYTES:
             return stored
         nonce = self._nonces()
         key = layout.spilled_key(marker.batch_id, nonce)

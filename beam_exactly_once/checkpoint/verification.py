@@ -20,7 +20,7 @@ from beam_exactly_once.checkpoint.records import Json, Marker, Plan, next_offset
 from beam_exactly_once.errors import CheckpointError, CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
 
-STRANGERS_NAMED_MAX = 5
+MAX_STRANGERS_NAMED = 5
 _OURS = (layout.WRITERS, layout.OFFSETS, layout.COMMITS, layout.SOURCES, layout.SINKS, layout.SPILLED, ".verify/")
 
 _LOST_BRANCH = (
@@ -82,8 +82,8 @@ def verify_checkpoint(store: ObjectStore) -> CheckpointVerification:
     metadata = Check("metadata", examined=1)
     strangers = [key for key in keys if key != layout.METADATA and not key.startswith(_OURS)]
     if strangers:
-        more = f" and {len(strangers) - STRANGERS_NAMED_MAX} more" if len(strangers) > STRANGERS_NAMED_MAX else ""
-        metadata.notes.append(f"not of this library: {', '.join(strangers[:STRANGERS_NAMED_MAX])}{more}. Ignored.")
+        more = f" and {len(strangers) - MAX_STRANGERS_NAMED} more" if len(strangers) > MAX_STRANGERS_NAMED else ""
+        metadata.notes.append(f"not of this library: {', '.join(strangers[:MAX_STRANGERS_NAMED])}{more}. Ignored.")
     stream_id = _stream_id(store, keys, metadata)
     if stream_id is None:
         return CheckpointVerification((metadata,), None)

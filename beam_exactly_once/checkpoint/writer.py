@@ -28,7 +28,7 @@ from beam_exactly_once.clock import moment_text
 from beam_exactly_once.errors import CheckpointHole, Fenced, IncompleteBatch
 from beam_exactly_once.offsets import TopicPartition, tiling_faults
 
-CLAIM_TRIES_MAX = 1000
+MAX_CLAIM_TRIES = 1000
 
 
 def this_process() -> str:
@@ -75,12 +75,12 @@ class StreamWriter:
             Fenced: others claimed faster than this one, many times in a row.
         """
         writer_epoch = checkpoint.newest_writer_epoch()
-        for _ in range(CLAIM_TRIES_MAX):
+        for _ in range(MAX_CLAIM_TRIES):
             writer_epoch += 1
             if checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at_ms)).mine:
                 return cls(checkpoint, writer_epoch)
         raise Fenced(
-            f"{CLAIM_TRIES_MAX} other writers claimed {checkpoint.store.uri} while this one tried. "
+            f"{MAX_CLAIM_TRIES} other writers claimed {checkpoint.store.uri} while this one tried. "
             "Stop what starts them again and again."
         )
 
@@ -118,7 +118,7 @@ class StreamWriter:
                 raise CheckpointHole(
                     f"offsets of batch {expected} are missing in {self.checkpoint.store.uri}, while batch {found} is "
                     f"planned. Restore offsets/{expected:020d}.json from a copy; if there is none, start a new "
-                    f"checkpoint_location with Start.from_checkpoint({self.checkpoint.store.uri!r}, {expected - 1})."
+                    f"checkpoint_location with continue_from=CheckpointAt({self.checkpoint.store.uri!r}, {expected - 1})."
                 )
         return recovery
 

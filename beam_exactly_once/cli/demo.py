@@ -27,7 +27,7 @@ from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.testing.crashing import KillPoint
 
 TOPIC = "orders"
-PARTITIONS_MIN = 4
+MIN_PARTITIONS = 4
 PARTITION_BYTES = 1 << 20
 """Far below the 5 MiB at which the embedded broker trims a partition."""
 RECORD_BYTES = 24
@@ -82,7 +82,7 @@ def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Conso
     work_dir.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
     result = DemoResult(records)
-    partitions = max(PARTITIONS_MIN, -(-records * RECORD_BYTES // PARTITION_BYTES))
+    partitions = max(MIN_PARTITIONS, -(-records * RECORD_BYTES // PARTITION_BYTES))
     with EmbeddedBroker({TOPIC: partitions}) as broker, Progress(console=console, transient=True) as progress:
         producing = progress.add_task("produce", total=records)
         values = (orjson.dumps({"id": number}) for number in range(records))

@@ -18,7 +18,7 @@ from beam_exactly_once.checkpoint.resolution import Proposal
 from beam_exactly_once.clock import moment_text
 
 WIDTH_WITHOUT_TERMINAL = 120
-PARTITIONS_MAX = 50
+MAX_PARTITIONS = 50
 """Partitions shown to people."""
 _STATE_STYLES = {"planned": "cyan", "committed": "green", "skipped": "yellow", "abandoned": "yellow"}
 
@@ -140,15 +140,15 @@ def _writer(status: StreamStatus, now: datetime.datetime) -> str:
 def _show_positions(status: StreamStatus, to: Console) -> None:
     positions = [(name, position) for name, of_source in status.sources.items() for position in of_source]
     asked = any(position.bounds is not None for _, position in positions)
-    if len(positions) > PARTITIONS_MAX:  # those that need a look; the sort is stable
+    if len(positions) > MAX_PARTITIONS:  # those that need a look; the sort is stable
         positions.sort(key=lambda named: (-(named[1].offsets_lost or 0), -(named[1].lag_offsets or 0)))
     table = _table("Where it stands", "source", "partition", ">next offset", *((">kafka has", ">lag") if asked else ()))
-    for name, position in positions[:PARTITIONS_MAX]:
+    for name, position in positions[:MAX_PARTITIONS]:
         row = [escape(name), escape(str(position.topic_partition)), str(position.next_offset)]
         table.add_row(*row, *(_bounds(position) if asked else ()))
     to.print(table)
-    if len(positions) > PARTITIONS_MAX:
-        to.print(f"[dim]and {len(positions) - PARTITIONS_MAX:,} partitions more; --json shows all[/]")
+    if len(positions) > MAX_PARTITIONS:
+        to.print(f"[dim]and {len(positions) - MAX_PARTITIONS:,} partitions more; --json shows all[/]")
 
 
 def _bounds(position: Position) -> tuple[str, str]:

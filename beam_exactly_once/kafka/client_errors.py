@@ -39,7 +39,7 @@ UNKNOWN_TOPIC_CODES = frozenset(
 REFUSAL_WAIT_S = 2.0
 """A refused connection is believed when nothing has gone well for so long: another broker may let us in."""
 _ASK_TIMEOUT_S = 2.0
-_ASKED_MAX = 3
+_MAX_ASKED = 3
 # What the client puts around its reasons: where, and how long it took.
 _DRESS = re.compile(r"^\w+://\S+?: |(?<=: )\w+://\S+?: | \(after \d+ms in state \w+\)")
 
@@ -129,7 +129,7 @@ class ClientErrors:
 
     def _ask_listener(self) -> Listener | None:
         """What the first broker that answers says of its port."""
-        for address in self._servers.split(",")[:_ASKED_MAX]:
+        for address in self._servers.split(",")[:_MAX_ASKED]:
             listener = ask_listener(address.strip(), _trusted(self._config), _ASK_TIMEOUT_S)
             if listener is not None:
                 return listener

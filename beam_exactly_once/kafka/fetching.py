@@ -26,10 +26,10 @@ from beam_exactly_once.offsets import TopicPartition
 
 # One call's worth of messages. Small enough that the messages die before the garbage collector counts them and that
 # their memory stays in the cache, and that a call is over before another thread takes the interpreter.
-_SLICE_MESSAGES_MAX = 100
+_MAX_SLICE_MESSAGES = 100
 _WAIT_S = 0.1  # signals are only seen between two calls
-_CHUNK_BYTES_MAX = 16 * 1024 * 1024
-_ASK_TIMEOUT_S_MAX = 5.0
+_MAX_CHUNK_BYTES = 16 * 1024 * 1024
+_MAX_ASK_TIMEOUT_S = 5.0
 
 # The client's annotations allow for messages made by hand; those of a consumer always have these.
 _offset_of = cast("Callable[[Message], int]", Message.offset)
@@ -52,7 +52,7 @@ class RangeFetcher:
         self._clock = clock
         self._no_progress_timeout_s = no_progress_timeout_s
         self._refusal_wait_s = min(REFUSAL_WAIT_S, no_progress_timeout_s)
-        self._ask_timeout_s = min(_ASK_TIMEOUT_S_MAX, no_progress_timeout_s)
+        self._ask_timeout_s = min(_MAX_ASK_TIMEOUT_S, no_progress_timeout_s)
         self._topics: set[str] = set()
         self._topic_partition = TopicPartition("-", 0)
         self._position: int | None = None  # after the last chunk; None: the consumer stands nowhere
@@ -67,16 +67,16 @@ class RangeFetcher:
         self._pending = []
         self._consumer.close()
 
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int) -> Chunk:
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int) -> Chunk:
         """See :meth:`beam_exactly_once.kafka.KafkaLog.next_chunk`."""
-        if not 0 <= position < stop or records_max < 1:
-            raise ValueError(f"need 0 <= position < stop and records_max >= 1, got {position}, {stop}, {records_max}")
+        if not 0 <= position < stop or max_records < 1:
+            raise ValueError(f"need 0 <= position < stop and max_records >= 1, got {position}, {stop}, {max_records}")
         stands_there = self._position == position and self._topic_partition == topic_partition
         self._position = None  # should this call fail, what it took and did not hand out must be read again
         if not stands_there:
             self._topic_partition = topic_partition
             self._assign(position)
-        columns = self._read(position, stop, records_max)
+        columns = self._read(position, stop, max_records)
         self._position = min(self._seen, stop)
         return Chunk(topic_partition.topic, topic_partition.partition, position, self._position, columns)
 
@@ -104,14 +104,14 @@ class RangeFetcher:
                 return
         self._topics.add(topic)
 
-    def _read(self, position: int, stop: int, records_max: int) -> Columns:
+    def _read(self, position: int, stop: int, max_records: int) -> Columns:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
         taken = _TakenRecords()
         self._fault = None
         asked = False
         began_s = self._clock.monotonic_s()
-        while self._seen < stop and len(taken.offsets) < records_max and taken.value_bytes < _CHUNK_BYTES_MAX:
-            messages = self._take(min(_SLICE_MESSAGES_MAX, records_max - len(taken.offsets), stop - self._seen))
+        while self._seen < stop and len(taken.offsets) < max_records and taken.value_bytes < _MAX_CHUNK_BYTES:
+            messages = self._take(min(_MAX_SLICE_MESSAGES, max_records - len(taken.offsets), stop - self._seen))
             if not messages:
                 if self._seen > position:
                     break  # better a small chunk at once than a full one later

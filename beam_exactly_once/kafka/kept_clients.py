@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from beam_exactly_once.clock import Clock, SystemClock
 
-KEPT_MAX = 32
+MAX_KEPT = 32
 AGE_MAX_S = 60.0
 """Who waited longer may have lost its connections or hold an old password, and to be opened anew costs little by then."""
 
@@ -77,7 +77,7 @@ def keep(key: Hashable, client: Closable) -> None:
         if key in _kept:
             unwanted.append(_kept.pop(key)[1])
         _kept[key] = _clock.monotonic_s(), client
-        while len(_kept) > (KEPT_MAX if _drivers else 0):
+        while len(_kept) > (MAX_KEPT if _drivers else 0):
             unwanted.append(_kept.popitem(last=False)[1][1])
     for one in unwanted:
         one.close()

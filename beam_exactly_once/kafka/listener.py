@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _SASL_HANDSHAKE, _VERSION, _CORRELATION = 17, 1, 1
 _ILLEGAL_SASL_STATE = 34  # the answer of a port without SASL
-_ANSWER_BYTES_MAX = 65536
+_MAX_ANSWER_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _mechanisms(connection: socket.socket) -> tuple[str, ...] | None:
     with contextlib.suppress(OSError, struct.error, UnicodeDecodeError):
         connection.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", _receive(connection, 4))
-        if not 10 <= size <= _ANSWER_BYTES_MAX:
+        if not 10 <= size <= _MAX_ANSWER_BYTES:
             return None
         answer = _receive(connection, size)
         correlation, code, count = struct.unpack_from(">ihi", answer)

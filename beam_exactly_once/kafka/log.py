@@ -26,7 +26,7 @@ from beam_exactly_once.topics import TopicDescription
 _NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
 _RETRY_PAUSE_S = 0.2
 _NO_OFFSET = -1  # what Kafka answers where no record is at or after a time
-_REQUEST_TIMEOUT_S_MIN = 0.1
+_MIN_REQUEST_TIMEOUT_S = 0.1
 # While a request runs, the client does not say what is wrong with its connections. Doubled for each further request.
 _FIRST_REQUEST_TIMEOUT_S = 0.6
 # A broker may not know a partition yet that another one's metadata already names.
@@ -80,8 +80,8 @@ class KafkaLog(Protocol):
         """
         ...
 
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
-        """What is ready of ``[position, stop)``: at most ``records_max`` records, at least one offset.
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
+        """What is ready of ``[position, stop)``: at most ``max_records`` records, at least one offset.
 
         The chunk begins at ``position`` and ends at or before ``stop``; read on at its ``stop``. Reading on there
         is cheap; any other partition or position makes the client start anew.
@@ -160,13 +160,13 @@ class ConfluentLog:
         (found,) = self._list_offsets(partitions, [OffsetSpec.for_timestamp(timestamp_ms)])
         return {place: found[place] if found[place] >= 0 else latest[place] for place in partitions}
 
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
         """See :meth:`KafkaLog.next_chunk`."""
         if self._fetcher is None:
             consumer = self._open_consumer()
             self._fetcher = RangeFetcher(consumer, self._errors, self._clock, self._settings.no_progress_timeout_s)
         try:
-            return self._fetcher.next_chunk(topic_partition, position, stop, records_max)
+            return self._fetcher.next_chunk(topic_partition, position, stop, max_records)
         except KafkaException as exception:  # cannot be pickled, so it must not leave this process
             text = self._errors.text_of(exception.args[0])
         raise KafkaUnavailable(f"the Kafka client cannot read partition {topic_partition}: {text}")
@@ -278,7 +278,7 @@ class ConfluentLog:
         while True:
             left_s = began_s + timeout_s - self._clock.monotonic_s()
             try:
-                answer = ask(max(_REQUEST_TIMEOUT_S_MIN, min(left_s, request_timeout_s)))
+                answer = ask(max(_MIN_REQUEST_TIMEOUT_S, min(left_s, request_timeout_s)))
             except _NoAnswer as exception:
                 error, subject = exception.error, exception.subject
             else:

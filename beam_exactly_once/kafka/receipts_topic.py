@@ -97,7 +97,7 @@ class ReceiptsTopic:
             raise SinkBehind(
                 f"the records of partition {place}, which holds the receipt of a shard, were deleted below offset "
                 f"{bounds.earliest}: what the shard holds is not known any more. Nothing was written. Start a new "
-                "checkpoint_location with Start.from_checkpoint(…) at the last batch that the output holds."
+                "checkpoint_location with continue_from=CheckpointAt(…) at the last batch that the output holds."
             )
         return found
 
@@ -141,5 +141,5 @@ class ReceiptsTopic:
         return SinkBehind(
             f"topic {self._name}, which holds the receipts of this sink, is gone or has lost partitions, although the checkpoint "
             "knows the sink: which batches the output holds is not known any more. Nothing was written. Restore the topic, or "
-            "start a new checkpoint_location with Start.from_checkpoint(…) at the last batch that the output holds."
+            "start a new checkpoint_location with continue_from=CheckpointAt(…) at the last batch that the output holds."
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from beam_exactly_once.arguments import names
 from beam_exactly_once.errors import ConfigurationError, UnknownTopic
 from beam_exactly_once.kafka.log import KafkaLog
 from beam_exactly_once.offsets import TopicPartition
@@ -83,7 +84,7 @@ class NamedPartitions(TopicSelection):
         return partition in self.partitions
 
     def __str__(self) -> str:
-        return f"partitions={list(map(str, self.partitions))}"
+        return f"topics={_by_topic(self.partitions)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,9 @@ class TopicPattern(TopicSelection):
     def __post_init__(self) -> None:
         try:
             re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, TypeError) as error:
             raise ConfigurationError(
-                f"{self} is no regular expression: {error}. To match any text write '.*'."
+                f"{self} is not a regular expression: {error}. To match any text write '.*'."
             ) from None
 
     @property
@@ -143,17 +144,42 @@ class TopicPattern(TopicSelection):
 
 
 def selection_of(
-    topics: Sequence[str] = (), partitions: Sequence[TopicPartition] = (), pattern: str | None = None
+    topics: Sequence[str] | Mapping[str, Sequence[int]] = (), pattern: str | None = None
 ) -> TopicSelection:
-    """What a user asks for, by exactly one of three.
+    """What a user asks for, by exactly one of two.
+
+    Args:
+        topics: names; or the partitions to read of each, as ``{"orders": [0, 1]}``.
+        pattern: see :class:`TopicPattern`.
 
     Raises:
-        ConfigurationError: none or several are given, or the pattern is no regular expression.
+        ConfigurationError: none or both are given, the topics are not names, or the pattern is not a regular expression.
     """
-    if [bool(topics), bool(partitions), pattern is not None].count(True) != 1:
+    if bool(topics) == (pattern is not None):
         raise ConfigurationError(
-            "give exactly one of topics=[…], partitions=[TopicPartition(…), …] and topic_pattern='…' to ReadFromKafka."
+            f"topics={topics!r}, topic_pattern={pattern!r}: give exactly one of them to ReadFromKafka, as topics=['orders'], "
+            "topics={'orders': [0, 1]} or topic_pattern='orders-.*'."
         )
     if pattern is not None:
         return TopicPattern(pattern)
-    return NamedTopics(tuple(dict.fromkeys(topics))) if topics else NamedPartitions(tuple(dict.fromkeys(partitions)))
+    if isinstance(topics, Mapping):
+        return NamedPartitions(tuple(_partitions(topics)))
+    return NamedTopics(names("topics", topics, of="topics"))
+
+
+def _partitions(topics: Mapping[str, Sequence[int]]) -> Iterator[TopicPartition]:
+    for topic in names("topics", tuple(topics), of="topics"):
+        partitions = topics[topic]
+        is_list = isinstance(partitions, Sequence) and bool(partitions) and len(set(partitions)) == len(partitions)
+        if not is_list or not all(type(one) is int and one >= 0 for one in partitions):
+            raise ConfigurationError(
+                f"topics={{{topic!r}: {partitions!r}}} must list different partitions by their numbers, as {{{topic!r}: [0, 1]}}."
+            )
+        yield from (TopicPartition(topic, one) for one in partitions)
+
+
+def _by_topic(partitions: Sequence[TopicPartition]) -> dict[str, list[int]]:
+    topics: dict[str, list[int]] = {}
+    for one in partitions:
+        topics.setdefault(one.topic, []).append(one.partition)
+    return topics

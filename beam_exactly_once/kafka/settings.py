@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from beam_exactly_once.arguments import one_of, seconds
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.properties import PropertyLine, property_lines
 from beam_exactly_once.secrets import Secret, referenced, secret_from_file
@@ -100,14 +101,12 @@ class KafkaSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.bootstrap_servers, str) or not self.bootstrap_servers.strip(" ,"):
-            raise ConfigurationError("bootstrap_servers must name at least one broker as host:port")
-        if self.isolation_level not in ("read_committed", "read_uncommitted"):
             raise ConfigurationError(
-                f"isolation_level must be 'read_committed' or 'read_uncommitted', got {self.isolation_level!r}"
+                f"bootstrap_servers={self.bootstrap_servers!r} must name at least one broker as host:port, several with commas."
             )
-        for name in ("timeout_s", "no_progress_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} must be more than 0 seconds, got {getattr(self, name)!r}")
+        one_of("isolation_level", self.isolation_level, get_args(IsolationLevel))
+        seconds("timeout_s", self.timeout_s)
+        seconds("no_progress_timeout_s", self.no_progress_timeout_s)
         object.__setattr__(self, "config", dict(self.config))
         for key, value in self.config.items():
             _check_property(key, value)

@@ -51,7 +51,7 @@ class TopicFacts:
         return frozenset(part.strip() for part in self.config.get("cleanup.policy", "").split(",") if part.strip())
 
     @property
-    def record_bytes_max(self) -> int | None:
+    def max_record_bytes(self) -> int | None:
         """Largest batch of records that it takes; None if unknown."""
         found = self.config.get("max.message.bytes")
         return None if found is None else int(found)

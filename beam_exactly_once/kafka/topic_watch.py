@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
 from beam_exactly_once.kafka import KafkaLog
-from beam_exactly_once.topics import changed_ids, changed_message, ids_of
+from beam_exactly_once.topics import OnDataLoss, changed_ids, changed_message, ids_of
 
 
 class TopicWatch:
@@ -20,8 +20,8 @@ class TopicWatch:
     a change, one after the other, an answer may be that much too old.
     """
 
-    def __init__(self, fail_on_data_loss: bool) -> None:
-        self._fail_on_data_loss = fail_on_data_loss
+    def __init__(self, on_data_loss: OnDataLoss) -> None:
+        self._on_data_loss = on_data_loss
         self._expected: dict[str, str] = {}
         self._replaced: set[str] = set()
 
@@ -56,7 +56,7 @@ class TopicWatch:
             DataLoss, IncompleteBatch: it was not, or perhaps not. The latter where a replay passes over the topic.
         """
         read = self._expected.keys() - self._replaced
-        if read and self._changed(log, read) and not self._fail_on_data_loss:
+        if read and self._changed(log, read) and self._on_data_loss == "skip":
             raise IncompleteBatch(
                 f"{', '.join(sorted(read))}: deleted and made anew while it was read. Nothing of this batch is committed. "
                 "Start again: what was planned of the old topic is then put on record as lost."
@@ -66,6 +66,6 @@ class TopicWatch:
         expected = {topic: self._expected[topic] for topic in topics}
         present = ids_of(log.describe(sorted(expected)))
         changed = changed_ids(expected, present)
-        if changed and self._fail_on_data_loss:
+        if changed and self._on_data_loss == "fail":
             raise DataLoss(changed_message(expected, present))
         return changed

@@ -14,9 +14,9 @@ from beam_exactly_once.kafka.settings import KafkaSettings
 
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
-RECORD_BYTES_MAX = 100 * 1024 * 1024
+MAX_RECORD_BYTES = 100 * 1024 * 1024
 """Largest record that the client takes; a topic's own limit is lower."""
-TRANSACTION_TIMEOUT_S_MAX = 15 * 60
+MAX_TRANSACTION_TIMEOUT_S = 15 * 60
 """``transaction.max.timeout.ms`` of a broker, unless it was changed."""
 
 CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._STATE})
@@ -69,9 +69,9 @@ class TransactionSettings:
             raise ConfigurationError(
                 f"compression={self.compression!r} is not known; use one of {', '.join(get_args(Compression))}."
             )
-        if not 1 <= self.transaction_timeout_s <= TRANSACTION_TIMEOUT_S_MAX:
+        if not 1 <= self.transaction_timeout_s <= MAX_TRANSACTION_TIMEOUT_S:
             raise ConfigurationError(
-                f"transaction_timeout_s={self.transaction_timeout_s!r} must be from 1 to {TRANSACTION_TIMEOUT_S_MAX} seconds."
+                f"transaction_timeout_s={self.transaction_timeout_s!r} must be from 1 to {MAX_TRANSACTION_TIMEOUT_S} seconds."
             )
 
     def client_config(self, connection: dict[str, Any], transactional_id: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class TransactionSettings:
             "compression.type": self.compression,
             # What the Java clients do, so that a key has one partition whoever writes it.
             "partitioner": "murmur2_random",
-            "message.max.bytes": str(RECORD_BYTES_MAX),
+            "message.max.bytes": str(MAX_RECORD_BYTES),
             "delivery.report.only.error": True,
         }
 
@@ -97,7 +97,7 @@ class TransactionProducer:
     Args:
         settings: of the cluster and its transactions.
         transactional_id: whose epoch it raises.
-        batch_bytes_max: largest batch of records to send.
+        max_batch_bytes: largest batch of records to send.
 
     Attributes:
         errors: what the client says of its troubles.
@@ -109,7 +109,7 @@ class TransactionProducer:
         ConfigurationError: the client refuses its configuration, or a secret of it cannot be had here.
     """
 
-    def __init__(self, settings: TransactionSettings, transactional_id: str, batch_bytes_max: int | None) -> None:
+    def __init__(self, settings: TransactionSettings, transactional_id: str, max_batch_bytes: int | None) -> None:
         self.errors = ClientErrors()
         self.deliveries = Deliveries()
         self.is_spare = False
@@ -117,8 +117,8 @@ class TransactionProducer:
         connection = settings.connection.client_config()
         self.errors.concern(connection, settings.connection.secret_texts(connection))
         config = settings.client_config(connection, transactional_id)
-        if batch_bytes_max is not None:
-            config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), batch_bytes_max))
+        if max_batch_bytes is not None:
+            config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), max_batch_bytes))
         callbacks = {"error_cb": self.errors.remember, "on_delivery": self.deliveries.remember}
         text = None
         try:

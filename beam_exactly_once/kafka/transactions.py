@@ -79,7 +79,7 @@ class Transaction:
         settings: of the cluster and its transactions.
         transactional_id: only one producer of it can commit: the last that entered.
         topic: where records go; it exists.
-        batch_bytes_max: largest batch of records to send; a topic's ``max.message.bytes`` bounds it.
+        max_batch_bytes: largest batch of records to send; a topic's ``max.message.bytes`` bounds it.
         anew: do not begin with a spare: nobody's transaction may be open once this one is entered.
 
     Attributes:
@@ -99,14 +99,14 @@ class Transaction:
         transactional_id: str,
         topic: str,
         *,
-        batch_bytes_max: int | None = None,
+        max_batch_bytes: int | None = None,
         anew: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._id = transactional_id
         self._topic = topic
-        self._batch_bytes_max = batch_bytes_max
+        self._max_batch_bytes = max_batch_bytes
         self._anew = anew
         self._clock = clock or SystemClock()
         self._began_s: float | None = None
@@ -120,7 +120,7 @@ class Transaction:
         if spare is not None and self._anew:
             spare.close()
             spare = None
-        self._client = spare or TransactionProducer(self._settings, self._id, self._batch_bytes_max)
+        self._client = spare or TransactionProducer(self._settings, self._id, self._max_batch_bytes)
         if spare is None:
             # Without a connection, init_transactions looks for one again after half a second.
             with contextlib.suppress(KafkaException):
@@ -208,11 +208,11 @@ class Transaction:
 
     @property
     def _key(self) -> Hashable:
-        return self._settings, self._id, self._batch_bytes_max
+        return self._settings, self._id, self._max_batch_bytes
 
     def _leave_spare(self) -> None:
         try:
-            spare = TransactionProducer(self._settings, self._id, self._batch_bytes_max)
+            spare = TransactionProducer(self._settings, self._id, self._max_batch_bytes)
         except BeamExactlyOnceError:  # a secret that is gone: the next transaction says it, this one is done
             return
         spare.become_spare()

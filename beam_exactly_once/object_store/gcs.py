@@ -27,7 +27,7 @@ from beam_exactly_once.object_store.gcs_client import ABSENT, Refusal, checked_o
 
 TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
-LIST_NAMES_MAX = 1000
+MAX_LIST_NAMES = 1000
 
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
@@ -190,7 +190,7 @@ class GcsStore(DefiniteStore):
                 self._bucket(),
                 prefix=prefix,
                 start_offset=after,  # included, if it exists
-                page_size=LIST_NAMES_MAX,
+                page_size=MAX_LIST_NAMES,
                 fields="items(name,size),nextPageToken",
                 timeout=TIMEOUT_S,
                 retry=None,

@@ -19,7 +19,7 @@ from google.cloud.storage import exceptions as media_errors  # type: ignore[impo
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store.definite import Unclear
 
-CONNECTIONS_MAX = 32
+MAX_CONNECTIONS = 32
 KNOWN_OPTIONS = ("user_project", "kms_key_name", "storage_class", "service_account_file")
 ABSENT = 404
 
@@ -120,7 +120,7 @@ def _new_client(service_account_file: str) -> Any:
     else:
         client = storage.Client(project=None)
     for scheme in ("https://", "http://"):  # the usual pool is smaller than a test of the store needs, and says so
-        client._http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS_MAX))
+        client._http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
     return client
 
 

@@ -31,9 +31,9 @@ from beam_exactly_once.object_store.s3_client import (
 )
 
 PART_BYTES = 8 << 20  # S3 takes no smaller part but the last one; some servers want all others of one size
-PARTS_MAX = 10_000
-DELETE_KEYS_MAX = 1000
-LIST_KEYS_MAX = 1000
+MAX_PARTS = 10_000
+MAX_DELETE_KEYS = 1000
+MAX_LIST_KEYS = 1000
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -118,15 +118,15 @@ class S3Store(DefiniteStore):
 
     def _list_page(self, prefix: str, start_after: str) -> Page:
         after = self._prefix + start_after  # leaves out the mark of the root itself, too
-        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, StartAfter=after, MaxKeys=LIST_KEYS_MAX)
+        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, StartAfter=after, MaxKeys=MAX_LIST_KEYS)
         keys = [(found["Key"].removeprefix(self._prefix), int(found["Size"])) for found in answer.get("Contents", ())]
         # Consoles mark folders by empty objects whose names end in a slash: no keys of ours.
         entries = [ObjectEntry(key, size_bytes) for key, size_bytes in keys if key and not key.endswith("/")]
         return Page(entries, resume_after=keys[-1][0] if answer.get("IsTruncated") and keys else None)
 
     def _delete(self, keys: list[str]) -> None:
-        for first in range(0, len(keys), DELETE_KEYS_MAX):
-            objects = [{"Key": self._prefix + key} for key in keys[first : first + DELETE_KEYS_MAX]]
+        for first in range(0, len(keys), MAX_DELETE_KEYS):
+            objects = [{"Key": self._prefix + key} for key in keys[first : first + MAX_DELETE_KEYS]]
             answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
             for error in answer.get("Errors", ()):
                 if error["Code"] == "AccessDenied":
@@ -242,9 +242,9 @@ class _S3Writer(StagingWriter):
                 self._store.abort_upload(self._final_key, self._upload_id)
 
     def _send(self) -> None:
-        if len(self._parts) == PARTS_MAX:
+        if len(self._parts) == MAX_PARTS:
             raise ConfigurationError(
-                f"{self._final_key} exceeds {PARTS_MAX} parts of {PART_BYTES} bytes; lower the size of files."
+                f"{self._final_key} exceeds {MAX_PARTS} parts of {PART_BYTES} bytes; lower the size of files."
             )
         if self._upload_id is None:
             self._upload_id = self._store.begin_upload(self._final_key)

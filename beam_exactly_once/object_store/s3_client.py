@@ -21,8 +21,8 @@ from beam_exactly_once.secrets import Secret
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20  # of one wait on the socket: short enough for several tries within the contract's retry timeout
-CONNECTIONS_MAX = 32
-CLIENTS_MAX = 8  # clients kept in a process; more only while credentials rotate
+MAX_CONNECTIONS = 32
+MAX_CLIENTS = 8  # clients kept in a process; more only while credentials rotate
 
 _CLIENT_OPTIONS = ("endpoint_url", "region_name", "profile_name")
 _WRITE_OPTIONS = {
@@ -190,7 +190,7 @@ def _shared(key: ClientKey) -> _Shared:
         found = _clients.get(place)
         if found is None:
             found = _new_client(dict(key.arguments))
-            while len(_clients) >= CLIENTS_MAX:
+            while len(_clients) >= MAX_CLIENTS:
                 del _clients[next(iter(_clients))]
             _clients[place] = found
     return found
@@ -201,7 +201,7 @@ def _new_client(arguments: dict[str, str]) -> _Shared:
     config = botocore.config.Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        max_pool_connections=CONNECTIONS_MAX,
+        max_pool_connections=MAX_CONNECTIONS,
         retries={"total_max_attempts": 1, "mode": "standard"},  # the contract's loop retries, and knows its own writes
         user_agent_extra="beam_exactly_once",
     )

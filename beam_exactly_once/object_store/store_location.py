@@ -29,3 +29,9 @@ class StoreLocation:
         if self._store is None:
             self._store = open_object_store(self.uri, self.options)
         return self._store
+
+
+def kind_of_store(uri: str) -> str:
+    """The scheme of a location, one for each kind of store: ``file``, ``memory``, ``s3``, ``gs``."""
+    scheme, separator, _ = uri.partition("://")
+    return {"s3a": "s3"}.get(scheme, scheme) if separator else "file"

@@ -3,6 +3,5 @@
 from beam_exactly_once.planning.limits import BatchLimits
 from beam_exactly_once.planning.ranges import PlannedRanges, plan_ranges
 from beam_exactly_once.planning.source import KafkaSource
-from beam_exactly_once.planning.start import Start
 
-__all__ = ["BatchLimits", "KafkaSource", "PlannedRanges", "Start", "plan_ranges"]
+__all__ = ["BatchLimits", "KafkaSource", "PlannedRanges", "plan_ranges"]

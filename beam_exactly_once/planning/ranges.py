@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from beam_exactly_once.errors import DataLoss
 from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition
 from beam_exactly_once.planning.limits import BatchLimits
+from beam_exactly_once.topics import OnDataLoss
 
-_NAMED_MAX = 10
+_MAX_NAMED = 10
 """Partitions that an error names before it only counts: enough to see the pattern, short enough to read."""
 
 
@@ -40,7 +41,7 @@ def plan_ranges(
     *,
     average_record_bytes: float,
     waited_s: float,
-    fail_on_data_loss: bool = True,
+    on_data_loss: OnDataLoss = "fail",
 ) -> PlannedRanges:
     """Choose what the next batch reads.
 
@@ -51,19 +52,19 @@ def plan_ranges(
         next_offsets: where the source stands.
         bounds: of every partition to read. One that is not in ``next_offsets`` is new: it is read from its earliest.
         limits: of this source.
-        average_record_bytes: of what was read before; turns ``limits.max_bytes`` into offsets. 0 if nothing is
-            known: then ``max_bytes`` does not limit.
+        average_record_bytes: of what was read before; turns ``limits.max_batch_bytes`` into offsets. 0 if nothing is
+            known: then ``max_batch_bytes`` does not limit.
         waited_s: seconds since the source's last batch was planned.
-        fail_on_data_loss: False goes on behind what Kafka no longer has, and names it in ``lost``.
+        on_data_loss: ``"skip"`` goes on behind what Kafka no longer has, and names it in ``lost``.
 
     Raises:
         DataLoss: offsets that were not read are gone from Kafka. Names each partition, how many, and the way out.
     """
     lost, losses = _find_loss(next_offsets, bounds)
-    if losses and fail_on_data_loss:
+    if losses and on_data_loss == "fail":
         raise DataLoss(
             f"Kafka no longer has offsets that were not read: {listed(losses)}. To go on without them, "
-            "set fail_on_data_loss=False: they are then recorded as lost. To start over, use a new checkpoint_location."
+            'set on_data_loss="skip": they are then recorded as lost. To start over, use a new checkpoint_location.'
         )
     positions = {one: log.position(next_offsets.get(one)) for one, log in bounds.items()}
     takes = _takes(positions, bounds, limits, average_record_bytes, waited_s)
@@ -112,11 +113,11 @@ def _takes(
     """How many offsets to read of each lagging partition."""
     lags = {one: log.latest - positions[one] for one, log in sorted(bounds.items()) if log.latest > positions[one]}
     available = sum(lags.values())
-    if available < (limits.min_offsets or 0) and waited_s < (limits.max_delay_s or 0):
+    if available < (limits.min_batch_offsets or 0) and waited_s < (limits.max_batch_delay_s or 0):
         return {}
-    limit = available if limits.max_offsets is None else min(available, limits.max_offsets)
-    if limits.max_bytes is not None and average_record_bytes > 0:
-        limit = min(limit, max(1, int(limits.max_bytes / average_record_bytes)))
+    limit = available if limits.max_batch_offsets is None else min(available, limits.max_batch_offsets)
+    if limits.max_batch_bytes is not None and average_record_bytes > 0:
+        limit = min(limit, max(1, int(limits.max_batch_bytes / average_record_bytes)))
     if limit < len(lags):
         return _one_each(lags, limit, turn=sum(positions.values()))
     return _in_proportion(lags, limit)
@@ -155,5 +156,5 @@ def _in_proportion(lags: Mapping[TopicPartition, int], limit: int) -> dict[Topic
 
 def listed(sentences: Sequence[str]) -> str:
     """The first of them, on one line, since a runner's text of an error keeps only the first."""
-    more = f"; and {len(sentences) - _NAMED_MAX} more" if len(sentences) > _NAMED_MAX else ""
-    return "; ".join(sentences[:_NAMED_MAX]) + more
+    more = f"; and {len(sentences) - _MAX_NAMED} more" if len(sentences) > _MAX_NAMED else ""
+    return "; ".join(sentences[:_MAX_NAMED]) + more

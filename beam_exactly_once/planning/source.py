@@ -8,6 +8,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.kafka import KafkaSettings, TopicSelection
 from beam_exactly_once.planning.limits import BatchLimits
 from beam_exactly_once.planning.start import Start
+from beam_exactly_once.topics import OnDataLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class KafkaSource:
     selection: TopicSelection
     start: Start
     limits: BatchLimits
-    fail_on_data_loss: bool
+    on_data_loss: OnDataLoss
 
     @property
     def definition(self) -> Json:

@@ -11,13 +11,13 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, Sourc
 from beam_exactly_once.checkpoint.layout import SOURCES
 from beam_exactly_once.checkpoint.records import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import CheckpointHole, DataLoss, KafkaUnavailable, PipelineChanged, UnknownTopic
+from beam_exactly_once.errors import DataLoss, KafkaUnavailable, PipelineChanged, UnknownTopic
 from beam_exactly_once.kafka import open_kafka_log
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
+from beam_exactly_once.planning.continuing import offsets_behind
 from beam_exactly_once.planning.ranges import plan_ranges
 from beam_exactly_once.planning.source import KafkaSource
-from beam_exactly_once.planning.start import FromCheckpoint, LogsNow, Start
+from beam_exactly_once.planning.start import LogsNow
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
@@ -84,24 +84,28 @@ class SourcePlanner:
         """Offsets not read yet of each partition, as of the last plan."""
         return lag(self._next_offsets, self._bounds)
 
-    def take_position(self, checkpoint: Checkpoint, newest: Marker | None) -> None:
+    def take_position(
+        self, checkpoint: Checkpoint, newest: Marker | None, elsewhere: SourceCommit | None = None
+    ) -> None:
         """Stand where the newest marker says; a source that it does not know stands at its first offsets.
 
         First offsets are recorded in the checkpoint, so that ``latest`` means the same at every start.
 
+        Args:
+            checkpoint: the stream's own.
+            newest: its newest marker; None while it has no batch.
+            elsewhere: where the source stood in the checkpoint that the stream goes on from; then ``start`` says nothing.
+
         Raises:
             PipelineChanged: the checkpoint knows this name as something else.
-            CheckpointHole: ``Start.from_checkpoint`` names a batch that is not there.
         """
         if newest is not None and self.spec.name in newest.sources:
             committed = newest.sources[self.spec.name]
             self.advance(committed)
             self.measured(committed.records_read, committed.bytes_read)
             return
-        elsewhere = _commit_elsewhere(self.spec.start, self.spec.name)
-        stood = None if elsewhere is None else elsewhere.next_offsets
-        now = LogsNow(self._partitions, self._bounds, self._log.offsets_for_time, stood)
-        first = self.spec.start.first_offsets(now)
+        now = LogsNow(self._partitions, self._bounds, self._log.offsets_for_time)
+        first = self.spec.start.first_offsets(now) if elsewhere is None else offsets_behind(elsewhere, now)
         present = ids_of(self._topics)
         stood_in = {} if elsewhere is None else {one: id_ for one, id_ in elsewhere.topic_ids.items() if one in present}
         recorded = checkpoint.create_definition(
@@ -155,7 +159,7 @@ class SourcePlanner:
             average_record_bytes=self._average_record_bytes,
             # What is available now is read now, however little.
             waited_s=math.inf if self._target is not None else self._clock.monotonic_s() - self._planned_at_s,
-            fail_on_data_loss=self.spec.fail_on_data_loss,
+            on_data_loss=self.spec.on_data_loss,
         )
         return SourcePlan(
             planned.ranges,
@@ -244,7 +248,7 @@ class SourcePlanner:
         messages = [replaced_message(replaced, present)] if replaced else []
         if gone - self._gone:
             messages.append(gone_message(gone, self._next_offsets, str(self.spec.selection)))
-        if messages and self.spec.fail_on_data_loss:
+        if messages and self.spec.on_data_loss == "fail":
             raise DataLoss(f"{'; '.join(messages)}. {WAY_OUT}")
         self._gone = gone
         for message in messages:
@@ -270,7 +274,7 @@ class SourcePlanner:
     def _sampled_record_bytes(self, read: NextOffsets) -> float:
         """Average size of the next records of the partition that lags most."""
         place, behind = max(lag(read, self._bounds).items(), key=lambda one: one[1], default=(None, 0))
-        if place is None or behind <= SAMPLE_RECORDS or self.spec.limits.max_bytes is None:
+        if place is None or behind <= SAMPLE_RECORDS or self.spec.limits.max_batch_bytes is None:
             return RECORD_BYTES_GUESS
         bounds = self._bounds[place]
         try:
@@ -283,18 +287,3 @@ class SourcePlanner:
 def _up_to(target: int, bounds: LogBounds) -> LogBounds:
     """What a log holds of offsets below ``target``."""
     return LogBounds(bounds.earliest, min(bounds.latest, max(target, bounds.earliest)))
-
-
-def _commit_elsewhere(start: Start, source: str) -> SourceCommit | None:
-    """Where ``source`` stood in another checkpoint, when ``start`` names one."""
-    if not isinstance(start, FromCheckpoint):
-        return None
-    store = open_object_store(start.checkpoint_location, start.storage_options)
-    elsewhere = Checkpoint.open_existing(store)
-    marker = None if elsewhere is None else elsewhere.read_marker(start.batch_id)
-    if marker is None or source not in marker.sources:
-        raise CheckpointHole(
-            f"{store.uri} has no marker of batch {start.batch_id} with a source {source!r}, so nothing says where to start. "
-            f"`beam-exactly-once status {store.uri}` shows the batches it has."
-        )
-    return marker.sources[source]

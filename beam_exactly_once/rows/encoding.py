@@ -18,7 +18,7 @@ from beam_exactly_once.rows.rejected import Rejected, isolated, rejected_of
 PlacedBlock: TypeAlias = tuple[Any, Block]
 """A block, and where it goes: the folder of a file, or the shard that publishes it."""
 
-WAITING_BYTES_MAX = 4 * 1024 * 1024
+MAX_WAITING_BYTES = 4 * 1024 * 1024
 """Large rows wait in smaller numbers, by the size of those before them."""
 
 
@@ -99,12 +99,12 @@ class RowEncoding(abc.ABC):
     Attributes:
         sink: name of the sink.
         block_type: of its blocks with their places.
-        bytes_max: rows of about this size become blocks together.
+        max_bytes: rows of about this size become blocks together.
     """
 
     sink: str
     block_type: Any
-    bytes_max: int = WAITING_BYTES_MAX
+    max_bytes: int = MAX_WAITING_BYTES
 
     @abc.abstractmethod
     def blocks(self) -> RowBlocks:

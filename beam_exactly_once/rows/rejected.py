@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import pyarrow as pa
 
+from beam_exactly_once.arguments import one_of
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.kafka.records import Headers
@@ -23,8 +24,8 @@ from beam_exactly_once.rows.columns import name_of
 OnError: TypeAlias = Literal["fail", "reject"]
 Made = TypeVar("Made")
 
-REASON_LETTERS_MAX = 1000
-ROW_LETTERS_MAX = 4000
+MAX_REASON_LETTERS = 1000
+MAX_ROW_LETTERS = 4000
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 4
@@ -78,7 +79,7 @@ def rejected_of(row: Any, error: Exception, *, step: str) -> Rejected:
         error: what was raised.
         step: name of the step.
     """
-    kind, reason = name_of(type(error)), _printable(str(error))[:REASON_LETTERS_MAX]
+    kind, reason = name_of(type(error)), _printable(str(error))[:MAX_REASON_LETTERS]
     if isinstance(row, pa.RecordBatch):
         row = _row_of_batch(row)
     if isinstance(row, Record | Rejected):
@@ -117,22 +118,20 @@ def isolated(
     return made
 
 
-def checked_on_error(argument: str, on_error: str, *, direct: bool = False) -> bool:
+def checked_on_error(on_error: str, *, direct: bool = False) -> bool:
     """Whether to reject.
 
     Args:
-        argument: name of the argument.
-        on_error: its value.
+        on_error: what becomes of a row that does not fit.
         direct: whether rows are written before the marker.
 
     Raises:
         ConfigurationError: it is neither ``"fail"`` nor ``"reject"``, or a direct sink is to reject.
     """
-    if on_error not in ("fail", "reject"):
-        raise ConfigurationError(f"{argument}={on_error!r} is not known; use 'fail' or 'reject'.")
+    one_of("on_error", on_error, get_args(OnError))
     if direct and on_error == "reject":
         raise ConfigurationError(
-            f'{argument}="reject" needs another sink for what is rejected, and a sink with direct=True is the only one of its '
+            'on_error="reject" needs another sink for what is rejected, and a sink with direct=True is the only one of its '
             "stream. Leave one of them out."
         )
     return on_error == "reject"
@@ -151,7 +150,7 @@ def _row_of_batch(batch: pa.RecordBatch) -> Any:
 
 def _shown(row: Any) -> str:
     shown = _REPR.repr(dict(row) if isinstance(row, dict) else row)  # bounded, and bears a repr that fails
-    return _printable(shown)[:ROW_LETTERS_MAX]
+    return _printable(shown)[:MAX_ROW_LETTERS]
 
 
 def _printable(text: str) -> str:

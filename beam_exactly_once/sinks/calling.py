@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeAlias
+from itertools import chain
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -12,29 +13,34 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.sinks.contract import Part, Publisher
 from beam_exactly_once.sinks.staged_rows import StagedRows
 
-Rows: TypeAlias = Literal["dicts", "arrow"]
-
 
 class BatchRows:
     """The rows of one batch, read while they are iterated over; more than once if need be.
 
+    Iterating gives a dict for each row; :meth:`arrow` gives many rows at a time.
+
     Attributes:
         stream_id: of the checkpoint, which counts its batches from 0.
+        batch_id: number of the batch.
     """
 
-    def __init__(self, stream_id: str, batches: Callable[[], Iterator[pa.RecordBatch]], rows: Rows) -> None:
+    def __init__(self, stream_id: str, batch_id: int, batches: Callable[[], Iterator[pa.RecordBatch]]) -> None:
         self.stream_id = stream_id
+        self.batch_id = batch_id
         self._batches = batches
-        self._rows = rows
         self._error: Exception | None = None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return chain.from_iterable(self._read(pa.RecordBatch.to_pylist))
+
+    def arrow(self) -> Iterator[pa.RecordBatch]:
+        """The same rows as Arrow batches."""
+        return self._read(lambda batch: batch)
+
+    def _read(self, shape: Callable[[pa.RecordBatch], Any]) -> Iterator[Any]:
         try:
             for batch in self._batches():
-                if self._rows == "arrow":
-                    yield batch
-                else:
-                    yield from batch.to_pylist()
+                yield shape(batch)
         except Exception as error:
             self._error = error
             raise
@@ -45,7 +51,7 @@ class BatchRows:
             raise self._error
 
 
-UserFunction: TypeAlias = Callable[[int, BatchRows], None]
+UserFunction: TypeAlias = Callable[[BatchRows], None]
 
 
 class CallingPublisher(Publisher):
@@ -54,9 +60,8 @@ class CallingPublisher(Publisher):
     shards = 1
     asks_newest = True
 
-    def __init__(self, fn: UserFunction, rows: Rows, staged: StagedRows) -> None:
+    def __init__(self, fn: UserFunction, staged: StagedRows) -> None:
         self._fn = fn
-        self._rows: Rows = rows
         self._staged = staged
 
     def publish(self, part: Part) -> None:
@@ -65,8 +70,8 @@ class CallingPublisher(Publisher):
         Raises:
             StagedOutputMissing: its rows are gone, even if ``fn`` caught that.
         """
-        rows = BatchRows(part.stream_id, lambda: self._staged.read(part), self._rows)
-        self._fn(part.attempt.batch_id, rows)
+        rows = BatchRows(part.stream_id, part.attempt.batch_id, lambda: self._staged.read(part))
+        self._fn(rows)
         rows.raise_if_incomplete()
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:

@@ -184,12 +184,12 @@ def out_of_turn(
         return SinkAhead(
             f"{where}, shard {shard}, holds batch {found.batch_id} of {found.of} of this stream, which does "
             f"not go before batch {batch_id} of the checkpoint: the checkpoint was restored from an older copy, or is used "
-            "twice. Nothing was written. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
+            "twice. Nothing was written. Restore the newest checkpoint, or start a new one with continue_from=CheckpointAt(…)."
         )
     holds = "no batch" if found is None else f"batch {found.batch_id}"
     expected = "none" if predecessor is None else f"batch {predecessor.batch_id}"
     return SinkBehind(
         f"{where}, shard {shard}, holds {holds} of this stream, where batch {batch_id} must find {expected}: the sink was "
         "restored from an older copy, or its receipts were removed. Nothing was written. Restore the sink, or start a new "
-        "checkpoint_location with Start.from_checkpoint(…) at the last batch that it holds."
+        "checkpoint_location with continue_from=CheckpointAt(…) at the last batch that it holds."
     )

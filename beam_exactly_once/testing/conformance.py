@@ -127,7 +127,7 @@ def a_late_publish_wakes_after_many_batches(sink: SinkUnderTest) -> None:
     def go_on() -> None:
         for number in range(sink.late_batches):
             world.produce(3 + number, EMPTY, EMPTY)
-        world.live(batches_max=sink.late_batches, retain_batches=2)
+        world.live(max_batches=sink.late_batches, retain_batches=2)
 
     first_publish = next(number for number, call in calls_of(sink) if call.method == "publish")
     world.dies(hook=at(first_publish, go_on))

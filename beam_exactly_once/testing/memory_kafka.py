@@ -82,12 +82,12 @@ class MemoryKafka:
         """Partitions of a topic; empty when it does not exist."""
         return sorted(place for place in self._bounds if place.topic == topic)
 
-    def records_of(self, place: TopicPartition, start: int, stop: int, records_max: int) -> list[Record]:
-        """Records at offsets in ``[start, stop)``, the first ``records_max`` of them."""
+    def records_of(self, place: TopicPartition, start: int, stop: int, max_records: int) -> list[Record]:
+        """Records at offsets in ``[start, stop)``, the first ``max_records`` of them."""
         records = self._records[place]
         first = bisect.bisect_left(records, start, key=lambda record: record.offset)
         last = bisect.bisect_left(records, stop, key=lambda record: record.offset)
-        return records[first : min(last, first + records_max)]
+        return records[first : min(last, first + max_records)]
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -130,14 +130,14 @@ class _MemoryLog:
             found[place] = next((one.offset for one in records if one.timestamp_ms >= timestamp_ms), bounds.latest)
         return found
 
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
         bounds = self._cluster.bounds_of(topic_partition)
         if not bounds.earliest <= position < bounds.latest:
             raise DataLoss(
                 f"partition {topic_partition} holds [{bounds.earliest}, {bounds.latest}), not offset {position}."
             )
-        records = self._cluster.records_of(topic_partition, position, stop, records_max)
-        chunk_stop = records[-1].offset + 1 if len(records) == records_max else min(stop, bounds.latest)
+        records = self._cluster.records_of(topic_partition, position, stop, max_records)
+        chunk_stop = records[-1].offset + 1 if len(records) == max_records else min(stop, bounds.latest)
         if not records:
             return Chunk.empty(topic_partition.topic, topic_partition.partition, position, chunk_stop)
         return Chunk.from_records(records, position, chunk_stop)

@@ -82,10 +82,12 @@ def run_in_memory(
         for number in range(max((len(of_topic) for of_topic in batches.values()), default=0)):
             for topic, of_topic in batches.items():
                 _append(cluster, topic, of_topic[number] if number < len(of_topic) else ())
-            with ExactlyOnceStream("checkpoint", progress=[progress.append], allow_per_batch=allow_per_batch) as stream:
+            with ExactlyOnceStream(
+                "checkpoint", listeners=[progress.append], allow_per_batch=allow_per_batch
+            ) as stream:
                 build(stream)
             outputs = {
-                name: sink.definition["output"]
+                name: sink.definition["location"]
                 for name, sink in stream.stream_graph.sinks.items()
                 if sink.definition["kind"] == "files"
             }

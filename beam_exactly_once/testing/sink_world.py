@@ -15,7 +15,7 @@ import apache_beam as beam
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.pipelines.triggers import ProcessingTime
+from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
@@ -85,14 +85,16 @@ class World:
         shards: int = 2,
         tag: str = "",
         hook: Hook | None = None,
-        batches_max: int | None = None,
+        max_batches: int | None = None,
         retain_batches: int = 100,
     ) -> None:
         """One driver's life: three records a batch, each written as ``id`` and ``text``."""
-        trigger = None if batches_max is None else ProcessingTime(0, batches_max=batches_max)
+        trigger = AvailableNow() if max_batches is None else ProcessingTime(0)
         with ExitStack() as world:
             world.enter_context(self.cluster.serving())
-            stream = ExactlyOnceStream(self.location, trigger=trigger, retain_batches=retain_batches)
+            stream = ExactlyOnceStream(
+                self.location, trigger=trigger, max_batches=max_batches, retain_batches=retain_batches
+            )
             ids = (
                 stream
                 | ReadFromKafka("memory:9092", ["in"], max_batch_offsets=3)

@@ -43,7 +43,7 @@ MASTER_TIMEOUT_S = 20.0
 """How long a Flink cluster may take to answer before a stream starts."""
 STOP_TIMEOUT_S = 20.0
 TIMEOUT_SLACK_S = 60.0
-PRISM_RUNS_MAX = 100
+MAX_PRISM_RUNS = 100
 """Prism keeps every run in memory, 0.4 MB of a small one, until it ends."""
 LOG_LINES = 40
 """How much of a job server's output is kept for error messages."""
@@ -89,13 +89,13 @@ def one_job_server(
         handle.timeout = None if batch_timeout_s is None else batch_timeout_s + TIMEOUT_SLACK_S
         return handle
 
-    runs_max = PRISM_RUNS_MAX if isinstance(runner, PrismRunner) and not endpoint else None
+    max_runs = MAX_PRISM_RUNS if isinstance(runner, PrismRunner) and not endpoint else None
     with contextlib.ExitStack() as opened:
         handle, runs = open_handle(opened), 0
 
         def next_handle(_: PipelineOptions) -> JobServiceHandle:
             nonlocal handle, runs
-            if runs == runs_max:
+            if runs == max_runs:
                 opened.close()
                 handle, runs = open_handle(opened), 0
             runs += 1

@@ -19,21 +19,21 @@ from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, S
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 
 
-def append(file: str, table: str, batch_id: int, rows: BatchRows) -> None:
+def append(file: str, table: str, rows: BatchRows) -> None:
     """Writes whatever it is called with."""
     with closing(sqlite3.connect(file)) as database, database:
         database.executemany(f"insert into {table} values (:id, :text)", rows)
 
 
-def append_once(file: str, table: str, batch_id: int, rows: BatchRows) -> None:
+def append_once(file: str, table: str, rows: BatchRows) -> None:
     """Stores the number of the batch in the same transaction, under the stream's id, and ignores one at or below it."""
     with closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as database:
         database.execute("begin immediate")
         key = f"{rows.stream_id} {table}"
         stored = database.execute("select batch_id from stored where stream = ?", [key]).fetchone()
-        if stored is None or stored[0] < batch_id:
+        if stored is None or stored[0] < rows.batch_id:
             database.executemany(f"insert into {table} values (:id, :text)", rows)
-            database.execute("insert or replace into stored values (?, ?)", [key, batch_id])
+            database.execute("insert or replace into stored values (?, ?)", [key, rows.batch_id])
         database.execute("commit")
 
 

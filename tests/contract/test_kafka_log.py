@@ -68,15 +68,15 @@ def produce(broker: EmbeddedBroker, topic: str, partition: int, values: Sequence
     producer.close()
 
 
-def read(log: KafkaLog, place: TopicPartition, start: int, stop: int, records_max: int = 1000) -> list[Record]:
+def read(log: KafkaLog, place: TopicPartition, start: int, stop: int, max_records: int = 1000) -> list[Record]:
     """Read ``[start, stop)`` chunk by chunk, checking what every chunk promises."""
     records: list[Record] = []
     position = start
     while position < stop:
-        chunk = log.next_chunk(place, position, stop, records_max)
+        chunk = log.next_chunk(place, position, stop, max_records)
         assert (chunk.topic, chunk.partition, chunk.start) == (place.topic, place.partition, position)
         assert position < chunk.stop <= stop
-        assert len(chunk) <= records_max
+        assert len(chunk) <= max_records
         records.extend(chunk.records())
         position = chunk.stop
     offsets = [record.offset for record in records]
@@ -111,11 +111,11 @@ def test_a_time_after_the_last_record_is_the_end_of_the_log(log: KafkaLog) -> No
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "records_max"),
+    ("start", "stop", "max_records"),
     [(0, SIZE, 1000), (0, SIZE, 64), (0, 1, 1000), (SIZE - 1, SIZE, 1000), (17, 17 + 333, 100), (5, 6, 1)],
 )
-def test_a_range_is_read_exactly(log: KafkaLog, start: int, stop: int, records_max: int) -> None:
-    records = read(log, ORDERS[1], start, stop, records_max)
+def test_a_range_is_read_exactly(log: KafkaLog, start: int, stop: int, max_records: int) -> None:
+    records = read(log, ORDERS[1], start, stop, max_records)
 
     assert [(record.offset, record.value) for record in records] == [
         (offset, b"1-%d" % offset) for offset in range(start, stop)
@@ -181,10 +181,10 @@ def test_every_byte_of_a_record_comes_through(broker: EmbeddedBroker, log: Kafka
     assert [row["value"] for row in chunk.to_arrow().to_pylist()] == [record.value for record in expected[: len(chunk)]]
 
 
-@pytest.mark.parametrize(("position", "stop", "records_max"), [(-1, 5, 10), (5, 5, 10), (6, 5, 10), (0, 5, 0)])
-def test_a_range_that_is_none_is_refused(log: KafkaLog, position: int, stop: int, records_max: int) -> None:
+@pytest.mark.parametrize(("position", "stop", "max_records"), [(-1, 5, 10), (5, 5, 10), (6, 5, 10), (0, 5, 0)])
+def test_a_range_that_is_none_is_refused(log: KafkaLog, position: int, stop: int, max_records: int) -> None:
     with pytest.raises(ValueError, match="position < stop"):
-        log.next_chunk(ORDERS[0], position, stop, records_max)
+        log.next_chunk(ORDERS[0], position, stop, max_records)
 
 
 def test_offsets_that_retention_took_are_a_loss(broker: EmbeddedBroker, log: KafkaLog) -> None:
@@ -346,7 +346,7 @@ def test_a_log_can_be_closed_twice_and_unused(broker: EmbeddedBroker) -> None:
 
 def test_logs_can_be_replaced_and_come_back(broker: EmbeddedBroker) -> None:
     class OneChunk:
-        def next_chunk(self, place: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
+        def next_chunk(self, place: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
             return Chunk.empty(place.topic, place.partition, position, stop)
 
     with override_logs(lambda _: OneChunk()):  # type: ignore[arg-type, return-value]

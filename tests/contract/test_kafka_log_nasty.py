@@ -92,11 +92,11 @@ def settings(broker: ScriptedBroker, **changes: object) -> KafkaSettings:
     )
 
 
-def read(reader: KafkaLog, topic: str, start: int, stop: int, records_max: int = 1000) -> list[ScriptedRecord]:
+def read(reader: KafkaLog, topic: str, start: int, stop: int, max_records: int = 1000) -> list[ScriptedRecord]:
     records: list[ScriptedRecord] = []
     position = start
     while position < stop:
-        chunk = reader.next_chunk(TopicPartition(topic, 0), position, stop, records_max)
+        chunk = reader.next_chunk(TopicPartition(topic, 0), position, stop, max_records)
         assert chunk.start == position < chunk.stop <= stop
         records.extend(
             ScriptedRecord(record.offset, record.value, record.key, record.timestamp_ms, record.headers)

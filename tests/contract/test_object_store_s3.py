@@ -180,7 +180,7 @@ def test_parts_are_bounded_and_uploads_begin_late(server: MotoServer, store: S3S
 
 
 def test_more_parts_than_s3_takes_are_refused(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PARTS_MAX", 2)
+    monkeypatch.setattr(s3, "MAX_PARTS", 2)
     monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
     writer = store.stage("part")
     writer.write(b"x" * (10 << 20))
@@ -211,8 +211,8 @@ def test_parts_that_are_gone_are_missing_output(store: S3Store) -> None:
 
 
 def test_pages_are_joined(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "LIST_KEYS_MAX", 2)
-    monkeypatch.setattr(s3, "DELETE_KEYS_MAX", 2)
+    monkeypatch.setattr(s3, "MAX_LIST_KEYS", 2)
+    monkeypatch.setattr(s3, "MAX_DELETE_KEYS", 2)
     named = [f"a/{number}" for number in range(5)]
     for key in named:
         store.put_if_absent(key, b"1")
@@ -226,7 +226,7 @@ def test_pages_are_joined(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> No
 def test_folder_marks_of_consoles_are_no_objects(
     server: MotoServer, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "LIST_KEYS_MAX", 1)
+    monkeypatch.setattr(s3, "MAX_LIST_KEYS", 1)
     prefix = store.uri.removeprefix("s3://own/")
     for folder in ("", "a/", "b/"):
         server.client().put_object(Bucket="own", Key=f"{prefix}/{folder}", Body=b"")

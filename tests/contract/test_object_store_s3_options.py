@@ -148,10 +148,10 @@ def test_stores_share_clients(server: MotoServer, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
     S3Store("s3://own/a").get("x")
     assert made == [{}, {"region_name": "eu-west-1"}, {}]
-    monkeypatch.setattr(s3_client, "CLIENTS_MAX", 2)
+    monkeypatch.setattr(s3_client, "MAX_CLIENTS", 2)
     for number in range(4):  # as credentials may rotate
         S3Store("s3://own/a", {"region_name": f"us-east-{number}"}).get("x")
-    assert len(s3_client._clients) <= s3_client.CLIENTS_MAX
+    assert len(s3_client._clients) <= s3_client.MAX_CLIENTS
 
 
 def test_a_forked_process_has_its_own_client(server: MotoServer, store: S3Store) -> None:

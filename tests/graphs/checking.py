@@ -128,7 +128,7 @@ class _Life:
             ExactlyOnceStream(
                 f"{self._site.place}/checkpoint",
                 options=options,
-                progress=[listen],
+                listeners=[listen],
                 allow_per_batch=True,
             ) as stream,
         ):

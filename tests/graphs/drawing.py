@@ -14,17 +14,17 @@ TRIPPING = ("trip", "each")
 """Kinds of nodes at which a fault can be."""
 
 
-def story(seed: int, without: Collection[str] = (), *, nodes_max: int = 9) -> Story:
+def story(seed: int, without: Collection[str] = (), *, max_nodes: int = 9) -> Story:
     """A random graph, and starts of its stream.
 
     Args:
         seed: decides all.
         without: kinds of nodes that are not drawn.
-        nodes_max: most steps between sources and sinks.
+        max_nodes: most steps between sources and sinks.
     """
     random = Random(seed)
     partitions = tuple(random.randint(1, 3) for _ in range(random.choice([1, 1, 2, 3])))
-    graph = _graph(random, len(partitions), frozenset(without), nodes_max)
+    graph = _graph(random, len(partitions), frozenset(without), max_nodes)
     shapes_of(graph)
     starts = tuple(_start(random, graph, partitions) for _ in range(random.choice([1, 1, 2, 2, 3])))
     return Story(graph, partitions, starts, limit=random.randint(3, 9))
@@ -69,7 +69,7 @@ class _Drawn:
         self.add(Node(name, inputs, views, self._random.randrange(10)))
 
 
-def _graph(random: Random, topics: int, without: frozenset[str], nodes_max: int) -> Graph:
+def _graph(random: Random, topics: int, without: frozenset[str], max_nodes: int) -> Graph:
     drawn = _Drawn(random, without)
     kinds = [drawn.kind(SOURCES) for _ in range(max(topics, random.choice([1, 1, 1, 2])))]
     alone = len(kinds) == 1 and kinds[0] != "read_rejecting"
@@ -78,7 +78,7 @@ def _graph(random: Random, topics: int, without: frozenset[str], nodes_max: int)
         drawn.shapes[ref] = Shape(has_some=alone)
     if random.random() < 0.2:
         _late_branch(drawn, random)
-    for _ in range(random.randint(2, nodes_max)):
+    for _ in range(random.randint(2, max_nodes)):
         drawn.step()
     _sinks(drawn, random)
     return tuple(drawn.nodes)

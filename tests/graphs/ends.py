@@ -46,7 +46,7 @@ def _read(node: Applied) -> Sequence[Numbers]:
 
 def _read_arrow(node: Applied) -> Sequence[Numbers]:
     numbers = beam.FlatMap(steps.numbers_of_batch).with_output_types(int)
-    return [_source(node, output="arrow") | f"{node.name}.Numbers" >> numbers]
+    return [_source(node, as_arrow=True) | f"{node.name}.Numbers" >> numbers]
 
 
 def _read_rejecting(node: Applied) -> Sequence[Numbers]:

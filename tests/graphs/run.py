@@ -31,7 +31,7 @@ from graphs.shrinking import smallest  # noqa: E402
 
 VARIABLES = {"prism": "PRISM_LOCATION", "flink": "FLINK_JOB_SERVER_JAR"}
 """Where another program is."""
-TEXT_LETTERS_MAX = 1500
+MAX_TEXT_LETTERS = 1500
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -39,7 +39,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--graphs", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="the first; others count up from it")
     parser.add_argument("--one", type=int, metavar="SEED", help="this one only, and print it")
-    parser.add_argument("--nodes_max", type=int, default=9, help="most steps of a graph")
+    parser.add_argument("--max_nodes", type=int, default=9, help="most steps of a graph")
     parser.add_argument("--runner", choices=[*RUNNERS, "prism", "flink"], default="in_process")
     parser.add_argument("--without", type=_kinds, default=(), metavar="KIND,…", help=", ".join(KINDS))
     parser.add_argument("--shrink", action="store_true", help="make what goes wrong as small as it can be")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     outcomes: Counter[str] = Counter()
     batches, began_s = 0, time.monotonic()
     for count, seed in enumerate(seeds, start=1):
-        story = drawn(seed, arguments.without, nodes_max=arguments.nodes_max)
+        story = drawn(seed, arguments.without, max_nodes=arguments.max_nodes)
         if arguments.one is not None:
             print(f"seed {seed}:\n{story}", flush=True)
         outcome = outcome_of(story, runner)
@@ -113,7 +113,7 @@ def _tell(seed: int, story: Story, outcome: Outcome, runner: Runner, *, shrink: 
 
 
 def _shortened(outcome: Outcome) -> str:
-    text = outcome.text if len(outcome.text) <= TEXT_LETTERS_MAX else f"… {outcome.text[-TEXT_LETTERS_MAX:]}"
+    text = outcome.text if len(outcome.text) <= MAX_TEXT_LETTERS else f"… {outcome.text[-MAX_TEXT_LETTERS:]}"
     return f"{outcome.kind}: {text}"
 
 

@@ -340,9 +340,9 @@ def rejected_row(rejected: Rejected) -> int:
     return int(rejected.row.partition("'x")[2].partition("'")[0]) + 2000
 
 
-def store_call(folder: str, armed: str, batch_id: int, rows: BatchRows) -> None:
+def store_call(folder: str, armed: str, rows: BatchRows) -> None:
     """User code of a sink: each call leaves a file of its own. A fault comes before."""
     trip(armed)
     values = [row["v"] for row in rows]
     Path(folder).mkdir(exist_ok=True)
-    Path(folder, f"{batch_id}-{secrets.token_hex(8)}").write_text(json.dumps(values))
+    Path(folder, f"{rows.batch_id}-{secrets.token_hex(8)}").write_text(json.dumps(values))

@@ -1,6 +1,6 @@
 """Random graphs, from any start, on the runner of Beam's Python SDK: every sink has what plain Python says, batch by batch.
 
-What goes wrong is printed with its seed; `python tests/graphs/run.py --nodes_max 6 --one SEED --shrink` makes it small.
+What goes wrong is printed with its seed; `python tests/graphs/run.py --max_nodes 6 --one SEED --shrink` makes it small.
 $BEAM_EXACTLY_ONCE_GRAPHS_SEED, a number, gives other graphs.
 """
 
@@ -29,4 +29,4 @@ def test_random_graphs_by_value(number: int, runner: str) -> None:
 def test_random_graphs_with_workers_in_processes() -> None:
     """Few, and small: each batch starts new processes."""
     first_seed = FIRST_SEED + 10_000
-    check(range(first_seed, first_seed + 3), RUNNERS["processes"], nodes_max=4)
+    check(range(first_seed, first_seed + 3), RUNNERS["processes"], max_nodes=4)

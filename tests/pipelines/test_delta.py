@@ -71,11 +71,11 @@ def test_folders_of_columns_as_others_read_them(stream: DeltaStream) -> None:
     assert some["number"].to_pylist() == [2]
 
 
-@pytest.mark.parametrize("output", ["records", "arrow"])
-def test_kafka_records_as_they_are(stream: DeltaStream, output: Any) -> None:
+@pytest.mark.parametrize("as_arrow", [False, True])
+def test_kafka_records_as_they_are(stream: DeltaStream, as_arrow: bool) -> None:
     stream.produce(7, 8)
     with stream.cluster.serving(), ExactlyOnceStream(stream.location) as pipeline:
-        _ = pipeline | ReadFromKafka("memory:9092", ["orders"], output=output) | WriteToDelta(stream.output)
+        _ = pipeline | ReadFromKafka("memory:9092", ["orders"], as_arrow=as_arrow) | WriteToDelta(stream.output)
     rows = stream.table.to_pyarrow_table().sort_by("offset").to_pylist()
     assert [(row["topic"], row["offset"], row["value"], row["headers"]) for row in rows] == [
         ("orders", 0, b"7", []),

@@ -23,7 +23,7 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.ledger_sink import number_of
-from support.user_code import CALLS, HOOKS, noting, storing
+from support.user_code import CALLS, HOOKS, noting, noting_arrow, storing
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
@@ -48,13 +48,13 @@ class Stream:
     def produce(self, *numbers: int) -> None:
         self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
 
-    def run(self, fn: Callable[[int, BatchRows], None] | None = None, **rows: Any) -> None:
+    def run(self, fn: Callable[[BatchRows], None] | None = None) -> None:
         with self.cluster.serving(), ExactlyOnceStream(self.location) as stream:
             _ = (
                 stream
                 | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
                 | beam.Map(lambda record: {"number": number_of(record)})
-                | ForEachBatch(fn or noting(self.id, itemgetter("number")), schema=NUMBERS, **rows)
+                | ForEachBatch(fn or noting(self.id, itemgetter("number")), schema=NUMBERS)
             )
 
     def checkpoint(self) -> Checkpoint:
@@ -94,16 +94,16 @@ def test_the_newest_batch_comes_again_at_each_start(stream: Stream) -> None:
 
 def test_arrow_batches(stream: Stream) -> None:
     stream.produce(1, 2)
-    stream.run(noting(stream.id, lambda batch: (batch.schema, batch.to_pylist())), rows="arrow")
+    stream.run(noting_arrow(stream.id, lambda batch: (batch.schema, batch.to_pylist())))
     assert stream.calls == [(0, [(NUMBERS, [{"number": 1}, {"number": 2}])])]
 
 
-@pytest.mark.parametrize("output", ["records", "arrow"])
-def test_kafka_records_need_no_schema(stream: Stream, output: Any) -> None:
+@pytest.mark.parametrize("as_arrow", [False, True])
+def test_kafka_records_need_no_schema(stream: Stream, as_arrow: bool) -> None:
     note = noting(stream.id, lambda row: (row["offset"], row["value"]))
     stream.produce(7, 8)
     with stream.cluster.serving(), ExactlyOnceStream(stream.location) as pipeline:
-        _ = pipeline | ReadFromKafka("memory:9092", ["orders"], output=output) | ForEachBatch(note)
+        _ = pipeline | ReadFromKafka("memory:9092", ["orders"], as_arrow=as_arrow) | ForEachBatch(note)
     assert stream.calls == [(0, [(0, b"7"), (1, b"8")])]
 
 
@@ -245,7 +245,7 @@ def test_a_new_checkpoint_is_another_stream_to_the_rule(stream: Stream, tmp_path
 
 
 def test_rows_that_are_gone_are_no_success_even_if_user_code_thinks_so(stream: Stream) -> None:
-    def never_mind(batch_id: int, rows: BatchRows) -> None:
+    def never_mind(rows: BatchRows) -> None:
         with contextlib.suppress(Exception):
             list(rows)
 
@@ -272,8 +272,8 @@ def test_what_is_published_is_swept_from_staging(stream: Stream) -> None:
 
 @pytest.mark.parametrize(
     ("fn", "arguments"),
-    [("no function", {}), (print, {"rows": "pandas"}), (print, {"schema": {"number": int}})],
-    ids=["fn", "rows", "schema"],
+    [("no function", {}), (print, {"name": "a b"}), (print, {"schema": {"number": int}})],
+    ids=["fn", "name", "schema"],
 )
 def test_what_it_refuses(fn: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

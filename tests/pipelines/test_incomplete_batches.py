@@ -22,7 +22,7 @@ def run(cluster: MemoryKafka, folder: Path) -> None:
     with cluster.serving(), ExactlyOnceStream(str(folder / "checkpoint")) as stream:
         _ = (
             stream
-            | ReadFromKafka("memory:9092", ["orders"], output="arrow")
+            | ReadFromKafka("memory:9092", ["orders"], as_arrow=True)
             | WriteToFiles(str(folder / "output"), format="json")
         )
 

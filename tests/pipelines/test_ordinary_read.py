@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_exactly_once import ReadFromKafka, Record, TopicPartition
+from beam_exactly_once import ReadFromKafka, Record
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.planning import Start
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
@@ -34,7 +33,7 @@ def read(cluster: MemoryKafka, expected: list[Any], **arguments: Any) -> None:
     with cluster.serving(), beam.Pipeline("FnApiRunner") as pipeline:
         values = (
             pipeline
-            | ReadFromKafka("memory:9092", ["orders"], **arguments)
+            | ReadFromKafka("memory:9092", **{"topics": ["orders"], "stop": "latest", **arguments})
             | beam.Map(lambda record: int(record.value))
         )
         assert_that(values, equal_to(expected))
@@ -45,25 +44,29 @@ def test_everything_that_is_there(orders: MemoryKafka) -> None:
 
 
 def test_between_offsets(orders: MemoryKafka) -> None:
-    first, second = TopicPartition("orders", 0), TopicPartition("orders", 1)
-    read(orders, [4, 6, 1, 3], start=Start.at_offsets({first: 2}), stop_offsets={first: 4, second: 2})
+    read(orders, [4, 6, 1, 3], start={"orders": {0: 2}}, stop={"orders": {0: 4, 1: 2}})
 
 
-def test_between_timestamps(orders: MemoryKafka) -> None:
-    stop = datetime.datetime(1970, 1, 1, 0, 0, 9, tzinfo=datetime.timezone.utc)
-    read(orders, [5, 6, 7, 8], start=Start.at_timestamp(5000), stop_timestamp=stop)
+def test_of_some_partitions(orders: MemoryKafka) -> None:
+    read(orders, list(range(1, 20, 2)), topics={"orders": [1]})
 
 
-def test_a_stop_without_a_time_zone_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="time zone"):
-        ReadFromKafka("memory:9092", ["orders"], stop_timestamp=datetime.datetime(2026, 1, 1))
+def test_between_moments(orders: MemoryKafka) -> None:
+    began = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+    start, stop = began + datetime.timedelta(seconds=5), began + datetime.timedelta(seconds=9)
+    read(orders, [5, 6, 7, 8], start=start, stop=stop)
+
+
+def test_a_read_without_end_is_refused(orders: MemoryKafka) -> None:
+    with pytest.raises(ConfigurationError, match=r'stop=None .* unbounded read.* Give stop="latest"'):
+        read(orders, [], stop=None)
 
 
 def test_records_carry_their_kafka_timestamp(orders: MemoryKafka) -> None:
     with orders.serving(), beam.Pipeline("FnApiRunner") as pipeline:
         sums = (
             pipeline
-            | ReadFromKafka("memory:9092", ["orders"])
+            | ReadFromKafka("memory:9092", ["orders"], stop="latest")
             | beam.WindowInto(beam.window.FixedWindows(10))
             | beam.Map(lambda record: ("k", int(record.value)))
             | beam.CombinePerKey(sum)
@@ -76,11 +79,11 @@ def test_a_stop_in_a_stream_is_refused(orders: MemoryKafka) -> None:
     from beam_exactly_once.testing import run_in_memory
 
     with pytest.raises(ConfigurationError, match="ordinary"):
-        run_in_memory(lambda stream: stream | ReadFromKafka("m:1", ["orders"], stop_timestamp=1), {"orders": [[b"1"]]})
+        run_in_memory(lambda stream: stream | ReadFromKafka("m:1", ["orders"], stop="latest"), {"orders": [[b"1"]]})
 
 
-@pytest.mark.parametrize("output", ["records", "arrow"])
-def test_ranges_from_a_broker(output: Any) -> None:
+@pytest.mark.parametrize("as_arrow", [False, True])
+def test_ranges_from_a_broker(as_arrow: bool) -> None:
     """On the wire: the pieces tile the ranges, and the records are those in them."""
 
     def values(element: Any) -> list[bytes]:
@@ -92,6 +95,6 @@ def test_ranges_from_a_broker(output: Any) -> None:
         with beam.Pipeline("FnApiRunner") as pipeline:
             planned = [OffsetRange("orders", 0, 10, 20), OffsetRange("orders", 0, 50, 95)]
             ranges = pipeline | beam.Create([PlannedRange(one) for one in planned])
-            read = ranges | ReadOffsetRanges(KafkaSettings(broker.bootstrap_servers), output=output)
+            read = ranges | ReadOffsetRanges(KafkaSettings(broker.bootstrap_servers), as_arrow=as_arrow)
             expected = [b"%d" % number for number in (*range(10, 20), *range(50, 95))]
             assert_that(read.records | beam.FlatMap(values), equal_to(expected))

@@ -296,13 +296,13 @@ def test_nulls_headers_and_bytes_that_are_no_text_arrive_as_they_are() -> None:
 
 
 def test_records_and_arrow_batches_give_the_same_files() -> None:
-    def build(output: str) -> Any:
+    def build(as_arrow: bool) -> Any:
         def apply(stream: ExactlyOnceStream) -> None:
-            _ = stream | ReadFromKafka("localhost:9092", ["orders"], output=output) | WriteToFiles("/lake/orders")  # type: ignore[arg-type]
+            _ = stream | ReadFromKafka("localhost:9092", ["orders"], as_arrow=as_arrow) | WriteToFiles("/lake/orders")
 
         return apply
 
-    as_records = run_in_memory(build("records"), TWO_BATCHES).published["files"]
-    as_arrow = run_in_memory(build("arrow"), TWO_BATCHES).published["files"]
+    as_records = run_in_memory(build(False), TWO_BATCHES).published["files"]
+    as_arrow = run_in_memory(build(True), TWO_BATCHES).published["files"]
     assert as_records == as_arrow
     assert [row["value"] for row in as_arrow[0]] == [b"1", b"2"]

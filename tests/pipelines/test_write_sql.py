@@ -240,17 +240,17 @@ def test_the_newest_of_a_key_wins(stream: SqlStream, shards: int) -> None:
             {"id": 2, "name": "a later batch", "version": 1},
         ]
     )
-    stream.run(mode="upsert", key_columns=["id"], order_by="version", shards=shards)
+    stream.run(mode="upsert", key_columns=["id"], newest_by="version", shards=shards)
     assert stream.rows() == [(1, "new"), (2, "a later batch"), (3, "three")]
 
 
 def test_equal_keys_of_a_batch_need_an_order(stream: SqlStream) -> None:
     stream.create(ORDERED)
     stream.send([{"id": 1, "version": 1}, {"id": 1, "version": 2}])
-    with pytest.raises(ConfigurationError, match=r"several rows with the key \{'id': 1\}.*order_by="):
+    with pytest.raises(ConfigurationError, match=r"several rows with the key \{'id': 1\}.*newest_by="):
         stream.run(mode="upsert", key_columns=["id"])
     assert stream.ids() == []
-    stream.run(mode="upsert", key_columns=["id"], order_by="version")
+    stream.run(mode="upsert", key_columns=["id"], newest_by="version")
     assert stream.rows("id, version") == [(1, 2)]
 
 
@@ -259,9 +259,9 @@ def test_equal_keys_that_only_the_commit_brought_together(stream: SqlStream, mon
     stream.create(ORDERED)
     stream.send([{"id": 1, "version": 2}, {"id": 1, "version": 1}])
     monkeypatch.setattr("beam_exactly_once.sinks.sql.encoding.refuse_equal_keys", lambda *_: None)
-    with pytest.raises(ConfigurationError, match="order_by="):
+    with pytest.raises(ConfigurationError, match="newest_by="):
         stream.run(mode="upsert", key_columns=["id"])
-    stream.run(mode="upsert", key_columns=["id"], order_by="version")
+    stream.run(mode="upsert", key_columns=["id"], newest_by="version")
     assert stream.rows("id, version") == [(1, 2)]
 
 

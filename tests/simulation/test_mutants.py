@@ -35,7 +35,7 @@ from support.simulation.driver import NOW, SINK, SOURCE, Driver
 from support.simulation.histories import Focus, Simulation
 from support.simulation.store import SimulatedStore
 
-SEEDS_MAX = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
+MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""
 
 FOCUSED_SEEDS = 60
@@ -358,12 +358,12 @@ MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_rule_left_out_is_caught(mutant: type) -> None:
     driver_class, store_class, focus = MUTANTS[mutant]
-    for seed in range(SEEDS_MAX):
+    for seed in range(MAX_SEEDS):
         faults = Simulation(seed, driver_class, store_class, focus).faults()
         if faults:
             print(f"seed {seed}: {faults[0]}")
             return
-    pytest.fail(f"{mutant.__name__} survived {SEEDS_MAX} seeds")
+    pytest.fail(f"{mutant.__name__} survived {MAX_SEEDS} seeds")
 
 
 FOCUSES = {

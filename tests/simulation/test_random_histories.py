@@ -28,7 +28,7 @@ def test_every_record_once(part: int) -> None:
 
 
 def test_every_record_once_when_markers_name_their_committables_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(location, "MARKER_BYTES_MAX", 300)
+    monkeypatch.setattr(location, "MAX_MARKER_BYTES", 300)
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS // 8):
         simulation = Simulation(seed)
         faults = simulation.faults()

@@ -12,7 +12,7 @@ import pytest
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
 
-HOLD_S_MAX = 20.0
+MAX_HOLD_S = 20.0
 
 
 class Splits:
@@ -34,7 +34,7 @@ class Splits:
         """Until there are enough; for good when none come for a while, and whoever wanted them finds too few."""
         self.reading.set()
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self.granted) >= self.wanted, HOLD_S_MAX):
+            if not self._changed.wait_for(lambda: len(self.granted) >= self.wanted, MAX_HOLD_S):
                 self.wanted = 0
 
 

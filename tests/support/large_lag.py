@@ -15,7 +15,7 @@ from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, R
 from beam_exactly_once.kafka import Chunk, KafkaSettings, override_logs
 from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.topics import TopicDescription
-from beam_exactly_once.transforms.read_kafka import BYTES_PER_BATCH_MAX
+from beam_exactly_once.transforms.read_kafka import MAX_BATCH_BYTES
 
 VALUE = b"x" * 10_000
 PARTITIONS = 4
@@ -43,8 +43,8 @@ class MadeUpLog:
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         raise NotImplementedError
 
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, records_max: int = 1000) -> Chunk:
-        chunk_stop = min(stop, position + records_max)
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
+        chunk_stop = min(stop, position + max_records)
         # A copy of its own for each value, as from a real client.
         records = [
             Record(topic_partition.topic, topic_partition.partition, offset, value=bytes(bytearray(VALUE)))
@@ -64,7 +64,7 @@ def main(lag_bytes: int, folder: str) -> None:
     def open_log(settings: KafkaSettings) -> MadeUpLog:
         return MadeUpLog(size)
 
-    with override_logs(open_log), ExactlyOnceStream(f"{folder}/checkpoint", progress=[progress.append]) as stream:
+    with override_logs(open_log), ExactlyOnceStream(f"{folder}/checkpoint", listeners=[progress.append]) as stream:
         _ = (
             stream
             | ReadFromKafka("memory:9092", ["orders"])
@@ -78,7 +78,7 @@ def main(lag_bytes: int, folder: str) -> None:
         "batches": len(progress),
         "rss_before_bytes": before,
         "rss_peak_bytes": rss_peak_bytes(),
-        "bound_bytes": SHUFFLED_COPIES * BYTES_PER_BATCH_MAX + FIXED_BYTES,
+        "bound_bytes": SHUFFLED_COPIES * MAX_BATCH_BYTES + FIXED_BYTES,
     }
     print(json.dumps(found))
 

@@ -24,7 +24,6 @@ from beam_exactly_once import DecodeRecords, ExactlyOnceStream, ReadFromKafka, R
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
-from beam_exactly_once.transforms.read_ranges import Output
 
 LIFE_TIMEOUT_S = 60.0
 OFFSETS_PER_BATCH = 12
@@ -65,17 +64,17 @@ Build: TypeAlias = Callable[[ExactlyOnceStream, str], None]
 
 def one_file(stream: ExactlyOnceStream, work_dir: str) -> None:
     """Every bundle writes one file."""
-    _ = _records(stream, "arrow") | WriteToFiles(f"{work_dir}/output")
+    _ = _records(stream, as_arrow=True) | WriteToFiles(f"{work_dir}/output")
 
 
 def folders(stream: ExactlyOnceStream, work_dir: str) -> None:
     """Every bundle writes a file a partition of the topic."""
-    _ = _records(stream, "arrow") | WriteToFiles(f"{work_dir}/output", partition_by=["topic", "partition"])
+    _ = _records(stream, as_arrow=True) | WriteToFiles(f"{work_dir}/output", partition_by=["topic", "partition"])
 
 
 def rejecting(stream: ExactlyOnceStream, work_dir: str) -> None:
     """What a decoder and what a sink cannot take goes to two more sinks."""
-    rows, undecodable = _records(stream, "records") | DecodeRecords(without_threes, on_error="reject")
+    rows, undecodable = _records(stream, as_arrow=False) | DecodeRecords(without_threes, on_error="reject")
     unfit = rows | "Write" >> WriteToFiles(f"{work_dir}/output", name="files", schema=KEYED, on_error="reject")
     _ = undecodable | "Undecodable" >> WriteToFiles(f"{work_dir}/undecodable", name="undecodable")
     _ = unfit | "Unfit" >> WriteToFiles(f"{work_dir}/unfit", name="unfit")
@@ -91,8 +90,8 @@ def without_threes(record: Record) -> Record:
     return record
 
 
-def _records(stream: ExactlyOnceStream, output: Output) -> beam.PCollection[Any]:
-    return stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=OFFSETS_PER_BATCH, output=output)
+def _records(stream: ExactlyOnceStream, *, as_arrow: bool) -> beam.PCollection[Any]:
+    return stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=OFFSETS_PER_BATCH, as_arrow=as_arrow)
 
 
 def live(work_dir: str, kill_after: str | None, freeze: bool, log: str | None, build: Build) -> None:

@@ -32,7 +32,7 @@ def main(runner: str, batches: int, folder: str) -> None:
     with (
         cluster.serving(),
         ExactlyOnceStream(
-            f"{folder}/checkpoint", trigger=ProcessingTime(0, batches_max=batches), runner=runner, progress=[feed]
+            f"{folder}/checkpoint", trigger=ProcessingTime(0), max_batches=batches, runner=runner, listeners=[feed]
         ) as stream,
     ):
         _ = stream | ReadFromKafka("memory:9092", ["orders"]) | WriteToFiles(f"{folder}/output")

@@ -23,11 +23,14 @@ class OrdersToFiles:
     def produce(self, *values: int) -> None:
         self.cluster.append(Record("orders", 0, value=b"%d" % value) for value in values)
 
-    def run(self, *, sink: str | None = None, topics: tuple[str, ...] = ("orders",), **read: Any) -> None:
-        with self.cluster.serving(), ExactlyOnceStream(str(self.checkpoint), progress=[self.progress.append]) as stream:
+    def run(self, *, sink: str | None = None, topics: Any = ("orders",), **read: Any) -> None:
+        with (
+            self.cluster.serving(),
+            ExactlyOnceStream(str(self.checkpoint), listeners=[self.progress.append]) as stream,
+        ):
             _ = (
                 stream
-                | ReadFromKafka("memory:9092", list(topics), output="arrow", **read)
+                | ReadFromKafka("memory:9092", topics, as_arrow=True, **read)
                 | WriteToFiles(str(self.output), format="json", name=sink)
             )
 

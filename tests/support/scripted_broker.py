@@ -139,7 +139,7 @@ class ScriptedLog:
         found = [record.offset for record in self.visible() if record.timestamp_ms >= timestamp_ms]
         return found[0] if found else -1
 
-    def fetch(self, offset: int, read_committed: bool, bytes_max: int) -> tuple[bytes, list[_Aborted]]:
+    def fetch(self, offset: int, read_committed: bool, max_bytes: int) -> tuple[bytes, list[_Aborted]]:
         """Whole batches from the one that holds ``offset`` on, and the aborted transactions among them."""
         end = self.end(read_committed)
         parts: list[bytes] = []
@@ -148,7 +148,7 @@ class ScriptedLog:
             if batch.last_offset < offset or batch.first_offset >= end:
                 continue
             encoded = _encode_batch(batch)
-            if parts and size + len(encoded) > bytes_max:
+            if parts and size + len(encoded) > max_bytes:
                 break
             parts.append(encoded)
             size, upper = size + len(encoded), batch.last_offset
@@ -362,13 +362,13 @@ class ScriptedBroker:
         with log.changed:
             log.changed.wait_for(lambda: offset != log.end(read_committed) or self._stopping.is_set(), wait_ms / 1000)
 
-    def _fetch_partition(self, name: str, partition: int, offset: int, bytes_max: int, read_committed: bool) -> bytes:
+    def _fetch_partition(self, name: str, partition: int, offset: int, max_bytes: int, read_committed: bool) -> bytes:
         log = self._log(name, partition)
         if log is None:
             return struct.pack(">ihqqii", partition, _UNKNOWN_TOPIC, -1, -1, 0, 0)
         if not log.start_offset <= offset <= log.high_watermark:
             return struct.pack(">ihqqii", partition, _OFFSET_OUT_OF_RANGE, -1, -1, 0, 0)
-        records, aborted = log.fetch(offset, read_committed, bytes_max)
+        records, aborted = log.fetch(offset, read_committed, max_bytes)
         head = struct.pack(">ihqq", partition, _NO_ERROR, log.high_watermark, log.last_stable_offset)
         transactions = _array(struct.pack(">qq", entry.producer_id, entry.first_offset) for entry in aborted)
         return head + transactions + struct.pack(">i", len(records)) + records

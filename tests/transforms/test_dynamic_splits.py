@@ -39,7 +39,7 @@ def kafka_with_gaps(random_: random.Random) -> MemoryKafka:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_runner_splits_ranges_while_they_are_read(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random_ = random.Random(seed)
-    monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 20)
+    monkeypatch.setattr(read_ranges, "MAX_CHUNK_RECORDS", 20)
     cluster = kafka_with_gaps(random_)
     present = cluster.records_of(WHOLE.topic_partition, 0, WHOLE.stop, WHOLE.size)
 

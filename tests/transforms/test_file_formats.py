@@ -62,22 +62,22 @@ EXPECTED = [{"id": 1, "name": "one"}, {"id": 2, "name": None}, {"id": 3, "name":
 
 
 class TestFormats:
-    @pytest.mark.parametrize("compression", [None, "zstd", "snappy", "gzip", "lz4", "brotli", "none"])
+    @pytest.mark.parametrize("compression", ["auto", "zstd", "snappy", "gzip", "lz4", "brotli", "none"])
     @pytest.mark.parametrize("kind", kinds_of_rows())
-    def test_parquet_holds_rows_of_every_kind(self, tmp_path: Any, kind: str, compression: str | None) -> None:
+    def test_parquet_holds_rows_of_every_kind(self, tmp_path: Any, kind: str, compression: str) -> None:
         output = str(tmp_path / "out")
         committables = stage_bundle(output, kinds_of_rows()[kind], schema=SCHEMA, compression=compression)
         publish_batch(output, committables)
         assert read_parquet(output) == EXPECTED
         (body,) = visible_files(output, ".parquet")
         used = pq.ParquetFile(io.BytesIO(body)).metadata.row_group(0).column(0).compression
-        assert used == {None: "ZSTD", "none": "UNCOMPRESSED"}.get(compression, str(compression).upper())
+        assert used == {"auto": "ZSTD", "none": "UNCOMPRESSED"}.get(compression, compression.upper())
 
     @pytest.mark.parametrize("schema", [None, SCHEMA])
-    @pytest.mark.parametrize("compression", [None, "gzip"])
+    @pytest.mark.parametrize("compression", ["auto", "gzip"])
     @pytest.mark.parametrize("kind", kinds_of_rows())
     def test_json_holds_rows_of_every_kind(
-        self, output: str, kind: str, compression: str | None, schema: pa.Schema | None
+        self, output: str, kind: str, compression: str, schema: pa.Schema | None
     ) -> None:
         rows = kinds_of_rows()[kind]
         committables = stage_bundle(output, rows, format="json", compression=compression, schema=schema)

@@ -63,8 +63,8 @@ class TestReadBatches:
         for batch_id in (0, 1, 2):
             publish_batch(output, stage_bundle(output, records(batch_id), batch_id), batch_id)
         assert [(batch.batch_id, batch.rows_written) for batch in read_batches(output)] == [(0, 0), (1, 1), (2, 2)]
-        assert [batch.batch_id for batch in read_batches(output, after=1)] == [2]
-        assert list(read_batches(output, after=2)) == []
+        assert [batch.batch_id for batch in read_batches(output, after_batch_id=1)] == [2]
+        assert list(read_batches(output, after_batch_id=2)) == []
 
     def test_an_output_without_batches(self, output: str) -> None:
         assert list(read_batches(output)) == []

@@ -183,8 +183,8 @@ class TestBounds:
     def test_many_folders_in_turn_take_bounded_files_and_memory(
         self, output: str, format: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        waiting_max = 64 << 10
-        monkeypatch.setattr("beam_exactly_once.sinks.files.bundle.GATHERED_BYTES_MAX", waiting_max)
+        max_waiting = 64 << 10
+        monkeypatch.setattr("beam_exactly_once.sinks.files.bundle.MAX_GATHERED_BYTES", max_waiting)
         monkeypatch.setattr("beam_exactly_once.sinks.files.encoding.SPLIT_ROWS", 10)
         sink = Sink(output, schema=SCHEMA, format=format, partition_by=["place"], max_open_files=5)
         sink.start_bundle(attempt_of(0))
@@ -197,7 +197,7 @@ class TestBounds:
                 most_open, most_waiting = max(most_open, len(files._open)), max(most_waiting, files._waiting_bytes)
         committables = sink.finish_bundle()
         assert most_open == 5
-        assert waiting_max / 2 < most_waiting < waiting_max
+        assert max_waiting / 2 < most_waiting < max_waiting
         publish_batch(output, committables)
         names = [one["final_key"] for one in committables]
         assert len(set(names)) == len(names) > 100, "folders whose file was closed got another"
@@ -322,8 +322,8 @@ class TestNames:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"partition_by": "place"}, r"must be a list: partition_by=\['place'\]"),
-            ({"partition_by": [7]}, "column 7"),
+            ({"partition_by": "place"}, r"must be a list of columns: partition_by=\['place'\]"),
+            ({"partition_by": [7]}, "must be a list of names of columns"),
             ({"partition_by": ["a=b"]}, "'a=b'"),
             ({"partition_by": ["_hidden"]}, "'_hidden'"),
             ({"partition_by": ["../up"]}, "up"),

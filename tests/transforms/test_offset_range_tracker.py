@@ -91,12 +91,12 @@ def test_any_sequence_of_claims_and_splits_tiles_the_range(
     assert tiling_faults([tracker.current_restriction(), *residuals], [whole]) == []
 
 
-@given(start=st.integers(0, 1 << 60), size=st.integers(0, 10_000), size_max=st.integers(1, 3000))
-def test_even_parts_tile_the_range_and_are_small_enough(start: int, size: int, size_max: int) -> None:
+@given(start=st.integers(0, 1 << 60), size=st.integers(0, 10_000), max_size=st.integers(1, 3000))
+def test_even_parts_tile_the_range_and_are_small_enough(start: int, size: int, max_size: int) -> None:
     whole = orders(start, start + size)
-    parts = cut_evenly(whole, size_max)
+    parts = cut_evenly(whole, max_size)
     assert tiling_faults(parts, [whole]) == []
-    assert max(part.size for part in parts) <= size_max
+    assert max(part.size for part in parts) <= max_size
 
 
 @given(

@@ -14,6 +14,7 @@ from beam_exactly_once.errors import DataLoss, IncompleteBatch
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, open_kafka_log, override_logs
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms import read_ranges
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
 from beam_exactly_once.transforms.planned_range import PlannedRange
@@ -67,7 +68,7 @@ def read_all(
     cluster: MemoryKafka,
     whole: OffsetRange,
     random_: random.Random,
-    fail_on_data_loss: bool = True,
+    on_data_loss: OnDataLoss = "fail",
     topic_id: str = "orders#1",
 ) -> tuple[list[Record], list[Piece]]:
     """Read ``whole`` and everything that splits gave away."""
@@ -76,7 +77,7 @@ def read_all(
     waiting = [whole]
     planned = PlannedRange(whole, topic_id)
     with cluster.serving():
-        reader = read_ranges._ReadRange(SETTINGS, "orders", fail_on_data_loss)
+        reader = read_ranges._ReadRange(SETTINGS, "orders", on_data_loss)
         reader.start_bundle()
         while waiting:
             part = waiting.pop()
@@ -97,7 +98,7 @@ def read_all(
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 17)
+    monkeypatch.setattr(read_ranges, "MAX_CHUNK_RECORDS", 17)
 
 
 @pytest.mark.parametrize("seed", range(300))
@@ -116,7 +117,7 @@ def test_lost_offsets_are_reported_once_when_loss_is_allowed(seed: int) -> None:
     random_ = random.Random(seed)
     cluster = kafka_with_gaps(random_)
     cluster.delete_records("orders", 0, 200)
-    records, pieces = read_all(cluster, WHOLE, random_, fail_on_data_loss=False)
+    records, pieces = read_all(cluster, WHOLE, random_, on_data_loss="skip")
     assert sorted(records) == sorted(cluster.records_of(WHOLE.topic_partition, 200, WHOLE.stop, WHOLE.size))
     assert tiling_faults([piece.read for piece in pieces], [WHOLE]) == []
     lost = [one for piece in pieces for one in piece.lost]
@@ -161,13 +162,13 @@ def old_topic() -> MemoryKafka:
     return cluster
 
 
-def bundle(cluster: MemoryKafka, fail_on_data_loss: bool, act: Callable[[], None]) -> tuple[list[bytes], list[Piece]]:
+def bundle(cluster: MemoryKafka, on_data_loss: OnDataLoss, act: Callable[[], None]) -> tuple[list[bytes], list[Piece]]:
     """Read the whole range as one bundle, and act after its first chunk."""
     planned = PlannedRange(WHOLE, "orders#1")
     values: list[bytes] = []
     pieces: list[Piece] = []
     with cluster.serving():
-        reader = read_ranges._ReadRange(SETTINGS, "orders", fail_on_data_loss)
+        reader = read_ranges._ReadRange(SETTINGS, "orders", on_data_loss)
         reader.start_bundle()
         for element in reader.process(planned, OffsetRangeTracker(WHOLE)):
             if isinstance(element, beam.pvalue.TaggedOutput):
@@ -185,31 +186,31 @@ def nothing() -> None:
     pass
 
 
-@pytest.mark.parametrize(("fail_on_data_loss", "error"), [(True, DataLoss), (False, IncompleteBatch)])
-def test_a_bundle_that_saw_its_topic_made_anew_fails(fail_on_data_loss: bool, error: type[Exception]) -> None:
+@pytest.mark.parametrize(("on_data_loss", "error"), [("fail", DataLoss), ("skip", IncompleteBatch)])
+def test_a_bundle_that_saw_its_topic_made_anew_fails(on_data_loss: OnDataLoss, error: type[Exception]) -> None:
     """The new log holds every offset that is asked for: nothing but the id tells."""
     cluster = old_topic()
     with pytest.raises(error, match=r"deleted and made anew"):
-        bundle(cluster, fail_on_data_loss, lambda: made_anew(cluster, 2 * WHOLE.size))
+        bundle(cluster, on_data_loss, lambda: made_anew(cluster, 2 * WHOLE.size))
 
 
 def test_a_topic_made_anew_before_the_bundle_is_data_loss() -> None:
     cluster = old_topic()
     made_anew(cluster, 2 * WHOLE.size)
     with pytest.raises(DataLoss, match=r"its id is orders#2.*the topic with id orders#1"):
-        bundle(cluster, True, nothing)
+        bundle(cluster, "fail", nothing)
 
 
 def test_a_topic_made_anew_before_the_bundle_is_passed_over_as_lost() -> None:
     cluster = old_topic()
     made_anew(cluster, 2 * WHOLE.size)
-    assert bundle(cluster, False, nothing) == ([], [Piece("orders", WHOLE, 0, 0, (WHOLE,))])
+    assert bundle(cluster, "skip", nothing) == ([], [Piece("orders", WHOLE, 0, 0, (WHOLE,))])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_splits_of_a_range_that_is_passed_over_tile_it(seed: int) -> None:
     cluster = MemoryKafka({"orders": 1})
-    records, pieces = read_all(cluster, WHOLE, random.Random(seed), fail_on_data_loss=False, topic_id="another")
+    records, pieces = read_all(cluster, WHOLE, random.Random(seed), on_data_loss="skip", topic_id="another")
     assert records == []
     assert tiling_faults([piece.read for piece in pieces], [WHOLE]) == []
     assert tiling_faults([one for piece in pieces for one in piece.lost], [WHOLE]) == []
@@ -226,7 +227,7 @@ def test_each_isolation_level_has_a_client_of_its_own() -> None:
     with cluster.serving():
         cluster_log = open_kafka_log(SETTINGS)
     with override_logs(open_log):
-        reader = read_ranges._ReadRange(SETTINGS, "orders", True)
+        reader = read_ranges._ReadRange(SETTINGS, "orders", "fail")
         reader.start_bundle()
         for level in ("read_uncommitted", None, "read_committed", "read_uncommitted"):
             list(reader.process(PlannedRange(WHOLE, None, level), OffsetRangeTracker(WHOLE)))

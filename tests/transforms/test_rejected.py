@@ -14,7 +14,7 @@ import pytest
 from beam_exactly_once import RECORD_SCHEMA, Record, Rejected, with_event_date
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Chunk
-from beam_exactly_once.rows.rejected import REASON_LETTERS_MAX, ROW_LETTERS_MAX, isolated, rejected_of
+from beam_exactly_once.rows.rejected import MAX_REASON_LETTERS, MAX_ROW_LETTERS, isolated, rejected_of
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
@@ -76,8 +76,8 @@ class TestRejectedOf:
     def test_everything_is_bounded(self) -> None:
         row = {f"name{number}": "x" * 10**6 for number in range(1000)}
         rejected = rejected_of(row, ValueError("long " * 10**6), step="s")
-        assert len(rejected.reason) == REASON_LETTERS_MAX
-        assert 1000 < len(rejected.row or "") <= ROW_LETTERS_MAX
+        assert len(rejected.reason) == MAX_REASON_LETTERS
+        assert 1000 < len(rejected.row or "") <= MAX_ROW_LETTERS
 
 
 class TestIsolated:

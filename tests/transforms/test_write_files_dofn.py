@@ -249,8 +249,8 @@ class TestTransform:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"output": ""}, "output=''"),
-            ({"output": None}, "output=None"),
+            ({"location": ""}, "location=''"),
+            ({"location": None}, "location=None"),
             ({"format": "orc"}, "format='orc'"),
             ({"compression": "zip"}, "compression='zip' is not known for parquet"),
             ({"format": "json", "compression": "snappy"}, "'snappy' is not known for json"),
@@ -263,7 +263,7 @@ class TestTransform:
     )
     def test_arguments_are_checked_at_once(self, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            WriteToFiles(**{"output": "/tmp/x", **arguments})
+            WriteToFiles(**{"location": "/tmp/x", **arguments})
 
 
 def _sums_to(total: int) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError
@@ -76,6 +78,32 @@ def test_a_pattern_matches_whole_names(pattern: str, matches: list[str]) -> None
 
 
 def test_exactly_one_way_to_select() -> None:
-    for wrong in ({}, {"topics": ("a",), "pattern": "a"}, {"partitions": (place(0),), "pattern": ""}):
+    for wrong in ({}, {"topics": ("a",), "pattern": "a"}, {"topics": {"a": [0]}, "pattern": ""}):
         with pytest.raises(ConfigurationError, match="exactly one"):
             selection_of(**wrong)
+
+
+def test_partitions_by_topic() -> None:
+    selection = selection_of({"orders": [1, 0], "payments": [3]})
+    assert selection.partitions_in({}) == [place(1), place(0), place(3, "payments")]
+    assert [selection.is_read(one) for one in (place(0), place(2))] == [True, False]
+    assert str(selection) == "topics={'orders': [1, 0], 'payments': [3]}"
+
+
+@pytest.mark.parametrize(
+    ("topics", "complaint"),
+    [
+        ("orders", r"topics='orders' must be a list of topics: topics=\['orders'\]"),
+        (["orders", "orders"], "names one of its topics twice"),
+        ([7], "must be a list of names of topics"),
+        ({"orders": []}, "must list different partitions by their numbers"),
+        ({"orders": [0, 0]}, "must list different partitions"),
+        ({"orders": ["0"]}, "must list different partitions"),
+        ({"orders": [-1]}, "must list different partitions"),
+        ({"orders": 0}, "must list different partitions"),
+        ({7: [0]}, "must be a list of names of topics"),
+    ],
+)
+def test_topics_that_are_none_are_refused(topics: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        selection_of(topics)

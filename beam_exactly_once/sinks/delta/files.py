@@ -20,9 +20,9 @@ from beam_exactly_once.sinks.files.partitions import columns_in_files
 
 STATISTICS_COLUMNS = 32
 """Delta's own default: so many columns, from the first, have statistics."""
-TEXT_LETTERS_MAX = 64
+MAX_TEXT_LETTERS = 64
 """Longer texts are no statistics: a bound that is cut must be cut upwards, which no reader needs that much."""
-DECIMAL_DIGITS_MAX = 15
+MAX_DECIMAL_DIGITS = 15
 """A JSON number holds so many exactly."""
 
 
@@ -44,7 +44,7 @@ class DeltaLayout(FileLayout):
             target,
             schema,
             sink=self.sink,
-            compression=str(self.compression),
+            compression=self.compression,
             max_row_group_rows=self.max_row_group_rows,
         )
 
@@ -96,10 +96,10 @@ def _bounds(kind: pa.DataType, of_groups: Sequence[Any]) -> tuple[Any, Any] | No
     if pa.types.is_integer(kind):
         return int(low), int(high)
     if pa.types.is_string(kind):
-        return (low, high) if max(len(low), len(high)) <= TEXT_LETTERS_MAX else None
+        return (low, high) if max(len(low), len(high)) <= MAX_TEXT_LETTERS else None
     if pa.types.is_date(kind):
         return low.isoformat(), high.isoformat()
-    if pa.types.is_decimal(kind) and kind.precision <= DECIMAL_DIGITS_MAX:
+    if pa.types.is_decimal(kind) and kind.precision <= MAX_DECIMAL_DIGITS:
         return float(Decimal(low)), float(Decimal(high))
     if pa.types.is_timestamp(kind) and high.year < datetime.MAXYEAR:
         return _millisecond(low), _millisecond(high + datetime.timedelta(microseconds=999))

@@ -18,7 +18,7 @@ from beam_exactly_once.sinks.delta.table import Overtaken, TableVersion
 
 PUBLISH_THREADS = 16
 """Files of a batch that get their names at a time."""
-COMMITS_MAX = 10
+MAX_COMMITS = 10
 """How often a commit is tried that others' conflict with. Most do not, such as appends: delta-rs goes behind them by itself."""
 
 
@@ -44,7 +44,7 @@ class DeltaPublisher(Publisher):
         """
         unknown: SinkUnavailable | None = None
         conflict = ""
-        for _ in range(COMMITS_MAX):
+        for _ in range(MAX_COMMITS):
             table = TableVersion.open(self._output, self._where)
             found = None if table is None else table.receipt(part.stream_id, self._layout.sink)
             if not is_to_write(part, found, self._where):
@@ -63,7 +63,7 @@ class DeltaPublisher(Publisher):
             except SinkUnavailable as error:
                 unknown = error  # the receipt tells whether it was made
         raise SinkUnavailable(
-            f"{self._where} was changed by other writers at each of {COMMITS_MAX} tries ({conflict}). Start again."
+            f"{self._where} was changed by other writers at each of {MAX_COMMITS} tries ({conflict}). Start again."
         )
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
@@ -101,7 +101,7 @@ class DeltaPublisher(Publisher):
             raise SinkAhead(
                 f"{self._where} holds batch {found.batch_id} of this stream, while the next batch of the checkpoint is "
                 f"{next_batch_id}: the checkpoint was restored from an older copy, or is used twice. Restore the newest "
-                "checkpoint, or start a new one with Start.from_checkpoint(…)."
+                "checkpoint, or start a new one with continue_from=CheckpointAt(…)."
             )
 
     def sweep(self, published_batch_id: int) -> None:

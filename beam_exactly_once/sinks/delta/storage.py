@@ -25,11 +25,11 @@ def check_storage(location: StoreLocation) -> None:
     if unknown:
         raise ConfigurationError(
             f"{location.uri}: a Delta table on GCS takes no storage_options {', '.join(unknown)}. Set a default key of the "
-            "bucket, or leave it out."
+            "bucket, or leave it out (storage_options={} takes none of the stream's)."
         )
 
 
-def storage_options(location: StoreLocation) -> dict[str, str]:
+def deltalake_options(location: StoreLocation) -> dict[str, str]:
     """Options of ``deltalake`` for now and here: they hold credentials. Never keep, log or pickle them.
 
     Raises:

@@ -22,7 +22,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, O
 from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.delta.schema import delta_schema, missing_columns
-from beam_exactly_once.sinks.delta.storage import storage_options
+from beam_exactly_once.sinks.delta.storage import deltalake_options
 from beam_exactly_once.sinks.files.partitions import values_of_folders
 from beam_exactly_once.sinks.receipts import StagedReceipt
 
@@ -77,7 +77,7 @@ class TableVersion:
 
         with sorted_errors(where):
             try:
-                table = DeltaTable(location.uri, storage_options=storage_options(location))
+                table = DeltaTable(location.uri, storage_options=deltalake_options(location))
             except TableNotFoundError:
                 return None
         return cls(location, table, where)
@@ -97,7 +97,7 @@ class TableVersion:
         with sorted_errors(where):
             try:
                 DeltaTable.create(
-                    location.uri, schema, partition_by=list(partition_by), storage_options=storage_options(location)
+                    location.uri, schema, partition_by=list(partition_by), storage_options=deltalake_options(location)
                 )
             except DeltaError:
                 if cls.open(location, where) is None:

@@ -110,7 +110,7 @@ class CsvFile(_ColumnsFile):
     """A header, then a line a row. Text is quoted; null is nothing, an empty text ``""``."""
 
     def __init__(
-        self, target: StagingWriter, schema: pa.Schema | None, *, sink: str, compression: str | None, delimiter: str
+        self, target: StagingWriter, schema: pa.Schema | None, *, sink: str, compression: str, delimiter: str
     ) -> None:
         super().__init__(schema, sink)
         self._body = _compressed(target, compression)
@@ -132,7 +132,7 @@ class CsvFile(_ColumnsFile):
 class LinesFile(BlockFile):
     """JSON or text: lines as they come."""
 
-    def __init__(self, target: StagingWriter, *, compression: str | None) -> None:
+    def __init__(self, target: StagingWriter, *, compression: str) -> None:
         super().__init__()
         self._body = _compressed(target, compression)
 
@@ -159,7 +159,7 @@ class _KeptOpen(io.RawIOBase):
         return self._target.write(data)
 
 
-def _compressed(target: StagingWriter, compression: str | None) -> IO[bytes]:
+def _compressed(target: StagingWriter, compression: str) -> IO[bytes]:
     body = _KeptOpen(target)
     if compression == "gzip":
         # No name and no time inside: the same rows give the same bytes.

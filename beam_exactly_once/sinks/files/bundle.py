@@ -9,7 +9,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.object_store import ObjectStore, StagingWriter
 from beam_exactly_once.rows.block import Block, block_bytes, block_rows
 from beam_exactly_once.sinks.files.block_file import BlockFile
-from beam_exactly_once.sinks.files.layout import GATHERED_BYTES_MAX, FileLayout
+from beam_exactly_once.sinks.files.layout import MAX_GATHERED_BYTES, FileLayout
 from beam_exactly_once.sinks.files.manifest import new_bundle_token, part_name
 
 BLOCK_OVERHEAD_BYTES = 2048
@@ -37,9 +37,9 @@ class BundleFiles:
         waiting = self._waiting.setdefault(folder, _Waiting())
         waiting.add(block)
         self._waiting_bytes += block_bytes(block) + BLOCK_OVERHEAD_BYTES
-        if waiting.rows >= self._layout.max_row_group_rows or waiting.bytes >= self._layout.gathered_bytes_max:
+        if waiting.rows >= self._layout.max_row_group_rows or waiting.bytes >= self._layout.max_gathered_bytes:
             self._write_out(folder)
-        elif self._waiting_bytes >= GATHERED_BYTES_MAX:
+        elif self._waiting_bytes >= MAX_GATHERED_BYTES:
             # All of them: blocks that were cut from one batch share its memory.
             self._write_out(*self._waiting)
 

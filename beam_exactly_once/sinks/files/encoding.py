@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from beam_exactly_once.rows.block import Block
 from beam_exactly_once.rows.columns import whole_batch
-from beam_exactly_once.rows.encoding import WAITING_BYTES_MAX, RejectingBlocks, RowBlocks, RowEncoding
+from beam_exactly_once.rows.encoding import MAX_WAITING_BYTES, RejectingBlocks, RowBlocks, RowEncoding
 from beam_exactly_once.sinks.files.json_lines import json_fields
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.files.partitions import folder_of_values, split_batch
@@ -29,7 +29,7 @@ class FileEncoding(RowEncoding):
     def __init__(self, layout: FileLayout) -> None:
         self.sink = layout.sink
         self.block_type = layout.folder_block_type
-        self.bytes_max = min(WAITING_BYTES_MAX, layout.max_file_bytes)
+        self.max_bytes = min(MAX_WAITING_BYTES, layout.max_file_bytes)
         self._layout = layout
 
     def blocks(self) -> RowBlocks:
@@ -127,7 +127,7 @@ class _WaitingBatches:
     """Arrow batches until there are enough to be split into folders together."""
 
     def __init__(self, layout: FileLayout) -> None:
-        self._bytes_max = min(SPLIT_BYTES, layout.max_file_bytes)
+        self._max_bytes = min(SPLIT_BYTES, layout.max_file_bytes)
         self._batches: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 
@@ -138,7 +138,7 @@ class _WaitingBatches:
         self._batches.append(batch)
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
-        is_enough = self._rows >= SPLIT_ROWS or self._bytes >= self._bytes_max
+        is_enough = self._rows >= SPLIT_ROWS or self._bytes >= self._max_bytes
         return [*ready, *self.take()] if is_enough else ready
 
     def take(self) -> list[pa.RecordBatch]:

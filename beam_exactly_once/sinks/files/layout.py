@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from beam_exactly_once.arguments import one_of, whole_number
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import StagingWriter
@@ -34,16 +35,16 @@ from beam_exactly_once.sinks.files.text_lines import (
 
 FileFormat: TypeAlias = Literal["parquet", "csv", "json", "text"]
 
-GATHERED_BYTES_MAX = 64 * 1024 * 1024
+MAX_GATHERED_BYTES = 64 * 1024 * 1024
 """Data that waits in a worker to be written, over all files."""
 
-_COMPRESSIONS: dict[str, dict[str | None, str]] = {
+_COMPRESSIONS: dict[str, dict[str, str]] = {
     "parquet": dict.fromkeys(("zstd", "snappy", "gzip", "lz4", "brotli", "none"), "parquet"),
-    "csv": {None: "csv", "gzip": "csv.gz", "zstd": "csv.zst"},
-    "json": {None: "json", "gzip": "json.gz", "zstd": "json.zst"},
-    "text": {None: "txt", "gzip": "txt.gz", "zstd": "txt.zst"},
+    "csv": {"none": "csv", "gzip": "csv.gz", "zstd": "csv.zst"},
+    "json": {"none": "json", "gzip": "json.gz", "zstd": "json.zst"},
+    "text": {"none": "txt", "gzip": "txt.gz", "zstd": "txt.zst"},
 }
-"""Compressions of each format, with the extension of their files."""
+"""Compressions of each format, with the extension of their files; the first is that of ``"auto"``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class FileLayout:
     format: FileFormat = "parquet"
     schema: pa.Schema | None = None
     """Of the rows: the columns of ``partition_by`` are in it, and not in the files."""
-    compression: str | None = None
+    compression: str = "auto"
     partition_by: Sequence[str] = ()
     max_file_bytes: int = 256 * 1024 * 1024
     max_row_group_rows: int = 131_072
@@ -66,22 +67,13 @@ class FileLayout:
     csv_delimiter: str = ","
 
     def __post_init__(self) -> None:
-        compressions = _COMPRESSIONS.get(self.format)
-        if compressions is None:
-            raise ConfigurationError(
-                f"format={self.format!r} is not known; use one of {', '.join(map(repr, _COMPRESSIONS))}."
-            )
-        if self.compression is None and self.format == "parquet":
-            object.__setattr__(self, "compression", "zstd")
-        if self.compression not in compressions:
-            raise ConfigurationError(
-                f"compression={self.compression!r} is not known for {self.format}; use one of "
-                f"{', '.join(map(repr, compressions))}."
-            )
+        one_of("format", self.format, tuple(_COMPRESSIONS))
+        compressions = _COMPRESSIONS[self.format]
+        one_of("compression", self.compression, ("auto", *compressions), of=self.format)
+        if self.compression == "auto":
+            object.__setattr__(self, "compression", next(iter(compressions)))
         for name in ("max_file_bytes", "max_row_group_rows", "max_open_files"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"{name}={value!r} must be a whole number of at least 1.")
+            whole_number(name, getattr(self, name))
         if (
             not isinstance(self.csv_delimiter, str)
             or len(self.csv_delimiter.encode()) != 1
@@ -115,10 +107,10 @@ class FileLayout:
         return tuple[str, pa.RecordBatch] if self.has_columns else tuple[str, tuple[int, bytes]]
 
     @property
-    def gathered_bytes_max(self) -> int:
+    def max_gathered_bytes(self) -> int:
         """Bytes of one file that wait to be written together: as a row group, or since many files take turns."""
         gathers = self.format == "parquet" or self.partition_by
-        return min(GATHERED_BYTES_MAX, self.max_file_bytes) if gathers else 0
+        return min(MAX_GATHERED_BYTES, self.max_file_bytes) if gathers else 0
 
     def batch_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
         """Rows, at least one, as columns of the schema; None without one. Rejected records bring theirs.
@@ -202,7 +194,7 @@ class FileLayout:
             target,
             schema,
             sink=self.sink,
-            compression=str(self.compression),
+            compression=self.compression,
             max_row_group_rows=self.max_row_group_rows,
         )
 

@@ -1,11 +1,11 @@
 """The manifests of published files: which files belong to which batch, in order.
 
-    <output>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
-    <output>/<column>=<value>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
-    <output>/_batches/<batch id>.json
+    <location>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
+    <location>/<column>=<value>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
+    <location>/_batches/<batch id>.json
 
-A manifest is written when every file of its batch is visible. Who reads through :func:`read_batches` sees whole
-batches in order; who lists the folder sees every file once, perhaps a batch in parts.
+A manifest is written when every file of its batch is visible. A reader through :func:`read_batches` sees whole
+batches in order; a listing of the folder shows every file once, perhaps a batch in parts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from beam_exactly_once.arguments import location_of, options_of, whole_number
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import CheckpointHole, CorruptObject, NewerFormat, OlderFormat
@@ -32,7 +33,7 @@ _PART = re.compile(r"(?:[^/=]+=[^/]+/)*part-(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One file of a batch. ``name`` is relative to the output; ``uri`` is not."""
+    """One file of a batch. ``name`` is relative to the location; ``uri`` is not."""
 
     name: str
     uri: str
@@ -52,21 +53,28 @@ class PublishedBatch:
 
 
 def read_batches(
-    output: str, *, after: int | None = None, storage_options: Mapping[str, Any] | None = None
+    location: str, *, after_batch_id: int | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[PublishedBatch]:
-    """The batches that ``WriteToFiles`` has published to ``output``, whole and in order.
+    """The batches that ``WriteToFiles`` has published to ``location``, whole and in order.
 
     Args:
-        output: URI of the output.
-        after: batch id to go on behind: a reader remembers the last one it has seen. None begins with the oldest
+        location: URI of the folder.
+        after_batch_id: go on behind this batch: a reader remembers the last one it has seen. None begins with the oldest
             that is there: a sink that came later than its stream has none of the batches before it.
-        storage_options: options of the output's store.
+        storage_options: options of the location's store.
 
     Raises:
+        ConfigurationError: an argument is not possible.
         CheckpointHole: a batch between others has no manifest.
         CorruptObject, NewerFormat, OlderFormat: a manifest cannot be read.
     """
-    store = open_object_store(output, storage_options)
+    location_of("location", location, "a folder")
+    whole_number("after_batch_id", after_batch_id, least=0, none="the oldest")
+    store = open_object_store(location, options_of("storage_options", storage_options))
+    return _batches_after(store, after_batch_id)
+
+
+def _batches_after(store: ObjectStore, after: int | None) -> Iterator[PublishedBatch]:
     expected = None if after is None else after + 1
     for batch_id in manifest_ids(store, after=-1 if after is None else after):
         # A listing is no snapshot: what it passed over may have been written while it ran.
@@ -183,6 +191,6 @@ def _read_or_raise(store: ObjectStore, batch_id: int, above: int) -> PublishedBa
     if batch is None:
         raise CheckpointHole(
             f"{store.uri}/{manifest_key(batch_id)} is missing, while the manifest of batch {above} is there. Restore "
-            f"it from a copy; to go on without it, call read_batches(…, after={batch_id})."
+            f"it from a copy; to go on without it, call read_batches(…, after_batch_id={batch_id})."
         )
     return batch

@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_exactly_once import arguments
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 """What stands for null in a folder's name."""
-FOLDER_NAME_BYTES_MAX = 255
+MAX_FOLDER_NAME_BYTES = 255
 """What file systems take."""
 
 _COLUMN = re.compile(r"[^\W_][\w.~-]*")
@@ -33,17 +34,13 @@ def checked_columns(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: it is no list of names that readers take for columns.
     """
-    if isinstance(names, str):
-        raise ConfigurationError(f"partition_by={names!r} must be a list: partition_by=[{names!r}].")
-    columns = tuple(names)
+    columns = arguments.names("partition_by", names)
     for name in columns:
-        if not isinstance(name, str) or not _COLUMN.fullmatch(name):
+        if not _COLUMN.fullmatch(name):
             raise ConfigurationError(
                 f"partition_by names the column {name!r}, and readers would not take its folders for a column. Use a name of "
                 "letters, digits, _, . and -, that begins with a letter or digit."
             )
-    if len(set(columns)) < len(columns):
-        raise ConfigurationError(f"partition_by={list(columns)} names a column twice.")
     return columns
 
 
@@ -166,13 +163,13 @@ def _folder_name(name: str, text: str | None, sink: str) -> str:
         )
     folder = f"{name}={_ENCODED.sub(_percent, text)}"
     try:
-        is_short = len(folder.encode()) <= FOLDER_NAME_BYTES_MAX
+        is_short = len(folder.encode()) <= MAX_FOLDER_NAME_BYTES
     except UnicodeEncodeError:
         raise UnfitRow(f"sink {sink!r} cannot partition by {name}={text[:80]!r}: it is no Unicode text.") from None
     if not is_short:
         raise UnfitRow(
             f"sink {sink!r} cannot partition by {name}={text[:80]!r}…: the folder's name would have "
-            f"{len(folder.encode())} bytes, and {FOLDER_NAME_BYTES_MAX} is the most. Partition by a shorter column, such as "
+            f"{len(folder.encode())} bytes, and {MAX_FOLDER_NAME_BYTES} is the most. Partition by a shorter column, such as "
             "a hash or a prefix of it."
         )
     return folder

@@ -71,11 +71,11 @@ def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sin
         UnfitRow: a record is too large, has no key although the topic is compacted, a header without a name, a partition that
             the topic does not have, or a time too far from now.
     """
-    if topic.record_bytes_max is not None:
+    if topic.max_record_bytes is not None:
         largest = int(_sizes(batch).max(initial=0))
-        if largest > topic.record_bytes_max:
+        if largest > topic.max_record_bytes:
             raise UnfitRow(
-                f"sink {sink!r} got a record of up to {largest} bytes, but topic {topic.name} takes {topic.record_bytes_max} "
+                f"sink {sink!r} got a record of up to {largest} bytes, but topic {topic.name} takes {topic.max_record_bytes} "
                 "(max.message.bytes, which must hold a record before compression). Raise it, or reject or drop such records."
             )
     if "compact" in topic.cleanup_policy and batch.column("key").null_count:
@@ -174,11 +174,11 @@ def _refuse_times(times: pa.Array, topic: TopicFacts, sink: str, now_ms: int) ->
     bounds = pc.min_max(given)
     for word, distance_ms in (("after", bounds["max"].as_py() - now_ms), ("before", now_ms - bounds["min"].as_py())):
         setting = f"message.timestamp.{word}.max.ms"
-        distance_ms_max = topic.config.get(setting)
-        if distance_ms_max is not None and distance_ms > int(distance_ms_max):
+        max_distance_ms = topic.config.get(setting)
+        if max_distance_ms is not None and distance_ms > int(max_distance_ms):
             raise UnfitRow(
                 f"sink {sink!r} got a record with a time {distance_ms} ms {word} now; topic {topic.name} takes "
-                f"{distance_ms_max} ({setting}). Raise it, correct or drop the record's timestamp_ms, or reject such "
+                f"{max_distance_ms} ({setting}). Raise it, correct or drop the record's timestamp_ms, or reject such "
                 "records."
             )
 

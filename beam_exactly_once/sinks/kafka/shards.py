@@ -24,7 +24,7 @@ from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
 from beam_exactly_once.sinks.receipts import Receipt, receipt_of, stored_receipt
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 
-_TOPIC_LENGTH_MAX = 249
+_MAX_TOPIC_LENGTH = 249
 _RECEIPT_FORMAT = 2
 
 
@@ -133,7 +133,7 @@ class KafkaShards(ShardWriter):
 
     def _receipts_topic(self, stream_id: str) -> str:
         name = f"{self._output.receipts_prefix}.{stream_id}.{self._sink}"
-        if len(name) > _TOPIC_LENGTH_MAX:
+        if len(name) > _MAX_TOPIC_LENGTH:
             raise ConfigurationError(
                 f"{name} is too long for a topic's name. Give sink {self._sink!r} a shorter name=."
             )
@@ -146,7 +146,7 @@ class KafkaShards(ShardWriter):
             output.settings,
             f"{self._receipts_topic(stream_id)}.{shard}",
             output.topic,
-            batch_bytes_max=facts.record_bytes_max,
+            max_batch_bytes=facts.max_record_bytes,
             anew=anew,
         )
 
@@ -176,5 +176,5 @@ class KafkaShards(ShardWriter):
         raise CorruptObject(
             f"the newest record of topic {topic}, partition {write.shard}, is not the receipt of this "
             "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
-            "Start.from_checkpoint(…) at the last batch that the output holds."
+            "continue_from=CheckpointAt(…) at the last batch that the output holds."
         )

@@ -26,11 +26,11 @@ class SqlReceipts:
     """The receipts in one table.
 
     Args:
-        schema: of the table; None: the connection's own.
         table: its name.
+        namespace: of the table; None: the connection's own.
     """
 
-    def __init__(self, schema: str | None, table: str) -> None:
+    def __init__(self, table: str, namespace: str | None) -> None:
         # MySQL compares texts without case unless told otherwise, and keeps tables without transactions if told so.
         options: dict[str, Any] = {
             f"{dialect}_{option}": value
@@ -46,7 +46,7 @@ class SqlReceipts:
             sa.Column("writer_epoch", sa.BigInteger, nullable=False),
             sa.Column("batch_id", sa.BigInteger, nullable=False),
             sa.Column("nonce", sa.String(64), nullable=False),
-            schema=schema,
+            schema=namespace,
             **options,
         )
 

@@ -72,7 +72,7 @@ def insert_statement(target: SqlTarget, names: Iterable[str], dialect: str) -> A
 
     Columns have no types here: values go to the driver as they were staged.
     """
-    table = sa.table(target.table, *(sa.column(name) for name in names), schema=target.table_schema)
+    table = sa.table(target.table, *(sa.column(name) for name in names), schema=target.namespace)
     if target.mode == "append":
         return sa.insert(table)
     others = [column for column in table.c if column.name not in target.key_columns]
@@ -100,17 +100,17 @@ def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget, sink: str) -> No
     Raises:
         ConfigurationError: two rows have one key, and nothing says which is newer.
     """
-    if target.order_by is None:
+    if target.newest_by is None:
         _last_of_keys(pa.Table.from_batches([batch]), target, sink)
 
 
 def _newest(batches: list[pa.RecordBatch], target: SqlTarget, sink: str) -> Iterator[pa.RecordBatch]:
-    """One row a key, in the order of ``order_by``, so that also keys that only the database takes for equal end right."""
+    """One row a key, in the order of ``newest_by``, so that also keys that only the database takes for equal end right."""
     if not batches:
         return
     rows = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
-    if target.order_by is not None:
-        rows = rows.sort_by([(target.order_by, "ascending")])
+    if target.newest_by is not None:
+        rows = rows.sort_by([(target.newest_by, "ascending")])
     yield from rows.take(_last_of_keys(rows, target, sink)).to_batches(max_chunksize=ROWS_AT_ONCE)
 
 
@@ -119,11 +119,11 @@ def _last_of_keys(rows: pa.Table, target: SqlTarget, sink: str) -> pa.Array:
     keys = list(target.key_columns)
     numbered = rows.select(keys).append_column(_ROW, pa.array(range(rows.num_rows), pa.int64()))
     last = numbered.group_by(keys).aggregate([(_ROW, "max"), (_ROW, "count")])
-    if target.order_by is None and last.num_rows < rows.num_rows:
+    if target.newest_by is None and last.num_rows < rows.num_rows:
         (key, *_) = last.filter(pc.greater(last[f"{_ROW}_count"], 1)).select(keys).to_pylist()
         raise ConfigurationError(
             f"sink {sink!r} got several rows with the key {key} in one batch, and nothing says which of them table "
-            f"{target.full_name} is to keep. Give WriteToSql order_by=, a column whose greatest value wins (of equal values, "
+            f"{target.full_name} is to keep. Give WriteToSql newest_by=, a column whose greatest value wins (of equal values, "
             "one), and start again: rows that wait are written by it, too."
         )
     positions = last[f"{_ROW}_max"]
@@ -149,7 +149,7 @@ def _copy(
 ) -> None:
     """COPY by psycopg: several times faster than INSERT."""
     quote = connection.dialect.identifier_preparer
-    table = quote.format_table(sa.table(target.table, schema=target.table_schema))
+    table = quote.format_table(sa.table(target.table, schema=target.namespace))
     columns = ", ".join(quote.quote(name) for name in names)
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:

@@ -58,8 +58,8 @@ class SqlShards(ShardWriter):
         if not self._receipts.is_visible(self._database):
             raise SinkBehind(
                 f"sink {self._sink!r}, table {self._target.full_name}: the table of receipts is gone, so nothing says which "
-                "batches the table holds. Restore both, or start a new checkpoint_location with Start.from_checkpoint(…) at the "
-                "last batch that it holds."
+                "batches the table holds. Restore both, or start a new checkpoint_location with continue_from=CheckpointAt(…) at "
+                "the last batch that it holds."
             )
         newest = self._database.transact(
             lambda connection: self._try_receipts(connection, stream_id),
@@ -69,7 +69,7 @@ class SqlShards(ShardWriter):
             raise SinkAhead(
                 f"sink {self._sink!r}, table {self._target.full_name}, holds batch {newest} of this stream, while the next "
                 f"batch of the checkpoint is {next_batch_id}: the checkpoint was restored from an older copy, and would "
-                "write again what is there. Restore the newest checkpoint, or start a new one with Start.from_checkpoint(…)."
+                "write again what is there. Restore the newest checkpoint, or start a new one with continue_from=CheckpointAt(…)."
             )
 
     @property

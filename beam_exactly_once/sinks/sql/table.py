@@ -171,18 +171,18 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         ConfigurationError: it is not what the sink's arguments say.
     """
     inspector = sa.inspect(connection)
-    table, schema = target.table, target.table_schema
+    table, schema = target.table, target.namespace
     if not inspector.has_table(table, schema):
         raise OutputNotWritable(
             f"table {target.full_name} does not exist in the database, or is not visible to this user. Create it, or "
-            "correct table= and table_schema=."
+            "correct table=."
         )
     if dialect == "mysql":
         _refuse_engine(inspector, target)
     charsets = _charsets(connection, target) if dialect == "mysql" else {}
     described = {column["name"]: column for column in inspector.get_columns(table, schema)}
     primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
-    keyed = {*target.key_columns, *([] if target.order_by is None else [target.order_by])}
+    keyed = set(target.compared_columns)
     columns = []
     for name, description in described.items():
         is_chosen = target.columns is None or name in target.columns
@@ -219,7 +219,7 @@ def _column(
     if is_keyed and not staged_as.is_ordered:
         raise ConfigurationError(
             f"column {name!r} of table {target.full_name} is of type {declared!r}, which can be neither one of key_columns= nor "
-            "order_by= of WriteToSql: whether two of its values are equal is the database's to say."
+            "newest_by= of WriteToSql: whether two of its values are equal is the database's to say."
         )
     is_required = is_keyed or not (description["nullable"] or has_default)
     return Column(name, repr(declared), staged_as, is_required, has_default)
@@ -242,13 +242,13 @@ def _charsets(connection: sa.Connection, target: SqlTarget) -> dict[str, str | N
             "SELECT column_name, character_set_name FROM information_schema.columns "
             "WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE())"
         ),
-        {"table": target.table, "schema": target.table_schema},
+        {"table": target.table, "schema": target.namespace},
     )
     return {row[0]: row[1] for row in found}
 
 
 def _refuse_engine(inspector: sa.Inspector, target: SqlTarget) -> None:
-    engine = inspector.get_table_options(target.table, target.table_schema).get("mysql_engine", "InnoDB")
+    engine = inspector.get_table_options(target.table, target.namespace).get("mysql_engine", "InnoDB")
     if str(engine).lower() != "innodb":
         raise OutputNotWritable(
             f"table {target.full_name} is of engine {engine}, which has no transactions: ALTER TABLE {target.full_name} "
@@ -260,8 +260,8 @@ def _refuse_keys(
     inspector: sa.Inspector, target: SqlTarget, primary_key: Sequence[str], written: Sequence[str], dialect: str
 ) -> None:
     uniques = [set(primary_key)]
-    uniques += [set(one["column_names"]) for one in inspector.get_unique_constraints(target.table, target.table_schema)]
-    for index in inspector.get_indexes(target.table, target.table_schema):
+    uniques += [set(one["column_names"]) for one in inspector.get_unique_constraints(target.table, target.namespace)]
+    for index in inspector.get_indexes(target.table, target.namespace):
         is_partial = bool(index.get("dialect_options", {}).get(f"{dialect}_where") is not None)
         if index["unique"] and not is_partial and None not in index["column_names"]:
             uniques.append({str(name) for name in index["column_names"]})

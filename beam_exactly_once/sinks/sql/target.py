@@ -6,14 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from beam_exactly_once.arguments import one_of, whole_number
 from beam_exactly_once.errors import ConfigurationError
 
 Mode: TypeAlias = Literal["append", "upsert"]
-SHARDS_MAX = 64
+MAX_SHARDS = 64
 RECEIPTS_TABLE = "beam_exactly_once_receipts"
 
-_NAME = re.compile(r'(?:(?P<schema>"(?:[^"]|"")+"|[^".]+)\.)?(?P<table>"(?:[^"]|"")+"|[^".]+)')
-"""``orders`` or ``sales.orders``; each part may be in double quotes."""
+_PART = re.compile(r'"(?:[^"]|"")+"|[^."]+')
+_TABLE = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,63 +22,65 @@ class SqlTarget:
     """A table and how rows go into it."""
 
     table: str
-    table_schema: str | None
+    namespace: str | None
+    """The database's own, such as a schema of PostgreSQL; None: that of the connection."""
     columns: tuple[str, ...] | None
     """What is written; None: all columns of the table."""
     mode: Mode
     key_columns: tuple[str, ...]
-    order_by: str | None
+    newest_by: str | None
     receipts_table: str | None
     shards: int
     direct: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.table, str) or not self.table:
-            raise ConfigurationError(f"table={self.table!r} of WriteToSql must be the name of a table.")
-        if self.mode not in get_args(Mode):
-            raise ConfigurationError(f"mode={self.mode!r} of WriteToSql must be one of {', '.join(get_args(Mode))}.")
+        one_of("mode", self.mode, get_args(Mode))
+        if self.newest_by is not None and not isinstance(self.newest_by, str):
+            raise ConfigurationError(f"newest_by={self.newest_by!r} of WriteToSql must be the name of one column.")
         if self.mode == "upsert" and not self.key_columns:
             raise ConfigurationError('mode="upsert" of WriteToSql needs key_columns=, the columns of a unique key.')
-        if self.mode == "append" and (self.key_columns or self.order_by is not None):
-            raise ConfigurationError('key_columns= and order_by= of WriteToSql are for mode="upsert".')
-        if not isinstance(self.shards, int) or not 1 <= self.shards <= SHARDS_MAX:
-            raise ConfigurationError(f"shards={self.shards!r} of WriteToSql must be a number from 1 to {SHARDS_MAX}.")
-        for name in (*self.key_columns, *([] if self.order_by is None else [self.order_by])):
+        if self.mode == "append" and (self.key_columns or self.newest_by is not None):
+            raise ConfigurationError('key_columns= and newest_by= of WriteToSql are for mode="upsert".')
+        whole_number("shards", self.shards, most=MAX_SHARDS)
+        for name in self.compared_columns:
             if self.columns is not None and name not in self.columns:
                 raise ConfigurationError(f"column {name!r}, which WriteToSql needs, must be one of its columns=.")
-
         if self.receipts_table is not None:
-            schema_and_table("receipts_table", self.receipts_table)
+            table_parts(self.receipts_table, argument="receipts_table")
 
     @property
-    def receipts(self) -> tuple[str | None, str]:
-        """Schema and name of the table of receipts."""
+    def receipts(self) -> tuple[str, str | None]:
+        """Name and namespace of the table of receipts."""
         if self.receipts_table is None:
-            return self.table_schema, RECEIPTS_TABLE
-        return schema_and_table("receipts_table", self.receipts_table)
+            return RECEIPTS_TABLE, self.namespace
+        return table_parts(self.receipts_table, argument="receipts_table")
 
     @property
     def full_name(self) -> str:
-        """The table with its schema."""
-        return self.table if self.table_schema is None else f"{self.table_schema}.{self.table}"
+        """The table as the user writes it."""
+        return ".".join(_quoted(part) for part in (self.namespace, self.table) if part is not None)
+
+    @property
+    def compared_columns(self) -> tuple[str, ...]:
+        """The columns whose values decide which row is written."""
+        return self.key_columns if self.newest_by is None else (*self.key_columns, self.newest_by)
 
 
-def schema_and_table(argument: str, name: str) -> tuple[str | None, str]:
-    """The schema and the table that ``name`` is of; the schema is None where it names none.
+def table_parts(table: str, *, argument: str = "table") -> tuple[str, str | None]:
+    """A table's own name, and its namespace: ``"orders"``, ``"sales.orders"``, ``'"my.schema".orders'``.
 
     Raises:
-        ConfigurationError: it is not the name of a table.
+        ConfigurationError: it is not such a name.
     """
-    parts = _NAME.fullmatch(name) if isinstance(name, str) else None
-    if parts is None:
+    if not isinstance(table, str) or _TABLE.fullmatch(table) is None:
         raise ConfigurationError(
-            f'{argument}={name!r} of WriteToSql must be the name of a table, such as "orders", "sales.orders" or '
-            '\'"my schema"."my table"\'.'
+            f'{argument}={table!r} of WriteToSql must be the name of a table: "orders", or "sales.orders" with its namespace. '
+            "Write a part that holds a dot or a quote in double quotes."
         )
-    schema, table = (None if part is None else _unquoted(part) for part in parts.group("schema", "table"))
-    assert table is not None
-    return schema, table
+    *namespace, name = (part[1:-1].replace('""', '"') if part[0] == '"' else part for part in _PART.findall(table))
+    return name, namespace[0] if namespace else None
 
 
-def _unquoted(part: str) -> str:
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part
+def _quoted(part: str) -> str:
+    """``part``, in quotes if it would not be read back without."""
+    return '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part

@@ -268,7 +268,7 @@ def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream, mon
             fill(topic, f"of {partitions}", 10, partitions)
 
     stream.listeners.append(act)
-    stream.run(ProcessingTime(0, batches_max=4))
+    stream.run(ProcessingTime(0), max_batches=4)
 
     assert [batch.batch_id for batch in stream.progress] == [0, 1, 2, 3]
     assert_exactly_once(stream)

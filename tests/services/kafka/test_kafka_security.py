@@ -252,7 +252,7 @@ def run_main(
         "output": stream.output,
         "checkpoint_location": stream.checkpoint,
         "kafka_config": properties,
-        "timeout_s": 5,
+        "startup_timeout_s": 5,
     }
     try:
         code = main([f"--{name}={value}" for name, value in flags.items()])
@@ -309,7 +309,7 @@ def test_a_broker_that_is_not_there_may_be_there_later(
 def test_an_ordinary_pipeline_says_the_same(
     secure_kafka: SecureKafka, topic: Topic, login: Login, changes: dict[str, str], message: str
 ) -> None:
-    read = ReadFromKafka(secure_kafka.addresses("TRUSTED"), [topic.name], client_config=login(**changes))
+    read = ReadFromKafka(secure_kafka.addresses("TRUSTED"), [topic.name], client_config=login(**changes), stop="latest")
 
     with pytest.raises(KafkaRefused, match=message) as caught, beam.Pipeline("FnApiRunner") as pipeline:
         _ = pipeline | read
@@ -322,7 +322,7 @@ def test_single_partitions_of_a_topic_that_may_not_be_read_fence_nobody(
 ) -> None:
     stream = ExactlyOnceStream(str(tmp_path / "checkpoint"))
     servers = secure_kafka.addresses("TRUSTED")
-    read = ReadFromKafka(servers, partitions=[topic[1]], client_config=login("watcher"), output="arrow")
+    read = ReadFromKafka(servers, {topic.name: [1]}, client_config=login("watcher"), as_arrow=True)
     _ = stream | read | WriteToFiles(str(tmp_path / "output"))
 
     with pytest.raises(KafkaRefused, match=r"does not let user watcher .* read topic"):

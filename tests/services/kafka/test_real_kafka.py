@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,6 @@ from beam_exactly_once import Record, TopicPartition
 from beam_exactly_once.errors import DataLoss, UnknownTopic
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
 from beam_exactly_once.offsets import LogBounds
-from beam_exactly_once.planning import Start
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream
 from services.streams.topics import Topic, Transaction
@@ -216,7 +217,7 @@ def test_a_read_below_the_log_is_data_loss(new_topic: NewTopic, log: KafkaLog) -
 def test_records_deleted_between_two_chunks_are_data_loss(new_topic: NewTopic, log: KafkaLog) -> None:
     topic = new_topic(max_message_bytes=2 * MIB)
     topic.send([bytes(64 * 1024)] * 400)
-    chunk = log.next_chunk(topic[0], 0, 400, records_max=1)
+    chunk = log.next_chunk(topic[0], 0, 400, max_records=1)
     topic.delete_below(395)
     with pytest.raises(DataLoss, match="no longer holds offset"):
         read(log, topic[0], chunk.stop, 400)  # 16 MiB at most were fetched before
@@ -253,24 +254,24 @@ def test_a_stream_may_go_on_and_record_what_is_lost_before_the_plan(stream: File
     stream.topic.send(numbered("new", 10))
     stream.topic.delete_below(15)
 
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
 
     assert stream.values() == Counter(numbered("value", 10) + numbered("new", 10)[5:])
     assert [sum(batch.offsets_lost.values()) for batch in stream.progress] == [0, 5]
 
 
 @pytest.mark.runs_on("DirectRunner")
-@pytest.mark.parametrize("fail_on_data_loss", [True, False])
-def test_records_deleted_between_plan_and_read(stream: FileStream, fail_on_data_loss: bool) -> None:
+@pytest.mark.parametrize("on_data_loss", ["fail", "skip"])
+def test_records_deleted_between_plan_and_read(stream: FileStream, on_data_loss: Any) -> None:
     stream.topic.send(numbered("value", 10))
     planned = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: stream.topic.delete_below(4))
 
     with watching(planned):
-        if fail_on_data_loss:
+        if on_data_loss == "fail":
             with pytest.raises(DataLoss, match=rf"{stream.topic.name}-0 no longer holds offset 0"):
                 stream.run()
             assert stream.values() == Counter()
-        stream.run(fail_on_data_loss=False)  # the same plan
+        stream.run(on_data_loss="skip")  # the same plan
 
     assert stream.values() == Counter(numbered("value", 10)[4:])
     assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(6, 4)]
@@ -281,7 +282,7 @@ def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: Kafka
     for number in range(30):  # 5 fill a segment; the last segment stays open and is not compacted
         key = b"unique" if number == 7 else b"%d" % (number % 3)
         topic.send([bytes(200 * 1024)], key=key)
-    left = topic.wait_compacted(records_max=9)
+    left = topic.wait_compacted(max_records=9)
     assert left == [7, *range(22, 30)]
 
     latest = log.bounds([topic[0]])[topic[0]].latest
@@ -299,7 +300,7 @@ def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: Kafka
 def test_a_start_by_timestamp(stream: FileStream) -> None:
     stream.topic.send(numbered("old", 5), timestamp=1_000_000)
     stream.topic.send(numbered("new", 5), timestamp=2_000_000)
-    stream.run(start=Start.at_timestamp(1_500_000))
+    stream.run(start=datetime.datetime.fromtimestamp(1_500, datetime.timezone.utc))
     assert stream.values() == Counter(numbered("new", 5))
 
 

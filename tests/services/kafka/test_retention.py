@@ -44,7 +44,7 @@ def test_deleted_while_it_is_read(stream: FileStream) -> None:
     values = large(5000)
     stream.topic.send(values)
     with on_first_records(lambda: stream.topic.delete_below(4500)):
-        stream.run(fail_on_data_loss=False, client_config=SMALL_QUEUE)
+        stream.run(on_data_loss="skip", client_config=SMALL_QUEUE)
 
     (lost,) = stream.lost()[0][stream.topic.name]["0"]
     assert 0 < lost[0] < lost[1] == 4500
@@ -70,7 +70,7 @@ def test_deleted_between_plan_and_replay(stream: FileStream) -> None:
     stream.topic.delete_below(12)
     with pytest.raises(DataLoss, match="no longer holds offset 0"):
         stream.run()
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == Counter(values[12:])
     assert stream.lost() == {0: {stream.topic.name: {"0": [[0, 12]]}}}
 
@@ -80,7 +80,7 @@ def test_all_of_a_plan_deleted_before_its_replay(stream: FileStream) -> None:
     with watching(StoreCalls(KillPoint("put_if_absent", "offsets/", 1), stop)), pytest.raises(Stop):
         stream.run(max_batch_offsets=10)
     stream.topic.delete_below(15)
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == Counter(b"%d" % number for number in range(15, 20))
     assert stream.lost() == {0: {stream.topic.name: {"0": [[0, 10]]}}, 1: {stream.topic.name: {"0": [[10, 15]]}}}
 
@@ -95,7 +95,7 @@ def test_retention_deletes_what_a_stopped_stream_has_not_read(new_topic: NewTopi
 
     with pytest.raises(DataLoss, match=rf"lost {earliest - 1} offsets, \[1, {earliest}\)"):
         stream.run()
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
 
     assert stream.values() == Counter([b"first", *values[earliest - 1 :]])
     assert stream.lost() == {1: {stream.topic.name: {"0": [[1, earliest]]}}}
@@ -115,6 +115,6 @@ def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream) -> 
             topic.send([b"0-more"])
 
     stream.listeners.append(after)
-    stream.run(ProcessingTime(0, batches_max=3))
+    stream.run(ProcessingTime(0), max_batches=3)
     assert stream.values() == topic.committed
     assert sum(batch.records_read for batch in stream.progress) == 16

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from beam_exactly_once import BatchProgress, ProcessingTime
+from beam_exactly_once import AvailableNow, BatchProgress, ProcessingTime, Trigger
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, UnknownTopic
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
@@ -74,7 +75,7 @@ def test_made_anew_while_the_stream_is_stopped(stream: FileStream, count: int) -
         stream.run()
     assert stream.values() == Counter(old)
 
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == Counter(old + new)
     source = stream.plan(1).sources["kafka"]
     assert dict(source.topic_ids) == {stream.topic.name: new_id}
@@ -97,22 +98,23 @@ def test_made_anew_with_fewer_partitions(new_topic: NewTopic, tmp_path: Path) ->
     stream.topic.send(numbered("new", 9))
     with pytest.raises(DataLoss, match="partition 0 up to 4, partition 1 up to 4, partition 2 up to 4"):
         stream.run()
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == old + Counter(numbered("new", 9))
 
 
 @pytest.mark.parametrize(
-    "trigger",
+    ("trigger", "max_batches"),
     [
-        pytest.param(None, id="available_now"),
+        pytest.param(AvailableNow(), None, id="available_now"),
         pytest.param(
-            ProcessingTime(0, batches_max=4),
+            ProcessingTime(0),
+            4,
             id="processing_time",
             marks=pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime"),
         ),
     ],
 )
-def test_made_anew_between_two_batches(stream: FileStream, trigger: ProcessingTime | None) -> None:
+def test_made_anew_between_two_batches(stream: FileStream, trigger: Trigger, max_batches: int | None) -> None:
     old, new = numbered("old", 10), numbered("new", 12)
     stream.topic.send(old)
 
@@ -124,7 +126,7 @@ def test_made_anew_between_two_batches(stream: FileStream, trigger: ProcessingTi
     with pytest.raises(DataLoss, match=MADE_ANEW):
         stream.run(trigger, max_batch_offsets=6)
     assert stream.values() == Counter(old[:6])
-    stream.run(fail_on_data_loss=False, max_batch_offsets=6)
+    stream.run(on_data_loss="skip", max_batch_offsets=6)
     assert stream.values() == Counter(old[:6] + new)
 
 
@@ -137,7 +139,7 @@ def test_what_a_running_stream_knew_of_the_old_topic_is_on_record(stream: FileSt
             make_anew(stream.topic, new)
 
     stream.listeners.append(after_first)
-    stream.run(fail_on_data_loss=False, max_batch_offsets=6)
+    stream.run(on_data_loss="skip", max_batch_offsets=6)
     assert stream.values() == Counter(old[:6] + new)
     assert stream.lost() == {1: {stream.topic.name: {"0": [[6, 10]]}}}
     assert [sum(batch.offsets_lost.values()) for batch in stream.progress] == [0, 4, 0]
@@ -151,7 +153,7 @@ def test_made_anew_between_plan_and_read(stream: FileStream) -> None:
     assert stream.values() == Counter()
     assert stream.marker(0) is None
 
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == Counter(new)
     assert stream.lost() == {0: {stream.topic.name: {"0": [[0, 10]]}}}
 
@@ -167,7 +169,7 @@ def test_made_anew_between_plan_and_replay(stream: FileStream) -> None:
         stream.run()
     assert stream.values() == Counter()
 
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == Counter(new)
     assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(0, 10), (25, 0)]
 
@@ -175,8 +177,8 @@ def test_made_anew_between_plan_and_replay(stream: FileStream) -> None:
 SMALL_QUEUE = {"queued.max.messages.kbytes": 64, "fetch.message.max.bytes": 65536}
 
 
-@pytest.mark.parametrize("fail_on_data_loss", [True, False])
-def test_made_anew_while_it_is_read(stream: FileStream, fail_on_data_loss: bool) -> None:
+@pytest.mark.parametrize("on_data_loss", ["fail", "skip"])
+def test_made_anew_while_it_is_read(stream: FileStream, on_data_loss: Any) -> None:
     """Neither all of the old topic nor a mixture of both is ever committed."""
     random = Random(7)
     old = [b"old-%d-" % number + random.randbytes(1000) for number in range(5000)]
@@ -185,12 +187,12 @@ def test_made_anew_while_it_is_read(stream: FileStream, fail_on_data_loss: bool)
 
     with on_first_records(lambda: make_anew(stream.topic, new)):
         with pytest.raises((DataLoss, IncompleteBatch)) as caught:
-            stream.run(fail_on_data_loss=fail_on_data_loss, client_config=SMALL_QUEUE)
+            stream.run(on_data_loss=on_data_loss, client_config=SMALL_QUEUE)
         assert "made anew" in str(caught.value)
     assert stream.marker(0) is None
     assert stream.values() == Counter()
 
-    stream.run(fail_on_data_loss=False)
+    stream.run(on_data_loss="skip")
     assert stream.values() == Counter(new)
     assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [
         (0, 5000),
@@ -290,7 +292,7 @@ def test_a_pattern_picks_up_topics_and_misses_those_that_go(new_topic: NewTopic,
     with pytest.raises(DataLoss, match=rf"no longer finds: topic {later}, read partition 0 up to 5\."):
         stream.run(topic_pattern=pattern)
     first.send(numbered("last", 2))
-    stream.run(topic_pattern=pattern, fail_on_data_loss=False)
+    stream.run(topic_pattern=pattern, on_data_loss="skip")
     assert stream.values() == Counter(numbered("second", 5) + numbered("more", 2) + numbered("last", 2))
 
 

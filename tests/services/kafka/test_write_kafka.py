@@ -37,15 +37,15 @@ def test_every_record_once_with_all_that_it_has(copy: Copy) -> None:
     )
 
 
-@pytest.mark.parametrize("partition_by", ["key", "partition"])
-def test_rows_of_all_kinds(copy: Copy, partition_by: str) -> None:
+@pytest.mark.parametrize("partitioner", ["key", "partition"])
+def test_rows_of_all_kinds(copy: Copy, partitioner: str) -> None:
     rows = {
         0: Record("x", 2, 7, 5000, 1, b"k", b"record", (("a", b"1"), ("a", None))),
         1: {"value": b"dict", "partition": 1},
         2: {"value": None, "key": "tombstone", "partition": 0, "timestamp_ms": 6000},
         3: {"value": "\u00e9", "key": b"", "partition": 2, "headers": [("h", b"")], "other": 1},
     }
-    copy.run(4, through=lambda record: [rows[int(record.value)]], partition_by=partition_by, order_by=[])
+    copy.run(4, through=lambda record: [rows[int(record.value)]], partitioner=partitioner, order_by=[])
     found = {
         record.value(): (record.key(), record.headers(), record.partition())
         for record in records_of(copy.bootstrap_servers, copy.topic)
@@ -56,7 +56,7 @@ def test_rows_of_all_kinds(copy: Copy, partition_by: str) -> None:
         None: (b"tombstone", None),
         "\u00e9".encode(): (b"", [("h", b"")]),
     }
-    if partition_by == "partition":
+    if partitioner == "partition":
         assert {value: seen[2] for value, seen in found.items()} == {b"record": 2, b"dict": 1, None: 0, b"\xc3\xa9": 2}
 
 
@@ -181,7 +181,7 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         "checkpoint_location": tmp_path / "checkpoint",
         "partition_by": "partition",
         "shards": 2,
-        "max_batch_offsets": 2,
+        "max_offsets_per_batch": 2,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     assert kafka_to_kafka.main(arguments) == 0

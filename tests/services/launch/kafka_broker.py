@@ -19,7 +19,7 @@ from services.streams.topics import TIMEOUT_S, wait_until
 KAFKA_VERSION = "4.1.1"
 SCALA_VERSION = "2.13"
 LOG4J_VERSION = "2.24.3"
-RECORD_BYTES_MAX = 8 * 1024 * 1024
+MAX_RECORD_BYTES = 8 * 1024 * 1024
 
 _DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -64,17 +64,17 @@ inter.broker.listener.name=PLAINTEXT
 controller.quorum.voters={voters}
 log.dirs={log_dir}
 default.replication.factor={replicas}
-min.insync.replicas={replicas_min}
+min.insync.replicas={min_replicas}
 offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor={replicas}
-transaction.state.log.min.isr={replicas_min}
+transaction.state.log.min.isr={min_replicas}
 transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor={replicas}
-share.coordinator.state.topic.min.isr={replicas_min}
+share.coordinator.state.topic.min.isr={min_replicas}
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
-message.max.bytes={record_bytes_max}
+message.max.bytes={max_record_bytes}
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.backoff.ms=300
 log.retention.ms=-1
@@ -237,8 +237,8 @@ class Kafka(Service):
             voters=",".join(f"{one.node_id}@127.0.0.1:{one.controller_port}" for one in self._nodes.values()),
             log_dir=node.server.folder / "data",
             replicas=brokers,
-            replicas_min=brokers // 2 + 1,
-            record_bytes_max=RECORD_BYTES_MAX,
+            min_replicas=brokers // 2 + 1,
+            max_record_bytes=MAX_RECORD_BYTES,
             controlled_shutdown=str(brokers > 1).lower(),
         )
         own = {

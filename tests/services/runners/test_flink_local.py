@@ -29,7 +29,7 @@ pytestmark = pytest.mark.runs_on("FlinkRunner [local]")
 NUMBERS = pa.schema([("number", pa.int64())])
 COUNTS = pa.schema([("number", pa.int64()), ("count", pa.int64())])
 RECORDS = 100
-RSS_GROWTH_BYTES_MAX = 15_000_000
+MAX_RSS_GROWTH_BYTES = 15_000_000
 Step = Callable[["beam.PCollection[Any]"], "beam.PCollection[Any]"]
 
 
@@ -54,7 +54,7 @@ class Stream:
 
     def run(self, through: Step, schema: pa.Schema, **read: Any) -> None:
         options = PipelineOptions(self._options)
-        with ExactlyOnceStream(f"{self._folder}/checkpoint", options=options, progress=[self._look]) as stream:
+        with ExactlyOnceStream(f"{self._folder}/checkpoint", options=options, listeners=[self._look]) as stream:
             rows = through(stream | ReadFromKafka(self._bootstrap_servers, ["orders"], **read))
             _ = rows | WriteToFiles(f"{self._folder}/output", format="json", schema=schema)
 
@@ -123,7 +123,7 @@ def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream
     _, threads_early, rss_early = stream.seen[4]
     _, threads, rss = stream.seen[-1]
     assert threads <= threads_early + 2
-    assert rss <= rss_early + RSS_GROWTH_BYTES_MAX
+    assert rss <= rss_early + MAX_RSS_GROWTH_BYTES
     assert children()["java"] == 0
     totals: Counter[int] = Counter()
     for row in stream.rows():

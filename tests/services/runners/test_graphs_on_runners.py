@@ -1,6 +1,6 @@
 """Random graphs, from any start, on Prism and on a Flink inside the job server: by value, batch by batch.
 
-What goes wrong is printed with its seed; `python tests/graphs/run.py --runner prism --nodes_max 6 --one SEED --shrink` makes
+What goes wrong is printed with its seed; `python tests/graphs/run.py --runner prism --max_nodes 6 --one SEED --shrink` makes
 it small. Kafka and the stores are in memory, since workers live in the driver's process.
 """
 

@@ -74,7 +74,7 @@ class Stream:
         self, bootstrap_servers: str, topic: str = "orders", *, through: Step, schema: pa.Schema, **read: object
     ) -> None:
         options = PipelineOptions(self.options)
-        with ExactlyOnceStream(str(self.checkpoint), options=options, progress=self.listeners) as stream:
+        with ExactlyOnceStream(str(self.checkpoint), options=options, listeners=self.listeners) as stream:
             rows = through(stream | ReadFromKafka(bootstrap_servers, [topic], **read))
             _ = rows | WriteToFiles(str(self.output), format="json", schema=schema)
 
@@ -167,23 +167,23 @@ def test_a_failed_batch_shows_the_users_error_and_runs_again(stream: Stream, bro
     assert stream.numbers() == list(range(20))
 
 
-@pytest.mark.parametrize("fail_on_data_loss", [True, False])
-def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedBroker, fail_on_data_loss: bool) -> None:
+@pytest.mark.parametrize("on_data_loss", ["fail", "skip"])
+def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedBroker, on_data_loss: Any) -> None:
     send(broker, range(20))
 
     def delete() -> None:
         for partition in range(PARTITIONS):
             broker.delete_records("orders", partition, 4)
 
-    def run(fail_on_data_loss: bool) -> None:
-        stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, fail_on_data_loss=fail_on_data_loss)
+    def run(on_data_loss: Any) -> None:
+        stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, on_data_loss=on_data_loss)
 
     with watching(StoreCalls(KillPoint("put_if_absent", "offsets/", 1), delete)):
-        if fail_on_data_loss:
+        if on_data_loss == "fail":
             with pytest.raises(DataLoss, match="no longer holds offset 0"):
-                run(True)
+                run("fail")
             assert stream.numbers() == []
-        run(False)
+        run("skip")
 
     assert stream.numbers() == list(range(8, 20))
     assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(12, 8)]
@@ -218,7 +218,7 @@ def compacted(topic: Topic) -> None:
     for number in range(300):
         lasts = number % 3 == 1 and number < 290
         topic.send([b"%d" % number + padding], key=b"%d" % number if lasts else b"replaced")
-    left = topic.wait_compacted(records_max=160)
+    left = topic.wait_compacted(max_records=160)
     assert left[0] == 1
     topic.committed = Counter(b"%d" % offset + padding for offset in left)
 
@@ -238,7 +238,7 @@ def test_a_range_is_split_while_it_is_read(
     config: dict[str, object],
 ) -> None:
     """Prism asks for a split of a bundle that makes no progress: a slow step behind the reader is waited for."""
-    monkeypatch.setattr(read_ranges, "CHUNK_RECORDS_MAX", 10)
+    monkeypatch.setattr(read_ranges, "MAX_CHUNK_RECORDS", 10)
     topic = new_topic(**config)
     fill(topic)
 

@@ -217,7 +217,7 @@ def test_the_source_is_compacted_between_two_attempts_of_a_batch(
         mixed.run()
     assert mixed.ids() == everywhere([0, 1, 2, 3])
     alter_config(admin, source.name, "cleanup.policy", "compact")
-    assert source.wait_compacted(records_max=9) == [5, *range(22, 30)]
+    assert source.wait_compacted(max_records=9) == [5, *range(22, 30)]
     mixed.run()
     won = range(4, 8) if is_committed else [5]
     assert mixed.ids() == everywhere([0, 1, 2, 3, *won, *range(22, 30)])

@@ -186,7 +186,7 @@ def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream
     stream.execute(f"ALTER TABLE {stream.table} ADD COLUMN number INTEGER")
     with pytest.raises(OutputNotWritable, match=r"(?i)duplicate\b"):
         stream.run()
-    stream.run(**UPSERT, order_by="id")
+    stream.run(**UPSERT, newest_by="id")
     assert stream.ids() == [0, 1, 2]
 
 
@@ -195,5 +195,5 @@ def test_upsert_by_shards(stream: SqlStream, shards: int) -> None:
     stream.create("id BIGINT PRIMARY KEY, version INTEGER")
     for version in range(4):
         stream.send({"id": number % 5, "version": version} for number in range(version, version + 4))
-    stream.run(**UPSERT, order_by="version", shards=shards)
+    stream.run(**UPSERT, newest_by="version", shards=shards)
     assert stream.rows("id, version") == [(0, 3), (1, 3), (2, 2), (3, 3), (4, 3)]

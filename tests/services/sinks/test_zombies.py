@@ -27,7 +27,7 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
         "bootstrap_servers": source.bootstrap_servers,
         "topics": source.name,
         "checkpoint_location": folder / "checkpoint",
-        "max_batch_offsets": 1,
+        "max_offsets_per_batch": 1,
         **more,
     }
     return [f"--{name}={value}" for name, value in given.items()]

@@ -82,7 +82,7 @@ def run_two_starts(topic: Topic, bucket: str, storage_options: dict[str, Any]) -
     """All that a stream does: a new checkpoint, batches, a sweep of old plans, a start that goes on."""
     for _ in range(2):
         topic.send([b"%d" % number for number in range(40)])
-        read = ReadFromKafka(topic.bootstrap_servers, [topic.name], output="arrow", max_batch_offsets=20)
+        read = ReadFromKafka(topic.bootstrap_servers, [topic.name], as_arrow=True, max_batch_offsets=20)
         options = PipelineOptions(["--direct_running_mode=multi_threading"])
         with ExactlyOnceStream(
             f"{bucket}/checkpoint", options=options, retain_batches=2, storage_options=storage_options

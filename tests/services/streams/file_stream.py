@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_exactly_once import (
+    AvailableNow,
     BatchProgress,
     ExactlyOnceStream,
-    ProcessingTime,
     ReadFromKafka,
+    Trigger,
     WriteToFiles,
     read_batches,
 )
@@ -57,16 +58,19 @@ class FileStream:
 
     def run(
         self,
-        trigger: ProcessingTime | None = None,
+        trigger: Trigger = AvailableNow(),
         topics: list[str] | None = None,
         bootstrap_servers: str | None = None,
+        max_batches: int | None = None,
         **options: Any,
     ) -> bytes:
         """Run to the end of the trigger; returns the pipeline as runners get it."""
         topics = [self.topic.name] if topics is None and "topic_pattern" not in options else topics or []
         servers = bootstrap_servers or self.topic.bootstrap_servers
-        with ExactlyOnceStream(str(self.checkpoint), trigger=trigger, progress=self.listeners) as stream:
-            source = ReadFromKafka(servers, topics, output="arrow", **options)
+        with ExactlyOnceStream(
+            str(self.checkpoint), trigger=trigger, max_batches=max_batches, listeners=self.listeners
+        ) as stream:
+            source = ReadFromKafka(servers, topics, as_arrow=True, **options)
             _ = stream | source | beam.Map(act_once).with_output_types(pa.RecordBatch) | WriteToFiles(str(self.output))
         return bytes(stream.to_runner_api().SerializeToString())
 

@@ -22,7 +22,7 @@ from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE, BeamExactlyOnceE
 from beam_exactly_once.object_store import open_object_store
 
 WAIT_S = 240.0
-STARTS_MAX = 4
+MAX_STARTS = 4
 BATCH_TIMEOUT_S = 120
 ROWS = pa.schema([("value", pa.string())])
 
@@ -112,12 +112,12 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def run_until_done(command: list[str]) -> None:
     """As a supervisor would: start again after exit code 75, a few times."""
-    for _ in range(STARTS_MAX):
+    for _ in range(MAX_STARTS):
         code = subprocess.run(command, check=False, timeout=2 * WAIT_S).returncode
         if code != EXIT_RETRYABLE:
             assert code == EXIT_DONE, f"the driver ended with {code}"
             return
-    raise AssertionError(f"the driver asked to be started again {STARTS_MAX} times")
+    raise AssertionError(f"the driver asked to be started again {MAX_STARTS} times")
 
 
 def values(bucket: str, column: str = "value") -> Counter[bytes]:

@@ -62,7 +62,7 @@ def run_killed(command: list[str], kill_after: str) -> None:
 
 def run_stream(topic: Topic, place: str, *, max_batch_offsets: int | None = None, **stream: Any) -> None:
     """The same pipeline in this process, with its errors as they are."""
-    read = ReadFromKafka(topic.bootstrap_servers, [topic.name], output="arrow", max_batch_offsets=max_batch_offsets)
+    read = ReadFromKafka(topic.bootstrap_servers, [topic.name], as_arrow=True, max_batch_offsets=max_batch_offsets)
     with ExactlyOnceStream(f"{place}/checkpoint", **stream) as pipeline:
         _ = pipeline | read | WriteToFiles(f"{place}/output")
 

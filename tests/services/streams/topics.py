@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSp
 from beam_exactly_once import TopicPartition
 
 TIMEOUT_S = 60.0
-RECORD_BYTES_MAX = 8 * 1024 * 1024
+MAX_RECORD_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,13 @@ class Topic:
         wait_until(is_deleted)
         return earliest
 
-    def wait_compacted(self, records_max: int) -> list[int]:
+    def wait_compacted(self, max_records: int) -> list[int]:
         """Wait until at most so many records of partition 0 are left; returns their offsets."""
         left: list[int] = []
 
         def is_compacted() -> bool:
             left[:] = self._offsets_left()
-            return len(left) <= records_max
+            return len(left) <= max_records
 
         wait_until(is_compacted)
         return left
@@ -214,7 +214,7 @@ class Topic:
         return Producer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
-                "message.max.bytes": RECORD_BYTES_MAX,
+                "message.max.bytes": MAX_RECORD_BYTES,
                 "linger.ms": 5,
                 "enable.idempotence": True,
                 "log_level": 0,

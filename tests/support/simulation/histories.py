@@ -17,7 +17,7 @@ from support.simulation.oracle import faults_of, watch
 from support.simulation.store import SimulatedStore
 from support.simulation.world import Actor, Call, Fate, World
 
-CHAOS_STEPS_MAX = 1200
+MAX_CHAOS_STEPS = 1200
 HOT_SPOTS = (
     ("create", "commits"),
     ("create", "offsets"),
@@ -67,7 +67,7 @@ class Chaos:
         self._switch = chance.choice((0.02, 0.1, 0.5))
         self._start = chance.choice((0.0, 0.005, 0.02))
         self._deliver = chance.choice((0.005, 0.05, 0.3))
-        self._batches_asleep_max = chance.choice((1, 3, 8, 12))
+        self._max_batches_asleep = chance.choice((1, 3, 8, 12))
 
     def before(self, world: World, actor: Actor, call: Call) -> None:
         if self.act != 1:
@@ -86,8 +86,8 @@ class Chaos:
         if self.chance.random() < 0.4:
             actor.frozen_until_step = world.steps + int(2 ** (self.chance.random() * 9))
         else:
-            actor.frozen_until_step = CHAOS_STEPS_MAX
-            actor.frozen_until_batch = world.newest_batch_id + self.chance.randint(1, self._batches_asleep_max)
+            actor.frozen_until_step = MAX_CHAOS_STEPS
+            actor.frozen_until_batch = world.newest_batch_id + self.chance.randint(1, self._max_batches_asleep)
 
     def fate(self, world: World, actor: Actor, call: Call) -> Fate:
         if self.act != 1 or call.method == "wait" or self.chance.random() >= self._fault:
@@ -104,7 +104,7 @@ class Chaos:
         if self.act == 3:
             alive = world.alive()
             return chance.choice(alive) if alive else None
-        if world.steps > CHAOS_STEPS_MAX:
+        if world.steps > MAX_CHAOS_STEPS:
             return None
         if self.lives_left and chance.random() < self._start:
             self._start_one()

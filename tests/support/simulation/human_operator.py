@@ -14,13 +14,13 @@ from support.simulation.world import SimulatedClock
 OPERATOR_ENDS = (ConfigurationError, CheckpointError)
 """A command may find nothing to pass, or look at what a sweep removes at this moment."""
 
-TRIES_MAX = 30
+MAX_TRIES = 30
 
 
 def pass_next_batch(scene: Scene, name: str) -> None:
     """Skip or abandon the first batch that is planned and not decided; look for one again and again."""
     clock = SimulatedClock(scene.world)
-    for _ in range(TRIES_MAX):
+    for _ in range(MAX_TRIES):
         clock.wait(threading.Event(), 1.0)
         with contextlib.suppress(*OPERATOR_ENDS):
             _pass_next(scene, name, clock)

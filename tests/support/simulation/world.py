@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-STEPS_MAX = 20_000
+MAX_STEPS = 20_000
 """A world that takes longer has drivers that never end."""
 
 
@@ -136,8 +136,8 @@ class World:
         call = Call(method, key)
         actor.calls += 1
         self.steps += 1
-        if self.steps > STEPS_MAX:
-            self._failure = AssertionError(f"the drivers have not ended after {STEPS_MAX} calls")
+        if self.steps > MAX_STEPS:
+            self._failure = AssertionError(f"the drivers have not ended after {MAX_STEPS} calls")
         self.policy.before(self, actor, call)
         if actor.crashed:
             self.trace.append((actor.name, "crashes before", call))

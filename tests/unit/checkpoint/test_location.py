@@ -272,8 +272,8 @@ def test_a_long_list_that_is_another_one(spilled: tuple[Checkpoint, str]) -> Non
 
 def test_a_list_just_short_enough_stays_in_the_marker(monkeypatch: pytest.MonkeyPatch) -> None:
     length = len(orjson.dumps(marker(3).to_json()["committables"]))
-    for bytes_max, spilled_objects in ((length, 0), (length - 1, 1)):
-        monkeypatch.setattr(location, "MARKER_BYTES_MAX", bytes_max)
+    for max_bytes, spilled_objects in ((length, 0), (length - 1, 1)):
+        monkeypatch.setattr(location, "MAX_MARKER_BYTES", max_bytes)
         checkpoint = fresh_checkpoint()
         checkpoint.create_marker(marker(3))
         assert len(list(checkpoint.store.list(layout.SPILLED))) == spilled_objects

@@ -116,7 +116,7 @@ def test_an_empty_location_is_a_wrong_location(tmp_path: Path) -> None:
 
 
 def test_a_spilled_list_is_read(stream: HandMadeStream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_location, "MARKER_BYTES_MAX", 10)
+    monkeypatch.setattr(checkpoint_location, "MAX_MARKER_BYTES", 10)
     stream.run(0)
     (spilled,) = stream.path("staging/committables").iterdir()
     assert faults_of(stream) == []
@@ -263,4 +263,4 @@ def test_batches_without_rows_for_one_sink_of_several_are_noted(stream: HandMade
 
 def test_numbers_are_listed_in_spans() -> None:
     assert listed([7, 1, 2, 3, 9]) == "1 to 3, 7, 9"
-    assert listed([1, 3, 5, 7], names_max=2) == "1, 3 and 2 more"
+    assert listed([1, 3, 5, 7], max_names=2) == "1, 3 and 2 more"

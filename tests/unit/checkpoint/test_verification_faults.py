@@ -132,7 +132,7 @@ def test_hole_among_planned_batches_stops_every_start(stream: HandMadeStream) ->
     stream.path(offsets_key(2)).unlink()
     assert faults_of(stream) == [("no batch missing", offsets_key(2))]
     (fault,) = [fault for check in checks_of(stream) for fault in check.faults]
-    assert f"Start.from_checkpoint('{stream.location}', 1)" in fault.message
+    assert f"continue_from=CheckpointAt('{stream.location}', 1)" in fault.message
 
 
 def test_a_long_hole_is_one_fault() -> None:

@@ -46,7 +46,7 @@ def test_sixteen_claim_at_once_and_each_gets_an_epoch_of_its_own(checkpoint: Che
 
 
 def test_who_is_never_fast_enough_gives_up(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "CLAIM_TRIES_MAX", 3)
+    monkeypatch.setattr(writer_module, "MAX_CLAIM_TRIES", 3)
     monkeypatch.setattr(checkpoint, "newest_writer_epoch", lambda: 0)
     for _ in range(3):
         StreamWriter.claim(Checkpoint(checkpoint.store, checkpoint.stream_id), owner="bob", claimed_at_ms=NOW)

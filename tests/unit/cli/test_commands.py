@@ -75,7 +75,7 @@ def test_verify_as_json(stream: HandMadeStream) -> None:
     hole = {
         "where": commits_key(1),
         "message": f"{stream.location} has no marker of batch 1, though batch 2 is decided. Restore it from a copy or an "
-        "older version of the object. No start of this stream needs it; Start.from_checkpoint with this batch would.",
+        "older version of the object. No start of this stream needs it; continue_from with this batch would.",
     }
     assert result.exit_code == 5
     assert {key: found[key] for key in ("location", "stream_id", "clean")} == {

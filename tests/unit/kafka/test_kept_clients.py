@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beam_exactly_once.kafka import kept_clients
-from beam_exactly_once.kafka.kept_clients import AGE_MAX_S, KEPT_MAX, borrowed, keep, keeping_clients, take
+from beam_exactly_once.kafka.kept_clients import AGE_MAX_S, MAX_KEPT, borrowed, keep, keeping_clients, take
 from support.faulty_store import ManualClock
 
 
@@ -52,7 +52,7 @@ def test_the_oldest_and_those_of_one_name_make_room() -> None:
         keep("oldest", replaced)
         keep("oldest", oldest)
         assert (replaced.closed, oldest.closed) == (1, 0)
-        for number in range(KEPT_MAX - 1):
+        for number in range(MAX_KEPT - 1):
             keep(number, Client())
         assert oldest.closed == 0
         keep("newest", newest)

@@ -164,7 +164,7 @@ def test_the_users_properties_reach_the_producer_and_secrets_nobody_else(
     settings = TransactionSettings(KafkaSettings("broker:9092", config))
     producer = ScriptedProducer(init_transactions=[KafkaError(KafkaError._FAIL, "wrong s3cret", True, False, False)])
     monkeypatch.setattr(transaction_producer, "Producer", producer)
-    with pytest.raises(SinkUnavailable) as caught, Transaction(settings, "id", "orders", batch_bytes_max=5000):
+    with pytest.raises(SinkUnavailable) as caught, Transaction(settings, "id", "orders", max_batch_bytes=5000):
         pass
     assert producer.config["sasl.password"] == "s3cret"
     assert (producer.config["linger.ms"], producer.config["batch.size"]) == ("7", "5000")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from beam_exactly_once.errors import DataLoss
 from beam_exactly_once.offsets import LogBounds, OffsetRange, TopicPartition, lag, tiling_faults
 from beam_exactly_once.planning import BatchLimits, PlannedRanges, plan_ranges
+from beam_exactly_once.topics import OnDataLoss
 
 # Derandomised: the same examples in every run. No deadline: a slow machine is no fault.
 repeatable = settings(derandomize=True, deadline=None, database=None)
@@ -35,7 +36,7 @@ def plan(
     limits: BatchLimits = NO_LIMITS,
     average_record_bytes: float = 100.0,
     waited_s: float = 0.0,
-    fail_on_data_loss: bool = True,
+    on_data_loss: OnDataLoss = "fail",
 ) -> PlannedRanges:
     return plan_ranges(
         next_offsets,
@@ -43,7 +44,7 @@ def plan(
         limits,
         average_record_bytes=average_record_bytes,
         waited_s=waited_s,
-        fail_on_data_loss=fail_on_data_loss,
+        on_data_loss=on_data_loss,
     )
 
 
@@ -107,11 +108,11 @@ def test_offsets_deleted_before_they_were_read_are_data_loss() -> None:
     assert "orders-0 lost 6 offsets, [4, 10)" in str(raised.value)
     assert "orders-2 lost 4 offsets, [1, 5)" in str(raised.value)
     assert "orders-1" not in str(raised.value)
-    assert "fail_on_data_loss=False" in str(raised.value)
+    assert 'on_data_loss="skip"' in str(raised.value)
 
 
 def test_deleted_offsets_are_recorded_as_lost_when_asked_for() -> None:
-    planned = plan({orders(0): 4}, {orders(0): LogBounds(10, 20)}, fail_on_data_loss=False)
+    planned = plan({orders(0): 4}, {orders(0): LogBounds(10, 20)}, on_data_loss="skip")
     assert planned == PlannedRanges((offsets(0, 10, 20),), (offsets(0, 4, 10),), {orders(0): 20})
 
 
@@ -121,12 +122,12 @@ def test_a_log_that_became_shorter_is_data_loss() -> None:
 
 
 def test_a_log_that_became_shorter_is_read_from_its_earliest_when_asked_for() -> None:
-    planned = plan({orders(0): 23}, {orders(0): LogBounds(10, 20)}, fail_on_data_loss=False)
+    planned = plan({orders(0): 23}, {orders(0): LogBounds(10, 20)}, on_data_loss="skip")
     assert planned == PlannedRanges((offsets(0, 10, 20),), (offsets(0, 20, 23),), {orders(0): 20})
 
 
 def test_a_topic_made_anew_and_still_empty_goes_on_at_its_beginning() -> None:
-    planned = plan({orders(0): 23}, {orders(0): LogBounds(0, 0)}, fail_on_data_loss=False)
+    planned = plan({orders(0): 23}, {orders(0): LogBounds(0, 0)}, on_data_loss="skip")
     assert planned == PlannedRanges((), (offsets(0, 0, 23),), {orders(0): 0})
 
 
@@ -134,7 +135,7 @@ def test_a_partition_that_vanished_from_a_topic_that_is_read_is_data_loss() -> N
     next_offsets, bounds = {orders(0): 20, orders(7): 3}, {orders(0): LogBounds(10, 20)}
     with pytest.raises(DataLoss, match="partition orders-7, next offset 3, is no longer among those read"):
         plan(next_offsets, bounds)
-    assert plan(next_offsets, bounds, fail_on_data_loss=False) == PlannedRanges((), (), next_offsets)
+    assert plan(next_offsets, bounds, on_data_loss="skip") == PlannedRanges((), (), next_offsets)
 
 
 @pytest.mark.parametrize("next_offset", [10, 20])
@@ -143,10 +144,10 @@ def test_standing_at_either_end_of_the_log_is_no_loss(next_offset: int) -> None:
 
 
 def test_loss_is_found_also_while_a_batch_waits_for_more() -> None:
-    limits = BatchLimits(min_offsets=1000, max_delay_s=60)
+    limits = BatchLimits(min_batch_offsets=1000, max_batch_delay_s=60)
     with pytest.raises(DataLoss, match="orders-0 lost 6 offsets"):
         plan({orders(0): 4}, {orders(0): LogBounds(10, 20)}, limits)
-    planned = plan({orders(0): 4}, {orders(0): LogBounds(10, 20)}, limits, fail_on_data_loss=False)
+    planned = plan({orders(0): 4}, {orders(0): LogBounds(10, 20)}, limits, on_data_loss="skip")
     assert planned == PlannedRanges((), (offsets(0, 4, 10),), {orders(0): 10})
 
 
@@ -164,39 +165,39 @@ def test_the_message_of_a_great_loss_stays_short_and_on_one_line() -> None:
 
 
 def test_a_limit_is_shared_in_proportion_to_lag() -> None:
-    assert takes(plan(*lagging(1001, 2001, 7001), BatchLimits(max_offsets=1003))) == {0: 101, 1: 201, 2: 701}
+    assert takes(plan(*lagging(1001, 2001, 7001), BatchLimits(max_batch_offsets=1003))) == {0: 101, 1: 201, 2: 701}
 
 
 def test_a_limit_above_what_there_is_takes_all() -> None:
-    assert takes(plan(*lagging(3, 0, 5), BatchLimits(max_offsets=8))) == {0: 3, 2: 5}
-    assert takes(plan(*lagging(3, 0, 5), BatchLimits(max_offsets=9))) == {0: 3, 2: 5}
+    assert takes(plan(*lagging(3, 0, 5), BatchLimits(max_batch_offsets=8))) == {0: 3, 2: 5}
+    assert takes(plan(*lagging(3, 0, 5), BatchLimits(max_batch_offsets=9))) == {0: 3, 2: 5}
 
 
 def test_a_small_partition_beside_a_huge_one_gets_its_offset() -> None:
-    assert takes(plan(*lagging(1, 10_000_000, 1), BatchLimits(max_offsets=100))) == {0: 1, 1: 98, 2: 1}
+    assert takes(plan(*lagging(1, 10_000_000, 1), BatchLimits(max_batch_offsets=100))) == {0: 1, 1: 98, 2: 1}
 
 
 def test_equal_lags_share_equally_and_the_odd_offset_falls_to_the_first() -> None:
-    assert takes(plan(*lagging(50, 50, 50), BatchLimits(max_offsets=31))) == {0: 11, 1: 10, 2: 10}
+    assert takes(plan(*lagging(50, 50, 50), BatchLimits(max_batch_offsets=31))) == {0: 11, 1: 10, 2: 10}
 
 
 def test_bytes_become_offsets_by_the_average_record() -> None:
-    limits = BatchLimits(max_bytes=1_000)
+    limits = BatchLimits(max_batch_bytes=1_000)
     assert takes(plan(*lagging(50), limits, average_record_bytes=100.0)) == {0: 10}
     assert takes(plan(*lagging(50), limits, average_record_bytes=0.01)) == {0: 50}
 
 
 def test_a_record_larger_than_the_byte_limit_is_read_alone() -> None:
-    assert takes(plan(*lagging(50), BatchLimits(max_bytes=1_000), average_record_bytes=5_000.0)) == {0: 1}
+    assert takes(plan(*lagging(50), BatchLimits(max_batch_bytes=1_000), average_record_bytes=5_000.0)) == {0: 1}
 
 
 def test_without_a_known_size_bytes_do_not_limit() -> None:
-    assert takes(plan(*lagging(50), BatchLimits(max_bytes=1_000), average_record_bytes=0.0)) == {0: 50}
+    assert takes(plan(*lagging(50), BatchLimits(max_batch_bytes=1_000), average_record_bytes=0.0)) == {0: 50}
 
 
 @pytest.mark.parametrize(("max_offsets", "max_bytes", "taken"), [(5, 1_000, 5), (50, 1_000, 10)])
 def test_the_smaller_limit_wins(max_offsets: int, max_bytes: int, taken: int) -> None:
-    limits = BatchLimits(max_offsets=max_offsets, max_bytes=max_bytes)
+    limits = BatchLimits(max_batch_offsets=max_offsets, max_batch_bytes=max_bytes)
     assert takes(plan(*lagging(100), limits, average_record_bytes=100.0)) == {0: taken}
 
 
@@ -214,7 +215,7 @@ def test_the_smaller_limit_wins(max_offsets: int, max_bytes: int, taken: int) ->
 def test_a_batch_waits_for_its_minimum_but_not_forever(
     lags: tuple[int, ...], waited_s: float, expected: dict[int, int]
 ) -> None:
-    limits = BatchLimits(min_offsets=10, max_delay_s=60)
+    limits = BatchLimits(min_batch_offsets=10, max_batch_delay_s=60)
     planned = plan(*lagging(*lags), limits, waited_s=waited_s)
     assert takes(planned) == expected
     assert planned.next_offsets == {orders(one): 100 + expected.get(one, 0) for one in range(2)}
@@ -224,7 +225,7 @@ def test_a_limit_below_the_number_of_partitions_goes_round() -> None:
     next_offsets, bounds = lagging(9, 9, 9, 9, 9)
     read = []
     for _ in range(5):
-        planned = plan(next_offsets, bounds, BatchLimits(max_offsets=2))
+        planned = plan(next_offsets, bounds, BatchLimits(max_batch_offsets=2))
         read.append([one.partition for one in planned.ranges])
         next_offsets = dict(planned.next_offsets)
     assert read == [[0, 1], [2, 3], [0, 4], [1, 2], [3, 4]]
@@ -258,7 +259,7 @@ def test_the_limit_is_used_up_and_never_exceeded(
     situation: tuple[dict[TopicPartition, int], Bounds], max_offsets: int | None, max_bytes: int | None, size: float
 ) -> None:
     next_offsets, bounds = situation
-    planned = plan(next_offsets, bounds, BatchLimits(max_offsets, max_bytes), size, fail_on_data_loss=False)
+    planned = plan(next_offsets, bounds, BatchLimits(max_offsets, max_bytes), size, on_data_loss="skip")
     lags = lag(next_offsets, bounds)
     available = sum(lags.values())
     by_bytes = available if max_bytes is None or size == 0 else max(1, int(max_bytes / size))
@@ -274,7 +275,7 @@ def test_a_plan_reads_only_what_kafka_has_and_says_where_each_partition_stands_a
     situation: tuple[dict[TopicPartition, int], Bounds], max_offsets: int | None
 ) -> None:
     next_offsets, bounds = situation
-    planned = plan(next_offsets, bounds, BatchLimits(max_offsets), fail_on_data_loss=False)
+    planned = plan(next_offsets, bounds, BatchLimits(max_offsets), on_data_loss="skip")
     ranges = {one.topic_partition: one for one in planned.ranges}
     assert planned.next_offsets.keys() == next_offsets.keys() | bounds.keys()
     for one, log in bounds.items():
@@ -316,12 +317,12 @@ def test_lost_is_what_lies_between_the_next_offset_and_the_log(
         for one, at in sorted(next_offsets.items())
         if not bounds[one].earliest <= at <= bounds[one].latest
     ]
-    assert list(plan(next_offsets, bounds, fail_on_data_loss=False).lost) == expected
+    assert list(plan(next_offsets, bounds, on_data_loss="skip").lost) == expected
     if expected:
         with pytest.raises(DataLoss):
             plan(next_offsets, bounds)
     else:
-        assert plan(next_offsets, bounds) == plan(next_offsets, bounds, fail_on_data_loss=False)
+        assert plan(next_offsets, bounds) == plan(next_offsets, bounds, on_data_loss="skip")
 
 
 lag_lists = st.lists(st.integers(1, 50) | st.integers(1, 2**60), min_size=1, max_size=12)
@@ -331,7 +332,7 @@ lag_lists = st.lists(st.integers(1, 50) | st.integers(1, 2**60), min_size=1, max
 @given(lag_lists, st.data())
 def test_shares_are_in_proportion_to_lag_beyond_the_first_offset(lags: list[int], data: st.DataObject) -> None:
     max_offsets = data.draw(st.integers(len(lags), max(len(lags), sum(lags))))
-    taken = takes(plan(*lagging(*lags), BatchLimits(max_offsets=max_offsets)))
+    taken = takes(plan(*lagging(*lags), BatchLimits(max_batch_offsets=max_offsets)))
     spare, beyond_first = max_offsets - len(lags), sum(lags) - len(lags)
     for partition, one in enumerate(lags):
         # |taken - 1 - spare * (lag - 1) / beyond_first| < 1, in whole numbers
@@ -349,7 +350,7 @@ def test_no_lagging_partition_starves(lags: list[int], data: st.DataObject) -> N
     batches = -(-len(lags) // max_offsets)
     progressed = set()
     for _ in range(batches):
-        planned = plan(next_offsets, bounds, BatchLimits(max_offsets=max_offsets))
+        planned = plan(next_offsets, bounds, BatchLimits(max_batch_offsets=max_offsets))
         progressed |= {one.topic_partition for one in planned.ranges}
         bounds = {
             one: LogBounds(50, log.latest + planned.next_offsets[one] - next_offsets[one])
@@ -369,6 +370,6 @@ def test_the_same_arguments_in_any_order_make_the_same_plan(
     random.shuffle(shuffled_next)
     random.shuffle(shuffled_bounds)
     limits = BatchLimits(max_offsets)
-    assert plan(next_offsets, bounds, limits, fail_on_data_loss=False) == plan(
-        dict(shuffled_next), dict(shuffled_bounds), limits, fail_on_data_loss=False
+    assert plan(next_offsets, bounds, limits, on_data_loss="skip") == plan(
+        dict(shuffled_next), dict(shuffled_bounds), limits, on_data_loss="skip"
     )

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import mysql
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_bytes
 
 _BINARY = (sa.LargeBinary, sa.BINARY, sa.VARBINARY, sa.BLOB, mysql.TINYBLOB, mysql.MEDIUMBLOB, mysql.LONGBLOB)
-_MYSQL_BYTES_MAX = {
+_MAX_MYSQL_BYTES = {
     "TINYTEXT": 2**8,
     "TINYBLOB": 2**8,
     "TEXT": 2**16,
@@ -22,13 +22,13 @@ _MYSQL_BYTES_MAX = {
 
 
 def _binary_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
-    bytes_max = bytes_max_of(declared, dialect)
-    if bytes_max is None:
+    max_bytes = bytes_max_of(declared, dialect)
+    if max_bytes is None:
         return ColumnType(pa.binary(), frozenset({bytes}), as_bytes)
 
     def checked(value: Any) -> bytes:
-        if len(as_bytes(value)) > bytes_max:
-            raise Misfit(f"it has {len(value)} bytes, the column takes {bytes_max}")
+        if len(as_bytes(value)) > max_bytes:
+            raise Misfit(f"it has {len(value)} bytes, the column takes {max_bytes}")
         return as_bytes(value)
 
     return ColumnType(pa.binary(), frozenset(), checked)
@@ -38,7 +38,7 @@ def bytes_max_of(declared: Any, dialect: str) -> int | None:
     """How many bytes a column of MySQL takes, where that is not its number of characters."""
     if dialect != "mysql":
         return None
-    size = _MYSQL_BYTES_MAX.get(type(declared).__name__)
+    size = _MAX_MYSQL_BYTES.get(type(declared).__name__)
     if size is not None:
         return size - 1
     return declared.length if isinstance(declared, _BINARY) else None

@@ -14,9 +14,9 @@ from sqlalchemy.dialects import mysql
 
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, refuse, same
 
-_DECIMAL_DIGITS_MAX = 76
-_SINGLE_MAX = (2 - 2**-23) * 2.0**127
-_NUMERIC_DIGITS_MAX, _NUMERIC_SCALE_MAX = 131_072, 16_383
+_MAX_DECIMAL_DIGITS = 76
+_MAX_SINGLE = (2 - 2**-23) * 2.0**127
+_MAX_NUMERIC_DIGITS, _MAX_NUMERIC_SCALE = 131_072, 16_383
 """Of PostgreSQL's NUMERIC, before and after the point; other databases take less."""
 
 
@@ -45,7 +45,7 @@ def _integer(declared: Any, dialect: str) -> pa.DataType:
 
 def _decimal_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
     digits, scale = declared.precision, declared.scale or 0
-    if digits is None or digits > _DECIMAL_DIGITS_MAX or not 0 <= scale <= digits:
+    if digits is None or digits > _MAX_DECIMAL_DIGITS or not 0 <= scale <= digits:
         return ColumnType(pa.string(), frozenset(), decimal_text, is_ordered=False)
     arrow = pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
     if getattr(declared, "unsigned", False):
@@ -69,7 +69,7 @@ def _mysql_floating(declared: Any) -> Callable[[Any], float]:
 
     def checked(value: Any) -> float:
         number = _finite(value)
-        if is_single and abs(number) > _SINGLE_MAX:
+        if is_single and abs(number) > _MAX_SINGLE:
             raise Misfit("it is out of range")
         if scale is not None and abs(round(number, scale)) >= 10 ** (declared.precision - scale):
             raise Misfit(f"it has more than {declared.precision - scale} digits before the point")
@@ -142,7 +142,7 @@ def decimal_text(value: Any) -> str:
     """A decimal number as text, no longer than a NUMERIC may be."""
     number = _decimal(value)
     _, digits, exponent = number.as_tuple()
-    if len(digits) + int(exponent) > _NUMERIC_DIGITS_MAX or -int(exponent) > _NUMERIC_SCALE_MAX:
+    if len(digits) + int(exponent) > _MAX_NUMERIC_DIGITS or -int(exponent) > _MAX_NUMERIC_SCALE:
         raise Misfit("it has too many digits")
     return str(number)
 

@@ -21,7 +21,7 @@ _LATIN1 = frozenset(bytes(range(256)).decode("cp1252", "ignore") + "\x81\x8d\x8f
 
 
 def _text_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
-    length, bytes_max = declared.length, bytes_max_of(declared, dialect)
+    length, max_bytes = declared.length, bytes_max_of(declared, dialect)
     has_no_nul = dialect == "postgresql"
 
     def checked(value: Any) -> str:
@@ -30,8 +30,8 @@ def _text_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
             raise Misfit(f"it has {len(text)} characters, the column takes {length}")
         if has_no_nul and "\0" in text:
             raise Misfit("PostgreSQL takes no NUL character in text")
-        if bytes_max is not None and len(text.encode()) > bytes_max:
-            raise Misfit(f"it has {len(text.encode())} bytes, the column takes {bytes_max}")
+        if max_bytes is not None and len(text.encode()) > max_bytes:
+            raise Misfit(f"it has {len(text.encode())} bytes, the column takes {max_bytes}")
         if not _can_hold(charset, text):
             raise Misfit(f"it has characters that {charset} does not have")
         return text

@@ -1,0 +1,75 @@
+"""Where a read in an ordinary pipeline ends. Pure."""
+
+from __future__ import annotations
+
+import abc
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.offsets import TopicPartition
+from beam_exactly_once.planning.given import Offsets, milliseconds, offsets_by_partition
+from beam_exactly_once.planning.start import LogsNow
+
+StopValue: TypeAlias = Literal["latest"] | datetime.datetime | Offsets
+"""What a user writes: ``"latest"``, a moment with its time zone, or ``{"orders": {0: 23}}``."""
+
+
+class Stop(abc.ABC):
+    """Where a read ends."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """The first offset of each partition that is not read."""
+
+
+def stop_of(value: StopValue) -> Stop:
+    """The stop that a user's value says.
+
+    Raises:
+        ConfigurationError: it says none.
+    """
+    if value == "latest":
+        return UpToLatest()
+    if isinstance(value, datetime.datetime):
+        return UpToTimestamp(milliseconds("stop", value))
+    if isinstance(value, Mapping):
+        return UpToOffsets(offsets_by_partition("stop", value))
+    raise ConfigurationError(
+        f"stop={value!r} is not known; use 'latest', a datetime with a time zone, or offsets, such as {{'orders': {{0: 23}}}}."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UpToLatest(Stop):
+    """What is there when the pipeline runs."""
+
+    def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Of each partition, the latest."""
+        return now.latest
+
+
+@dataclass(frozen=True, slots=True)
+class UpToTimestamp(Stop):
+    """Up to each partition's first record at or after a moment."""
+
+    timestamp_ms: int
+
+    def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Where Kafka has the first record of that time, within the bounds."""
+        return now.at(self.timestamp_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class UpToOffsets(Stop):
+    """Up to the given offset of each partition; partitions that are not mentioned up to their latest."""
+
+    offsets: Mapping[TopicPartition, int] = field(hash=False)
+
+    def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Those that were given, and the latest of all others."""
+        return {**now.latest, **self.offsets}
