@@ -15,8 +15,9 @@ from beam_exactly_once.checkpoint import Attempt, Plan, Predecessor
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import TASK, Gathered, typed
 
-EPOCH_BITS = 32
-"""The timestamp of a batch's elements is ``writer_epoch << 32 | batch_id`` in milliseconds: the attempt, as time."""
+START_OF_TIME = Timestamp(0)
+"""The timestamp of every element of a batch: before any event time of the user's, which a runner may otherwise take for late, and
+drop. It is not the earliest there is: Prism then fires timers while a splittable DoFn above them still has something deferred."""
 
 ATTEMPT, SEED = "attempt", "seed"
 """Tags of what :class:`BatchTasks` emits besides the task."""
@@ -55,11 +56,6 @@ class BatchTask:
             None if predecessor is None else Predecessor.from_json(predecessor),
         )
 
-    @property
-    def timestamp(self) -> Timestamp:
-        """The timestamp of every element of the batch."""
-        return Timestamp(micros=(self.attempt.writer_epoch << EPOCH_BITS | self.attempt.batch_id) * 1000)
-
 
 class EmitTask(StatelessDoFn):
     """Emits the task it was made with. The stream puts a new one into the translated graph for every batch.
@@ -71,14 +67,14 @@ class EmitTask(StatelessDoFn):
         self._task_json = task_json
 
     def process(self, impulse: bytes) -> Iterator[Any]:
-        """Emit the task, at the attempt's timestamp."""
+        """Emit the task, at :data:`START_OF_TIME`."""
         if self._task_json is None:
             raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
         task = BatchTask.from_json(self._task_json)
         attempt_json = orjson.dumps(task.attempt.to_json()).decode()
-        yield TimestampedValue(self._task_json, task.timestamp)
-        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(attempt_json, task.timestamp))
-        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(("", (TASK, "", self._task_json)), task.timestamp))
+        yield TimestampedValue(self._task_json, START_OF_TIME)
+        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(attempt_json, START_OF_TIME))
+        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(("", (TASK, "", self._task_json)), START_OF_TIME))
 
 
 class BatchTasks(beam.PTransform):
