@@ -11,7 +11,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint.layout import checked_name
-from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.stateless import StatelessDoFn
@@ -50,6 +50,7 @@ class DecodeRecords(beam.PTransform):
 
     Raises:
         ConfigurationError: an argument is not possible.
+        UnsupportedPipeline: ``on_error="reject"`` behind windows.
 
     Raises (while running):
         UnfitRow: a record cannot be decoded, and ``on_error`` is ``"fail"``. It names the record.
@@ -71,6 +72,11 @@ class DecodeRecords(beam.PTransform):
         name = checked_name(self._name or NAME)
         if not self._rejects:
             return records | "Decode" >> beam.ParDo(_Decode(self._decode, name)).with_output_types(row_type)
+        if not isinstance(records.windowing.windowfn, GlobalWindows):
+            raise UnsupportedPipeline(
+                f'the input of DecodeRecords(on_error="reject", name={name!r}) is in windows of {records.windowing.windowfn}, '
+                "and what is rejected is counted for the batch as a whole: decode the records before `beam.WindowInto(…)`."
+            )
         if graph is not None:
             name = graph.rejecting_name(self._name, NAME)
         decoded = records | "Decode" >> beam.ParDo(_DecodeOrReject(self._decode, name)).with_outputs(
