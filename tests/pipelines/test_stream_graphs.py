@@ -191,6 +191,18 @@ def test_user_windows_within_one_batch_on_request() -> None:
     assert in_order(run.published["files"]) == [[2, 2], [2]]
 
 
+def test_records_have_the_start_of_1970_as_timestamp_so_that_no_event_time_behind_it_is_late() -> None:
+    def timestamps(row: dict[str, int], timestamp: Any = beam.DoFn.TimestampParam) -> dict[str, int]:
+        return {"n": timestamp.micros}
+
+    def build(stream: ExactlyOnceStream) -> None:
+        _ = numbers(stream) | beam.Map(timestamps) | json_files()
+
+    run = run_in_memory(build, TWO_BATCHES)
+
+    assert in_order(run.published["files"]) == [[0, 0], [0]]
+
+
 def test_a_sink_refuses_windowed_rows_even_when_windows_are_allowed() -> None:
     def build(stream: ExactlyOnceStream) -> None:
         _ = numbers(stream) | beam.WindowInto(SlidingWindows(60, 20)) | json_files()
