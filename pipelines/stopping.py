@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import itertools
 import logging
 import os
 import re
@@ -47,12 +48,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
         yield stop
         return
     given_up = threading.Event()
+    signals = itertools.count()
     with contextlib.ExitStack() as ending:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if not stop.is_set():
-                _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
+            if next(signals) == 0:  # in one step: another signal may interrupt this very function
                 stop.set()
+                _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
                 ending.enter_context(_timer(STOP_TIMEOUT_S, lambda: os.kill(os.getpid(), signal.SIGTERM)))
                 return
             if not given_up.is_set():

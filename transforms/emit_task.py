@@ -7,7 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -18,9 +18,9 @@ from beam_exactly_once.transforms.stream_graph import typed
 TASK, ATTEMPT, SEED = "task", "attempt", "seed"
 """Tags of what :class:`BatchTasks` emits: the task; its attempt; the task for the commit."""
 
-START_OF_TIME = Timestamp(MIN_TIMESTAMP.seconds() + 86_400)
-"""The timestamp of every element of a batch: before any event time of the user's, which a runner may otherwise take for late, and
-drop. It is not the earliest there is: Prism then fires timers while a splittable DoFn above them still has something deferred."""
+START_OF_TIME = Timestamp(0)
+"""The timestamp of every element of a batch: before the event times that a step may give them, which a runner would otherwise
+take for late, and drop. It is not earlier: Prism then fires timers while a step above them still has something to give."""
 
 
 class EmitTask(StatelessDoFn):

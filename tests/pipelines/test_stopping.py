@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ except BeamExactlyOnceError as error:
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    yield
+    while _started:
+        _started.pop().kill()
+
+
 def stream_in_a_step(folder: Path, step: str, stop_timeout_s: float, *options: str) -> subprocess.Popen[str]:
     """A stream that is in its step, which never returns."""
     running = subprocess.Popen(
@@ -64,6 +75,7 @@ def stream_in_a_step(folder: Path, step: str, stop_timeout_s: float, *options: s
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(running)
     assert running.stdout is not None
     assert running.stdout.readline() == "in the step\n"
     return running
