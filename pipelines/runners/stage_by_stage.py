@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from apache_beam.metrics import monitoring_infos
-from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_utils import merge_common_environments, merge_superset_dep_environments
 from apache_beam.runners.portability.fn_api_runner import (
@@ -23,24 +23,19 @@ from apache_beam.runners.portability.fn_api_runner import (
     execution,
     fn_runner,
     translations,
-    worker_handlers,
 )
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.pipelines.runners.stage_timers import Family, StageTimers
+from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorkers, refuse_timed_flushes
 
 Buffers: TypeAlias = Mapping[str, Any]
 """Encoded elements for each input of a stage, by the name of the transform that reads them."""
 Due: TypeAlias = Mapping[Family, Sequence[bytes]]
 """Encoded timers that are to fire."""
-
-_TIME_LIMIT = "data_buffer_time_limit_ms"
-
-# A worker behind gRPC that flushes by time does so while a coder writes: it cuts the element, or drops what comes between the
-# flush and its end. Beam has no other way to say never: to it, a limit of 0 in an environment means its own.
-worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 
 class StageByStage(FnApiRunner):
@@ -51,13 +46,19 @@ class StageByStage(FnApiRunner):
     """
 
     def refuse_unsupported(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> None:
-        """Refuse a graph that has no order, and options that would cut elements.
+        """Refuse a graph that has no order, and options that would cut elements or lose them.
 
         Raises:
             UnsupportedPipeline: steps wait for each other.
-            ConfigurationError: data is to be flushed by time.
+            ConfigurationError: data is to be flushed by time, or bundles are to be split where they cannot be.
         """
         refuse_timed_flushes(options, self._default_environment)
+        in_this_thread = isinstance(self._default_environment, EmbeddedPythonEnvironment)
+        if options.view_as(DirectOptions).direct_test_splits and in_this_thread:
+            raise ConfigurationError(
+                "direct_test_splits needs workers of their own: Beam runs a bundle to its end here before it sends the input. "
+                "Leave it out, or add --direct_running_mode=multi_threading."
+            )
         merged = merge_common_environments(self.resolve_any_environments(merge_superset_dep_environments(proto)))
         self.create_stages(merged)
 
@@ -68,7 +69,7 @@ class StageByStage(FnApiRunner):
 
     def run_stages(self, stage_context: Any, stages: list[Any]) -> Any:
         """Run ``stages``, which are in order."""
-        workers = worker_handlers.WorkerHandlerManager(stage_context.components.environments, self._provision_info)
+        workers = WholeElementWorkers(stage_context.components.environments, self._provision_info)
         context = execution.FnApiRunnerExecutionContext(
             stages,
             workers,
@@ -143,20 +144,6 @@ def _parts(data: Buffers, workers: int) -> list[Buffers]:
     """What each of several workers gets of the input of a stage."""
     partitioned = {name: buffer.partition(workers) for name, buffer in data.items()}
     return [{name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)]
-
-
-def refuse_timed_flushes(options: PipelineOptions, environment: Any = None) -> None:
-    """Refuse what makes workers cut elements.
-
-    Raises:
-        ConfigurationError: data is to be flushed by time.
-    """
-    experiments = options.view_as(DebugOptions).experiments or []
-    if getattr(environment, _TIME_LIMIT, None) or any(name.startswith(_TIME_LIMIT) for name in experiments):
-        raise ConfigurationError(
-            f"{_TIME_LIMIT} makes Beam's workers send what they have at that time, and Beam 2.77 cuts elements when it does. "
-            "Leave it out: workers send what they have by size, and at the end of each bundle."
-        )
 
 
 class _Inputs:
