@@ -25,7 +25,7 @@ import apache_beam as beam
 
 from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.kafka import EmbeddedBroker, produce
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.testing import MemoryKafka
 
 TOPIC = "orders"
 PARTITIONS = 4

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import beam_exactly_once
+from beam_exactly_once import testing
 
 LOAD_BEAM = {
     "DecodeRecords",
@@ -60,6 +61,14 @@ def modules_after(program: str, folder: Path) -> list[str]:
 
 def test_the_names_are_these() -> None:
     assert set(beam_exactly_once.__all__) == LOAD_BEAM | LOAD_NO_BEAM
+
+
+def test_the_names_of_the_test_kit_are_these() -> None:
+    kit = ["STORIES", "MemoryKafka", "MemoryRun", "SinkUnderTest", "Story", "run_in_memory"]
+    assert testing.__all__ == kit
+    assert all(getattr(testing, name) is not None for name in kit)
+    with pytest.raises(AttributeError, match="has no attribute 'Row'"):
+        testing.Row  # noqa: B018
 
 
 @pytest.mark.parametrize("name", beam_exactly_once.__all__)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -15,6 +17,10 @@ from beam_exactly_once.transforms.stream_graph import typed
 
 TASK, ATTEMPT, SEED = "task", "attempt", "seed"
 """Tags of what :class:`BatchTasks` emits: the task; its attempt; the task for the commit."""
+
+START_OF_TIME = Timestamp(MIN_TIMESTAMP.seconds() + 86_400)
+"""The timestamp of every element of a batch: before any event time of the user's, which a runner may otherwise take for late, and
+drop. It is not the earliest there is: Prism then fires timers while a splittable DoFn above them still has something deferred."""
 
 
 class EmitTask(StatelessDoFn):
@@ -26,17 +32,13 @@ class EmitTask(StatelessDoFn):
         )  # small and quick where a pickle is neither
 
     def process(self, impulse: bytes) -> Iterator[Any]:
-        """Emit the task.
-
-        At the least timestamp, as all of a bounded input: whatever event time a step gives to its elements is then ahead of the
-        watermark, so no runner takes it for late and drops it.
-        """
+        """Emit the task, at :data:`START_OF_TIME`."""
         if self._encoded is None:
             raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
         task = ReportCoder().decode(self._encoded)
-        yield task
-        yield beam.pvalue.TaggedOutput(ATTEMPT, task.attempt)
-        yield beam.pvalue.TaggedOutput(SEED, gathered(task))
+        yield TimestampedValue(task, START_OF_TIME)
+        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(task.attempt, START_OF_TIME))
+        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), START_OF_TIME))
 
 
 class BatchTasks(beam.PTransform):

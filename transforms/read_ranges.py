@@ -50,7 +50,7 @@ class ReadOffsetRanges(beam.PTransform):
 
     Bounded. Input: a PCollection of :class:`PlannedRange`; output: a :class:`ReadResult`. Every record in the ranges
     comes exactly once for each successful execution; the pieces tell what was covered, and tile the ranges. A range
-    that names a topic id gives records of that topic alone, never of one that was made anew under its name. Order is
+    that names a topic id gives records of that topic alone, never of one that was recreated under its name. Order is
     kept inside one piece up to the next shuffle.
 
     Parallelism: ranges are cut into parts of at most 250,000 offsets, and runners may split further at any
@@ -66,7 +66,7 @@ class ReadOffsetRanges(beam.PTransform):
 
     Raises (while running):
         DataLoss: Kafka no longer has an offset of a range, or its topic.
-        IncompleteBatch: a topic was made anew while it was read, and may be passed over: the next execution does.
+        IncompleteBatch: a topic was recreated while it was read, and may be passed over: the next execution does.
         ReadStalled, KafkaUnavailable: no progress within the bounds of ``settings``.
     """
 

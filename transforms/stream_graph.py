@@ -93,7 +93,7 @@ class StreamGraph:
         """The name that a new source gets. It may be left out for one source.
 
         Raises:
-            ConfigurationError: the name is taken, or is no name.
+            ConfigurationError: the name is taken, or is not a name.
         """
         return _free_name("source", name, "kafka", self.sources)
 
@@ -101,7 +101,7 @@ class StreamGraph:
         """The name that a new sink gets. It may be left out for one sink of a kind.
 
         Raises:
-            ConfigurationError: the name is taken, or is no name.
+            ConfigurationError: the name is taken, or is not a name.
         """
         return _free_name("sink", name, kind, self.sinks)
 
@@ -109,7 +109,7 @@ class StreamGraph:
         """The name that a new rejecting step gets. It may be left out for one step of a kind.
 
         Raises:
-            ConfigurationError: the name is taken, or is no name.
+            ConfigurationError: the name is taken, or is not a name.
         """
         return _free_name("rejecting step", name, default, self.rejecting)
 

@@ -117,14 +117,14 @@ class WriteToDelta(NamedTransform):
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToDelta")
         name = graph.sink_name(self._name, "delta")
-        output = graph.located(self._location, self._storage_options).canonical()
-        check_storage(output)
+        location = graph.located(self._location, self._storage_options).canonical()
+        check_storage(location)
         layout = self._layout(name, _origin(graph, name))
-        stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
+        stage = beam.ParDo(StageFiles(location, layout), beam.pvalue.AsSingleton(graph.attempts))
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
-        publisher = DeltaPublisher(output, layout, self._add_columns)
-        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": output.uri}, publisher, committables)
+        publisher = DeltaPublisher(location, layout, self._add_columns)
+        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": location.uri}, publisher, committables)
         return rejected
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:

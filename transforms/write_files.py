@@ -132,8 +132,8 @@ class WriteToFiles(NamedTransform):
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
-        output = graph.located(self._location, self._storage_options).canonical()
-        definition = {"kind": "files", "location": output.store.uri}
+        location = graph.located(self._location, self._storage_options).canonical()
+        definition = {"kind": "files", "location": location.store.uri}
         for other in graph.sinks.values():
             if other.definition == definition:
                 raise ConfigurationError(
@@ -141,24 +141,24 @@ class WriteToFiles(NamedTransform):
                     "of its own, or flatten their rows into one sink."
                 )
         layout = replace(self._layout, sink=name)
-        stage = beam.ParDo(StageFiles(output, layout), beam.pvalue.AsSingleton(graph.attempts))
+        stage = beam.ParDo(StageFiles(location, layout), beam.pvalue.AsSingleton(graph.attempts))
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
-        graph.sinks[name] = SinkSpec(name, definition, FilesPublisher(name, output), committables)
+        graph.sinks[name] = SinkSpec(name, definition, FilesPublisher(name, location), committables)
         return rejected
 
 
 class StageFiles(StatelessDoFn):
     """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
-    def __init__(self, output: StoreLocation, layout: FileLayout) -> None:
-        self._output = output
+    def __init__(self, location: StoreLocation, layout: FileLayout) -> None:
+        self._location = location
         self._layout = layout
         self._files: BundleFiles | None = None
 
     def setup(self) -> None:
         """Open the store on the worker."""
-        _ = self._output.store
+        _ = self._location.store
 
     def start_bundle(self) -> None:
         """Drop what a failed bundle left."""
@@ -167,7 +167,7 @@ class StageFiles(StatelessDoFn):
     def process(self, folder_block: FolderBlock, attempt: Attempt) -> None:
         """Write a block."""
         if self._files is None:
-            self._files = BundleFiles(self._output.store, self._layout, attempt)
+            self._files = BundleFiles(self._location.store, self._layout, attempt)
         refuse_two_attempts(self._files.attempt, attempt)
         self._files.write(*folder_block)
 

@@ -44,7 +44,7 @@ class WriteToKafka(NamedTransform):
     with such columns of ``RECORD_SCHEMA``, which are much the fastest. Texts become UTF-8. A record without a timestamp
     gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``.
 
-    A row that is no record, or one that the topic would refuse (too large, without a key though the topic is compacted, of a
+    A row that is not a record, or one that the topic would refuse (too large, without a key though the topic is compacted, of a
     partition that it does not have, too far from now), fails the batch, or is rejected with ``on_error="reject"``, as by
     ``WriteToFiles``. Before that, the topic is asked once more what it takes.
 
@@ -79,7 +79,7 @@ class WriteToKafka(NamedTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row is no record, or one that the topic would refuse, and ``on_error`` is ``"fail"``; nothing of
+        UnfitRow: a row is not a record, or one that the topic would refuse, and ``on_error`` is ``"fail"``; nothing of
             its batch is committed.
         ConfigurationError: no row could be a record.
         UnknownTopic, OutputNotWritable: the topic is missing, or Kafka refuses. What was committed waits for the next start.

@@ -35,7 +35,7 @@ class WriteToSql(NamedTransform):
     shard, also when it is empty.
 
     Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
-    ``pa.RecordBatch``. A field that is no column of the table is an error, unless ``columns`` says what is written. A field
+    ``pa.RecordBatch``. A field that is not a column of the table is an error, unless ``columns`` says what is written. A field
     that is missing or None is NULL, or the column's default if it has one. Values must fit their columns: integers are not cut,
     texts not shortened. Floats, and texts of numbers, may go into decimal columns, ISO 8601 texts into dates and times, dicts
     and lists into JSON and text columns. Times without zone are UTC.

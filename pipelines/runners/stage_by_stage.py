@@ -8,7 +8,6 @@ nothing of it is left, and only then do others see what it made.
 
 from __future__ import annotations
 
-import copy
 import graphlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any, TypeAlias
 
 from apache_beam.metrics import monitoring_infos
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
-from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_utils import merge_common_environments, merge_superset_dep_environments
 from apache_beam.runners.portability.fn_api_runner import (
@@ -31,27 +29,12 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.pipelines.runners.stage_timers import Family, StageTimers
 
 Buffers: TypeAlias = Mapping[str, Any]
 """Encoded elements for each input of a stage, by the name of the transform that reads them."""
-
-_PHASES = [
-    translations.annotate_downstream_side_inputs,
-    translations.annotate_stateful_dofns_as_roots,
-    translations.fix_side_input_pcoll_coders,
-    translations.pack_combiners,
-    translations.lift_combiners,
-    translations.expand_sdf,
-    translations.expand_gbk,
-    translations.sink_flattens,
-    translations.greedily_fuse,
-    translations.read_to_impulse,
-    translations.impulse_to_input,
-    translations.sort_stages,
-    translations.add_impulse_to_dangling_transforms,
-    translations.setup_timer_mapping,
-    translations.populate_data_channel_coders,
-]
+Due: TypeAlias = Mapping[Family, Sequence[bytes]]
+"""Encoded timers that are to fire."""
 
 _TIME_LIMIT = "data_buffer_time_limit_ms"
 
@@ -79,18 +62,8 @@ class StageByStage(FnApiRunner):
         self.create_stages(merged)
 
     def create_stages(self, proto: beam_runner_api_pb2.Pipeline) -> tuple[Any, list[Any]]:
-        """The stages that Beam makes of the graph, in an order in which they can run one after the other.
-
-        Beam's phases, and one of its own that it leaves out here: a step with state or timers begins a stage. Two of them in one
-        would share the timers of one name, and what stands before one would run on one worker.
-        """
-        context, stages = translations.create_and_optimize_stages(
-            copy.deepcopy(proto),
-            phases=_PHASES,
-            known_runner_urns=frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn]),
-            use_state_iterables=self._use_state_iterables,
-            is_drain=self._is_drain,
-        )
+        """The stages that Beam makes of the graph, in an order in which they can run one after the other."""
+        context, stages = super().create_stages(proto)
         return context, in_order(stages)
 
     def run_stages(self, stage_context: Any, stages: list[Any]) -> Any:
@@ -119,39 +92,38 @@ class StageByStage(FnApiRunner):
         context.worker_handler_manager.register_process_bundle_descriptor(manager.process_bundle_descriptor)
         # A token names a worker's cached state: two bundles with one token would let a worker read what another has changed.
         tokens = self.get_cache_token_generator(static=False)
+        timers = StageTimers(context, manager)
         infos: list[Any] = []
         data = inputs.of(stage)
-        timers: dict[Any, Any] = {}
+        due: Due = {}
         nothing = {name: execution.ListBuffer(None) for name in data}
-        while data or timers:
-            results = self._run_bundles(context, manager, tokens, data or nothing, timers)
+        while data or due:
+            results = self._run_bundles(context, manager, tokens, data or nothing, due, timers.outputs)
             infos += itertools.chain.from_iterable(result.process_bundle.monitoring_infos for _, result, _ in results)
-            timers = {}
+            timers.take_written()
             data = self._deferred(manager, results)
-            if not data:
-                _, written = self._collect_written_timers(manager)
-                timers = {family: buffer for family, (buffer, _) in written.items()}
+            due = {} if data else timers.take_due()
         context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(stage.name, {}))
         inputs.forget(stage, manager.stage_data_outputs.values())
         return list(monitoring_infos.consolidate(infos))
 
     def _run_bundles(
-        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, timers: Mapping[Any, Any]
+        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, due: Due, timer_outputs: Any
     ) -> list[tuple[Buffers, Any, Any]]:
         """One bundle a worker; keys and their state belong to one. Returns each one's input, result and splits."""
-        outputs, timer_outputs = manager.stage_data_outputs, manager.stage_timer_outputs
+        outputs = manager.stage_data_outputs
+
+        def bundle() -> Any:
+            return fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
 
         def run(part: Buffers) -> tuple[Buffers, Any, Any]:
-            bundle = fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
-            self._run_bundle_multiple_times_for_testing(context, bundle, part, outputs, timers, timer_outputs)
-            return part, *bundle.process_bundle(part, outputs, timers, timer_outputs)
+            return part, *bundle().process_bundle(part, outputs, due, timer_outputs)
 
-        if manager.num_workers == 1 or manager.stage.is_stateful():
+        parts = [data] if manager.num_workers == 1 or manager.stage.is_stateful() else _parts(data, manager.num_workers)
+        for part in parts:  # one after the other: each run puts all state back
+            self._run_bundle_multiple_times_for_testing(context, bundle(), part, outputs, due, timer_outputs)
+        if len(parts) == 1:
             return [run(data)]
-        partitioned = {name: buffer.partition(manager.num_workers) for name, buffer in data.items()}
-        parts = [
-            {name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(manager.num_workers)
-        ]
         with ThreadPoolExecutor(len(parts)) as pool:
             return list(pool.map(run, parts))
 
@@ -165,6 +137,12 @@ class StageByStage(FnApiRunner):
             return {}
         part, _, _ = results[0]
         return {**{name: execution.ListBuffer(None) for name in part}, **deferred}
+
+
+def _parts(data: Buffers, workers: int) -> list[Buffers]:
+    """What each of several workers gets of the input of a stage."""
+    partitioned = {name: buffer.partition(workers) for name, buffer in data.items()}
+    return [{name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)]
 
 
 def refuse_timed_flushes(options: PipelineOptions, environment: Any = None) -> None:

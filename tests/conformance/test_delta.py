@@ -11,7 +11,8 @@ import pytest
 from deltalake import DeltaTable
 
 from beam_exactly_once import WriteToDelta
-from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
+from beam_exactly_once.testing import STORIES, SinkUnderTest, Story
+from beam_exactly_once.testing.conformance import Row
 
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 

@@ -12,7 +12,8 @@ import pytest
 
 from beam_exactly_once import WriteToFiles, read_batches
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
+from beam_exactly_once.testing import STORIES, SinkUnderTest, Story
+from beam_exactly_once.testing.conformance import Row
 
 
 class Files(SinkUnderTest):

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from beam_exactly_once import BatchRows, ForEachBatch
-from beam_exactly_once.testing import conformance
-from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
+from beam_exactly_once.testing import STORIES, SinkUnderTest, Story, conformance
+from beam_exactly_once.testing.conformance import Row
 
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string())])
 

@@ -10,8 +10,7 @@ import apache_beam as beam
 import pytest
 
 from beam_exactly_once.sinks.contract import Part
-from beam_exactly_once.testing import conformance
-from beam_exactly_once.testing.conformance import STORIES, SinkUnderTest, Story
+from beam_exactly_once.testing import STORIES, SinkUnderTest, Story, conformance
 from support.ledger_sink import LEDGERS, LedgerPublisher, Row, WriteToLedger
 
 

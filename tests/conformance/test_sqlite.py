@@ -11,7 +11,8 @@ import apache_beam as beam
 import pytest
 
 from beam_exactly_once import WriteToSql
-from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
+from beam_exactly_once.testing import STORIES, SinkUnderTest, Story
+from beam_exactly_once.testing.conformance import Row
 
 
 class Sqlite(SinkUnderTest):

@@ -84,7 +84,7 @@ def number_stream(runner: str | Runner = "in_process", folder: Path | None = Non
     """A new stream.
 
     Args:
-        runner: one, or the name of one of :data:`~graphs.runners.RUNNERS`.
+        runner: how to run it, or the name of one of :data:`~graphs.runners.RUNNERS`.
         folder: where checkpoint and output are; else they are in memory.
     """
     chosen = RUNNERS[runner] if isinstance(runner, str) else runner

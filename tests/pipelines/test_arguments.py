@@ -26,7 +26,6 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.testing import run_in_memory
 
-pytestmark = pytest.mark.runs_on("DirectRunner")
 ROWS = pa.schema([("id", pa.int64())])
 
 
@@ -122,6 +121,7 @@ def test_a_wrong_argument_is_refused_where_it_is_given(
     assert any(frame.filename == __file__ for frame in traceback.extract_tb(refused.tb)[:3])
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_a_pair_that_is_piped_on_says_to_unpack_it() -> None:
     def build(stream: ExactlyOnceStream) -> None:
         pair = stream | read(decoder=lambda record: {"id": int(record.value)}, on_error="reject")
@@ -135,6 +135,7 @@ def test_a_pair_that_is_piped_on_says_to_unpack_it() -> None:
     assert len(run_in_memory(build, {"orders": [[b"1"]]}).rows("files")) == 1
 
 
+@pytest.mark.runs_on("DirectRunner")
 def test_names_are_labels() -> None:
     def build(stream: ExactlyOnceStream) -> None:
         records = stream | read(name="orders")

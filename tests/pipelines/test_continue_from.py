@@ -11,7 +11,7 @@ import pytest
 from beam_exactly_once import CheckpointAt, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import CheckpointHole
 from beam_exactly_once.sinks.files.manifest import read_batches
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.published_rows import published_rows
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

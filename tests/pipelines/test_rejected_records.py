@@ -24,7 +24,7 @@ from beam_exactly_once import (
     Rejected,
     WriteToFiles,
 )
-from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow
+from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
 
 BAD = Record("orders", 3, 0, 1_700_000_000_000, 1, b"\xffkey", b"{broken", (("trace", b"\xfe"), ("none", None)))
@@ -333,3 +333,32 @@ class TestDecoderOfASource:
     def test_to_reject_needs_a_decoder(self) -> None:
         with pytest.raises(ConfigurationError, match="on_error='reject' of ReadFromKafka needs a decoder="):
             ReadFromKafka("localhost:9092", ["orders"], on_error="reject")
+
+
+def test_rejecting_behind_windows_is_refused_with_the_way_out() -> None:
+    def build(stream: ExactlyOnceStream) -> None:
+        windowed = records(stream) | beam.WindowInto(beam.window.FixedWindows(60))
+        windowed | DecodeRecords(decode, on_error="reject", name="orders")
+
+    with pytest.raises(UnsupportedPipeline, match=r"orders.*before `beam\.WindowInto"):
+        run_in_memory(build, BATCHES, allow_per_batch=True)
+
+
+def test_what_is_decoded_before_windows_is_counted_for_its_batch(tmp_path: Path) -> None:
+    def build(stream: ExactlyOnceStream) -> None:
+        rows, rejected = records(stream) | DecodeRecords(decode, on_error="reject")
+        in_windows = rows | beam.WindowInto(beam.window.FixedWindows(60)) | beam.Reshuffle()
+        out = in_windows | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
+        out | "Rows" >> WriteToFiles(str(tmp_path / "rows"), file_format="json", name="rows")
+        refused = (
+            rejected | "Windows" >> beam.WindowInto(beam.window.SlidingWindows(60, 30)) | "Shuffle" >> beam.Reshuffle()
+        )
+        (
+            refused
+            | "GlobalAgain" >> beam.WindowInto(beam.window.GlobalWindows())
+            | WriteToFiles(str(tmp_path / "rejected"), schema=REJECTED_SCHEMA, name="rejected")
+        )
+
+    run = run_in_memory(build, BATCHES, allow_per_batch=True)
+
+    assert [one.records_rejected for one in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]

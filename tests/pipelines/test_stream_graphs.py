@@ -15,6 +15,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, SlidingWi
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
+from beam_exactly_once.transforms.emit_task import START_OF_TIME
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
@@ -189,6 +190,18 @@ def test_user_windows_within_one_batch_on_request() -> None:
 
     run = run_in_memory(build, {"orders": [[b"1", b"1", b"2"], [b"2"]]}, allow_per_batch=True)
     assert in_order(run.published["files"]) == [[2, 2], [2]]
+
+
+def test_records_have_a_timestamp_before_all_event_times_so_that_none_is_late() -> None:
+    def timestamps(row: dict[str, int], timestamp: Any = beam.DoFn.TimestampParam) -> dict[str, int]:
+        return {"n": timestamp.micros}
+
+    def build(stream: ExactlyOnceStream) -> None:
+        _ = numbers(stream) | beam.Map(timestamps) | json_files()
+
+    run = run_in_memory(build, TWO_BATCHES)
+
+    assert in_order(run.published["files"]) == [[START_OF_TIME.micros] * 2, [START_OF_TIME.micros]]
 
 
 def test_a_sink_refuses_windowed_rows_even_when_windows_are_allowed() -> None:

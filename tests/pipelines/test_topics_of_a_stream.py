@@ -27,8 +27,8 @@ from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, UnknownTopic
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.planning import source_planner
+from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

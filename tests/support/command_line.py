@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 
 from beam_exactly_once import Record
 from beam_exactly_once.cli import commands
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.testing import MemoryKafka
 from support.hand_made_stream import P0, P1
 
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from beam_exactly_once import DecodeRecords, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import BeamExactlyOnceError
+from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
 
 LIFE_TIMEOUT_S = 60.0
 OFFSETS_PER_BATCH = 12

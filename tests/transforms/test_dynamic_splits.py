@@ -15,7 +15,7 @@ from apache_beam.transforms import environments
 from beam_exactly_once import Record
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import read_ranges
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges

@@ -13,7 +13,7 @@ from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, open_kafka_log, override_logs
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms import read_ranges
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker

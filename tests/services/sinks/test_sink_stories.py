@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from beam_exactly_once import WriteToKafka, WriteToSql, secret_from_env
-from beam_exactly_once.testing import conformance
-from beam_exactly_once.testing.conformance import STORIES, Row, SinkUnderTest, Story
+from beam_exactly_once.testing import STORIES, SinkUnderTest, Story, conformance
+from beam_exactly_once.testing.conformance import Row
 from services.streams.topics import Topic
 
 LATE_BATCHES = 20

@@ -203,7 +203,7 @@ def test_a_foreign_name_among_the_numbered(checkpoint: Checkpoint, name: str) ->
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "ä", "x" * 101, "../x"])
 def test_names_that_are_no_part_of_a_key(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot name a source or sink"):
+    with pytest.raises(ConfigurationError, match="cannot name a source, sink or step"):
         fresh_checkpoint().create_definition(layout.SINKS, name, {})
 
 

@@ -11,7 +11,7 @@ from beam_exactly_once.checkpoint.layout import commits_key
 from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, override_logs
-from beam_exactly_once.testing.memory_kafka import MemoryKafka
+from beam_exactly_once.testing import MemoryKafka
 from support.checkpoints import NOW
 from support.command_line import kafka_holding, run, shown
 from support.hand_made_stream import HandMadeStream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from typing_extensions import assert_type
 
@@ -10,6 +11,7 @@ import beam_exactly_once
 from beam_exactly_once import (
     AvailableNow,
     BatchProgress,
+    CheckpointAt,
     ExactlyOnceStream,
     ProcessingTime,
     ProgressListener,
@@ -23,12 +25,16 @@ from beam_exactly_once import (
     secret_from_env,
 )
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.testing import STORIES, Story, run_in_memory
 
 assert_type(beam_exactly_once.__version__, str)
 assert_type(secret_from_env("PASSWORD"), Secret)
 assert_type(read_batches("s3://lake/orders"), Iterator[PublishedBatch])
 assert_type(Record().value, bytes | None)
 assert_type(ConfigurationError.exit_code, int)
+
+assert_type(STORIES, list[Story])
+assert_type(run_in_memory(print, {}).rows("files"), list[dict[str, Any]])
 
 
 def listen(progress: BatchProgress) -> None:
@@ -38,9 +44,16 @@ def listen(progress: BatchProgress) -> None:
 listener: ProgressListener = listen
 heard: Callable[[BatchProgress], None] = listener
 triggers: list[Trigger] = [AvailableNow(), ProcessingTime(10)]
-stream = ExactlyOnceStream("s3://checkpoints/orders", trigger=triggers[0])
+stream = ExactlyOnceStream(
+    "s3://checkpoints/orders",
+    trigger=triggers[0],
+    listeners=[listener],
+    continue_from=CheckpointAt("s3://checkpoints/old", storage_options={"region_name": "eu-central-1"}),
+)
 assert_type(stream, ExactlyOnceStream)
-assert_type(ReadFromKafka("localhost:9092", ["orders"]), ReadFromKafka)
+assert_type(ReadFromKafka("localhost:9092", ["orders"], start="latest", on_data_loss="skip"), ReadFromKafka)
+ReadFromKafka("localhost:9092", {"orders": [0, 1]}, start={"orders": {0: 17}}, decoder=lambda record: record.value)
+ReadFromKafka("localhost:9092", on_data_loss="ignore")  # type: ignore[arg-type]
 assert_type(WriteToFiles("s3://lake/orders"), WriteToFiles)
 WriteToFiles(5)  # type: ignore[arg-type]
 WriteToFiles("s3://lake/orders", place="here")  # type: ignore[call-arg]
