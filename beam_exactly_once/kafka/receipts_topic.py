@@ -41,6 +41,11 @@ class ReceiptsTopic:
         self._name = name
         self._logs: tuple[KafkaLog, KafkaLog] | None = None
 
+    @property
+    def name(self) -> str:
+        """Of the topic."""
+        return self._name
+
     def create(self, admin: TopicAdmin, shards: int, like: TopicFacts) -> None:
         """Create it, as safe as the topic ``like``, unless it exists."""
         if admin.describe(self._name, doubt_s=0) is not None:

@@ -79,11 +79,11 @@ def test_an_unreachable_broker_is_named_within_the_time_that_was_given(
 ) -> None:
     code = main(
         [
-            "--bootstrap_servers=127.0.0.1:1",
+            "--bootstrap-servers=127.0.0.1:1",
             "--topics=orders",
-            f"--output={tmp_path / 'output'}",
-            f"--checkpoint_location={tmp_path / 'checkpoint'}",
-            "--startup_timeout_s=1",
+            f"--output-location={tmp_path / 'output'}",
+            f"--checkpoint-location={tmp_path / 'checkpoint'}",
+            "--timeout-s=1",
         ]
     )
     assert code == KafkaUnavailable.exit_code
@@ -195,10 +195,10 @@ def test_a_place_without_permission_is_named(tmp_path: Path, place: str) -> None
             sys.executable,
             "-c",
             script,
-            "--bootstrap_servers=memory:9092",
+            "--bootstrap-servers=memory:9092",
             "--topics=orders",
-            f"--output={tmp_path}/output/orders",
-            f"--checkpoint_location={tmp_path}/checkpoint/orders",
+            f"--output-location={tmp_path}/output/orders",
+            f"--checkpoint-location={tmp_path}/checkpoint/orders",
         ],
         capture_output=True,
         text=True,
@@ -294,7 +294,7 @@ def test_a_batch_that_an_operator_abandons_while_a_driver_replays_it_is_read_by_
         checkpoint = Checkpoint(open_object_store(str(stream.checkpoint)), proposal.checkpoint.stream_id)
         plan = checkpoint.read_plan(1)
         assert plan is not None
-        checkpoint.create_marker(marker_of_resolution(plan, Attempt(1, 1, "operator"), "abandoned", "now"))
+        checkpoint.create_marker(marker_of_resolution(plan, Attempt(1, 1, "operator"), "abandoned", 1))
 
     stream.produce(4)
     replaying = StoreCalls(KillPoint(*moment), abandon)

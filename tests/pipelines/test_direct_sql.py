@@ -186,7 +186,7 @@ def test_a_checkpoint_of_five_batches_ago(stream: SqlStream) -> None:
     store = open_object_store(stream.checkpoint)
     last = 7
     store.delete([f"{kind}/{last:020d}.json" for kind in ("offsets", "commits")])
-    with pytest.raises(SinkAhead, match="holds batch 7 of attempt"):
+    with pytest.raises(SinkAhead, match="holds batch 7 of plan"):
         run(stream)
     lost = [f"{kind}/{batch_id:020d}.json" for kind in ("offsets", "commits") for batch_id in range(last - 4, last + 1)]
     store.delete(lost)

@@ -295,26 +295,31 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
     stream.cluster.append(
         Record("orders", value=value) for value in (b'{"id": 1}', b"{", b"[1]", b'{"id": "x"}', b'{"id": 2}')
     )
-    flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={stream.checkpoint}"]
-    flags += ["--url=${env:SQLITE_URL}", f"--table={stream.table}"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.checkpoint}"]
+    flags += ["--output-url=${env:SQLITE_URL}", f"--output-table={stream.table}"]
     with stream.cluster.serving():
         assert kafka_to_sql.main(flags) == EXIT_CONFIGURATION
         assert stream.ids() == []
-        assert kafka_to_sql.main([*flags, f"--rejected_output={bad}"]) == EXIT_DONE
+        assert kafka_to_sql.main([*flags, f"--rejected-location={bad}"]) == EXIT_DONE
     assert stream.ids() == [1, 2]
     assert rejected_in(bad, "step", "offset", "value", "row") == [
-        [("decode", 1, b"{", None), ("decode", 2, b"[1]", None), ("sql", None, None, "{'id': 'x'}")]
+        [("decode_records", 1, b"{", None), ("decode_records", 2, b"[1]", None), ("sql", None, None, "{'id': 'x'}")]
     ]
 
 
 def test_kafka_to_sql_of_records(stream: SqlStream, bad: Path) -> None:
     stream.create("value TEXT")
     stream.cluster.append(Record("orders", value=value) for value in (b"a", b"\xff", b"b"))
-    flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={stream.checkpoint}"]
-    flags += ["--url=${env:SQLITE_URL}", f"--table={stream.table}", "--value_format=record", "--columns=value"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.checkpoint}"]
+    flags += [
+        "--output-url=${env:SQLITE_URL}",
+        f"--output-table={stream.table}",
+        "--decoder=none",
+        "--output-columns=value",
+    ]
     with stream.cluster.serving():
         assert kafka_to_sql.main(flags) == EXIT_CONFIGURATION
-        assert kafka_to_sql.main([*flags, f"--rejected_output={bad}"]) == EXIT_DONE
+        assert kafka_to_sql.main([*flags, f"--rejected-location={bad}"]) == EXIT_DONE
     assert stream.execute(f"SELECT value FROM {stream.table} ORDER BY value") == [("a",), ("b",)]
     assert rejected_in(bad, "step", "offset", "value") == [[("sql", 1, b"\xff")]]
 
@@ -323,8 +328,11 @@ def test_kafka_to_delta_takes_every_record(tmp_path: Path, bad: Path) -> None:
     """Its columns are those of records: nothing is rejected, and the output is there all the same."""
     cluster = MemoryKafka({"orders": 1})
     cluster.append(Record("orders", value=value) for value in (b"\xff", None))
-    flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={tmp_path}/checkpoint"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={tmp_path}/checkpoint"]
     with cluster.serving():
-        assert kafka_to_delta.main([*flags, f"--output={tmp_path}/table", f"--rejected_output={bad}"]) == EXIT_DONE
+        assert (
+            kafka_to_delta.main([*flags, f"--output-location={tmp_path}/table", f"--rejected-location={bad}"])
+            == EXIT_DONE
+        )
     assert rejected_in(bad, "row") == [[]]
     assert markers(f"{tmp_path}/checkpoint")[0].rows_written["delta"] == 2

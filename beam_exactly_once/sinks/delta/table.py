@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 import pyarrow as pa
@@ -143,6 +144,14 @@ class TableVersion:
             return None
         nonce = (found["nonce"] or 0).to_bytes(8, "big", signed=True)
         return StagedReceipt(Attempt(found["writer_epoch"] or 0, found["batch_id"], nonce.hex()))
+
+    def rows_of_files(self) -> dict[str, int]:
+        """How many rows each file of the table has, by its name; without files whose rows the log does not count."""
+        with sorted_errors(self._where):
+            actions = pa.table(self._table.get_add_actions(flatten=True)).to_pydict()
+        counted = zip(actions.get("path", ()), actions.get("num_records", ()), strict=False)
+        # delta-rs says names as the log has them, or once more encoded.
+        return {one: int(rows) for name, rows in counted if rows is not None for one in (name, unquote(name))}
 
     def append(self, stream_id: str, sink: str, receipt: StagedReceipt, files: Sequence[Json]) -> None:
         """One commit: the files, and the receipt.

@@ -132,7 +132,7 @@ class KafkaShards(ShardWriter):
         return facts
 
     def _receipts_topic(self, stream_id: str) -> str:
-        name = f"{self._output.receipts_prefix}.{stream_id}.{self._sink}"
+        name = receipts_topic_name(self._output.receipts_prefix, stream_id, self._sink)
         if len(name) > _MAX_TOPIC_LENGTH:
             raise ConfigurationError(
                 f"{name} is too long for a topic's name. Give sink {self._sink!r} a shorter name=."
@@ -165,16 +165,28 @@ class KafkaShards(ShardWriter):
         connection, topic = self._output.connection, self._receipts_topic(write.stream_id)
         with borrowed((connection, topic), lambda: ReceiptsTopic(connection, topic)) as receipts:
             value = receipts.newest(write.shard)
-        if value is None:
-            return None
-        try:
-            found = orjson.loads(value)
-            if found["format_version"] == _RECEIPT_FORMAT and found["shard"] == write.shard:
-                return receipt_of(found["receipt"])
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise CorruptObject(
-            f"the newest record of topic {topic}, partition {write.shard}, is not the receipt of this "
-            "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
-            "continue_from=CheckpointAt(…) at the last batch that the output holds."
-        )
+        return None if value is None else read_receipt(value, topic, write.shard)
+
+
+def receipts_topic_name(prefix: str, stream_id: str, sink: str) -> str:
+    """The topic that has the receipts of a sink; its transactional ids are this name and the shard."""
+    return f"{prefix}.{stream_id}.{sink}"
+
+
+def read_receipt(value: bytes, topic: str, shard: int) -> Receipt:
+    """What the newest record of a shard's partition says.
+
+    Raises:
+        CorruptObject: it is not the receipt of this shard.
+    """
+    try:
+        found = orjson.loads(value)
+        if found["format_version"] == _RECEIPT_FORMAT and found["shard"] == shard:
+            return receipt_of(found["receipt"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise CorruptObject(
+        f"the newest record of topic {topic}, partition {shard}, is not the receipt of this "
+        "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
+        "continue_from=CheckpointAt(…) at the last batch that the output holds."
+    )

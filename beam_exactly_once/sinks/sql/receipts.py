@@ -72,11 +72,8 @@ class SqlReceipts:
     def is_visible(self, database: SqlDatabase) -> bool:
         """Whether the table is there, for this user."""
 
-        def look(connection: sa.Connection) -> bool:
-            return bool(sa.inspect(connection).has_table(self._table.name, self._table.schema))
-
         try:
-            return database.transact(look, f"looking for the table {self._table.fullname}")
+            return database.transact(self.is_there, f"looking for the table {self._table.fullname}")
         except OutputNotWritable:  # MariaDB says so where others say that there is none
             return False
 
@@ -86,6 +83,17 @@ class SqlReceipts:
         of_sink = (receipts.stream_id == stream_id) & (receipts.sink == sink)
         found = connection.scalar(sa.select(sa.func.max(receipts.batch_id)).where(of_sink))
         return None if found is None else int(found)
+
+    def is_there(self, connection: sa.Connection) -> bool:
+        """Whether the table is there, for this connection."""
+        return bool(sa.inspect(connection).has_table(self._table.name, self._table.schema))
+
+    def of_sink(self, connection: sa.Connection, stream_id: str, sink: str) -> dict[int, Receipt]:
+        """The receipts of all shards, as they are now; nothing is locked."""
+        receipts = self._table.c
+        of_sink = (receipts.stream_id == stream_id) & (receipts.sink == sink)
+        stored = sa.select(receipts.shard, receipts.writer_epoch, receipts.batch_id, receipts.nonce).where(of_sink)
+        return {int(found.shard): receipt_of(dict(found._mapping)) for found in connection.execute(stored)}
 
     def locked(self, connection: sa.Connection, key: ReceiptKey) -> Receipt | None:
         """The receipt, locked until the transaction ends. Where there is none, a placeholder is locked.

@@ -179,9 +179,9 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         "topics": source.name,
         "output_topic": output.name,
         "checkpoint_location": tmp_path / "checkpoint",
-        "partition_by": "partition",
-        "shards": 2,
-        "max_offsets_per_batch": 2,
+        "output_partitioner": "partition",
+        "output_shards": 2,
+        "max_batch_offsets": 2,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     assert kafka_to_kafka.main(arguments) == 0
@@ -194,4 +194,4 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         (2, b"3", None, None),
     ]
     assert [one.timestamp()[1] for one in records[:2]] == [1_000_000, 1_000_000]
-    assert kafka_to_kafka.main([*arguments, "--output_topic=missing"]) == 2
+    assert kafka_to_kafka.main([*arguments, "--output-topic=missing"]) == 2

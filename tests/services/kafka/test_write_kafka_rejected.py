@@ -121,12 +121,12 @@ def test_kafka_to_kafka(new_topic: Callable[..., Topic], tmp_path: Path, bad: Pa
     source, output = new_topic(1), new_topic(1, max_message_bytes=5000)
     source.send([b"0", b"large" + LARGE, b"2"], key=b"k")
     arguments = [
-        f"--bootstrap_servers={source.bootstrap_servers}",
+        f"--bootstrap-servers={source.bootstrap_servers}",
         f"--topics={source.name}",
-        f"--output_topic={output.name}",
-        f"--checkpoint_location={tmp_path}/checkpoint",
+        f"--output-topic={output.name}",
+        f"--checkpoint-location={tmp_path}/checkpoint",
     ]
     assert kafka_to_kafka.main(arguments) == 2
-    assert kafka_to_kafka.main([*arguments, f"--rejected_output={bad}"]) == 0
+    assert kafka_to_kafka.main([*arguments, f"--rejected-location={bad}"]) == 0
     assert numbers_of(records_of(output.bootstrap_servers, output.name)) == [0, 2]
     assert rejected_in(bad, "topic", "offset", "key", "value") == [[(source.name, 1, b"k", b"large" + LARGE)]]

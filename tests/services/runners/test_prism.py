@@ -271,11 +271,11 @@ def test_the_ready_made_pipeline_killed_and_started_again(
         topic.send_committed([b"%d-%d" % (number, one) for one in range(50)], partition=number % 2)
         topic.send_aborted([b"never"], partition=number % 2)
     command = [
-        f"--bootstrap_servers={topic.bootstrap_servers}",
+        f"--bootstrap-servers={topic.bootstrap_servers}",
         f"--topics={topic.name}",
-        f"--output={bucket}/output",
-        f"--checkpoint_location={bucket}/checkpoint",
-        "--max_offsets_per_batch=60",
+        f"--output-location={bucket}/output",
+        f"--checkpoint-location={bucket}/checkpoint",
+        "--max-batch-offsets=60",
         "--runner=PrismRunner",
         f"--prism_location={prism_location}",
     ]

@@ -152,7 +152,14 @@ def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMade
         return open_object_store(str(stream.location if "checkpoint" in uri else stream.output))
 
     with override_stores(open_store):
-        run("verify", "memory://checkpoint", "--store-option", "region_name=a=b", "--store-option", "profile_name=me")
+        run(
+            "verify",
+            "memory://checkpoint",
+            "--storage-options",
+            "region_name=a=b",
+            "--storage-options",
+            "profile_name=me",
+        )
     assert opened == [
         ("memory://checkpoint", {"region_name": "a=b", "profile_name": "me"}),
         ("gs://lake/orders", None),
@@ -161,7 +168,7 @@ def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMade
 
 @pytest.mark.parametrize("option", ["novalue", "=value"])
 def test_a_store_option_without_key_or_value(stream: HandMadeStream, option: str) -> None:
-    result = run("status", stream.location, "--store-option", option)
+    result = run("status", stream.location, "--storage-options", option)
     assert result.exit_code == 2
     assert f"'{option}' is not KEY=VALUE." in result.stderr
 

@@ -155,7 +155,7 @@ def test_status_takes_the_broker_from_a_config_file(stream: HandMadeStream, tmp_
         raise KafkaUnavailable("Kafka at kafka:9092 did not answer.")
 
     with override_logs(open_log):
-        result = run("status", stream.location, "--kafka-config", file)
+        result = run("status", stream.location, "--client-config-file", file)
     assert asked[0].bootstrap_servers == "kafka:9092"
     assert result.exit_code == 75
     assert result.stderr == "KafkaUnavailable: Kafka at kafka:9092 did not answer.\n"
