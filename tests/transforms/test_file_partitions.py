@@ -51,6 +51,13 @@ def id_and_place(place: str | None, number: int) -> dict[str, Any]:
 ROWS = [id_and_place(place, number) for number, place in enumerate([*PLACES, None, "DE", None])]
 
 
+def seen_by_duckdb(place: str | None) -> str | None:
+    """Before its version 2, which needs Python 3.11, a folder of the text "null" is one of nulls."""
+    if int(duckdb.__version__.partition(".")[0]) < 2 and place is not None and place.lower() == "null":
+        return None
+    return place
+
+
 def given_as(kind: str, rows: list[dict[str, Any]]) -> list[Any]:
     if kind == "rows":
         return list(rows)
@@ -89,7 +96,7 @@ class TestReaders:
         ).fetchall()
         expected = [(row["id"], row["place"]) for row in ROWS]
         assert by_arrow == expected
-        assert by_duckdb == expected
+        assert by_duckdb == [(number, seen_by_duckdb(place)) for number, place in expected]
         assert sorted((int(row["id"]), row["place"]) for row in read_published(str(output))) == expected
 
     def test_any_value_is_a_key_of_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
