@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import orjson
 import pytest
+from click.testing import CliRunner
 
 from beam_exactly_once import Record
+from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import Fenced, SinkAhead
 from beam_exactly_once.pipelines import kafka_to_kafka
 from beam_exactly_once.sinks.contract import Part
@@ -194,4 +197,11 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         (2, b"3", None, None),
     ]
     assert [one.timestamp()[1] for one in records[:2]] == [1_000_000, 1_000_000]
+    look = ["verify", str(tmp_path / "checkpoint"), "--json"]
+    verified = CliRunner().invoke(cli, [*look, "--output-bootstrap-servers", output.bootstrap_servers])
+    assert verified.exit_code == 0, verified.output
+    (receipts,) = (
+        check for check in orjson.loads(verified.output)["checks"] if check["name"] == "receipts of sink kafka"
+    )
+    assert (receipts["examined"], receipts["faults"], receipts["notes"]) == (2, [], [])
     assert kafka_to_kafka.main([*arguments, "--output-topic=missing"]) == 2

@@ -197,9 +197,9 @@ def test_a_partition_that_the_topic_does_not_have(copy: Copy, output: Topic) -> 
         return [record._replace(partition=3)]
 
     with pytest.raises(ConfigurationError, match=r"for partition 3 of topic .* has partitions 0 to 2"):
-        copy.run(4, through=to_partition_3, partition_by="partition")
+        copy.run(4, through=to_partition_3, partitioner="partition")
     output.grow(4)
-    copy.run(4, through=to_partition_3, partition_by="partition")
+    copy.run(4, through=to_partition_3, partitioner="partition")
     assert {record.partition() for record in records_of(copy.bootstrap_servers, copy.topic)} == {3}
 
 

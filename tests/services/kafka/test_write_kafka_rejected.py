@@ -49,7 +49,7 @@ def test_what_a_topic_would_refuse(
 ) -> None:
     config = {"cleanup_policy": "compact", "max_message_bytes": 5000, "message_timestamp_after_max_ms": 3_600_000}
     copy = replace(copy, topic=new_topic(3, **config).name)
-    options: dict[str, Any] = {"partition_by": "partition" if "partition" in reason else "key"}
+    options: dict[str, Any] = {"partitioner": "partition" if "partition" in reason else "key"}
 
     def through(record: Record) -> list[Any]:
         return [unfit] if int(record.value or b"") in (1, 5, 6) else [record]
