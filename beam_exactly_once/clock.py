@@ -27,6 +27,17 @@ class Clock(Protocol):
         ...
 
 
+def now_ms(clock: Clock) -> int:
+    """The wall clock as it is stored: milliseconds since 1970 UTC."""
+    return int(clock.utc_now().timestamp() * 1000)
+
+
+def moment_text(at_ms: int) -> str:
+    """A stored moment for people to read, in UTC."""
+    moment = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.timezone.utc)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
 class SystemClock:
     """The machine's own clock."""
 

@@ -5,7 +5,7 @@
     │   ├── UnknownTopic        a topic or partition that Kafka does not have
     │   ├── KafkaRefused        Kafka does not let us in, or not at a topic: credentials, certificates, access rules
     │   ├── UnsupportedPipeline a graph whose result a stream cannot promise
-    │   ├── SinkChanged         the checkpoint knows a sink or source that the pipeline no longer has
+    │   ├── PipelineChanged     the checkpoint knows a source or sink that the pipeline no longer has, or has otherwise
     │   ├── UnfitRow            a row that a step cannot take, and was not told to reject
     │   ├── OutputNotWritable   a place that refuses writes
     │   └── UnsuitableStore     a store that ignores conditional writes
@@ -15,6 +15,7 @@
     │   ├── CorruptObject       truncated, or its checksum is wrong
     │   ├── ForeignObject       it belongs to another stream
     │   ├── NewerFormat         written by a newer version of this library
+    │   ├── OlderFormat         written by an older version, which this one does not read
     │   ├── CheckpointHole      an object that must exist does not
     │   ├── SinkAhead           a sink holds output that this checkpoint does not know
     │   ├── SinkBehind          a sink lost output that this checkpoint has published
@@ -75,8 +76,8 @@ class UnsupportedPipeline(ConfigurationError):
     """The graph has a step whose result would silently be wrong in a stream."""
 
 
-class SinkChanged(ConfigurationError):
-    """The checkpoint knows a sink or source that this pipeline does not have, or has otherwise."""
+class PipelineChanged(ConfigurationError):
+    """The checkpoint knows a source or sink that this pipeline does not have, or has otherwise."""
 
 
 class UnfitRow(ConfigurationError):
@@ -119,6 +120,10 @@ class ForeignObject(CheckpointError):
 
 class NewerFormat(CheckpointError):
     """An object needs a newer version of this library."""
+
+
+class OlderFormat(CheckpointError):
+    """An object was written by an older version of this library, in a format that this one no longer reads."""
 
 
 class CheckpointHole(CheckpointError):

@@ -146,3 +146,11 @@ class LogBounds:
 def lag(next_offsets: NextOffsets, bounds: Mapping[TopicPartition, LogBounds]) -> dict[TopicPartition, int]:
     """How many offsets of each partition in ``bounds`` wait to be read. New partitions count from their earliest."""
     return {one: log.latest - log.position(next_offsets.get(one)) for one, log in bounds.items()}
+
+
+def by_topic(values: Mapping[TopicPartition, int]) -> dict[str, dict[int, int]]:
+    """``{topic: {partition: value}}``, in order."""
+    found: dict[str, dict[int, int]] = {}
+    for one, value in sorted(values.items()):
+        found.setdefault(one.topic, {})[one.partition] = value
+    return found

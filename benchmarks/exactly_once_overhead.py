@@ -6,7 +6,7 @@
 The source is librdkafka's mock broker, records of 100 bytes; one ``beam.Map`` parses their JSON; the checkpoint is on the
 local disk. Ways:
 
-- ``plain``: planned, read and committed alike, but a bundle-wise writer without marks puts the rows into place while the
+- ``plain``: planned, read and committed alike, but a bundle-wise writer without receipts puts the rows into place while the
   pipeline runs: what is replayed is there twice. Rows are encoded as the sink encodes them.
 - ``staged``: the sink of this library.
 - ``direct``: the same with ``direct=True``, where it has that.
@@ -95,7 +95,7 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
         )
         sink.ways[run.way](stream | read | beam.Map(sink.row_of), place)
         stream.run()
-        records = sum(progress.records for _, _, progress in seen)
+        records = sum(progress.records_read for _, _, progress in seen)
         if len(seen) != 1 + run.batches or sink.count(place) < records:
             raise RuntimeError(f"{len(seen)} batches of {records} records came to {sink.count(place)} rows: {run}")
     phases = {f"{phase}_s": _mean([getattr(one, f"{phase}_s") for _, _, one in seen[1:]]) for phase in PHASES}

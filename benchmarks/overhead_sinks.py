@@ -1,7 +1,7 @@
 """What ``exactly_once_overhead.py`` compares: sinks, each with the ways to write to it.
 
-``plain`` is a bundle-wise at-least-once writer, as one would write it: no staging, no marks. It encodes rows as the sink does, so
-that the ways differ by the guarantee and not by the encoding; but Delta's files are deltalake's own.
+``plain`` is a bundle-wise at-least-once writer, as one would write it: no staging, no receipts. It encodes rows as the sink does,
+so that the ways differ by the guarantee and not by the encoding; but Delta's files are deltalake's own.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def new_topic(_: str) -> Iterator[str]:
         new.create(topic, support.PARTITIONS, 1, {})
     yield topic
     admin = AdminClient({"bootstrap.servers": servers})
-    made = [name for name in admin.list_topics(timeout=FLUSH_S).topics if name.startswith(topic)]  # its marks, too
+    made = [name for name in admin.list_topics(timeout=FLUSH_S).topics if name.startswith(topic)]  # its receipts, too
     for deleted in admin.delete_topics(made).values():
         deleted.result()
 
@@ -216,12 +216,12 @@ def count_offsets(topic: str) -> int:
 
 def plain_kafka(rows: Rows, topic: str) -> object:
     settings = TransactionSettings(KafkaSettings(os.environ["KAFKA_BOOTSTRAP_SERVERS"]))
-    output = KafkaOutput(topic, settings, by_partition=False, order_by=(), shards=1, marks_prefix="", direct=False)
+    output = KafkaOutput(topic, settings, by_partition=False, order_by=(), shards=1, receipts_prefix="", direct=False)
     return plainly(rows, KafkaEncoding(PLAIN, output), WriteKafka(topic))
 
 
 def to_kafka(rows: Rows, topic: str, **options: Any) -> object:
-    return rows | WriteToKafka(os.environ["KAFKA_BOOTSTRAP_SERVERS"], topic, marks_prefix=topic, **options)
+    return rows | WriteToKafka(os.environ["KAFKA_BOOTSTRAP_SERVERS"], topic, receipts_prefix=topic, **options)
 
 
 KAFKA = Sink(

@@ -19,11 +19,19 @@ from beam_exactly_once.checkpoint import (
 )
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.location import new_nonce
-from beam_exactly_once.checkpoint.records import Json, shards_marked
+from beam_exactly_once.checkpoint.records import Json, shards_with_receipts
 from beam_exactly_once.checkpoint.retention import Retention
-from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointHole, Fenced, Retryable, SinkChanged, find_in_text
+from beam_exactly_once.clock import Clock, now_ms
+from beam_exactly_once.errors import (
+    BeamExactlyOnceError,
+    CheckpointHole,
+    Fenced,
+    PipelineChanged,
+    Retryable,
+    find_in_text,
+)
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.offsets import by_topic
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
@@ -85,8 +93,8 @@ class MicroBatches:
             self._refuse_changed_graph()
             for sink in self._graph.sinks.values():
                 sink.publisher.check_place()
-            now = self._clock.utc_now().isoformat()
-            self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at=now)
+            now = now_ms(self._clock)
+            self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at_ms=now)
             self._retention = Retention(self._checkpoint, self._settings.retain_batches)
             with self._fencing_first():
                 self._batch_id = self._recover()
@@ -126,7 +134,7 @@ class MicroBatches:
 
     def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
         for name in sorted(recorded.keys() - present.keys()):
-            raise SinkChanged(
+            raise PipelineChanged(
                 f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
                 f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
                 "purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
@@ -135,7 +143,7 @@ class MicroBatches:
     def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
         changed = sorted(key for key in {*definition, *recorded} if recorded.get(key) != definition.get(key))
         if changed:
-            raise SinkChanged(
+            raise PipelineChanged(
                 f"sink {name!r} had "
                 + ", ".join(f"{key}={recorded.get(key)!r}, now {definition.get(key)!r}" for key in changed)
                 + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
@@ -235,7 +243,7 @@ class MicroBatches:
             Plan(
                 self._batch_id,
                 self._writer.writer_epoch,
-                self._clock.utc_now().isoformat(),
+                now_ms(self._clock),
                 sources,
                 {"sinks": {name: sink.definition for name, sink in self._graph.sinks.items()}},
             )
@@ -251,8 +259,8 @@ class MicroBatches:
         for name, planner in self._planners.items():
             if name in plan.sources:
                 planner.advance(plan.sources[name] if decided is None else decided.sources[name])
-                planner.measured(counts.records.get(name, 0), counts.bytes_read.get(name, 0))
-        self._predecessor = self._marked_by(task) if decided is None else decided.as_predecessor
+                planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0))
+        self._predecessor = self._following(task) if decided is None else decided.as_predecessor
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
@@ -261,11 +269,11 @@ class MicroBatches:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_nonce())
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor)
 
-    def _marked_by(self, task: BatchTask) -> Predecessor:
+    def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""
         shards = {name: sink.publisher.shards for name, sink in self._graph.sinks.items()}
         plan_digest = "" if task.plan is None else task.plan.digest
-        return Predecessor(task.attempt, shards_marked(task.predecessor, shards), plan_digest)
+        return Predecessor(task.attempt, shards_with_receipts(task.predecessor, shards), plan_digest)
 
     def _run(self, task: BatchTask) -> tuple[CommitCounts, Marker | None]:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
@@ -292,16 +300,16 @@ class MicroBatches:
                 batch_id=plan.batch_id,
                 outcome=outcome,
                 writer_epoch=self._writer.writer_epoch,
-                records=sum(counts.records.values()),
+                records_read=sum(counts.records_read.values()),
                 bytes_read=sum(counts.bytes_read.values()),
-                rows={name: counts.rows.get(name, 0) for name in self._graph.sinks},
-                rejected={name: counts.rejected.get(name, 0) for name in self._graph.rejecting},
-                lost_offsets=counts.lost_offsets,
-                lag={str(tp): behind for planner in self._planners.values() for tp, behind in planner.lag.items()},
+                rows_written={name: counts.rows_written.get(name, 0) for name in self._graph.sinks},
+                records_rejected={name: counts.records_rejected.get(name, 0) for name in self._graph.rejecting},
+                offsets_lost={name: counts.offsets_lost.get(name, 0) for name in self._graph.sources},
+                lag_offsets={name: by_topic(planner.lag) for name, planner in self._planners.items()},
                 plan_s=plan_s,
                 run_s=max(0.0, run_s - commit_s - publish_s),
                 commit_s=commit_s,
                 publish_s=publish_s,
-                finished_at=self._clock.utc_now().isoformat(),
+                finished_at_ms=now_ms(self._clock),
             )
         )

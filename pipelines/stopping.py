@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from beam_exactly_once.errors import EXIT_RETRYABLE, Retryable
+from beam_exactly_once.errors import EXIT_RETRYABLE, Fenced, Retryable
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,19 +41,23 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
     Raises:
         Retryable: the batch was given up. It names the step, if one was running.
+        Fenced: a newer writer exists; whoever started this one must not start it again.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    given_up = threading.Event()
+    asked, given_up = False, threading.Event()
     with contextlib.ExitStack() as ending:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if not stop.is_set():
-                _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
-                stop.set()
+            nonlocal asked
+            if not asked:
+                asked = True  # first of all: the next signal may come while this function runs
+                # In a thread: this one may hold the event's lock at this moment, to wait for it.
+                threading.Thread(target=stop.set, name="stop", daemon=True).start()
                 ending.enter_context(_timer(STOP_TIMEOUT_S, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+                _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
                 return
             if not given_up.is_set():
                 given_up.set()
@@ -65,7 +69,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
         try:
             yield stop
         except BaseException as error:
-            if not given_up.is_set():
+            if not given_up.is_set() or isinstance(error, Fenced):
                 raise
             in_step = _IN_STEP.search(str(error))
             raise Retryable(

@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from beam_exactly_once import errors
-from beam_exactly_once.pipelines.kafka_to_files import add_flags
-from beam_exactly_once.pipelines.ready_made import ready_made_parser
+from beam_exactly_once.pipelines.kafka_to_files import PIPELINE
 from services.launch import flink, kafka_broker, minio
 from services.streams.flink_streams import cluster_options
 
@@ -55,15 +54,18 @@ def test_the_guide_and_the_composed_driver_have_the_options_of_the_tests(service
         assert tested[flag] in services["driver"]["command"]
 
 
-def test_the_commands_are_understood(services: dict[str, Any]) -> None:
+def test_the_commands_are_understood(services: dict[str, Any], tmp_path: Path) -> None:
+    properties = tmp_path / "kafka.properties"
+    properties.write_text("security.protocol=SSL\n")
     cronjob = yaml.safe_load((DEPLOY / "kubernetes" / "cronjob.yaml").read_text())
     (container,) = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     dag = ast.parse((DEPLOY / "airflow" / "orders_to_lake.py").read_text())
     strings = [node.value for node in ast.walk(dag) if isinstance(node, ast.Constant) and str(node.value)[:2] == "--"]
     for command in (options_of_the_guide(), services["driver"]["command"][3:], container["args"][3:], strings):
-        known, beams = ready_made_parser("kafka_to_files", "", add_flags).parse_known_args(command)
-        assert known.topics == "orders"
-        assert {option.partition("=")[0] for option in beams} <= {
+        here = [re.sub(r"^(--client-config-file)=.*", rf"\1={properties}", flag) for flag in command]
+        known, beams = PIPELINE.parser().parse(here)
+        assert known["source"]["topics"] == ["orders"]
+        assert {option.partition("=")[0] for option in beams if option.startswith("--")} <= {
             "--runner",
             "--flink_master",
             "--flink_job_server_jar",

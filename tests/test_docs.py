@@ -87,7 +87,7 @@ def test_the_pipeline_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> 
         exec(compile(pipeline, "README.md", "exec"), {"__name__": "readme"})
         exec(compile(reading, "README.md", "exec"), {"__name__": "readme"})
         (batch,) = read_batches("s3://lake/orders")
-    assert batch.rows == 2
+    assert batch.rows_written == 2
     assert capsys.readouterr().out.startswith(f"0 2 ['{root}")
 
 

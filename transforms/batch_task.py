@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apache_beam.utils.timestamp import Timestamp
-
 from beam_exactly_once.checkpoint import Attempt, Plan, Predecessor
 from beam_exactly_once.checkpoint.records import Json
-
-EPOCH_BITS = 32
-"""The timestamp of a batch's elements is ``writer_epoch << 32 | batch_id`` in milliseconds: the attempt, as time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +37,3 @@ class BatchTask:
             None if plan is None else Plan.from_json(plan),
             None if predecessor is None else Predecessor.from_json(predecessor),
         )
-
-    @property
-    def timestamp(self) -> Timestamp:
-        """The timestamp of every element of the batch."""
-        return Timestamp(micros=(self.attempt.writer_epoch << EPOCH_BITS | self.attempt.batch_id) * 1000)

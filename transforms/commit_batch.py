@@ -18,7 +18,7 @@ from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.clock import SystemClock
+from beam_exactly_once.clock import SystemClock, now_ms
 from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, StagedOutputMissing
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
@@ -216,7 +216,7 @@ class _OneBatch:
     task: BatchTask
     pieces: list[Piece]
     committables: dict[str, list[Json]]
-    rejected: dict[str, int]
+    records_rejected: dict[str, int]
 
 
 def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBatch:
@@ -263,8 +263,8 @@ def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int]) -
     if task.plan is None:
         return writer.decided(task.attempt.batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(batch.committables.items())}
-    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, _CLOCK.utc_now().isoformat())
-    marker = replace(marker, rejected=dict(sorted(batch.rejected.items())))
+    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, now_ms(_CLOCK))
+    marker = replace(marker, records_rejected=dict(sorted(batch.records_rejected.items())))
     return writer.commit(marker.following(task.predecessor, shards))
 
 

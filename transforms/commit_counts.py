@@ -12,7 +12,8 @@ from apache_beam.runners.runner import PipelineResult
 from beam_exactly_once.checkpoint import Marker
 
 NAMESPACE = "beam_exactly_once"
-_BY_NAME = ("records", "bytes_read", "rows", "rejected")
+_BY_NAME = ("records_read", "bytes_read", "rows_written", "records_rejected", "offsets_lost")
+_SINGLE = ("commit_us", "publish_us", "committed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +21,18 @@ class CommitCounts:
     """Counters of one run of a graph. Those that a runner does not report are 0.
 
     Attributes:
-        records, bytes_read: of each source.
-        rows: of each sink.
-        rejected: records, of each step.
-        lost_offsets: of all sources.
+        records_read, bytes_read, offsets_lost: of each source.
+        rows_written: of each sink.
+        records_rejected: of each step.
         commit_us, publish_us: microseconds that each took.
         committed: 1 if this run's own attempt decided the batch; 0 if it did not, or the runner does not tell.
     """
 
-    records: Mapping[str, int] = field(default_factory=dict)
+    records_read: Mapping[str, int] = field(default_factory=dict)
     bytes_read: Mapping[str, int] = field(default_factory=dict)
-    rows: Mapping[str, int] = field(default_factory=dict)
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    lost_offsets: int = 0
+    rows_written: Mapping[str, int] = field(default_factory=dict)
+    records_rejected: Mapping[str, int] = field(default_factory=dict)
+    offsets_lost: Mapping[str, int] = field(default_factory=dict)
     commit_us: int = 0
     publish_us: int = 0
     committed: int = 0
@@ -41,11 +41,11 @@ class CommitCounts:
     def of(cls, marker: Marker, *, commit_us: int, committed: bool) -> CommitCounts:
         """What a commit says of the marker that decided its batch."""
         return cls(
-            {name: source.records for name, source in marker.sources.items()},
+            {name: source.records_read for name, source in marker.sources.items()},
             {name: source.bytes_read for name, source in marker.sources.items()},
-            {sink: marker.rows(sink) for sink in marker.committables},
-            marker.rejected,
-            marker.lost_offsets,
+            marker.rows_written,
+            marker.records_rejected,
+            marker.offsets_lost,
             commit_us,
             committed=int(committed),
         )
@@ -55,7 +55,7 @@ class CommitCounts:
         for name in _BY_NAME:
             for whose, value in getattr(self, name).items():
                 Metrics.counter(NAMESPACE, f"{name}.{whose}").inc(value)
-        for name in ("lost_offsets", "commit_us", "publish_us", "committed"):
+        for name in _SINGLE:
             value = getattr(self, name)
             if value:
                 Metrics.counter(NAMESPACE, name).inc(value)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
-from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
@@ -62,6 +62,7 @@ class DecodeRecords(NamedTransform):
 
     Raises:
         ConfigurationError: an argument is not possible.
+        UnsupportedPipeline: ``on_error="reject"`` behind windows.
 
     Raises (while running):
         UnfitRow: a record cannot be decoded, and ``on_error`` is ``"fail"``. It names the record.
@@ -82,6 +83,11 @@ class DecodeRecords(NamedTransform):
         name = self._name or NAME
         if not self._rejects:
             return records | "Decode" >> beam.ParDo(_Decode(self._decoder, name)).with_output_types(row_type)
+        if not isinstance(records.windowing.windowfn, GlobalWindows):
+            raise UnsupportedPipeline(
+                f'the input of DecodeRecords(on_error="reject", name={name!r}) is in windows of {records.windowing.windowfn}, '
+                "and what is rejected is counted for the batch as a whole: decode the records before `beam.WindowInto(…)`."
+            )
         if graph is not None:
             name = graph.rejecting_name(self._name, NAME)
         decoded = records | "Decode" >> beam.ParDo(_DecodeOrReject(self._decoder, name)).with_outputs(

@@ -2,7 +2,7 @@
 
     (shard, pa.RecordBatch) elements | WriteDirectly(graph, "orders", writer) -> committables
 
-It saves storing the rows twice. In return, each run of a batch must make the same rows: see ``direct_marks.py``.
+It saves storing the rows twice. In return, each run of a batch must make the same rows: see ``direct_receipts.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from beam_exactly_once.rows.digests import digest_of
 from beam_exactly_once.sinks.contract import Part, part_of_shard
-from beam_exactly_once.sinks.direct_marks import is_to_write_directly, mark_of
+from beam_exactly_once.sinks.direct_receipts import direct_receipt, is_to_write_directly
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
@@ -47,7 +47,7 @@ beam.coders.registry.register_coder(_Sent, _SentCoder)
 class WriteDirectly(beam.PTransform):
     """Writes rows by shard, before the marker. Input: ``(shard, pa.RecordBatch)``. Output: what a commit gathers.
 
-    Bounded a batch. Every shard is written and marked in every batch, also without rows. Parallelism: one worker a shard,
+    Bounded a batch. Every shard gets its rows and a receipt in every batch, also without rows. Parallelism: one worker a shard,
     which holds the shard's rows in memory.
 
     Args:
@@ -91,7 +91,7 @@ class _Parts(StatelessDoFn):
 
 
 class _WriteShard(StatelessDoFn):
-    """Writes and marks one shard, unless an earlier run has."""
+    """Writes the rows of one shard and its receipt, unless an earlier run has."""
 
     def __init__(self, sink: str, writer: ShardWriter) -> None:
         self._sink = sink
@@ -110,7 +110,7 @@ class _WriteShard(StatelessDoFn):
                 part.stream_id,
                 shard,
                 part.attempt.batch_id,
-                lambda: mark_of(part, digest()),
+                lambda: direct_receipt(part, digest()),
                 lambda found: is_to_write_directly(part, digest, found, self._writer.where),
                 lambda: batches,
             )

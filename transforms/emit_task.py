@@ -7,6 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -16,6 +17,10 @@ from beam_exactly_once.transforms.stream_graph import typed
 
 TASK, ATTEMPT, SEED = "task", "attempt", "seed"
 """Tags of what :class:`BatchTasks` emits: the task; its attempt; the task for the commit."""
+
+START_OF_TIME = Timestamp(0)
+"""The timestamp of every element of a batch: before the event times that a step may give them, which a runner would otherwise
+take for late, and drop. It is not earlier: Prism then fires timers while a step above them still has something to give."""
 
 
 class EmitTask(StatelessDoFn):
@@ -27,13 +32,13 @@ class EmitTask(StatelessDoFn):
         )  # small and quick where a pickle is neither
 
     def process(self, impulse: bytes) -> Iterator[Any]:
-        """Emit the task, at the attempt's timestamp."""
+        """Emit the task, at :data:`START_OF_TIME`."""
         if self._encoded is None:
             raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
         task = ReportCoder().decode(self._encoded)
-        yield TimestampedValue(task, task.timestamp)
-        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(task.attempt, task.timestamp))
-        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), task.timestamp))
+        yield TimestampedValue(task, START_OF_TIME)
+        yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(task.attempt, START_OF_TIME))
+        yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), START_OF_TIME))
 
 
 class BatchTasks(beam.PTransform):

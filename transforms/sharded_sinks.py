@@ -1,4 +1,4 @@
-"""Wires a sink whose shards keep marks, in one of its two ways: staged or direct."""
+"""Wires a sink whose shards keep receipts, in one of its two ways: staged or direct."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 Stages: *blocks* (rows to columns) / *stage* (every bundle writes Parquet files of its own, durable and invisible) / *publish*
 (after the commit marker: the files get their names below the table, then one commit of the table's log names them and sets the
-mark, see :mod:`beam_exactly_once.sinks.delta.table`).
+receipt, see :mod:`beam_exactly_once.sinks.delta.table`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class WriteToDelta(NamedTransform):
 
     Bounded a batch; works only in an ``ExactlyOnceStream``, and needs ``pip install 'beam_exactly_once[delta]'``. Guarantee:
     data files are staged where neither the table nor VACUUM sees them. After the batch's commit marker they get their names, and
-    one commit of the table's log adds them and sets the stream's mark, compared in the same commit: so a batch is there once, in
-    order, whoever publishes it and however late. A batch without rows is a commit, too. Readers see whole batches.
+    one commit of the table's log adds them and sets the stream's receipt, compared in the same commit: so a batch is there once,
+    in order, whoever publishes it and however late. A batch without rows is a commit, too. Readers see whole batches.
 
     The table may have other writers: other sinks and streams, appends, deletes, OPTIMIZE, VACUUM. Deleting rows, and RESTORE
     of an older version, are theirs to do, and change nothing for this sink: it goes on with the next batch.
@@ -124,7 +124,7 @@ class WriteToDelta(NamedTransform):
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = DeltaPublisher(location, layout, self._add_columns)
-        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "output": location.uri}, publisher, committables)
+        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": location.uri}, publisher, committables)
         return rejected
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:

@@ -133,11 +133,11 @@ class WriteToFiles(NamedTransform):
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
         location = graph.located(self._location, self._storage_options).canonical()
-        definition = {"kind": "files", "output": location.store.uri}
+        definition = {"kind": "files", "location": location.store.uri}
         for other in graph.sinks.values():
             if other.definition == definition:
                 raise ConfigurationError(
-                    f"sinks {other.name!r} and {name!r} both write files to {definition['output']}. Give each a folder "
+                    f"sinks {other.name!r} and {name!r} both write files to {definition['location']}. Give each a folder "
                     "of its own, or flatten their rows into one sink."
                 )
         layout = replace(self._layout, sink=name)

@@ -24,7 +24,7 @@ Partitioner: TypeAlias = Literal["key", "partition"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _MAX_NAMES_LENGTH = 80
-"""Of a prefix: a stream's id and a sink's name follow it in the marks topic's name."""
+"""Of a prefix: a stream's id and a sink's name follow it in the receipts topic's name."""
 
 
 class WriteToKafka(NamedTransform):
@@ -32,8 +32,8 @@ class WriteToKafka(NamedTransform):
     ``isolation.level=read_committed``.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: rows wait in the checkpoint location until their
-    batch is committed. Then one Kafka transaction a shard and batch holds its records and a mark that names the batch; a
-    batch that the mark names is never written again, also by a driver that was replaced and wakes late. Aborted
+    batch is committed. Then one Kafka transaction a shard and batch holds its records and a receipt that names the batch; a
+    batch that the receipt names is never written again, also by a driver that was replaced and wakes late. Aborted
     leftovers of a crash are in the log, and only those see them who read uncommitted records. With one shard a batch is
     visible at once, in all partitions; with more, shard by shard.
     After a crash, readers of committed records wait at the open transaction until the next start, or for at
@@ -51,9 +51,9 @@ class WriteToKafka(NamedTransform):
     Order: batches are in order, by key or by partition. Within a batch, the order of a key is that of
     ``order_by``; a batch is then sorted in memory, shard by shard.
 
-    What the user provides: the topic; permission to Write and Describe it and the transactional ids ``<marks_prefix>.*``,
-    and to Read, Write, Describe, DescribeConfigs (and Create, Alter) topics ``<marks_prefix>.*``. The marks are in a compacted
-    topic ``<marks_prefix>.<stream id>.<name>`` that the first start creates; who deletes it ends the stream.
+    What the user provides: the topic; permission to Write and Describe it and the transactional ids ``<receipts_prefix>.*``,
+    and to Read, Write, Describe, DescribeConfigs (and Create, Alter) topics ``<receipts_prefix>.*``. The receipts are in a
+    compacted topic ``<receipts_prefix>.<stream id>.<name>`` that the first start creates; who deletes it ends the stream.
 
     Args:
         bootstrap_servers: ``host:port``, several with commas.
@@ -66,7 +66,7 @@ class WriteToKafka(NamedTransform):
             start.
         compression: ``"lz4"`` (default), ``"zstd"``, ``"snappy"``, ``"gzip"`` or ``"none"``.
         transaction_timeout_s: the broker aborts a transaction that is open for longer; publishing a shard must take less.
-        marks_prefix: what the names of the marks topic and of the transactional ids begin with. It cannot change later.
+        receipts_prefix: what the names of the receipts topic and of the transactional ids begin with. It cannot change later.
         direct: write before the marker instead of storing the records first: faster, for a stream whose only sink this is and
             whose every run makes the same records of the same input. A replay that differs ends with ``ReplayDiffers``.
         on_error: ``"fail"`` or ``"reject"``.
@@ -84,7 +84,7 @@ class WriteToKafka(NamedTransform):
         ConfigurationError: no row could be a record.
         UnknownTopic, OutputNotWritable: the topic is missing, or Kafka refuses. What was committed waits for the next start.
         SinkUnavailable: no broker answers.
-        SinkAhead, SinkBehind: the marks are not those that the checkpoint knows.
+        SinkAhead, SinkBehind: the receipts are not those that the checkpoint knows.
         ReplayDiffers: with ``direct=True``, a run of a batch makes other records than an earlier one wrote.
     """
 
@@ -98,7 +98,7 @@ class WriteToKafka(NamedTransform):
         shards: int = 1,
         compression: Compression = "lz4",
         transaction_timeout_s: float = 60.0,
-        marks_prefix: str = "beam-exactly-once",
+        receipts_prefix: str = "beam-exactly-once",
         direct: bool = False,
         on_error: OnError = "fail",
         name: str | None = None,
@@ -116,12 +116,12 @@ class WriteToKafka(NamedTransform):
         whole_number("shards", shards)
         true_or_false("direct", direct)
         if (
-            not isinstance(marks_prefix, str)
-            or len(marks_prefix) > _MAX_NAMES_LENGTH
-            or _TOPIC.fullmatch(marks_prefix) is None
+            not isinstance(receipts_prefix, str)
+            or len(receipts_prefix) > _MAX_NAMES_LENGTH
+            or _TOPIC.fullmatch(receipts_prefix) is None
         ):
             raise ConfigurationError(
-                f"marks_prefix={marks_prefix!r} must be 1 to {_MAX_NAMES_LENGTH} letters, digits, '.', '_' or '-'."
+                f"receipts_prefix={receipts_prefix!r} must be 1 to {_MAX_NAMES_LENGTH} letters, digits, '.', '_' or '-'."
             )
         self._rejects = checked_on_error(on_error, direct=direct)
         self._output = KafkaOutput(
@@ -130,7 +130,7 @@ class WriteToKafka(NamedTransform):
             partitioner == "partition",
             _order(order_by),
             shards,
-            marks_prefix,
+            receipts_prefix,
             direct,
         )
 
@@ -139,7 +139,7 @@ class WriteToKafka(NamedTransform):
         graph = sink_graph(rows, "WriteToKafka")
         name = graph.sink_name(self._name, "kafka")
         output = self._output
-        definition = {"kind": "kafka", "topic": output.topic, "marks_prefix": output.marks_prefix}
+        definition = {"kind": "kafka", "topic": output.topic, "receipts_prefix": output.receipts_prefix}
         blocks, rejected = encoded(rows, KafkaEncoding(name, output), graph, rejects=self._rejects)
         add_sharded_sink(graph, name, definition, KafkaShards(name, output), blocks, direct=output.direct)
         return rejected

@@ -3,7 +3,7 @@
     stream | ReadFromKafka(…) | beam.Map(…) | WriteToSql(secret_from_env("ORDERS_URL"), "orders")
 
 Stages: *blocks* (rows to columns of the table) / *stage* (Arrow streams in the checkpoint location) / *publish* (after the commit
-marker: the rows of a shard and its mark, in one transaction).
+marker: the rows of a shard and its receipt, in one transaction).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class WriteToSql(NamedTransform):
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: rows wait in the checkpoint location until the batch's
     commit marker names them. Then the rows of a shard are written in one transaction, together with the shard's
-    mark in the table ``beam_exactly_once_marks``. The transaction begins with the mark: it says whether the batch is there
-    already, and two who publish the same wait for each other. Readers see the rows of a shard's batch all at once.
+    receipt in the table of receipts. The transaction begins with the receipt: it says whether the batch is
+    there already, and two who publish the same wait for each other. Readers see the rows of a shard's batch all at once.
     Parallelism: staging, that of the input; publishing, ``shards`` transactions. A batch costs one small transaction a
     shard, also when it is empty.
 
@@ -45,7 +45,7 @@ class WriteToSql(NamedTransform):
     database's to judge, after the commit: they stop the stream either way.
 
     You provide the table, and a user who may INSERT into it (for ``"upsert"`` also UPDATE and SELECT), and who may either create
-    the table of marks or use one that you created: the error has its DDL.
+    the table of receipts or use one that you created: the error has its DDL.
 
     ``mode="upsert"`` replaces the row with the same ``key_columns``. A batch may have several rows of one key only with
     ``newest_by``. The rows of a batch for one shard are in memory while they are written. MySQL: the table has no
@@ -65,7 +65,8 @@ class WriteToSql(NamedTransform):
         newest_by: a column; of a batch's rows with equal keys, the one with its greatest value is written.
         columns: what is written: other fields of the rows are left out, other columns of the table are left to the
             database. None: the whole table, so that a column that rows never have becomes NULL, or its default.
-        marks_schema: the schema of the table of marks; None: that of the table.
+        receipts_table: the table of receipts, such as ``"ops.receipts"``; None: ``beam_exactly_once_receipts`` in the namespace
+            of ``table``.
         shards: transactions a batch. ``"upsert"`` gives each key to one of them.
         direct: write before the marker instead of storing the rows first: faster, for a stream whose only sink this is and whose
             every run makes the same rows of the same records. A replay that differs ends with ``ReplayDiffers``.
@@ -81,7 +82,7 @@ class WriteToSql(NamedTransform):
         ConfigurationError: no row fits, or two rows have one key.
         OutputNotWritable: the database refuses (no such table, no right, a constraint). Rows that wait are kept.
         SinkUnavailable: the database does not answer.
-        SinkAhead, SinkBehind: the mark is not of this checkpoint.
+        SinkAhead, SinkBehind: the receipt is not of this checkpoint.
         ReplayDiffers: with ``direct=True``, a run of a batch makes other rows than an earlier one wrote.
     """
 
@@ -94,7 +95,7 @@ class WriteToSql(NamedTransform):
         key_columns: Sequence[str] = (),
         newest_by: str | None = None,
         columns: Sequence[str] | None = None,
-        marks_schema: str | None = None,
+        receipts_table: str | None = None,
         shards: int = 1,
         direct: bool = False,
         on_error: OnError = "fail",
@@ -108,7 +109,7 @@ class WriteToSql(NamedTransform):
             mode,
             names("key_columns", key_columns),
             newest_by,
-            marks_schema,
+            receipts_table,
             shards,
             direct,
         )

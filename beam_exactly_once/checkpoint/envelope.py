@@ -1,6 +1,6 @@
 """The envelope around every object of a checkpoint: who wrote it, in which format, and whether it is whole.
 
-    {"format_version": 1, "min_reader_version": 1, "kind": "offsets", "stream_id": "…", "nonce": "…",
+    {"format_version": 2, "min_reader_version": 2, "kind": "offsets", "stream_id": "…", "nonce": "…",
      "checksum": "sha256:…", "body": {…}}
 
 The nonce makes every write unique, so that a writer recognises its own bytes after a lost answer. The
@@ -16,12 +16,14 @@ from typing import Any
 
 import orjson
 
-from beam_exactly_once.errors import CorruptObject, ForeignObject, NewerFormat
+from beam_exactly_once.errors import CorruptObject, ForeignObject, NewerFormat, OlderFormat
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """What this version writes."""
-MIN_READER_VERSION = 1
+MIN_READER_VERSION = 2
 """The oldest reader that understands what this version writes."""
+OLDEST_VERSION = 2
+"""The oldest format that this version reads. Format 1 is of before the first release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def unseal(data: bytes, *, where: str, kind: str, stream_id: str | None) -> Enve
     Raises:
         CorruptObject: truncated, not JSON, of another kind, or its checksum is wrong.
         NewerFormat: it needs a newer version of this library.
+        OlderFormat: it was written by an older one, in a format that this one does not read.
         ForeignObject: it belongs to another stream.
     """
     try:
@@ -71,6 +74,13 @@ def unseal(data: bytes, *, where: str, kind: str, stream_id: str | None) -> Enve
             raise NewerFormat(
                 f"{where} needs a reader of format version {min_reader_version}; this one reads up to "
                 f"{FORMAT_VERSION}. Install the newer beam_exactly_once that wrote it."
+            )
+        format_version = int(stored["format_version"])
+        if format_version < OLDEST_VERSION:
+            raise OlderFormat(
+                f"{where} has format version {format_version}; this version reads {OLDEST_VERSION} and newer. Go on with the "
+                "beam_exactly_once that wrote it; or start a new checkpoint_location, with new outputs, at the next offsets of "
+                "its newest marker."
             )
         envelope = Envelope(stored["kind"], stored["stream_id"], stored["nonce"], stored["body"])
         intact = stored["checksum"] == _checksum(envelope)

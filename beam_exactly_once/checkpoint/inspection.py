@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.checkpoint.envelope import unseal
 from beam_exactly_once.checkpoint.location import Checkpoint
-from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim, next_offsets_from_json
+from beam_exactly_once.checkpoint.records import (
+    Json,
+    Marker,
+    Plan,
+    WriterClaim,
+    next_offsets_from_json,
+    next_offsets_to_json,
+)
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import LogBounds, TopicPartition, lag
@@ -36,11 +43,14 @@ class BatchSummary:
         return sum(planned.size for source in self.plan.sources.values() for planned in source.ranges)
 
     @property
-    def rows(self) -> dict[str, int]:
+    def rows_written(self) -> dict[str, int]:
         """Rows that each sink staged for it."""
-        return (
-            {} if self.marker is None else {sink: self.marker.rows(sink) for sink in sorted(self.marker.committables)}
-        )
+        return {} if self.marker is None else self.marker.rows_written
+
+    @property
+    def offsets_lost(self) -> int:
+        """Offsets of all sources that Kafka no longer had."""
+        return 0 if self.marker is None else sum(self.marker.offsets_lost.values())
 
     def to_json(self) -> Json:
         """For machines; absent values are null."""
@@ -48,14 +58,15 @@ class BatchSummary:
         return {
             "batch_id": self.batch_id,
             "state": self.state,
-            "planned_at": None if self.plan is None else self.plan.planned_at,
+            "planned_at_ms": None if self.plan is None else self.plan.planned_at_ms,
             "planned_offsets": self.planned_offsets,
-            "committed_at": None if marker is None else marker.committed_at,
+            "committed_at_ms": None if marker is None else marker.committed_at_ms,
             "writer_epoch": None if marker is None else marker.attempt.writer_epoch,
-            "records": None if marker is None else marker.records,
+            "records_read": None if marker is None else marker.records_read,
             "bytes_read": None if marker is None else marker.bytes_read,
-            "rows": self.rows,
-            "lost_offsets": None if marker is None else marker.lost_offsets,
+            "rows_written": self.rows_written,
+            "records_rejected": {} if marker is None else dict(marker.records_rejected),
+            "offsets_lost": {} if marker is None else marker.offsets_lost,
         }
 
 
@@ -68,14 +79,14 @@ class Position:
     bounds: LogBounds | None = None
 
     @property
-    def lag(self) -> int | None:
+    def lag_offsets(self) -> int | None:
         """Offsets that wait to be read and are still there."""
         if self.bounds is None:
             return None
         return lag({self.topic_partition: self.next_offset}, {self.topic_partition: self.bounds})[self.topic_partition]
 
     @property
-    def lost(self) -> int | None:
+    def offsets_lost(self) -> int | None:
         """Offsets between the next offset and what Kafka has: it lost them unread, or its log became shorter."""
         if self.bounds is None:
             return None
@@ -89,8 +100,8 @@ class Position:
             "next_offset": self.next_offset,
             "earliest": None if self.bounds is None else self.bounds.earliest,
             "latest": None if self.bounds is None else self.bounds.latest,
-            "lag": self.lag,
-            "lost": self.lost,
+            "lag_offsets": self.lag_offsets,
+            "offsets_lost": self.offsets_lost,
         }
 
 
@@ -100,7 +111,7 @@ class StreamStatus:
 
     location: str
     stream_id: str
-    created_at: str
+    created_at_ms: int
     writer: WriterClaim | None
     newest: BatchSummary | None
     """The newest decided batch."""
@@ -122,11 +133,13 @@ class StreamStatus:
         return self.decided + len(self.in_flight)
 
     @property
-    def lag(self) -> int | None:
-        """Offsets of all sources that wait to be read; None unless Kafka was asked."""
-        lags = [position.lag for positions in self.sources.values() for position in positions]
-        known = [behind for behind in lags if behind is not None]
-        return sum(known) if known else None
+    def lag_offsets(self) -> dict[str, dict[TopicPartition, int]] | None:
+        """Offsets of each source that wait to be read; None unless Kafka was asked."""
+        found = {
+            name: {one.topic_partition: one.lag_offsets for one in positions if one.lag_offsets is not None}
+            for name, positions in self.sources.items()
+        }
+        return found if any(found.values()) else None
 
     def with_bounds(self, bounds: Mapping[TopicPartition, LogBounds]) -> StreamStatus:
         """The same, with what Kafka has of the partitions."""
@@ -138,10 +151,11 @@ class StreamStatus:
 
     def to_json(self) -> Json:
         """For machines."""
+        lags = self.lag_offsets
         return {
             "location": self.location,
             "stream_id": self.stream_id,
-            "created_at": self.created_at,
+            "created_at_ms": self.created_at_ms,
             "writer": None if self.writer is None else self.writer.to_json(),
             "batches": {
                 "decided": self.decided,
@@ -151,7 +165,7 @@ class StreamStatus:
             "newest": None if self.newest is None else self.newest.to_json(),
             "recent": [batch.to_json() for batch in self.recent],
             "sources": {name: [one.to_json() for one in positions] for name, positions in self.sources.items()},
-            "lag": self.lag,
+            "lag_offsets": None if lags is None else {name: next_offsets_to_json(one) for name, one in lags.items()},
             "sinks": dict(self.sinks),
         }
 
@@ -199,7 +213,7 @@ def read_status(store: ObjectStore, *, recent_batches: int = 10) -> StreamStatus
     return StreamStatus(
         location=store.uri,
         stream_id=checkpoint.stream_id,
-        created_at=_created_at(checkpoint),
+        created_at_ms=_created_at_ms(checkpoint),
         writer=checkpoint.read_writer(epoch) if epoch else None,
         newest=newest,
         in_flight=tuple(in_flight),
@@ -233,7 +247,7 @@ def _decided(checkpoint: Checkpoint, batch_id: int) -> BatchSummary | None:
     return None if marker is None else BatchSummary(batch_id, checkpoint.read_plan(batch_id), marker)
 
 
-def _created_at(checkpoint: Checkpoint) -> str:
+def _created_at_ms(checkpoint: Checkpoint) -> int:
     where = f"{checkpoint.store.uri}/{layout.METADATA}"
     data = checkpoint.store.get(layout.METADATA) or b""
-    return str(unseal(data, where=where, kind="metadata", stream_id=checkpoint.stream_id).body.get("created_at", ""))
+    return int(unseal(data, where=where, kind="metadata", stream_id=checkpoint.stream_id).body["created_at_ms"])

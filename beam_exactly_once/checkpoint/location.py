@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import orjson
@@ -13,7 +13,7 @@ import orjson
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.checkpoint.envelope import Envelope, seal, unseal
 from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim
-from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.clock import Clock, SystemClock, now_ms
 from beam_exactly_once.errors import CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import VERIFY_PREFIX, ObjectStore, Taken
 
@@ -56,7 +56,7 @@ class Checkpoint:
 
         Raises:
             CheckpointHole: ``metadata.json`` is missing although other objects are there.
-            CorruptObject, NewerFormat: ``metadata.json`` cannot be used.
+            CorruptObject, NewerFormat, OlderFormat: ``metadata.json`` cannot be used.
             OutputNotWritable, UnsuitableStore: the store cannot hold a checkpoint.
         """
         existing = cls.open_existing(store, nonces=nonces)
@@ -64,7 +64,7 @@ class Checkpoint:
             return existing
         store.verify()
         stream_id = nonces()
-        body = {"guarantee": GUARANTEE, "created_at": (clock or SystemClock()).utc_now().isoformat()}
+        body = {"guarantee": GUARANTEE, "created_at_ms": now_ms(clock or SystemClock())}
         written = store.put_if_absent(layout.METADATA, seal(Envelope("metadata", stream_id, nonces(), body)))
         if isinstance(written, Taken):  # another driver was faster: its stream it is
             stream_id = _metadata(store, written.body).stream_id
@@ -75,7 +75,7 @@ class Checkpoint:
         """Open the location without writing to it; None when it is empty.
 
         Raises:
-            CheckpointHole, CorruptObject, NewerFormat: as :meth:`open`.
+            CheckpointHole, CorruptObject, NewerFormat, OlderFormat: as :meth:`open`.
             StoreUnavailable: the store does not answer; said sooner than by other calls.
         """
         store.check_reachable()
@@ -200,7 +200,7 @@ class Checkpoint:
         self.store.put_if_absent(
             key, seal(Envelope("committables", self.stream_id, nonce, {"committables": stored["committables"]}))
         )
-        stored = replace(marker, committables={}).to_json()
+        stored["committables"] = {}
         stored["spilled"] = {
             "key": key,
             "count": sum(map(len, marker.committables.values())),

@@ -44,16 +44,16 @@ class WriterClaim:
 
     writer_epoch: int
     owner: str
-    claimed_at: str
+    claimed_at_ms: int
 
     def to_json(self) -> Json:
         """As it is stored."""
-        return {"writer_epoch": self.writer_epoch, "owner": self.owner, "claimed_at": self.claimed_at}
+        return {"writer_epoch": self.writer_epoch, "owner": self.owner, "claimed_at_ms": self.claimed_at_ms}
 
     @classmethod
     def from_json(cls, stored: Json) -> WriterClaim:
         """From what is stored."""
-        return cls(int(stored["writer_epoch"]), str(stored["owner"]), str(stored["claimed_at"]))
+        return cls(int(stored["writer_epoch"]), str(stored["owner"]), int(stored["claimed_at_ms"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class SourcePlan:
     replaced: Mapping[str, ReplacedTopic] = field(default_factory=dict)
     """What the source had read of topics that were found made anew at planning: ``lost`` names offsets of these."""
     isolation_level: str | None = None
-    """What a reader must be shown; None in plans that were stored without it."""
+    """What a reader must be shown; None where nothing says it."""
 
     def to_json(self) -> Json:
         """As it is stored."""
@@ -91,9 +91,9 @@ class SourcePlan:
             ranges_from_json(stored["ranges"]),
             ranges_from_json(stored["lost"]),
             next_offsets_from_json(stored["next_offsets"]),
-            stored.get("topic_ids", {}),
-            {name: _replaced_from_json(old) for name, old in stored.get("replaced", {}).items()},
-            stored.get("isolation_level"),
+            stored["topic_ids"],
+            {name: _replaced_from_json(old) for name, old in stored["replaced"].items()},
+            stored["isolation_level"],
         )
 
 
@@ -103,7 +103,7 @@ class Plan:
 
     batch_id: int
     writer_epoch: int
-    planned_at: str
+    planned_at_ms: int
     sources: Mapping[str, SourcePlan]
     graph: Json = field(default_factory=dict)
     """Names and kinds of the sources and sinks that planned it, and the limits: for people and for refusals."""
@@ -124,7 +124,7 @@ class Plan:
         return {
             "batch_id": self.batch_id,
             "writer_epoch": self.writer_epoch,
-            "planned_at": self.planned_at,
+            "planned_at_ms": self.planned_at_ms,
             "sources": {name: source.to_json() for name, source in self.sources.items()},
             "graph": self.graph,
         }
@@ -135,9 +135,9 @@ class Plan:
         return cls(
             int(stored["batch_id"]),
             int(stored["writer_epoch"]),
-            str(stored["planned_at"]),
+            int(stored["planned_at_ms"]),
             {name: SourcePlan.from_json(source) for name, source in stored["sources"].items()},
-            stored.get("graph", {}),
+            stored["graph"],
         )
 
 
@@ -147,7 +147,7 @@ class SourceCommit:
 
     next_offsets: Mapping[TopicPartition, int]
     lost: tuple[OffsetRange, ...]
-    records: int
+    records_read: int
     bytes_read: int
     topic_ids: TopicIds = field(default_factory=dict)
     """The topics that the next offsets are of."""
@@ -157,7 +157,7 @@ class SourceCommit:
         return {
             "next_offsets": next_offsets_to_json(self.next_offsets),
             "lost": ranges_to_json(self.lost),
-            "records": self.records,
+            "records_read": self.records_read,
             "bytes_read": self.bytes_read,
             "topic_ids": dict(sorted(self.topic_ids.items())),
         }
@@ -168,18 +168,18 @@ class SourceCommit:
         return cls(
             next_offsets_from_json(stored["next_offsets"]),
             ranges_from_json(stored["lost"]),
-            int(stored["records"]),
+            int(stored["records_read"]),
             int(stored["bytes_read"]),
-            stored.get("topic_ids", {}),
+            stored["topic_ids"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """The batch before, as sinks that keep marks must find it.
+    """The batch before, as sinks that keep receipts must find it.
 
-    ``shards`` says how many shards of each sink were marked by it. The number never falls: a shard that a pipeline no longer
-    uses is marked all the same, so that one that is used again later is found where it must be.
+    ``shards`` says in how many shards of each sink it left a receipt. The number never falls: a shard that a pipeline no longer
+    uses gets one all the same, so that one that is used again later is found where it must be.
     """
 
     attempt: Attempt
@@ -194,11 +194,11 @@ class Predecessor:
     @classmethod
     def from_json(cls, stored: Json) -> Predecessor:
         """From what is stored."""
-        return cls(Attempt.from_json(stored["attempt"]), stored["shards"], stored.get("plan_digest", ""))
+        return cls(Attempt.from_json(stored["attempt"]), stored["shards"], stored["plan_digest"])
 
 
-def shards_marked(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
-    """How many shards of each sink the next batch marks, when the graph's sinks have ``shards``. Pure."""
+def shards_with_receipts(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
+    """In how many shards of each sink the next batch leaves a receipt, when the graph's sinks have ``shards``. Pure."""
     before = {} if predecessor is None else predecessor.shards
     sinks = sorted(sink for sink in {*before, *shards} if before.get(sink) or shards.get(sink))
     return {sink: max(before.get(sink, 0), shards.get(sink, 0)) for sink in sinks}
@@ -214,19 +214,19 @@ class Marker:
     sources: Mapping[str, SourceCommit]
     committables: Mapping[str, tuple[Json, ...]]
     """What each sink staged: the sink's own JSON, with ``rows`` and ``size_bytes``."""
-    committed_at: str
+    committed_at_ms: int
     predecessor: Predecessor | None = None
     """What decided the batch before; None for the first one."""
     shards: Mapping[str, int] = field(default_factory=dict)
-    """How many shards this batch marks, of each sink that keeps marks."""
-    rejected: Mapping[str, int] = field(default_factory=dict)
+    """In how many shards of each sink with receipts this batch leaves one."""
+    records_rejected: Mapping[str, int] = field(default_factory=dict)
     """Records that each rejecting step rejected, by its name; only those that did."""
     plan_digest: str = ""
     """Of the plan that it decides; empty if that could not be read."""
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
-        return replace(self, predecessor=predecessor, shards=shards_marked(predecessor, shards))
+        return replace(self, predecessor=predecessor, shards=shards_with_receipts(predecessor, shards))
 
     @property
     def as_predecessor(self) -> Predecessor:
@@ -234,9 +234,9 @@ class Marker:
         return Predecessor(self.attempt, self.shards, self.plan_digest)
 
     @property
-    def records(self) -> int:
+    def records_read(self) -> int:
         """Records that the batch read."""
-        return sum(source.records for source in self.sources.values())
+        return sum(source.records_read for source in self.sources.values())
 
     @property
     def bytes_read(self) -> int:
@@ -244,27 +244,35 @@ class Marker:
         return sum(source.bytes_read for source in self.sources.values())
 
     @property
-    def lost_offsets(self) -> int:
-        """Offsets that Kafka no longer had."""
-        return sum(lost.size for source in self.sources.values() for lost in source.lost)
+    def rows_written(self) -> dict[str, int]:
+        """Rows that each sink staged; sinks that staged nothing are not in it."""
+        return {
+            sink: sum(int(committable["rows"]) for committable in committables)
+            for sink, committables in sorted(self.committables.items())
+        }
 
-    def rows(self, sink: str) -> int:
-        """Rows that one sink staged."""
-        return sum(int(committable["rows"]) for committable in self.committables.get(sink, ()))
+    @property
+    def offsets_lost(self) -> dict[str, int]:
+        """Offsets of each source that Kafka no longer had."""
+        return {name: sum(lost.size for lost in source.lost) for name, source in sorted(self.sources.items())}
 
     def to_json(self) -> Json:
-        """As it is stored."""
+        """As it is stored. Counts that follow from the rest are for those who read nothing else."""
         return {
             "batch_id": self.batch_id,
             "outcome": self.outcome,
             "attempt": self.attempt.to_json(),
             "sources": {name: source.to_json() for name, source in self.sources.items()},
             "committables": {name: list(committables) for name, committables in self.committables.items()},
-            "committed_at": self.committed_at,
+            "committed_at_ms": self.committed_at_ms,
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "shards": dict(self.shards),
             "plan_digest": self.plan_digest,
-            **({"rejected": dict(self.rejected)} if self.rejected else {}),
+            "records_read": self.records_read,
+            "bytes_read": self.bytes_read,
+            "rows_written": self.rows_written,
+            "records_rejected": dict(self.records_rejected),
+            "offsets_lost": self.offsets_lost,
         }
 
     @classmethod
@@ -276,11 +284,11 @@ class Marker:
             Attempt.from_json(stored["attempt"]),
             {name: SourceCommit.from_json(source) for name, source in stored["sources"].items()},
             {name: tuple(committables) for name, committables in stored["committables"].items()},
-            str(stored["committed_at"]),
-            None if stored.get("predecessor") is None else Predecessor.from_json(stored["predecessor"]),
-            stored.get("shards", {}),
-            {step: int(count) for step, count in stored.get("rejected", {}).items()},
-            stored.get("plan_digest", ""),
+            int(stored["committed_at_ms"]),
+            None if stored["predecessor"] is None else Predecessor.from_json(stored["predecessor"]),
+            stored["shards"],
+            {step: int(count) for step, count in stored["records_rejected"].items()},
+            stored["plan_digest"],
         )
 
 
@@ -290,7 +298,7 @@ class Piece:
 
     source: str
     read: OffsetRange
-    records: int
+    records_read: int
     bytes_read: int
     lost: tuple[OffsetRange, ...] = ()
 
@@ -299,7 +307,7 @@ class Piece:
         return {
             "source": self.source,
             "read": _range_to_json(self.read),
-            "records": self.records,
+            "records_read": self.records_read,
             "bytes_read": self.bytes_read,
             "lost": [_range_to_json(lost) for lost in self.lost],
         }
@@ -310,7 +318,7 @@ class Piece:
         return cls(
             stored["source"],
             _range_from_json(stored["read"]),
-            int(stored["records"]),
+            int(stored["records_read"]),
             int(stored["bytes_read"]),
             tuple(_range_from_json(lost) for lost in stored["lost"]),
         )

@@ -14,7 +14,7 @@ from beam_exactly_once.checkpoint.layout import SINKS, offsets_key
 from beam_exactly_once.checkpoint.location import Checkpoint, new_nonce
 from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, Predecessor, SourceCommit
 from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
-from beam_exactly_once.clock import Clock
+from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
@@ -37,7 +37,7 @@ class Proposal:
     predecessor: Predecessor | None
     """What decided the batch before."""
     direct_shards: Mapping[str, int]
-    """The shards of each sink that writes before the marker: it may have marked them with this batch already."""
+    """The shards of each sink that writes before the marker: they may have a receipt of this batch already."""
 
     @property
     def ranges(self) -> list[tuple[str, OffsetRange]]:
@@ -51,16 +51,16 @@ class Proposal:
         """How many offsets that is."""
         return sum(planned.size for _, planned in self.ranges)
 
-    def marker(self, attempt: Attempt, committed_at: str) -> Marker:
+    def marker(self, attempt: Attempt, committed_at_ms: int) -> Marker:
         """The marker that passes the batch."""
         if self.plan is not None:
-            marker = marker_of_resolution(self.plan, attempt, self.outcome, committed_at)
+            marker = marker_of_resolution(self.plan, attempt, self.outcome, committed_at_ms)
         else:
             sources = {
                 name: SourceCommit(offsets, (), 0, 0, self.topic_ids.get(name, {}))
                 for name, offsets in self.stands_at.items()
             }
-            marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at)
+            marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at_ms)
         return marker.following(self.predecessor, self.direct_shards)
 
 
@@ -118,8 +118,8 @@ def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:
         Fenced: a driver was started in the meantime.
     """
     checkpoint, batch_id = proposal.checkpoint, proposal.batch_id
-    now = clock.utc_now().isoformat()
-    writer = StreamWriter.claim(checkpoint, owner=owner, claimed_at=now)
+    now = now_ms(clock)
+    writer = StreamWriter.claim(checkpoint, owner=owner, claimed_at_ms=now)
     again = propose(checkpoint.store, batch_id, proposal.outcome)
     if (again.plan, again.stands_at) != (proposal.plan, proposal.stands_at):
         raise ConfigurationError(f"{checkpoint.store.uri} changed in the meantime. Look at it again, then decide.")

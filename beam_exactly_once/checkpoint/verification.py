@@ -144,7 +144,7 @@ def one_sided(markers: Iterable[Marker], sinks: Iterable[str]) -> dict[str, list
     """The batches that staged nothing for a sink, and more than one row for another, by sink. Pure."""
     found: dict[str, list[int]] = {}
     for marker in markers:
-        if marker.outcome == "committed" and any(marker.rows(sink) > 1 for sink in marker.committables):
+        if marker.outcome == "committed" and any(rows > 1 for rows in marker.rows_written.values()):
             for sink in sinks:
                 if not marker.committables.get(sink):
                     found.setdefault(sink, []).append(marker.batch_id)

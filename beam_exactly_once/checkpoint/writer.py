@@ -24,6 +24,7 @@ from beam_exactly_once.checkpoint.records import (
     SourcePlan,
     WriterClaim,
 )
+from beam_exactly_once.clock import moment_text
 from beam_exactly_once.errors import CheckpointHole, Fenced, IncompleteBatch
 from beam_exactly_once.offsets import TopicPartition, tiling_faults
 
@@ -65,7 +66,7 @@ class StreamWriter:
         self.writer_epoch = writer_epoch
 
     @classmethod
-    def claim(cls, checkpoint: Checkpoint, *, owner: str, claimed_at: str) -> StreamWriter:
+    def claim(cls, checkpoint: Checkpoint, *, owner: str, claimed_at_ms: int) -> StreamWriter:
         """Take the stream over: put-if-absent of the next epoch, before any other read of the stream.
 
         An older writer that still runs meets this claim after its next marker, and stops.
@@ -76,7 +77,7 @@ class StreamWriter:
         writer_epoch = checkpoint.newest_writer_epoch()
         for _ in range(MAX_CLAIM_TRIES):
             writer_epoch += 1
-            if checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at)).mine:
+            if checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at_ms)).mine:
                 return cls(checkpoint, writer_epoch)
         raise Fenced(
             f"{MAX_CLAIM_TRIES} other writers claimed {checkpoint.store.uri} while this one tried. "
@@ -93,8 +94,8 @@ class StreamWriter:
         if successor is not None:
             raise Fenced(
                 f"writer {self.writer_epoch} of {self.checkpoint.store.uri} was replaced by writer "
-                f"{successor.writer_epoch} ({successor.owner}, {successor.claimed_at}). Nothing to do: the newer one "
-                "goes on with this stream. If it should not run, stop it and start this one again."
+                f"{successor.writer_epoch} ({successor.owner}, {moment_text(successor.claimed_at_ms)}). Nothing to do: the newer "
+                "one goes on with this stream. If it should not run, stop it and start this one again."
             )
 
     def recover(self) -> Recovery:
@@ -199,7 +200,7 @@ def marker_of_attempt(
     attempt: Attempt,
     pieces: Iterable[Piece],
     committables: Mapping[str, tuple[Json, ...]],
-    committed_at: str,
+    committed_at_ms: int,
 ) -> Marker:
     """The marker of an attempt that read all of its plan. Pure.
 
@@ -216,7 +217,7 @@ def marker_of_attempt(
         sources[name] = SourceCommit(
             source.next_offsets,
             tuple(sorted({*source.lost, *(lost for piece in of_source for lost in piece.lost)})),
-            sum(piece.records for piece in of_source),
+            sum(piece.records_read for piece in of_source),
             sum(piece.bytes_read for piece in of_source),
             source.topic_ids,
         )
@@ -228,10 +229,10 @@ def marker_of_attempt(
             + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
             + ". Nothing is lost: start again to replay the batch."
         )
-    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at, plan_digest=plan.digest)
+    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at_ms, plan_digest=plan.digest)
 
 
-def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committed_at: str) -> Marker:
+def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committed_at_ms: int) -> Marker:
     """The marker that passes a batch which cannot run, on the record. Pure.
 
     ``skipped`` goes on after the batch and records its ranges as lost; ``abandoned`` gives them back, to be planned
@@ -243,7 +244,7 @@ def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committ
             sources[name] = SourceCommit(source.next_offsets, (*source.lost, *source.ranges), 0, 0, source.topic_ids)
         else:
             sources[name] = SourceCommit(offsets_before(source), (), 0, 0, topic_ids_before(source))
-    return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at, plan_digest=plan.digest)
+    return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at_ms, plan_digest=plan.digest)
 
 
 def offsets_before(source: SourcePlan) -> dict[TopicPartition, int]:

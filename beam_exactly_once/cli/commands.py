@@ -1,4 +1,4 @@
-"""``beam-exactly-once``: look at a stream's checkpoint, verify it, pass a batch, see a demo.
+"""``beam-exactly-once``: run a ready-made pipeline, look at a checkpoint, verify it, pass a batch, see a demo.
 
 Exit codes are those of :mod:`beam_exactly_once.errors`.
 """
@@ -6,6 +6,7 @@ Exit codes are those of :mod:`beam_exactly_once.errors`.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import sys
 import tempfile
@@ -24,14 +25,16 @@ from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import this_process
 from beam_exactly_once.cli import tables
+from beam_exactly_once.cli.outputs import KAFKA_TIMEOUT_S, Outputs
 from beam_exactly_once.clock import Clock, SystemClock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
-from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, read_properties
-from beam_exactly_once.object_store import ObjectStore, open_object_store
-from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published, verify_output
+from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, read_properties
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.secrets import referenced
+from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
 
-KAFKA_TIMEOUT_S = 10.0
-"""A person waits."""
+READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta")
+"""Named here, so that Beam is loaded only to run one."""
 _CLOCK: Clock = SystemClock()
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -47,10 +50,17 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _with_hyphens(word: str) -> str:
+    return word.replace("_", "-")
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _with_hyphens},
+)
 @click.version_option(package_name="beam_exactly_once")
 def main() -> None:
-    """Look at exactly-once streams, and help them on.
+    """Run exactly-once streams, look at them, and help them on.
 
     A LOCATION is the checkpoint_location of a stream: a folder, s3://bucket/prefix or gs://bucket/prefix.
 
@@ -74,8 +84,7 @@ def _options(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> d
 def _at_location(command: _Command) -> _Command:
     """The argument and option that name a checkpoint."""
     command = click.option(
-        "--store-option",
-        "storage_options",
+        "--storage-options",
         multiple=True,
         callback=_options,
         metavar="KEY=VALUE",
@@ -84,18 +93,60 @@ def _at_location(command: _Command) -> _Command:
     return click.argument("location")(command)
 
 
+def _client_config(flag: str) -> Callable[[_Command], _Command]:
+    """The options that say how to reach Kafka besides its address."""
+
+    def add(command: _Command) -> _Command:
+        command = click.option(
+            f"{flag}-file",
+            type=click.Path(exists=True, dir_okay=False),
+            metavar="FILE",
+            help="Kafka client properties; bootstrap.servers may stand there too.",
+        )(command)
+        return click.option(
+            flag,
+            multiple=True,
+            callback=_options,
+            metavar="KEY=VALUE",
+            help="Kafka client property. ${env:NAME} and ${file:/path} are secrets. Repeatable.",
+        )(command)
+
+    return add
+
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+@main.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.argument("target", required=False)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
+    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka or kafka-to-delta.
+
+    Its flags are the arguments of ExactlyOnceStream and ReadFromKafka by their names, those of the sink with --output- before
+    them, and those of the sink of rejected records with --rejected-. `run TARGET --help` lists them.
+    """
+    if target is None or target in ("-h", "--help"):
+        click.echo(ctx.get_help())
+        return
+    if _with_hyphens(target) not in READY_MADE:
+        near = difflib.get_close_matches(_with_hyphens(target), READY_MADE, n=1)
+        meant = f" Is {near[0]} meant?" if near else f" There are {', '.join(READY_MADE)}."
+        raise click.UsageError(f"{target} is not a ready-made pipeline.{meant}")
+    from importlib import import_module
+
+    module = import_module(f"beam_exactly_once.pipelines.{target.replace('-', '_')}")
+    program = f"beam-exactly-once run {_with_hyphens(target)}"
+    ctx.exit(module.main(flags, program=program))
 
 
 @main.command()
 @_at_location
 @click.option("--bootstrap-servers", metavar="HOST:PORT", help="Ask Kafka, to show the lag.")
-@click.option(
-    "--kafka-config",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Kafka client properties; bootstrap.servers may stand there too.",
-)
+@_client_config("--client-config")
 @click.option(
     "--batches", "recent_batches", type=click.IntRange(min=0), default=10, show_default=True, help="Batches to show."
 )
@@ -104,15 +155,16 @@ def status(
     location: str,
     storage_options: Mapping[str, str] | None,
     bootstrap_servers: str | None,
-    kafka_config: str | None,
+    client_config: Mapping[str, str] | None,
+    client_config_file: str | None,
     recent_batches: int,
     as_json: bool,
 ) -> None:
     """Show where a stream stands. Reads only."""
     found = read_status(open_object_store(location, storage_options), recent_batches=recent_batches)
     try:
-        if bootstrap_servers or kafka_config:
-            found = _with_lag(found, bootstrap_servers, kafka_config)
+        if bootstrap_servers or client_config or client_config_file:
+            found = _with_lag(found, bootstrap_servers, _config(client_config, client_config_file))
     finally:  # without the lag, when Kafka does not answer
         if as_json:
             _print_json(found.to_json())
@@ -120,22 +172,40 @@ def status(
             tables.show_status(found, _CLOCK.utc_now(), tables.console())
 
 
-@main.command(short_help="Check a checkpoint and its published files.")
+@main.command(short_help="Check a checkpoint and what it says is published.")
 @_at_location
+@click.option("--output-url", metavar="URL", help="Of the database that sinks write to: ${env:NAME} or ${file:/path}.")
+@click.option("--output-receipts-table", metavar="TABLE", help="As in the pipeline, if it says one.")
+@click.option("--output-bootstrap-servers", metavar="HOST:PORT", help="Of the cluster that sinks write to.")
+@_client_config("--output-client-config")
 @_JSON
 @click.pass_context
-def verify(ctx: click.Context, location: str, storage_options: Mapping[str, str] | None, as_json: bool) -> None:
-    """Check every object of a checkpoint, and the files that it says are published. Reads only.
+def verify(
+    ctx: click.Context,
+    location: str,
+    storage_options: Mapping[str, str] | None,
+    output_url: str | None,
+    output_receipts_table: str | None,
+    output_bootstrap_servers: str | None,
+    output_client_config: Mapping[str, str] | None,
+    output_client_config_file: str | None,
+    as_json: bool,
+) -> None:
+    """Check every object of a checkpoint, and that its outputs hold what it says is published. Reads only.
 
-    Outputs are opened with the same store options when they have the checkpoint's scheme. Exit code 5: there are faults.
+    Files are looked at one by one; of tables and topics, the receipts. Outputs of the checkpoint's scheme are opened with its
+    storage options. Exit code 5: there are faults.
     """
     store = open_object_store(location, storage_options)
     verification = verify_checkpoint(store)
     checks = list(verification.checks)
     if verification.contents is not None:
-        for sink, output in file_sinks(verification.contents.sinks).items():
-            open_output = _output(store, output, storage_options)
-            checks += verify_output(verification.contents, sink, open_output)
+        config = _config(output_client_config, output_client_config_file)
+        servers = output_bootstrap_servers or config.pop("bootstrap.servers", None)
+        outputs = Outputs(
+            store, storage_options, output_url, output_receipts_table, None if servers is None else str(servers), config
+        )
+        checks += outputs.checks(verification.contents)
     is_clean = not any(check.faults for check in checks)
     if as_json:
         stream_id = None if verification.contents is None else verification.contents.checkpoint.stream_id
@@ -168,7 +238,7 @@ def resolve(
     store = open_object_store(location, storage_options)
     proposal = propose(store, batch_id, outcome)
     for sink, output in file_sinks(proposal.checkpoint.definitions(SINKS)).items():
-        refuse_published(sink, _output(store, output, storage_options)(), batch_id)
+        refuse_published(sink, Outputs(store, storage_options).opening(output)(), batch_id)
     out = tables.console()
     tables.show_proposal(proposal, out)
     if not yes:
@@ -202,24 +272,19 @@ def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, see
         ctx.exit(EXIT_FAILED)
 
 
-def _with_lag(found: StreamStatus, bootstrap_servers: str | None, kafka_config: str | None) -> StreamStatus:
-    config = {} if kafka_config is None else read_properties(kafka_config)
+def _config(given: Mapping[str, str] | None, file: str | None) -> dict[str, ConfigValue]:
+    """Client properties of a file, and over them those of flags."""
+    of_flags = {key: referenced(value) for key, value in (given or {}).items()}
+    return {**({} if file is None else read_properties(file)), **of_flags}
+
+
+def _with_lag(found: StreamStatus, bootstrap_servers: str | None, config: dict[str, ConfigValue]) -> StreamStatus:
     in_file = config.pop("bootstrap.servers", "")
     config.setdefault("log_level", 0)  # what the client has to say ends in the error
     settings = KafkaSettings(bootstrap_servers or str(in_file), config, timeout_s=KAFKA_TIMEOUT_S)
     partitions = {position.topic_partition for positions in found.sources.values() for position in positions}
     with contextlib.closing(open_kafka_log(settings)) as log:
         return found.with_bounds(log.bounds(sorted(partitions)))
-
-
-def _output(checkpoint: ObjectStore, uri: str, storage_options: Mapping[str, str] | None) -> Callable[[], ObjectStore]:
-    """Opens an output. The checkpoint does not hold its options: they are the checkpoint's, on a store of its kind."""
-
-    def scheme(of: str) -> str:
-        return of.partition("://")[0] if "://" in of else ""
-
-    options = storage_options if scheme(uri) == scheme(checkpoint.uri) else None
-    return lambda: open_object_store(uri, options)
 
 
 def _print_json(found: Json) -> None:

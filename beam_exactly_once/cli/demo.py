@@ -138,11 +138,11 @@ def _kills(kills: int, random_: random.Random) -> Iterator[tuple[str, KillPoint 
 def _command(bootstrap_servers: str, work_dir: Path, offsets_per_batch: int) -> list[str]:
     return [
         "beam_exactly_once.pipelines.kafka_to_files",
-        f"--bootstrap_servers={bootstrap_servers}",
+        f"--bootstrap-servers={bootstrap_servers}",
         f"--topics={TOPIC}",
-        f"--output={work_dir / 'output'}",
-        f"--checkpoint_location={work_dir / 'checkpoint'}",
-        f"--max_offsets_per_batch={offsets_per_batch}",
+        f"--output-location={work_dir / 'output'}",
+        f"--checkpoint-location={work_dir / 'checkpoint'}",
+        f"--max-batch-offsets={offsets_per_batch}",
     ]
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.inspection import BatchSummary, Position, StreamStatus
 from beam_exactly_once.checkpoint.resolution import Proposal
+from beam_exactly_once.clock import moment_text
 
 WIDTH_WITHOUT_TERMINAL = 120
 MAX_PARTITIONS = 50
@@ -34,14 +35,15 @@ def show_status(status: StreamStatus, now: datetime.datetime, to: Console) -> No
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("created", _moment(status.created_at, now))
+    facts.add_row("created", _moment(status.created_at_ms, now))
     facts.add_row("batches", _batches(status))
     facts.add_row("newest", _newest(status.newest, now))
     facts.add_row("writer", _writer(status, now))
     for name, sink in sorted(status.sinks.items()):
         facts.add_row(f"sink {escape(name)}", escape(", ".join(str(value) for value in sink.values())))
-    if status.lag is not None:
-        facts.add_row("lag", f"{status.lag:,} offsets")
+    lags = status.lag_offsets
+    if lags is not None:
+        facts.add_row("lag", f"{sum(sum(of_source.values()) for of_source in lags.values()):,} offsets")
     to.print(facts)
     if status.sources:
         to.print()
@@ -121,17 +123,17 @@ def _batches(status: StreamStatus) -> str:
 def _newest(newest: BatchSummary | None, now: datetime.datetime) -> str:
     if newest is None or newest.marker is None:
         return "none decided yet"
-    written = "; ".join(f"{rows:,} rows to {escape(sink)}" for sink, rows in newest.rows.items())
+    written = "; ".join(f"{rows:,} rows to {escape(sink)}" for sink, rows in newest.rows_written.items())
     return (
-        f"batch {newest.batch_id} [{_STATE_STYLES[newest.state]}]{newest.state}[/] {_age(newest.marker.committed_at, now)}: "
-        f"{newest.marker.records:,} records read" + (f", {written}" if written else "")
+        f"batch {newest.batch_id} [{_STATE_STYLES[newest.state]}]{newest.state}[/] {_age(newest.marker.committed_at_ms, now)}: "
+        f"{newest.marker.records_read:,} records read" + (f", {written}" if written else "")
     )
 
 
 def _writer(status: StreamStatus, now: datetime.datetime) -> str:
     if status.writer is None:
         return "none yet"
-    claimed = _moment(status.writer.claimed_at, now)
+    claimed = _moment(status.writer.claimed_at_ms, now)
     return f"epoch {status.writer.writer_epoch}, {escape(status.writer.owner)}, since {claimed}"
 
 
@@ -139,7 +141,7 @@ def _show_positions(status: StreamStatus, to: Console) -> None:
     positions = [(name, position) for name, of_source in status.sources.items() for position in of_source]
     asked = any(position.bounds is not None for _, position in positions)
     if len(positions) > MAX_PARTITIONS:  # those that need a look; the sort is stable
-        positions.sort(key=lambda named: (-(named[1].lost or 0), -(named[1].lag or 0)))
+        positions.sort(key=lambda named: (-(named[1].offsets_lost or 0), -(named[1].lag_offsets or 0)))
     table = _table("Where it stands", "source", "partition", ">next offset", *((">kafka has", ">lag") if asked else ()))
     for name, position in positions[:MAX_PARTITIONS]:
         row = [escape(name), escape(str(position.topic_partition)), str(position.next_offset)]
@@ -152,14 +154,14 @@ def _show_positions(status: StreamStatus, to: Console) -> None:
 def _bounds(position: Position) -> tuple[str, str]:
     if position.bounds is None:
         return "", ""
-    lost = f" [red]({position.lost:,} lost)[/]" if position.lost else ""
-    return f"{position.bounds.earliest} to {position.bounds.latest}", f"{position.lag:,}{lost}"
+    lost = f" [red]({position.offsets_lost:,} lost)[/]" if position.offsets_lost else ""
+    return f"{position.bounds.earliest} to {position.bounds.latest}", f"{position.lag_offsets:,}{lost}"
 
 
 def _recent(batches: Iterable[BatchSummary], now: datetime.datetime) -> Table:
     batches = list(batches)
-    sinks = sorted({sink for batch in batches for sink in batch.rows})
-    loses = any(batch.marker is not None and batch.marker.lost_offsets for batch in batches)
+    sinks = sorted({sink for batch in batches for sink in batch.rows_written})
+    loses = any(batch.offsets_lost for batch in batches)
     columns = ["batch", "state", ">offsets", ">records", *(f">rows to {escape(sink)}" for sink in sinks)]
     table = _table("Newest batches", *columns, *((">lost",) if loses else ()), ">epoch", "planned", ">took")
     for batch in batches:
@@ -168,11 +170,11 @@ def _recent(batches: Iterable[BatchSummary], now: datetime.datetime) -> Table:
             str(batch.batch_id),
             f"[{_STATE_STYLES[batch.state]}]{batch.state}[/]",
             "" if batch.planned_offsets is None else f"{batch.planned_offsets:,}",
-            "" if marker is None else f"{marker.records:,}",
-            *("" if marker is None else f"{batch.rows.get(sink, 0):,}" for sink in sinks),
-            *(() if not loses else ("",) if marker is None else (f"{marker.lost_offsets:,}",)),
+            "" if marker is None else f"{marker.records_read:,}",
+            *("" if marker is None else f"{batch.rows_written.get(sink, 0):,}" for sink in sinks),
+            *(() if not loses else ("",) if marker is None else (f"{batch.offsets_lost:,}",)),
             "" if marker is None else str(marker.attempt.writer_epoch),
-            "" if batch.plan is None else _age(batch.plan.planned_at, now),
+            "" if batch.plan is None else _age(batch.plan.planned_at_ms, now),
             _took(batch),
         )
     return table
@@ -182,29 +184,16 @@ def _took(batch: BatchSummary) -> str:
     """From plan to marker."""
     if batch.plan is None or batch.marker is None:
         return ""
-    planned, committed = _parsed(batch.plan.planned_at), _parsed(batch.marker.committed_at)
-    return "" if planned is None or committed is None else f"{(committed - planned).total_seconds():.1f} s"
+    return f"{(batch.marker.committed_at_ms - batch.plan.planned_at_ms) / 1000:.1f} s"
 
 
-def _moment(stored: str, now: datetime.datetime) -> str:
-    moment = _parsed(stored)
-    if moment is None:
-        return escape(stored)
-    return f"{moment.astimezone(datetime.timezone.utc):%Y-%m-%d %H:%M:%S} UTC ({_age(stored, now)})"
+def _moment(at_ms: int, now: datetime.datetime) -> str:
+    return f"{moment_text(at_ms)} ({_age(at_ms, now)})"
 
 
-def _age(stored: str, now: datetime.datetime) -> str:
-    moment = _parsed(stored)
-    seconds = 0.0 if moment is None else (now - moment).total_seconds()
+def _age(at_ms: int, now: datetime.datetime) -> str:
+    seconds = now.timestamp() - at_ms / 1000
     for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
         if seconds >= 2 * unit_s or (unit_s == 1 and seconds >= 1):
             return f"{int(seconds // unit_s)} {unit} ago"
     return "just now"
-
-
-def _parsed(stored: str) -> datetime.datetime | None:
-    try:
-        moment = datetime.datetime.fromisoformat(stored)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.timezone.utc)

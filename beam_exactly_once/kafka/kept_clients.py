@@ -1,7 +1,7 @@
 """Clients that are kept from one batch to the next, where one process runs all batches of a stream.
 
     with keeping_clients():                              # around a driver whose workers are in its process
-        with borrowed(key, MarksTopic, …) as marks: …    # the one that the batch before left, or a new one
+        with borrowed(key, ReceiptsTopic, …) as receipts: …    # the one that the batch before left, or a new one
 
 A client has one user at a time: taken, it is gone, and put back only by who had no trouble with it. Elsewhere none is kept:
 another worker may have the next batch, and would find a client of this one in its way.

@@ -11,7 +11,7 @@ from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, Sourc
 from beam_exactly_once.checkpoint.layout import SOURCES
 from beam_exactly_once.checkpoint.records import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import DataLoss, KafkaUnavailable, SinkChanged, UnknownTopic
+from beam_exactly_once.errors import DataLoss, KafkaUnavailable, PipelineChanged, UnknownTopic
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
 from beam_exactly_once.planning.continuing import offsets_behind
@@ -97,12 +97,12 @@ class SourcePlanner:
             elsewhere: where the source stood in the checkpoint that the stream goes on from; then ``start`` says nothing.
 
         Raises:
-            SinkChanged: the checkpoint knows this name as something else.
+            PipelineChanged: the checkpoint knows this name as something else.
         """
         if newest is not None and self.spec.name in newest.sources:
             committed = newest.sources[self.spec.name]
             self.advance(committed)
-            self.measured(committed.records, committed.bytes_read)
+            self.measured(committed.records_read, committed.bytes_read)
             return
         now = LogsNow(self._partitions, self._bounds, self._log.offsets_for_time)
         first = self.spec.start.first_offsets(now) if elsewhere is None else offsets_behind(elsewhere, now)
@@ -118,7 +118,7 @@ class SourcePlanner:
             },
         )
         if recorded.get("kind") != self.spec.definition["kind"]:
-            raise SinkChanged(
+            raise PipelineChanged(
                 f"{checkpoint.store.uri} knows source {self.spec.name!r} as {recorded.get('kind')!r}, not as "
                 f"{self.spec.definition['kind']!r}. Give this source another name=."
             )

@@ -55,7 +55,7 @@ UserFunction: TypeAlias = Callable[[BatchRows], None]
 
 
 class CallingPublisher(Publisher):
-    """Publishing is calling. It has no mark: user code keeps it, by the rule."""
+    """Publishing is calling. It has no receipt: user code keeps it, by the rule."""
 
     shards = 1
     asks_newest = True

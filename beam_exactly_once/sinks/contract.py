@@ -2,10 +2,10 @@
 
 A sink without shards publishes each committable by itself, and finds out from what it published whether it has.
 
-A sink with shards publishes all that a batch has for one shard in one transaction, together with a **mark**:
-``(stream id, sink, shard) -> attempt``. The mark is compared and set: equal, the batch is there; the predecessor's, write;
+A sink with shards publishes all that a batch has for one shard in one transaction, together with a **receipt**:
+``(stream id, sink, shard) -> attempt``. The receipt is compared and set: equal, the batch is there; the predecessor's, write;
 anything else stops. So a shard has every batch once and in order, whoever publishes it, however often and however late.
-Every batch marks every shard, also one without rows, since the next batch must find it.
+Every batch leaves a receipt in every shard, also in one without rows, since the next batch must find it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from beam_exactly_once.checkpoint import Attempt, Marker, Predecessor
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import SinkAhead, SinkBehind
+from beam_exactly_once.sinks.receipts import Receipt, StagedReceipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,18 @@ class Part:
     attempt: Attempt
     """Of the marker: the one that won."""
     predecessor: Attempt | None
-    """The mark to find in the shard; None while it has none."""
+    """Whose receipt to find in the shard; None while it has none."""
     shard: int
     committables: tuple[Json, ...]
     plan_digest: str = ""
     """Of the plan that the marker decided."""
     predecessor_plan_digest: str = ""
     """Of the plan before it."""
+
+    @property
+    def receipt(self) -> StagedReceipt:
+        """What the shard holds once this part is written behind its marker."""
+        return StagedReceipt(self.attempt)
 
     def to_json(self) -> Json:
         """As it travels to the worker that publishes it."""
@@ -73,7 +79,7 @@ class Publisher(abc.ABC):
     """How many shards the rows are staged for; 0 for a sink that publishes each committable by itself. A sink with shards gives
     each committable its ``shard``, counted from 0."""
     asks_newest: bool = False
-    """Whether one GET a part first makes sure that no newer driver exists: for a sink that has no mark to look at."""
+    """Whether one GET a part first makes sure that no newer driver exists: for a sink that has no receipt to look at."""
     is_direct: bool = False
     """Whether the rows are written before the marker, so that each run of a batch must make the same ones."""
 
@@ -83,7 +89,7 @@ class Publisher(abc.ABC):
 
         Raises:
             StagedOutputMissing: it is neither staged nor published.
-            SinkAhead, SinkBehind: the mark of its shard is neither its own nor its predecessor's.
+            SinkAhead, SinkBehind: the receipt of its shard is neither its own nor its predecessor's.
         """
 
     @abc.abstractmethod
@@ -145,37 +151,38 @@ def part_of_shard(
     """What ``attempt`` has for one shard, behind ``before``. Pure."""
     if before is None:
         return Part(stream_id, attempt, None, shard, committables, plan_digest, "")
-    is_marked = shard < before.shards.get(sink, 0)
-    mark = before.attempt if is_marked else None
-    return Part(stream_id, attempt, mark, shard, committables, plan_digest, before.plan_digest)
+    has_receipt = shard < before.shards.get(sink, 0)
+    receipt = before.attempt if has_receipt else None
+    return Part(stream_id, attempt, receipt, shard, committables, plan_digest, before.plan_digest)
 
 
-def is_to_write(part: Part, found: Attempt | None, where: str) -> bool:
-    """What the mark of a shard says of ``part``: False, it is there; True, write it, and set the mark to its attempt. Pure.
+def is_to_write(part: Part, found: Receipt | None, where: str) -> bool:
+    """What the receipt of a shard says of ``part``: False, it is there; True, write it, and set :attr:`Part.receipt`.
+    Pure.
 
     Args:
         part: what is to be published.
-        found: the mark, read in the transaction that will write; None when there is none.
+        found: the receipt, read in the transaction that will write; None when there is none.
         where: the sink and its place, for the message.
 
     Raises:
         SinkAhead: the shard holds a batch that this checkpoint does not know, or decided otherwise.
         SinkBehind: the shard lost a batch that this checkpoint has published.
     """
-    if found == part.attempt:
+    if found == part.receipt:
         return False
-    if found == part.predecessor:
+    if found == (None if part.predecessor is None else StagedReceipt(part.predecessor)):
         return True
     raise out_of_turn(where, part.shard, part.attempt.batch_id, part.predecessor, found)
 
 
 def out_of_turn(
-    where: str, shard: int, batch_id: int, predecessor: Attempt | None, found: Attempt | None
+    where: str, shard: int, batch_id: int, predecessor: Attempt | None, found: Receipt | None
 ) -> SinkAhead | SinkBehind:
-    """The error of a shard whose mark is neither that of ``batch_id`` nor of the batch before. Pure."""
+    """The error of a shard whose receipt is neither that of ``batch_id`` nor of the batch before. Pure."""
     if found is not None and (predecessor is None or found.batch_id >= predecessor.batch_id):
         return SinkAhead(
-            f"{where}, shard {shard}, holds batch {found.batch_id} of attempt {found.nonce} of this stream, which does "
+            f"{where}, shard {shard}, holds batch {found.batch_id} of {found.of} of this stream, which does "
             f"not go before batch {batch_id} of the checkpoint: the checkpoint was restored from an older copy, or is used "
             "twice. Nothing was written. Restore the newest checkpoint, or start a new one with continue_from=CheckpointAt(…)."
         )
@@ -183,6 +190,6 @@ def out_of_turn(
     expected = "none" if predecessor is None else f"batch {predecessor.batch_id}"
     return SinkBehind(
         f"{where}, shard {shard}, holds {holds} of this stream, where batch {batch_id} must find {expected}: the sink was "
-        "restored from an older copy, or its marks were removed. Nothing was written. Restore the sink, or start a new "
+        "restored from an older copy, or its receipts were removed. Nothing was written. Restore the sink, or start a new "
         "checkpoint_location with continue_from=CheckpointAt(…) at the last batch that it holds."
     )

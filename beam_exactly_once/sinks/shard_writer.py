@@ -1,4 +1,4 @@
-"""What a system must do for a sink whose shards keep marks: write rows and a mark in one transaction."""
+"""What a system must do for a sink whose shards keep receipts: write rows and a receipt in one transaction."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.sinks.receipts import Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class ShardWrite:
-    """One transaction: the rows that a batch has for one shard, and the mark."""
+    """One transaction: the rows that a batch has for one shard, and the receipt."""
 
     stream_id: str
     shard: int
     batch_id: int
-    mark: Callable[[], Attempt]
-    """What to set the shard's mark to. Asked for late, where rows can be on their way meanwhile: it may have to be computed."""
-    is_to_write: Callable[[Attempt | None], bool]
-    """Told the mark that was found; raises unless it is the batch's turn."""
+    receipt: Callable[[], Receipt]
+    """The receipt to write. Asked for late, where rows can be on their way meanwhile: it may have to be computed."""
+    is_to_write: Callable[[Receipt | None], bool]
+    """Told the receipt that was found; raises unless it is the batch's turn."""
     rows: Callable[[], Iterable[pa.RecordBatch]]
     """May be asked for again, where a transaction is tried again."""
 
@@ -35,8 +35,8 @@ class ShardWriter(abc.ABC):
 
     @abc.abstractmethod
     def write(self, write: ShardWrite) -> None:
-        """Write the rows and set the mark in one transaction, unless the mark that is found in it says otherwise. May be called
-        again, at the same time elsewhere, or hundreds of batches late.
+        """Write the rows and the receipt in one transaction, unless the receipt that is found in it says otherwise. May be
+        called again, at the same time elsewhere, or hundreds of batches late.
 
         Raises:
             SinkAhead, SinkBehind, ReplayDiffers: by ``write.is_to_write``.

@@ -1,4 +1,4 @@
-"""The two ways of a sink whose shards keep marks.
+"""The two ways of a sink whose shards keep receipts.
 
 *Staged*: rows wait in the checkpoint location, and the sink's writer writes them once the marker names them. Any pipeline.
 *Direct*: the writer has written when the marker comes. One sink, and a pipeline that makes the same rows again.
@@ -10,7 +10,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.rows.digests import digest_of
 from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
-from beam_exactly_once.sinks.direct_marks import is_at_batch_before, mark_of
+from beam_exactly_once.sinks.direct_receipts import direct_receipt, is_at_batch_before
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.sinks.staged_rows import StagedRows
 
@@ -23,7 +23,7 @@ class _ShardPublisher(Publisher):
         self.shards = writer.shards
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing is left to do: the marks say all."""
+        """Nothing is left to do: the receipts say all."""
 
     def check_place(self) -> None:
         """As the writer says."""
@@ -42,13 +42,13 @@ class StagedPublisher(_ShardPublisher):
         self._staged = staged
 
     def publish(self, part: Part) -> None:
-        """Write the rows of a part unless its mark says that they are there."""
+        """Write the rows of a part unless its receipt says that they are there."""
         self.writer.write(
             ShardWrite(
                 part.stream_id,
                 part.shard,
                 part.attempt.batch_id,
-                lambda: part.attempt,
+                lambda: part.receipt,
                 lambda found: is_to_write(part, found, self.writer.where),
                 lambda: self._staged.read(part),
             )
@@ -64,20 +64,20 @@ class StagedPublisher(_ShardPublisher):
 
 
 class DirectPublisher(_ShardPublisher):
-    """Has nothing to write when the marker comes, but the marks of a batch that an operator skipped."""
+    """Has nothing to write when the marker comes, but the receipts of a batch that an operator skipped."""
 
     is_direct = True
 
     def publish(self, part: Part) -> None:
-        """Mark a shard of a batch that was skipped, so that the next batch finds it where it must be."""
+        """Receipt a shard of a batch that was skipped, so that the next batch finds it where it must be."""
         if part.committables:
-            return  # a run that commits has written, and marked, every shard
+            return  # a run that commits has written every shard, and its receipt
         self.writer.write(
             ShardWrite(
                 part.stream_id,
                 part.shard,
                 part.attempt.batch_id,
-                lambda: mark_of(part, digest_of(())),
+                lambda: direct_receipt(part, digest_of(())),
                 lambda found: is_at_batch_before(part, found, self.writer.where),
                 lambda: (),
             )

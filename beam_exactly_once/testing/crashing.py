@@ -1,7 +1,7 @@
 """Kill a pipeline after a chosen call to an object store, to see that its next start loses and repeats nothing.
 
     python -m beam_exactly_once.testing.crashing --kill_after put_if_absent:commits/:1 \\
-        beam_exactly_once.pipelines.kafka_to_files --bootstrap_servers …
+        beam_exactly_once.pipelines.kafka_to_files --bootstrap-servers …
 
 runs the module in this process and SIGKILLs the process right after the first marker was written, between
 commit and publish. ``--kill_after any::17`` means after the 17th call of any kind.

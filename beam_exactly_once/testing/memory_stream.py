@@ -87,7 +87,7 @@ def run_in_memory(
             ) as stream:
                 build(stream)
             outputs = {
-                name: sink.definition["output"]
+                name: sink.definition["location"]
                 for name, sink in stream.stream_graph.sinks.items()
                 if sink.definition["kind"] == "files"
             }

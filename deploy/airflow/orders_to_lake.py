@@ -16,11 +16,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 COMMAND = [
     sys.executable,
     *("-m", "beam_exactly_once.pipelines.kafka_to_files"),
-    "--bootstrap_servers=kafka:9092",
+    "--bootstrap-servers=kafka:9092",
     "--topics=orders",
-    "--output=s3://lake/orders",
-    "--checkpoint_location=s3://checkpoints/orders",
-    "--progress_file=-",
+    "--output-location=s3://lake/orders",
+    "--checkpoint-location=s3://checkpoints/orders",
+    "--listeners=json_lines=-",
 ]
 FENCED = 3
 SOMEBODY_MUST_LOOK = {2: "configuration", 4: "data loss", 5: "checkpoint"}

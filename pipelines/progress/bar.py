@@ -35,7 +35,7 @@ class LiveBar:
 
     def __call__(self, progress: BatchProgress) -> None:
         """Redraw the line."""
-        self._records += progress.records
+        self._records += progress.records_read
         self._live.update(_line(progress, self._records), refresh=True)
 
     def close(self) -> None:
@@ -56,17 +56,17 @@ def live_bar(console: Console | None = None) -> Iterator[LiveBar]:
 def _line(progress: BatchProgress, records_so_far: int) -> Text:
     parts = [
         (f"batch {progress.batch_id}", "bold"),
-        (f"{sum(progress.rows.values()):,} rows", "green"),
+        (f"{sum(progress.rows_written.values()):,} rows", "green"),
         (f"{progress.records_per_s:,.0f} records/s", "cyan"),
         (f"{records_so_far:,} records so far", ""),
-        (f"lag {sum(progress.lag.values()):,}", "yellow"),
+        (f"lag {progress.lag_in_all:,}", "yellow"),
     ]
     if progress.outcome != "committed":
         parts.insert(1, (progress.outcome, "bold red"))
-    if any(progress.rejected.values()):
-        parts.append((f"{sum(progress.rejected.values()):,} rejected", "red"))
-    if progress.lost_offsets:
-        parts.append((f"LOST {progress.lost_offsets:,} offsets", "bold red"))
+    if any(progress.records_rejected.values()):
+        parts.append((f"{sum(progress.records_rejected.values()):,} rejected", "red"))
+    if any(progress.offsets_lost.values()):
+        parts.append((f"LOST {sum(progress.offsets_lost.values()):,} offsets", "bold red"))
     phases = {
         "plan": progress.plan_s,
         "run": progress.run_s,

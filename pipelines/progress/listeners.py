@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,31 +28,31 @@ class BatchProgress:
         batch_id: number of the batch.
         outcome: ``committed``, or how the batch was passed over.
         writer_epoch: of the driver that reports.
-        records: read from Kafka, over all sources.
+        records_read: from Kafka, over all sources.
         bytes_read: keys and values of these records.
-        rows: written by each sink.
-        rejected: records that each step rejected which was told to reject, by its name.
-        lost_offsets: offsets that Kafka no longer had.
-        lag: offsets that waited in each partition, ``topic-partition``, when the batch was planned, less those it read.
+        rows_written: by each sink.
+        records_rejected: by each step that was told to reject.
+        offsets_lost: of each source, those that Kafka no longer had.
+        lag_offsets: of each source, topic and partition, the offsets that waited when the batch was planned, less those it read.
         plan_s, run_s, commit_s, publish_s: seconds that each phase took.
-        finished_at: when it was published, ISO 8601 in UTC.
+        finished_at_ms: when it was published, in milliseconds since 1970 UTC.
     """
 
     stream_id: str
     batch_id: int
     outcome: str
     writer_epoch: int
-    records: int
+    records_read: int
     bytes_read: int
-    rows: Mapping[str, int]
-    lost_offsets: int
-    lag: Mapping[str, int]
+    rows_written: Mapping[str, int]
+    records_rejected: Mapping[str, int]
+    offsets_lost: Mapping[str, int]
+    lag_offsets: Mapping[str, Mapping[str, Mapping[int, int]]]
     plan_s: float
     run_s: float
     commit_s: float
     publish_s: float
-    finished_at: str
-    rejected: Mapping[str, int] = field(default_factory=dict)
+    finished_at_ms: int
 
     @property
     def total_s(self) -> float:
@@ -62,17 +62,23 @@ class BatchProgress:
     @property
     def records_per_s(self) -> float:
         """Records read, over the time of all phases; 0 for a batch that took no measurable time."""
-        return self.records / self.total_s if self.total_s > 0 else 0.0
+        return self.records_read / self.total_s if self.total_s > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Every attribute by its name, and ``records_per_s``."""
-        return {
-            **asdict(self),
-            "rows": dict(self.rows),
-            "rejected": dict(self.rejected),
-            "lag": dict(self.lag),
-            "records_per_s": self.records_per_s,
+        """Every attribute by its name, and ``records_per_s``. Partitions are texts, as JSON has them."""
+        lag_offsets = {
+            source: {
+                topic: {str(partition): behind for partition, behind in partitions.items()}
+                for topic, partitions in topics.items()
+            }
+            for source, topics in self.lag_offsets.items()
         }
+        return {**asdict(self), "lag_offsets": lag_offsets, "records_per_s": self.records_per_s}
+
+    @property
+    def lag_in_all(self) -> int:
+        """The sum of ``lag_offsets``."""
+        return sum(sum(of_topic.values()) for of_source in self.lag_offsets.values() for of_topic in of_source.values())
 
 
 ProgressListener: TypeAlias = Callable[[BatchProgress], None]

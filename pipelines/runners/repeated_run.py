@@ -19,6 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import create_runner
+from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
 from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
@@ -30,8 +31,9 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka.kept_clients import keeping_clients
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
-from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage, refuse_timed_flushes
+from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
 from beam_exactly_once.pipelines.runners.watched_run import watched_run
+from beam_exactly_once.pipelines.runners.whole_elements import refuse_timed_flushes
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.emit_task import EmitTask
@@ -81,13 +83,12 @@ def repeating_runner(
 
 
 def _chosen(runner: str | PipelineRunner | None, options: PipelineOptions) -> PipelineRunner:
-    name = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
-    if isinstance(name, str):
-        is_direct = name.rpartition(".")[2] in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
-        created = FnApiRunner() if is_direct else create_runner(name)
-    else:
-        created, name = name, type(name).__name__
+    wanted = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
+    created = create_runner(wanted) if isinstance(wanted, str) else wanted
+    if isinstance(created, SwitchingDirectRunner):
+        created = FnApiRunner()
     if not isinstance(created, FnApiRunner | PortableRunner):
+        name = wanted if isinstance(wanted, str) else type(wanted).__name__
         raise ConfigurationError(f"runner {name} is not supported; use DirectRunner, FlinkRunner or PrismRunner.")
     return created
 

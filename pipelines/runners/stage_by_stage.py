@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from apache_beam.metrics import monitoring_infos
-from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_utils import merge_common_environments, merge_superset_dep_environments
 from apache_beam.runners.portability.fn_api_runner import (
@@ -23,21 +23,19 @@ from apache_beam.runners.portability.fn_api_runner import (
     execution,
     fn_runner,
     translations,
-    worker_handlers,
 )
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.pipelines.runners.stage_timers import Family, StageTimers
+from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorkers, refuse_timed_flushes
 
 Buffers: TypeAlias = Mapping[str, Any]
 """Encoded elements for each input of a stage, by the name of the transform that reads them."""
-
-_TIME_LIMIT = "data_buffer_time_limit_ms"
-
-# A worker behind gRPC that flushes by time does so while a coder writes: it cuts the element, or drops what comes between the
-# flush and its end. Beam has no other way to say never: to it, a limit of 0 in an environment means its own.
-worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+Due: TypeAlias = Mapping[Family, Sequence[bytes]]
+"""Encoded timers that are to fire."""
 
 
 class StageByStage(FnApiRunner):
@@ -48,13 +46,19 @@ class StageByStage(FnApiRunner):
     """
 
     def refuse_unsupported(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> None:
-        """Refuse a graph that has no order, and options that would cut elements.
+        """Refuse a graph that has no order, and options that would cut elements or lose them.
 
         Raises:
             UnsupportedPipeline: steps wait for each other.
-            ConfigurationError: data is to be flushed by time.
+            ConfigurationError: data is to be flushed by time, or bundles are to be split where they cannot be.
         """
         refuse_timed_flushes(options, self._default_environment)
+        in_this_thread = isinstance(self._default_environment, EmbeddedPythonEnvironment)
+        if options.view_as(DirectOptions).direct_test_splits and in_this_thread:
+            raise ConfigurationError(
+                "direct_test_splits needs workers of their own: Beam runs a bundle to its end here before it sends the input. "
+                "Leave it out, or add --direct_running_mode=multi_threading."
+            )
         merged = merge_common_environments(self.resolve_any_environments(merge_superset_dep_environments(proto)))
         self.create_stages(merged)
 
@@ -65,7 +69,7 @@ class StageByStage(FnApiRunner):
 
     def run_stages(self, stage_context: Any, stages: list[Any]) -> Any:
         """Run ``stages``, which are in order."""
-        workers = worker_handlers.WorkerHandlerManager(stage_context.components.environments, self._provision_info)
+        workers = WholeElementWorkers(stage_context.components.environments, self._provision_info)
         context = execution.FnApiRunnerExecutionContext(
             stages,
             workers,
@@ -89,39 +93,38 @@ class StageByStage(FnApiRunner):
         context.worker_handler_manager.register_process_bundle_descriptor(manager.process_bundle_descriptor)
         # A token names a worker's cached state: two bundles with one token would let a worker read what another has changed.
         tokens = self.get_cache_token_generator(static=False)
+        timers = StageTimers(context, manager)
         infos: list[Any] = []
         data = inputs.of(stage)
-        timers: dict[Any, Any] = {}
+        due: Due = {}
         nothing = {name: execution.ListBuffer(None) for name in data}
-        while data or timers:
-            results = self._run_bundles(context, manager, tokens, data or nothing, timers)
+        while data or due:
+            results = self._run_bundles(context, manager, tokens, data or nothing, due, timers.outputs)
             infos += itertools.chain.from_iterable(result.process_bundle.monitoring_infos for _, result, _ in results)
-            timers = {}
+            timers.take_written()
             data = self._deferred(manager, results)
-            if not data:
-                _, written = self._collect_written_timers(manager)
-                timers = {family: buffer for family, (buffer, _) in written.items()}
+            due = {} if data else timers.take_due()
         context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(stage.name, {}))
         inputs.forget(stage, manager.stage_data_outputs.values())
         return list(monitoring_infos.consolidate(infos))
 
     def _run_bundles(
-        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, timers: Mapping[Any, Any]
+        self, context: Any, manager: Any, tokens: Iterator[Any], data: Buffers, due: Due, timer_outputs: Any
     ) -> list[tuple[Buffers, Any, Any]]:
         """One bundle a worker; keys and their state belong to one. Returns each one's input, result and splits."""
-        outputs, timer_outputs = manager.stage_data_outputs, manager.stage_timer_outputs
+        outputs = manager.stage_data_outputs
+
+        def bundle() -> Any:
+            return fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
 
         def run(part: Buffers) -> tuple[Buffers, Any, Any]:
-            bundle = fn_runner.BundleManager(manager, self._progress_frequency, cache_token_generator=tokens)
-            self._run_bundle_multiple_times_for_testing(context, bundle, part, outputs, timers, timer_outputs)
-            return part, *bundle.process_bundle(part, outputs, timers, timer_outputs)
+            return part, *bundle().process_bundle(part, outputs, due, timer_outputs)
 
-        if manager.num_workers == 1 or manager.stage.is_stateful():
+        parts = [data] if manager.num_workers == 1 or manager.stage.is_stateful() else _parts(data, manager.num_workers)
+        for part in parts:  # one after the other: each run puts all state back
+            self._run_bundle_multiple_times_for_testing(context, bundle(), part, outputs, due, timer_outputs)
+        if len(parts) == 1:
             return [run(data)]
-        partitioned = {name: buffer.partition(manager.num_workers) for name, buffer in data.items()}
-        parts = [
-            {name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(manager.num_workers)
-        ]
         with ThreadPoolExecutor(len(parts)) as pool:
             return list(pool.map(run, parts))
 
@@ -137,18 +140,10 @@ class StageByStage(FnApiRunner):
         return {**{name: execution.ListBuffer(None) for name in part}, **deferred}
 
 
-def refuse_timed_flushes(options: PipelineOptions, environment: Any = None) -> None:
-    """Refuse what makes workers cut elements.
-
-    Raises:
-        ConfigurationError: data is to be flushed by time.
-    """
-    experiments = options.view_as(DebugOptions).experiments or []
-    if getattr(environment, _TIME_LIMIT, None) or any(name.startswith(_TIME_LIMIT) for name in experiments):
-        raise ConfigurationError(
-            f"{_TIME_LIMIT} makes Beam's workers send what they have at that time, and Beam 2.77 cuts elements when it does. "
-            "Leave it out: workers send what they have by size, and at the end of each bundle."
-        )
+def _parts(data: Buffers, workers: int) -> list[Buffers]:
+    """What each of several workers gets of the input of a stage."""
+    partitioned = {name: buffer.partition(workers) for name, buffer in data.items()}
+    return [{name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)]
 
 
 class _Inputs:

@@ -1,4 +1,4 @@
-"""The stories of sinks on the smallest sink with marks, and on broken ones, which they must find out."""
+"""The stories of sinks on the smallest sink with receipts, and on broken ones, which they must find out."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class LedgerSink(SinkUnderTest):
 
 
 @pytest.mark.parametrize("story", STORIES, ids=str)
-def test_a_sink_with_marks(story: Story) -> None:
+def test_a_sink_with_receipts(story: Story) -> None:
     story.check(LedgerSink())
 
 
-class WithoutMarks(LedgerPublisher):
+class WithoutReceipts(LedgerPublisher):
     """Writes whatever it is told to, as often as it is told."""
 
     def publish(self, part: Part) -> None:
@@ -46,10 +46,10 @@ class WithoutMarks(LedgerPublisher):
 
 
 class SkipsWhatLooksOld(LedgerPublisher):
-    """Takes every batch below its mark for written, as sinks that remember a number do."""
+    """Takes every batch below its receipt for written, as sinks that remember a number do."""
 
     def publish(self, part: Part) -> None:
-        found = LEDGERS[self._ledger].marks.get((part.stream_id, self._sink, part.shard))
+        found = LEDGERS[self._ledger].receipts.get((part.stream_id, self._sink, part.shard))
         if found is None or found.batch_id < part.attempt.batch_id:
             super().publish(part)
 
@@ -58,8 +58,8 @@ class KnowsNoStreams(LedgerPublisher):
     """Takes batches of another stream for its own."""
 
     def publish(self, part: Part) -> None:
-        marks = LEDGERS[self._ledger].marks
-        found = [mark.batch_id for (_, _, shard), mark in marks.items() if shard == part.shard]
+        receipts = LEDGERS[self._ledger].receipts
+        found = [receipt.batch_id for (_, _, shard), receipt in receipts.items() if shard == part.shard]
         if max(found, default=-1) < part.attempt.batch_id:
             super().publish(part)
 
@@ -75,8 +75,8 @@ class ForgetsTheSecondShard(LedgerPublisher):
 @pytest.mark.parametrize(
     ("broken", "story", "words"),
     [
-        (WithoutMarks, conformance.killed_around_every_call_to_the_publisher, "more than once"),
-        (WithoutMarks, conformance.a_late_publish_wakes_after_many_batches, "more than once"),
+        (WithoutReceipts, conformance.killed_around_every_call_to_the_publisher, "more than once"),
+        (WithoutReceipts, conformance.a_late_publish_wakes_after_many_batches, "more than once"),
         (SkipsWhatLooksOld, conformance.a_checkpoint_of_five_batches_ago_is_refused, "older than its sink"),
         (KnowsNoStreams, conformance.a_wiped_checkpoint_skips_nothing, "skipped rows"),
         (ForgetsTheSecondShard, conformance.every_batch_is_there_once, "lost"),

@@ -77,7 +77,7 @@ def test_ten_thousand_files_in_a_batch(tmp_path: Path) -> None:
             | WriteToFiles(f"memory://{tmp_path}/output", format="json", max_file_bytes=1)
         )
     (batch,) = read_batches(f"memory://{tmp_path}/output")
-    assert batch.rows == 10_100
+    assert batch.rows_written == 10_100
     assert len({file.name for file in batch.files}) == len(batch.files) >= 10_000
 
 

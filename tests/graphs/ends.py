@@ -148,7 +148,7 @@ def found_in_files(site: Site, name: str) -> Batches:
     if visible != named:
         raise Wrong(f"{name} shows {sorted(visible)}, and manifests name {sorted(named)}")
     found = {batch.batch_id: [row["v"] for row in published_rows(output, batch)] for batch in batches}
-    counts = {batch.batch_id: batch.rows for batch in batches}
+    counts = {batch.batch_id: batch.rows_written for batch in batches}
     if counts != {number: len(rows) for number, rows in found.items()}:
         raise Wrong(f"manifests of {name} count {counts}, and files have {found}")
     return found

@@ -80,14 +80,14 @@ class NumberStream:
 
 
 @contextlib.contextmanager
-def number_stream(runner: str = "in_process", folder: Path | None = None) -> Iterator[NumberStream]:
+def number_stream(runner: str | Runner = "in_process", folder: Path | None = None) -> Iterator[NumberStream]:
     """A new stream.
 
     Args:
-        runner: name of one of :data:`~graphs.runners.RUNNERS`.
+        runner: how to run it, or the name of one of :data:`~graphs.runners.RUNNERS`.
         folder: where checkpoint and output are; else they are in memory.
     """
-    chosen = RUNNERS[runner]
+    chosen = RUNNERS[runner] if isinstance(runner, str) else runner
     place = f"memory://{secrets.token_hex(8)}" if folder is None else str(folder)
     with cluster(dict.fromkeys(TOPICS, 1), shares_memory=chosen.shares_memory) as kafka, kafka.serving():
         yield NumberStream(kafka, TOPICS[0], chosen, place)

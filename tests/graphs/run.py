@@ -3,6 +3,7 @@
     python tests/graphs/run.py --graphs 100 --seed 1
     python tests/graphs/run.py --one 17 --shrink
     python tests/graphs/run.py --graphs 20 --runner processes --without deferred,timers
+    python tests/services/run.py prism -- python tests/graphs/run.py --graphs 20 --runner prism
 
 Each seed is one graph and the starts of its stream. Exits with 1 if a sink has other rows than the same graph in plain
 Python, or if a start fails. Graphs that are refused because their steps wait for each other are counted.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -27,6 +29,8 @@ from graphs.model import Story  # noqa: E402
 from graphs.runners import RUNNERS, Runner, flink, prism  # noqa: E402
 from graphs.shrinking import smallest  # noqa: E402
 
+VARIABLES = {"prism": "PRISM_LOCATION", "flink": "FLINK_JOB_SERVER_JAR"}
+"""Where another program is."""
 MAX_TEXT_LETTERS = 1500
 
 
@@ -35,12 +39,17 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--graphs", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="the first; others count up from it")
     parser.add_argument("--one", type=int, metavar="SEED", help="this one only, and print it")
+    parser.add_argument("--max_nodes", type=int, default=9, help="most steps of a graph")
     parser.add_argument("--runner", choices=[*RUNNERS, "prism", "flink"], default="in_process")
     parser.add_argument("--without", type=_kinds, default=(), metavar="KIND,…", help=", ".join(KINDS))
     parser.add_argument("--shrink", action="store_true", help="make what goes wrong as small as it can be")
     parser.add_argument("--go_on", action="store_true", help="do not end with the first that goes wrong")
     parser.add_argument("--verbose", action="store_true", help="let the stream and Beam log")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    variable = VARIABLES.get(arguments.runner)
+    if variable is not None and variable not in os.environ:
+        parser.error(f"${variable} is not set; see above for the way to run on {arguments.runner}")
+    return arguments
 
 
 def _kinds(names: str) -> tuple[str, ...]:
@@ -64,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     outcomes: Counter[str] = Counter()
     batches, began_s = 0, time.monotonic()
     for count, seed in enumerate(seeds, start=1):
-        story = drawn(seed, arguments.without)
+        story = drawn(seed, arguments.without, max_nodes=arguments.max_nodes)
         if arguments.one is not None:
             print(f"seed {seed}:\n{story}", flush=True)
         outcome = outcome_of(story, runner)

@@ -15,7 +15,12 @@ import pyarrow as pa
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
@@ -225,6 +230,31 @@ class Counting(beam.DoFn):
     def process(self, pair: tuple[int, int], count: Any = beam.DoFn.StateParam(COUNT)) -> Iterator[int]:  # noqa: B008
         count.write((count.read() or 0) + 1)
         yield mixed(pair[0], count.read())
+
+
+def pair(value: int) -> tuple[int, int]:
+    """All under one key."""
+    return 0, value
+
+
+class TotalAtTheEnd(beam.DoFn):
+    """Holds the numbers of a key until a timer fires, which is when the batch has no more of them."""
+
+    HELD = BagStateSpec("held", beam.coders.VarIntCoder())
+    END = TimerSpec("end", TimeDomain.WATERMARK)
+
+    def process(
+        self,
+        one: tuple[int, int],
+        held: Any = beam.DoFn.StateParam(HELD),  # noqa: B008
+        end: Any = beam.DoFn.TimerParam(END),  # noqa: B008
+    ) -> None:
+        held.add(one[1])
+        end.set(GlobalWindow().max_timestamp())
+
+    @on_timer(END)
+    def on_end(self, held: Any = beam.DoFn.StateParam(HELD)) -> Iterator[int]:  # noqa: B008
+        yield sum(held.read())
 
 
 class AtTheEnd(beam.DoFn):

@@ -8,10 +8,11 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsMultiMap, AsSideInput, AsSingleton, EmptySideInput
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, TimestampedValue
 
 from beam_exactly_once.errors import UnsupportedPipeline
 from graphs.known_streams import Build, NumberStream, number_stream
-from graphs.steps import Deferring, ungrouped
+from graphs.steps import Deferring, TotalAtTheEnd, pair, ungrouped
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
@@ -36,6 +37,13 @@ def regrouped(numbers: Numbers, size: int = 2) -> Numbers:
     """The same numbers, through a step with timers."""
     keyed = numbers | "Keyed" >> beam.Map(lambda value: (0, value))
     return keyed | beam.GroupIntoBatches(size) | "Ungroup" >> beam.FlatMap(ungrouped)
+
+
+class Regrouped(beam.PTransform):
+    """The same as a transform, which may be applied twice."""
+
+    def expand(self, numbers: Numbers) -> Numbers:
+        return regrouped(numbers)
 
 
 def deferred(numbers: Numbers) -> Numbers:
@@ -69,6 +77,39 @@ def test_a_branch_that_is_ready_late_is_in_the_commit_of_its_batch(
     assert stream.published("second") == summed
     more = [[value + 1 for value in batch] for batch in summed] if through is deferred else [[]] * 3
     assert stream.published("first") == [sorted(batch + further) for batch, further in zip(summed, more, strict=True)]
+
+
+# -- steps with timers, one behind the other -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("between", ["nothing", "shuffle"])
+def test_two_steps_with_timers_in_a_row(stream: NumberStream, between: str, count: int) -> None:
+    """The runner makes one stage of both, and their timers have one name."""
+
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        first = numbers | "Batches" >> Regrouped()
+        second = first | beam.Reshuffle() if between == "shuffle" else first
+        to.write(second | "BatchesOfBatches" >> Regrouped())
+
+    stream.send(range(count))
+
+    stream.start(build)
+
+    assert stream.published() == [list(range(count))]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_two_steps_with_timers_of_a_user_in_a_row(stream: NumberStream, count: int) -> None:
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        totals = numbers | "Pairs" >> beam.Map(pair) | "Totals" >> beam.ParDo(TotalAtTheEnd())
+        to.write(totals | "PairsOfTotals" >> beam.Map(pair) | "TotalsOfTotals" >> beam.ParDo(TotalAtTheEnd()))
+
+    stream.send(range(5, 5 + count))
+
+    stream.start(build, allow_per_batch=True)
+
+    assert stream.published() == [[sum(range(5, 5 + count))]]
 
 
 # -- side inputs hold every element once -------------------------------------------------------------------------
@@ -152,6 +193,25 @@ def test_a_single_value_behind_a_step_with_timers_is_one(stream: NumberStream) -
     stream.start(build)
 
     assert stream.published() == [[7, 8, 9]]
+
+
+# -- event time that a step gives ----------------------------------------------------------------------------------
+
+
+def test_windows_by_any_event_time_are_complete(stream: NumberStream) -> None:
+    """From the start of 1970 on, before and long after any number that a batch or a start may have: nothing is late."""
+
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        timed = numbers | "Time" >> beam.Map(lambda value: TimestampedValue((0, value), value))
+        windows = timed | "Windows" >> beam.WindowInto(FixedWindows(10))
+        sums = windows | beam.GroupByKey() | beam.MapTuple(lambda _, values: sum(values))
+        to.write(sums | "Back" >> beam.WindowInto(GlobalWindows()))
+
+    stream.send([0, 7, 8, 12, 1_800_000_000, 1_800_000_003, 15])
+
+    stream.start(build, a_batch=4, allow_per_batch=True)
+
+    assert stream.published() == [[12, 15], [15, 3_600_000_003]]
 
 
 # -- every start works, also of steps that cannot do with nothing ------------------------------------------------

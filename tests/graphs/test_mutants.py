@@ -14,11 +14,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.pipelines.runners import repeated_run, stage_by_stage
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
+from beam_exactly_once.pipelines.runners.stage_timers import StageTimers
 from beam_exactly_once.transforms import commit_batch
 from beam_exactly_once.transforms.batch_task import BatchTask
 from graphs import test_known_graphs as graphs
 from graphs import test_known_runners as runners
+from graphs import test_known_timers as timers
 from graphs.known_streams import number_stream
+from graphs.timed_steps import Alarms
 
 Patch = pytest.MonkeyPatch
 
@@ -66,6 +69,19 @@ def one_runner_for_all(patch: Patch) -> None:
     patch.setattr(repeated_run, "copy", type("NoCopy", (), {"copy": lambda one: one, "deepcopy": copy.deepcopy}))
 
 
+def all_timers_in_one_round(patch: Patch) -> None:
+    take_due = StageTimers.take_due
+
+    def take_all(self: Any) -> Any:
+        due: dict[Any, list[bytes]] = {}
+        while round_ := take_due(self):
+            for family, encoded in round_.items():
+                due.setdefault(family, []).extend(encoded)
+        return due
+
+    patch.setattr(StageTimers, "take_due", take_all)
+
+
 def a_story(story: Callable[..., None], *arguments: Any) -> Callable[[Path], None]:
     def tell(folder: Path) -> None:
         with number_stream() as stream:
@@ -78,6 +94,8 @@ LATE_BRANCH = a_story(graphs.test_a_branch_that_is_ready_late_is_in_the_commit_o
 VIEW = a_story(graphs.test_a_side_input_behind_a_step_that_runs_twice, graphs.deferred, "AsList")
 RING = a_story(graphs.test_steps_that_wait_for_each_other_are_refused_with_the_way_out, 2)
 EMPTY = a_story(graphs.test_a_step_that_fails_without_records_lets_every_start_go_on, graphs.greatest, [[3], [5], [6]])
+ALARMS = a_story(timers.test_timers_of_a_key_fire_one_after_the_other, Alarms(), [12, 12])
+ROW_OF_TIMERS = a_story(timers.test_a_step_gets_all_of_what_the_timers_above_it_make_before_its_own_fire)
 SHARED: Callable[[Path], None] = lambda folder: runners.test_two_streams_may_share_one_runner_one_after_the_other()  # noqa: E731
 RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
     runners.test_what_a_splittable_dofn_defers_is_read_by_any_number_of_workers("two_workers", folder)
@@ -94,6 +112,8 @@ RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
         ([rings_that_pass], RING),
         ([the_whole_graph_publishes_again], EMPTY),
         ([one_runner_for_all], SHARED),
+        ([all_timers_in_one_round], ALARMS),
+        ([all_timers_in_one_round], ROW_OF_TIMERS),
     ],
 )
 def test_without_it_a_story_fails(

@@ -147,7 +147,7 @@ def lose_answer() -> None:
 
 
 def test_the_answer_to_a_commit_is_lost(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark tells that it was made: the stream goes on."""
+    """The receipt tells that it was made: the stream goes on."""
     stream.produce(0, 1, 2, 3)
     around_commit(monkeypatch, after=lose_answer)
     stream.run()
@@ -169,7 +169,7 @@ def test_a_commit_is_not_made(stream: DeltaStream, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_driver_wakes_up_after_a_newer_one_went_on(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has looked at the mark, and sleeps right before its commit, which then does not go through."""
+    """It has looked at the receipt, and sleeps right before its commit, which then does not go through."""
     stream.produce(0, 1, 2, 3, 4)
     around_commit(monkeypatch, before=stream.run)
     with pytest.raises(Fenced):

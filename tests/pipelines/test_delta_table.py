@@ -52,7 +52,7 @@ def add_a_column(stream: DeltaStream) -> None:
 def test_another_commit_comes_first(
     stream: DeltaStream, monkeypatch: pytest.MonkeyPatch, other: Callable[[DeltaStream], None]
 ) -> None:
-    """Between the look at the mark and the commit."""
+    """Between the look at the receipt and the commit."""
     stream.produce(0, 1, 2, 3, 4)
     around_commit(monkeypatch, before=lambda: other(stream), commit=2)
     stream.run()
@@ -193,7 +193,7 @@ def test_vacuum_between_the_names_and_the_commit(
         assert stream.read_numbers() == [0, 1]
 
 
-def test_the_mark_outlives_the_commits_of_the_log(stream: DeltaStream) -> None:
+def test_the_receipt_outlives_the_commits_of_the_log(stream: DeltaStream) -> None:
     """Checkpoints of the log carry it on, also where the table forgets the transactions of applications."""
     DeltaTable.create(
         stream.output,

@@ -13,7 +13,7 @@ def test_a_small_demo_finds_nothing_lost_and_nothing_twice(tmp_path: Path) -> No
     demo = subprocess.run(
         [
             sys.executable,
-            *("-m", "beam_exactly_once.cli", "demo", "--records", "5000", "--kills", "3", "--seed", "5"),
+            *("-m", "beam_exactly_once", "demo", "--records", "5000", "--kills", "3", "--seed", "5"),
             *("--work-dir", str(tmp_path / "demo")),
         ],
         capture_output=True,

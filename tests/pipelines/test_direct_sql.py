@@ -13,10 +13,10 @@ from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles, Wr
 from beam_exactly_once.errors import (
     ConfigurationError,
     Fenced,
+    PipelineChanged,
     ReplayDiffers,
     SinkAhead,
     SinkBehind,
-    SinkChanged,
     UnsupportedPipeline,
 )
 from beam_exactly_once.object_store import open_object_store
@@ -27,7 +27,7 @@ from support.sql_stream import STEPS, SqlStream, at_step, row_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
-MARKS = "SELECT shard, batch_id FROM beam_exactly_once_marks ORDER BY shard"
+RECEIPTS = "SELECT shard, batch_id FROM beam_exactly_once_receipts ORDER BY shard"
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_rows_are_written_once_and_stored_nowhere_else(stream: SqlStream) -> Non
     stream.send(orders(5))
     run(stream)
     assert stream.ids() == list(range(6))
-    assert stream.execute(MARKS) == [(0, 3), (1, 3)]
+    assert stream.execute(RECEIPTS) == [(0, 3), (1, 3)]
     assert staged_keys(stream) == []
 
 
@@ -118,7 +118,7 @@ def test_a_batch_whose_replay_differs_can_be_skipped(stream: SqlStream) -> None:
     assert command("resolve", stream.checkpoint, "--batch", 0, "--skip", "--yes").exit_code == 0
     run(stream, shards=3)
     assert stream.ids() == sorted([*written, 2])
-    assert stream.execute(MARKS) == [(0, 1), (1, 1), (2, 1)]
+    assert stream.execute(RECEIPTS) == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_a_batch_cannot_be_abandoned(stream: SqlStream) -> None:
@@ -143,11 +143,11 @@ def test_a_batch_cannot_be_abandoned(stream: SqlStream) -> None:
 def test_neither_shards_nor_the_way_may_change(
     stream: SqlStream, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    """Rows would go to other shards, where the marks do not know them."""
+    """Rows would go to other shards, where the receipts do not know them."""
     stream.send(orders(0, 1))
     stream.run(**before)
     stream.send(orders(2))
-    with pytest.raises(SinkChanged, match=r"direct=|shards=2, now 3"):
+    with pytest.raises(PipelineChanged, match=r"direct=|shards=2, now 3"):
         stream.run(**after)
     assert stream.ids() == [0, 1]
 
@@ -180,13 +180,13 @@ def test_a_driver_that_wakes_after_a_newer_one_went_on(stream: SqlStream, monkey
 
 
 def test_a_checkpoint_of_five_batches_ago(stream: SqlStream) -> None:
-    """Asked before anything runs; and a checkpoint of one batch ago by the mark."""
+    """Asked before anything runs; and a checkpoint of one batch ago by the receipt."""
     stream.send(orders(*range(16)))
     run(stream)
     store = open_object_store(stream.checkpoint)
     last = 7
     store.delete([f"{kind}/{last:020d}.json" for kind in ("offsets", "commits")])
-    with pytest.raises(SinkAhead, match="holds batch 7 of attempt"):
+    with pytest.raises(SinkAhead, match="holds batch 7 of plan"):
         run(stream)
     lost = [f"{kind}/{batch_id:020d}.json" for kind in ("offsets", "commits") for batch_id in range(last - 4, last + 1)]
     store.delete(lost)
@@ -199,7 +199,7 @@ def test_a_sink_that_lost_batches_is_noticed(stream: SqlStream) -> None:
     stream.send(orders(*range(6)))
     run(stream)
     older = "batch_id = 0, nonce = 'older' WHERE shard = 1"
-    stream.execute(f"UPDATE beam_exactly_once_marks SET {older}")
+    stream.execute(f"UPDATE beam_exactly_once_receipts SET {older}")
     stream.send(orders(6))
     with pytest.raises(SinkBehind, match="shard 1, holds batch 0 of this stream, where batch 3 must find batch 2"):
         run(stream)

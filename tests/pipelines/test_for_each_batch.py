@@ -212,7 +212,7 @@ def test_a_driver_that_was_replaced_before_the_call_does_not_make_it(stream: Str
 
 
 def claim(stream: Stream) -> None:
-    StreamWriter.claim(Checkpoint.open(open_object_store(stream.location)), owner="newer", claimed_at="now")
+    StreamWriter.claim(Checkpoint.open(open_object_store(stream.location)), owner="newer", claimed_at_ms=1)
 
 
 def test_the_rule_when_a_call_is_late(stream: Stream, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import orjson
 import polars
 import pytest
+from click.testing import CliRunner
 from deltalake import DeltaTable
 
+from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_delta import main
@@ -36,12 +38,16 @@ def send(broker: EmbeddedBroker, ids: Iterable[int]) -> None:
 
 def flags(broker: EmbeddedBroker, place: Path, *more: str) -> list[str]:
     return [
-        f"--bootstrap_servers={broker.bootstrap_servers}",
+        f"--bootstrap-servers={broker.bootstrap_servers}",
         "--topics=orders",
-        f"--output={place}/output",
-        f"--checkpoint_location={place}/checkpoint",
+        f"--output-location={place}/output",
+        f"--checkpoint-location={place}/checkpoint",
         *more,
     ]
+
+
+def files_of(place: Path) -> list[str]:
+    return DeltaTable(f"{place}/output").file_uris()
 
 
 def ids_in(place: Path) -> list[int]:
@@ -50,12 +56,16 @@ def ids_in(place: Path) -> list[int]:
 
 
 def test_by_event_date_and_again_after_more_came(broker: EmbeddedBroker, tmp_path: Path) -> None:
-    to_delta = flags(broker, tmp_path, "--partition_by=topic,event_date", "--max_offsets_per_batch=40")
+    to_delta = flags(broker, tmp_path, "--output-partition-by=topic,event_date", "--max-batch-offsets=40")
     send(broker, range(100))
     assert main(to_delta) == EXIT_DONE
     send(broker, range(100, 120))
     assert main(to_delta) == EXIT_DONE
     assert ids_in(tmp_path) == list(range(120))
+    verified = CliRunner().invoke(cli, ["verify", f"{tmp_path}/checkpoint", "--json"])
+    assert verified.exit_code == EXIT_DONE, verified.output
+    examined = {check["name"]: check["examined"] for check in orjson.loads(verified.output)["checks"]}
+    assert (examined["receipts of sink delta"], examined["files of sink delta"]) == (1, len(files_of(tmp_path)))
     rows = polars.read_delta(f"{tmp_path}/output")
     assert rows["topic"].unique().to_list() == ["orders"]
     for timestamp_ms, event_date in rows.select("timestamp_ms", "event_date").iter_rows():
@@ -66,7 +76,7 @@ def test_by_event_date_and_again_after_more_came(broker: EmbeddedBroker, tmp_pat
 def test_killed_by_the_system_and_started_again(broker: EmbeddedBroker, tmp_path: Path, kill_after: str) -> None:
     """The second is between the names of files and the commit of the table."""
     send(broker, range(60))
-    to_delta = flags(broker, tmp_path, "--max_offsets_per_batch=20")
+    to_delta = flags(broker, tmp_path, "--max-batch-offsets=20")
     killed = subprocess.run(
         [
             *(sys.executable, "-m", "beam_exactly_once.testing.crashing", f"--kill_after={kill_after}"),
@@ -86,6 +96,6 @@ def test_other_partitioning_is_a_matter_of_configuration(
 ) -> None:
     send(broker, range(3))
     assert main(flags(broker, tmp_path)) == EXIT_DONE
-    assert main(flags(broker, tmp_path, "--partition_by=topic")) == EXIT_CONFIGURATION
+    assert main(flags(broker, tmp_path, "--output-partition-by=topic")) == EXIT_CONFIGURATION
     assert "A table's partitioning cannot change" in capsys.readouterr().err
-    assert main(flags(broker, tmp_path, "--partition_by=country")) == EXIT_CONFIGURATION
+    assert main(flags(broker, tmp_path, "--output-partition-by=country")) == EXIT_CONFIGURATION

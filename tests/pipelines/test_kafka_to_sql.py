@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToSql
 from beam_exactly_once.cli import main as cli
-from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
+from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.pipelines.kafka_to_sql import main
 from beam_exactly_once.testing import MemoryKafka
 
@@ -50,16 +50,16 @@ def database(tmp_path: Path) -> Database:
 
 def flags(database: Database, tmp_path: Path, *more: str) -> list[str]:
     return [
-        "--bootstrap_servers=memory:9092",
+        "--bootstrap-servers=memory:9092",
         "--topics=orders",
-        f"--checkpoint_location={tmp_path / 'checkpoint'}",
-        f"--url={database.url}",
-        "--table=orders",
+        f"--checkpoint-location={tmp_path / 'checkpoint'}",
+        f"--output-url={database.url}",
+        "--output-table=orders",
         *more,
     ]
 
 
-@pytest.mark.parametrize("more", [(), ("--direct", "--shards=2")])
+@pytest.mark.parametrize("more", [(), ("--output-direct", "--output-shards=2")])
 def test_the_fields_of_json_values_are_columns(
     cluster: MemoryKafka, database: Database, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
@@ -83,8 +83,18 @@ def test_the_commands_look_at_such_a_stream(cluster: MemoryKafka, database: Data
     assert status.exit_code == EXIT_DONE, status.output
     assert "1 rows to sql" in status.output
     assert "orders" in status.output.partition("sink sql")[2].splitlines()[0]
-    verified = CliRunner().invoke(cli, ["verify", str(tmp_path / "checkpoint")])
+    look = ["verify", str(tmp_path / "checkpoint")]
+    assert "not looked at: --output-url says where" in CliRunner().invoke(cli, look).output
+    verified = CliRunner().invoke(cli, [*look, "--output-url", database.url])
     assert verified.exit_code == EXIT_DONE, verified.output
+    assert "receipts of sink sql" in verified.output
+    database.execute("UPDATE beam_exactly_once_receipts SET nonce = 'older'")
+    verified = CliRunner().invoke(cli, [*look, "--output_url", database.url])
+    assert verified.exit_code == EXIT_CHECKPOINT
+    assert "shard 0, holds batch 0 of attempt older" in verified.output
+    database.path.unlink()
+    assert CliRunner().invoke(cli, [*look, "--output-url", database.url]).exit_code == EXIT_CHECKPOINT
+    assert not database.path.exists()
 
 
 def test_upsert_of_some_columns(
@@ -93,18 +103,24 @@ def test_upsert_of_some_columns(
     database.execute("CREATE TABLE orders (id BIGINT PRIMARY KEY, version INT)")
     send(cluster, [b'{"id": 1, "version": 2, "x": 0}', b'{"id": 1, "version": 3, "x": 0}', b'{"id": 1, "version": 1}'])
     monkeypatch.setenv("ORDERS_URL", database.url)
-    upsert = ["--mode=upsert", "--key_columns=id", "--order_by=version", "--columns=id, version", "--shards=2"]
+    upsert = [
+        "--output-mode=upsert",
+        "--output-key-columns=id",
+        "--output-newest-by=version",
+        "--output-columns=id, version",
+        "--output-shards=2",
+    ]
     with cluster.serving():
-        assert main(flags(database, tmp_path, *upsert, "--url=${env:ORDERS_URL}")) == EXIT_DONE
+        assert main(flags(database, tmp_path, *upsert, "--output-url=${env:ORDERS_URL}")) == EXIT_DONE
     assert database.execute("SELECT * FROM orders") == [(1, 3)]
 
 
 def test_records_as_they_are(cluster: MemoryKafka, database: Database, tmp_path: Path) -> None:
     database.execute('CREATE TABLE orders (topic TEXT, "partition" INT, "offset" BIGINT, value BLOB)')
     send(cluster, [b"\xff", None, b"c"])
-    columns = "--columns=topic,partition,offset,value"
+    columns = "--output-columns=topic,partition,offset,value"
     with cluster.serving():
-        assert main(flags(database, tmp_path, "--value_format=record", columns)) == EXIT_DONE
+        assert main(flags(database, tmp_path, "--decoder=none", columns)) == EXIT_DONE
     found = database.execute('SELECT * FROM orders ORDER BY "partition", "offset"')
     assert found == [("orders", 0, 0, b"\xff"), ("orders", 0, 1, b"c"), ("orders", 1, 0, None)]
 
@@ -119,7 +135,7 @@ def test_a_value_that_is_no_object(
         assert main(flags(database, tmp_path)) == EXIT_CONFIGURATION
     error = capsys.readouterr().err
     assert error.startswith("UnfitRow: ")
-    assert "record orders-1 at offset 0: ValueError: the value is no JSON object; --rejected_output takes" in error
+    assert "record orders-1 at offset 0: ValueError: the value is not a JSON object; --rejected-location takes" in error
     assert database.execute("SELECT * FROM orders") == []
 
 

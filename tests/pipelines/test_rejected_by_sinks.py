@@ -74,8 +74,12 @@ def test_a_row_that_does_not_fit_a_table(stream: SqlStream, bad: Path, unfit: An
     ]
     assert all(reason in found for batch in rejected_in(bad, "reason") for (found,) in batch)
     decided = markers(stream.checkpoint)
-    assert [marker.rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
-    assert [(marker.rows("sql"), marker.rows("rejected")) for marker in decided] == [(1, 1), (2, 0), (0, 2)]
+    assert [marker.records_rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
+    assert [(marker.rows_written.get("sql", 0), marker.rows_written.get("rejected", 0)) for marker in decided] == [
+        (1, 1),
+        (2, 0),
+        (0, 2),
+    ]
 
 
 def spoilt(row: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +243,11 @@ def test_rows_that_do_not_fit_a_delta_table(
         ["{'amount': 'much', 'number': 4, 'place': 'here'}", "{'amount': 5, 'number': 5, 'place': ''}"],
     ]
     decided = markers(numbers.location)
-    assert [(marker.rejected.get("delta", 0), marker.rows("delta")) for marker in decided] == [(1, 1), (0, 2), (2, 0)]
+    assert [(marker.records_rejected.get("delta", 0), marker.rows_written.get("delta", 0)) for marker in decided] == [
+        (1, 1),
+        (0, 2),
+        (2, 0),
+    ]
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
@@ -287,12 +295,12 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
     stream.cluster.append(
         Record("orders", value=value) for value in (b'{"id": 1}', b"{", b"[1]", b'{"id": "x"}', b'{"id": 2}')
     )
-    flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={stream.checkpoint}"]
-    flags += ["--url=${env:SQLITE_URL}", f"--table={stream.table}"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.checkpoint}"]
+    flags += ["--output-url=${env:SQLITE_URL}", f"--output-table={stream.table}"]
     with stream.cluster.serving():
         assert kafka_to_sql.main(flags) == EXIT_CONFIGURATION
         assert stream.ids() == []
-        assert kafka_to_sql.main([*flags, f"--rejected_output={bad}"]) == EXIT_DONE
+        assert kafka_to_sql.main([*flags, f"--rejected-location={bad}"]) == EXIT_DONE
     assert stream.ids() == [1, 2]
     assert rejected_in(bad, "step", "offset", "value", "row") == [
         [("decode_records", 1, b"{", None), ("decode_records", 2, b"[1]", None), ("sql", None, None, "{'id': 'x'}")]
@@ -302,11 +310,16 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
 def test_kafka_to_sql_of_records(stream: SqlStream, bad: Path) -> None:
     stream.create("value TEXT")
     stream.cluster.append(Record("orders", value=value) for value in (b"a", b"\xff", b"b"))
-    flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={stream.checkpoint}"]
-    flags += ["--url=${env:SQLITE_URL}", f"--table={stream.table}", "--value_format=record", "--columns=value"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.checkpoint}"]
+    flags += [
+        "--output-url=${env:SQLITE_URL}",
+        f"--output-table={stream.table}",
+        "--decoder=none",
+        "--output-columns=value",
+    ]
     with stream.cluster.serving():
         assert kafka_to_sql.main(flags) == EXIT_CONFIGURATION
-        assert kafka_to_sql.main([*flags, f"--rejected_output={bad}"]) == EXIT_DONE
+        assert kafka_to_sql.main([*flags, f"--rejected-location={bad}"]) == EXIT_DONE
     assert stream.execute(f"SELECT value FROM {stream.table} ORDER BY value") == [("a",), ("b",)]
     assert rejected_in(bad, "step", "offset", "value") == [[("sql", 1, b"\xff")]]
 
@@ -315,8 +328,11 @@ def test_kafka_to_delta_takes_every_record(tmp_path: Path, bad: Path) -> None:
     """Its columns are those of records: nothing is rejected, and the output is there all the same."""
     cluster = MemoryKafka({"orders": 1})
     cluster.append(Record("orders", value=value) for value in (b"\xff", None))
-    flags = ["--bootstrap_servers=memory:9092", "--topics=orders", f"--checkpoint_location={tmp_path}/checkpoint"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={tmp_path}/checkpoint"]
     with cluster.serving():
-        assert kafka_to_delta.main([*flags, f"--output={tmp_path}/table", f"--rejected_output={bad}"]) == EXIT_DONE
+        assert (
+            kafka_to_delta.main([*flags, f"--output-location={tmp_path}/table", f"--rejected-location={bad}"])
+            == EXIT_DONE
+        )
     assert rejected_in(bad, "row") == [[]]
-    assert markers(f"{tmp_path}/checkpoint")[0].rows("delta") == 2
+    assert markers(f"{tmp_path}/checkpoint")[0].rows_written["delta"] == 2

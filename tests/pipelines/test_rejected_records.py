@@ -24,7 +24,7 @@ from beam_exactly_once import (
     Rejected,
     WriteToFiles,
 )
-from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow
+from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
 
 BAD = Record("orders", 3, 0, 1_700_000_000_000, 1, b"\xffkey", b"{broken", (("trace", b"\xfe"), ("none", None)))
@@ -70,13 +70,13 @@ class TestDecoding:
         }
         assert second == []
         assert sorted((row["value"], row["offset"]) for row in third) == [(b"[", 4), (b"null!", 3)]
-        assert [batch.rejected for batch in run.progress] == [{"decode_records": 1}, {"decode_records": 0}, {"decode_records": 2}]
-        assert [batch.rows for batch in run.progress] == [
+        assert [batch.records_rejected for batch in run.progress] == [{"decode_records": 1}, {"decode_records": 0}, {"decode_records": 2}]
+        assert [batch.rows_written for batch in run.progress] == [
             {"orders": 2, "rejected": 1},
             {"orders": 1, "rejected": 0},
             {"orders": 1, "rejected": 2},
         ]
-        assert [batch.records for batch in run.progress] == [3, 1, 3]
+        assert [batch.records_read for batch in run.progress] == [3, 1, 3]
 
     def test_as_json_and_behind_a_shuffle(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
@@ -111,7 +111,7 @@ class TestDecoding:
             ("numbers", 17, b"seventeen"),
             ("numbers", 900, b"\xff"),
         ]
-        assert [batch.rejected for batch in run.progress] == [{"numbers": 2}, {"numbers": 0}]
+        assert [batch.records_rejected for batch in run.progress] == [{"numbers": 2}, {"numbers": 0}]
 
     @pytest.mark.parametrize("as_arrow", [False, True])
     def test_the_default_fails_and_names_the_record(self, as_arrow: bool) -> None:
@@ -172,8 +172,8 @@ class TestSinks:
         run = run_in_memory(build, {"orders": [[b"%d" % number for number in range(300)]]})
         found = sorted(int(row["line" if is_text else "n"]) for row in run.rows("orders"))
         assert found == list(range(300))
-        assert [batch.rows for batch in run.progress] == [{"orders": 300, "bad": 2}]
-        assert [batch.rejected for batch in run.progress] == [{"orders": 2}]
+        assert [batch.rows_written for batch in run.progress] == [{"orders": 300, "bad": 2}]
+        assert [batch.records_rejected for batch in run.progress] == [{"orders": 2}]
         first, second = run.rows("bad")
         assert first == second
         assert (first["step"], first["error"]) == ("orders", "beam_exactly_once.errors.UnfitRow")
@@ -213,7 +213,7 @@ class TestSinks:
         assert [row["value"] for row in run.rows("a")] == ["fits"]
         assert [row["line"] for row in run.rows("b")] == [b"\xff"]
         assert [(row["step"], row["offset"], row["value"]) for row in run.rows("c")] == [("b", 2, b"\xff\n")]
-        assert [batch.rejected for batch in run.progress] == [{"a": 2, "b": 1}]
+        assert [batch.records_rejected for batch in run.progress] == [{"a": 2, "b": 1}]
 
     def test_what_no_row_could_pass_fails_all_the_same(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
@@ -310,7 +310,7 @@ class TestDecoderOfASource:
             [],
             [b"null!", b"["],
         ]
-        assert [batch.rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
+        assert [batch.records_rejected for batch in run.progress] == [{step: 1}, {step: 0}, {step: 2}]
 
     def test_it_decodes_arrow_batches(self) -> None:
         def build(stream: ExactlyOnceStream) -> None:
@@ -333,3 +333,32 @@ class TestDecoderOfASource:
     def test_to_reject_needs_a_decoder(self) -> None:
         with pytest.raises(ConfigurationError, match="on_error='reject' of ReadFromKafka needs a decoder="):
             ReadFromKafka("localhost:9092", ["orders"], on_error="reject")
+
+
+def test_rejecting_behind_windows_is_refused_with_the_way_out() -> None:
+    def build(stream: ExactlyOnceStream) -> None:
+        windowed = records(stream) | beam.WindowInto(beam.window.FixedWindows(60))
+        windowed | DecodeRecords(decode, on_error="reject", name="orders")
+
+    with pytest.raises(UnsupportedPipeline, match=r"orders.*before `beam\.WindowInto"):
+        run_in_memory(build, BATCHES, allow_per_batch=True)
+
+
+def test_what_is_decoded_before_windows_is_counted_for_its_batch(tmp_path: Path) -> None:
+    def build(stream: ExactlyOnceStream) -> None:
+        rows, rejected = records(stream) | DecodeRecords(decode, on_error="reject")
+        in_windows = rows | beam.WindowInto(beam.window.FixedWindows(60)) | beam.Reshuffle()
+        out = in_windows | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
+        out | "Rows" >> WriteToFiles(str(tmp_path / "rows"), file_format="json", name="rows")
+        refused = (
+            rejected | "Windows" >> beam.WindowInto(beam.window.SlidingWindows(60, 30)) | "Shuffle" >> beam.Reshuffle()
+        )
+        (
+            refused
+            | "GlobalAgain" >> beam.WindowInto(beam.window.GlobalWindows())
+            | WriteToFiles(str(tmp_path / "rejected"), schema=REJECTED_SCHEMA, name="rejected")
+        )
+
+    run = run_in_memory(build, BATCHES, allow_per_batch=True)
+
+    assert [one.records_rejected for one in run.progress] == [{"decode_records": 1}, {"decode_records": 0}, {"decode_records": 2}]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from beam_exactly_once.checkpoint import layout
-from beam_exactly_once.errors import EXIT_RETRYABLE
+from beam_exactly_once.errors import EXIT_RETRYABLE, Fenced, Retryable
 from beam_exactly_once.pipelines import stopping
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -26,7 +29,8 @@ from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once import ReadFromKafka, WriteToFiles
 
 folder, step, stop_timeout_s, *options = sys.argv[1:]
-stopping.STOP_TIMEOUT_S, stopping.UNWIND_TIMEOUT_S = float(stop_timeout_s), 1.0
+can_be_interrupted = step == "python" and not options
+stopping.STOP_TIMEOUT_S, stopping.UNWIND_TIMEOUT_S = float(stop_timeout_s), 60.0 if can_be_interrupted else 1.0
 
 logging.getLogger(stopping.__name__).addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger(stopping.__name__).setLevel(logging.INFO)
@@ -56,6 +60,16 @@ except BeamExactlyOnceError as error:
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    yield
+    while _started:
+        _started.pop().kill()
+
+
 def stream_in_a_step(folder: Path, step: str, stop_timeout_s: float, *options: str) -> subprocess.Popen[str]:
     """A stream that is in its step, which never returns."""
     running = subprocess.Popen(
@@ -64,6 +78,7 @@ def stream_in_a_step(folder: Path, step: str, stop_timeout_s: float, *options: s
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(running)
     assert running.stdout is not None
     assert running.stdout.readline() == "in the step\n"
     return running
@@ -101,6 +116,46 @@ def test_a_step_in_a_thread_of_beams_does_not_keep_the_process(tmp_path: Path) -
     running = stream_in_a_step(tmp_path, "python", 0.5, "--direct_running_mode=multi_threading")
     running.send_signal(signal.SIGTERM)
     assert_given_up(running, tmp_path, "given up")
+
+
+def test_a_signal_in_the_moment_in_which_the_driver_begins_to_wait_is_seen() -> None:
+    """The driver then holds the lock of what it waits for."""
+    with stopping.stop_on_signals() as stop:
+        with stop._cond:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        assert stop.wait(60)
+
+
+def test_a_second_signal_counts_while_the_first_one_is_still_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Impatient(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    logger = logging.getLogger(stopping.__name__)
+    caplog.set_level(logging.INFO, stopping.__name__)
+    impatient = Impatient()
+    logger.addHandler(impatient)
+    try:
+        with pytest.raises(Retryable, match="given up"), stopping.stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        logger.removeHandler(impatient)
+
+
+def test_a_driver_that_was_replaced_says_so_whatever_signals_come() -> None:
+    """Nobody may start it again, as they may after a batch that was given up."""
+
+    def replaced_and_stopped() -> None:
+        with stopping.stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException as given_up:
+                raise Fenced("a newer writer exists") from given_up
+
+    with pytest.raises(Fenced, match="a newer writer"):
+        replaced_and_stopped()
 
 
 def test_the_limits_are_those_of_the_documents() -> None:

@@ -36,8 +36,8 @@ def in_order(batches: list[list[dict[str, Any]]]) -> list[list[Any]]:
 def test_each_batch_is_published_once() -> None:
     run = run_in_memory(lambda stream: numbers(stream) | json_files(), TWO_BATCHES)
     assert in_order(run.published["files"]) == [[1, 2], [3]]
-    assert [batch.records for batch in run.progress] == [2, 1]
-    assert [batch.rows for batch in run.progress] == [{"files": 2}, {"files": 1}]
+    assert [batch.records_read for batch in run.progress] == [2, 1]
+    assert [batch.rows_written for batch in run.progress] == [{"files": 2}, {"files": 1}]
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv", "json", "text"])
@@ -189,6 +189,18 @@ def test_user_windows_within_one_batch_on_request() -> None:
 
     run = run_in_memory(build, {"orders": [[b"1", b"1", b"2"], [b"2"]]}, allow_per_batch=True)
     assert in_order(run.published["files"]) == [[2, 2], [2]]
+
+
+def test_records_have_the_start_of_1970_as_timestamp_so_that_no_event_time_behind_it_is_late() -> None:
+    def timestamps(row: dict[str, int], timestamp: Any = beam.DoFn.TimestampParam) -> dict[str, int]:
+        return {"n": timestamp.micros}
+
+    def build(stream: ExactlyOnceStream) -> None:
+        _ = numbers(stream) | beam.Map(timestamps) | json_files()
+
+    run = run_in_memory(build, TWO_BATCHES)
+
+    assert in_order(run.published["files"]) == [[0, 0], [0]]
 
 
 def test_a_sink_refuses_windowed_rows_even_when_windows_are_allowed() -> None:

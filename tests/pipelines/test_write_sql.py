@@ -26,7 +26,7 @@ from support.sql_stream import STEPS, SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
-MARKS = "SELECT sink, shard, batch_id FROM beam_exactly_once_marks ORDER BY sink, shard"
+RECEIPTS = "SELECT sink, shard, batch_id FROM beam_exactly_once_receipts ORDER BY sink, shard"
 ORDERED = "id BIGINT PRIMARY KEY, name VARCHAR(20), version INTEGER"
 
 
@@ -44,17 +44,17 @@ def orders(*numbers: int) -> list[dict[str, int]]:
     return [{"id": number} for number in numbers]
 
 
-def test_each_row_once_and_a_mark_for_every_shard(stream: SqlStream) -> None:
+def test_each_row_once_and_a_receipt_for_every_shard(stream: SqlStream) -> None:
     stream.create()
     stream.send([{"id": 1, "name": "one"}, {"id": 2}, {"id": 3, "name": "Ü"}])
     stream.run(shards=2)
     assert stream.rows() == [(1, "one"), (2, None), (3, "Ü")]
-    assert stream.execute(MARKS) == [("sql", 0, 1), ("sql", 1, 1)]
+    assert stream.execute(RECEIPTS) == [("sql", 0, 1), ("sql", 1, 1)]
     stream.run(shards=2)
     stream.send(orders(4))
     stream.run(shards=1)
     assert stream.ids() == [1, 2, 3, 4]
-    assert stream.execute(MARKS) == [("sql", 0, 2), ("sql", 1, 2)]
+    assert stream.execute(RECEIPTS) == [("sql", 0, 2), ("sql", 1, 2)]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -96,7 +96,7 @@ def test_two_sinks_in_one_database_and_a_kill_between_them(stream: SqlStream) ->
         stream.run(second_table="copies")
     stream.run(second_table="copies")
     assert stream.ids() == stream.ids("copies") == [0, 1, 2, 3]
-    assert stream.execute(MARKS) == [("second", 0, 1), ("sql", 0, 1)]
+    assert stream.execute(RECEIPTS) == [("second", 0, 1), ("sql", 0, 1)]
 
 
 def test_two_sinks_to_one_table(stream: SqlStream) -> None:
@@ -167,29 +167,29 @@ def test_a_checkpoint_of_five_batches_ago_decides_nothing(stream: SqlStream) -> 
     assert stream.ids() == list(range(16))
 
 
-@pytest.mark.parametrize("lost", ["the table of marks", "one mark", "an older copy"])
+@pytest.mark.parametrize("lost", ["the table of receipts", "one receipt", "an older copy"])
 def test_a_sink_that_lost_batches_is_noticed(stream: SqlStream, lost: str) -> None:
     stream.create()
     stream.send(orders(*range(6)))
     stream.run(shards=2)
-    if lost == "the table of marks":
-        stream.execute("DROP TABLE beam_exactly_once_marks")
-    elif lost == "one mark":
-        stream.execute("DELETE FROM beam_exactly_once_marks WHERE shard = 1")
+    if lost == "the table of receipts":
+        stream.execute("DROP TABLE beam_exactly_once_receipts")
+    elif lost == "one receipt":
+        stream.execute("DELETE FROM beam_exactly_once_receipts WHERE shard = 1")
     else:
-        stream.execute("UPDATE beam_exactly_once_marks SET batch_id = 0, nonce = 'older'")
+        stream.execute("UPDATE beam_exactly_once_receipts SET batch_id = 0, nonce = 'older'")
     with pytest.raises(SinkBehind):
         stream.run(shards=2)
     assert stream.ids() == list(range(6))
 
 
-def test_marks_that_vanish_after_the_first_batch_are_noticed(stream: SqlStream) -> None:
-    """No batch before it says that there must be a mark."""
+def test_receipts_that_vanish_after_the_first_batch_are_noticed(stream: SqlStream) -> None:
+    """No batch before it says that there must be a receipt."""
     stream.create()
     stream.send(orders(0, 1))
     stream.run()
-    stream.execute("DROP TABLE beam_exactly_once_marks")
-    with pytest.raises(SinkBehind, match="the table of marks is gone"):
+    stream.execute("DROP TABLE beam_exactly_once_receipts")
+    with pytest.raises(SinkBehind, match="the table of receipts is gone"):
         stream.run()
     assert stream.ids() == [0, 1]
 
@@ -387,12 +387,12 @@ def test_an_unreadable_file_of_sqlite(stream: SqlStream, tmp_path: Path, monkeyp
         stream.run(url=secret_from_env("GONE_URL"))
 
 
-def test_marks_are_attempts(stream: SqlStream) -> None:
+def test_receipts_are_attempts(stream: SqlStream) -> None:
     """As the checkpoint has them."""
     stream.create()
     stream.send(orders(0))
     stream.run()
     marker = newest(stream)[0].read_marker(0)
     assert marker is not None
-    ((epoch, batch_id, nonce),) = stream.execute("SELECT writer_epoch, batch_id, nonce FROM beam_exactly_once_marks")
+    ((epoch, batch_id, nonce),) = stream.execute("SELECT writer_epoch, batch_id, nonce FROM beam_exactly_once_receipts")
     assert Attempt(epoch, batch_id, nonce) == marker.attempt

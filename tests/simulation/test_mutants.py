@@ -110,9 +110,9 @@ class OldWritersDeleted(Driver):
 
 class SharesEpochs(StreamWriter):
     @classmethod
-    def claim(cls, checkpoint: Checkpoint, *, owner: str, claimed_at: str) -> StreamWriter:
+    def claim(cls, checkpoint: Checkpoint, *, owner: str, claimed_at_ms: int) -> StreamWriter:
         writer_epoch = checkpoint.newest_writer_epoch() + 1
-        checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at))
+        checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at_ms))
         return cls(checkpoint, writer_epoch)
 
 
@@ -220,10 +220,10 @@ class PlansNotReplayed(Driver):
 
 
 def marker_of_anything(
-    plan: Plan, attempt: Attempt, pieces: list[Piece], committables: dict[str, tuple[Json, ...]], committed_at: str
+    plan: Plan, attempt: Attempt, pieces: list[Piece], committables: dict[str, tuple[Json, ...]], committed_at_ms: int
 ) -> Marker:
     sources = {name: SourceCommit(source.next_offsets, (), 0, 0) for name, source in plan.sources.items()}
-    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at)
+    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at_ms)
 
 
 class TilingNotChecked(Driver):

@@ -17,6 +17,7 @@ from beam_exactly_once.checkpoint.envelope import Envelope, seal
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES, offsets_key
 from beam_exactly_once.checkpoint.records import next_offsets_to_json
 from beam_exactly_once.checkpoint.writer import marker_of_attempt
+from beam_exactly_once.clock import now_ms
 from beam_exactly_once.object_store import StagedObject, open_object_store
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.sinks.files.manifest import manifest_bytes, manifest_key, part_name
@@ -63,12 +64,10 @@ class HandMadeStream:
 
     @property
     def sinks(self) -> dict[str, Any]:
-        return {"files": {"kind": "files", "output": self.files.uri}}
+        return {"files": {"kind": "files", "location": self.files.uri}}
 
     def claim(self) -> StreamWriter:
-        self.writer = StreamWriter.claim(
-            self.checkpoint, owner="ann@host pid 7", claimed_at=self.clock.utc_now().isoformat()
-        )
+        self.writer = StreamWriter.claim(self.checkpoint, owner="ann@host pid 7", claimed_at_ms=now_ms(self.clock))
         return self.writer
 
     def plan(self, batch_id: int, lost: tuple[OffsetRange, ...] = (), **changed: Any) -> Plan:
@@ -84,7 +83,7 @@ class HandMadeStream:
             **changed,
         }
         source = SourcePlan(**parts)
-        now = self.clock.utc_now().isoformat()
+        now = now_ms(self.clock)
         plan = self.writer.plan(Plan(batch_id, self.writer.writer_epoch, now, {"kafka": source}, {"sinks": self.sinks}))
         self.next_offsets = dict(source.next_offsets)
         self.clock.seconds += 1
@@ -101,8 +100,8 @@ class HandMadeStream:
         """The marker of an attempt that read and staged everything."""
         attempt = Attempt(self.writer.writer_epoch, plan.batch_id, f"{plan.batch_id:016x}")
         pieces = [Piece(name, one, one.size, 100 * one.size) for name, ranges in plan.ranges.items() for one in ranges]
-        committables = {"files": (self.stage(attempt, sum(piece.records for piece in pieces)),)}
-        return marker_of_attempt(plan, attempt, pieces, committables, self.clock.utc_now().isoformat())
+        committables = {"files": (self.stage(attempt, sum(piece.records_read for piece in pieces)),)}
+        return marker_of_attempt(plan, attempt, pieces, committables, now_ms(self.clock))
 
     def commit(self, plan: Plan) -> Marker:
         return self.writer.commit(self.marker(plan))

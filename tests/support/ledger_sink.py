@@ -1,4 +1,4 @@
-"""A sink with shards and marks that writes to a ledger in this process: as much of a database as the contract needs."""
+"""A sink with shards and receipts that writes to a ledger in this process: as much of a database as the contract needs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.rows.shards import by_shard
 from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
+from beam_exactly_once.sinks.receipts import Receipt
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.stage_rows import StageRows
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
@@ -22,11 +23,11 @@ Row = dict[str, Any]
 
 
 class Ledger:
-    """Rows and marks, changed together under one lock. ``before_write`` runs within each transaction that writes."""
+    """Rows and receipts, changed together under one lock. ``before_write`` runs within each transaction that writes."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.marks: dict[tuple[str, str, int], Attempt] = {}
+        self.receipts: dict[tuple[str, str, int], Receipt] = {}
         self.rows: dict[int, list[tuple[int, list[Row]]]] = defaultdict(list)
         """By shard: batch id and the rows written, in the order of writing."""
         self.prepared = 0
@@ -81,12 +82,12 @@ class LedgerPublisher(Publisher):
     def publish(self, part: Part) -> None:
         ledger, key = LEDGERS[self._ledger], (part.stream_id, self._sink, part.shard)
         with ledger.lock:
-            if not is_to_write(part, ledger.marks.get(key), f"ledger {self._ledger}"):
+            if not is_to_write(part, ledger.receipts.get(key), f"ledger {self._ledger}"):
                 return
             rows = [row for batch in self._staged.read(part) for row in batch.to_pylist()]
             ledger.before_write(part)
             ledger.rows[part.shard].append((part.attempt.batch_id, rows))
-            ledger.marks[key] = part.attempt
+            ledger.receipts[key] = part.receipt
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         pass

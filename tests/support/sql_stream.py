@@ -26,7 +26,7 @@ from beam_exactly_once import (
     secret_from_env,
 )
 from beam_exactly_once.sinks.sql import shards
-from beam_exactly_once.sinks.sql.marks import SqlMarks
+from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.testing import MemoryKafka
 
 STEPS = ["lock", "set", "rows", "commit"]
@@ -106,21 +106,21 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
         if seen == occurrence:
             act()
 
-    locked, set_mark, write_rows, write = (
-        SqlMarks.locked,
-        SqlMarks.set,
+    locked, set_receipt, write_rows, write = (
+        SqlReceipts.locked,
+        SqlReceipts.set,
         shards.write_rows,
         shards.SqlShards.write,
     )
 
-    def locking(marks: SqlMarks, connection: Any, key: Any) -> Any:
-        found = locked(marks, connection, key)
+    def locking(receipts: SqlReceipts, connection: Any, key: Any) -> Any:
+        found = locked(receipts, connection, key)
         if step == "lock" and key[2] >= 0:
             after()
         return found
 
-    def setting(marks: SqlMarks, connection: Any, key: Any, *rest: Any) -> None:
-        set_mark(marks, connection, key, *rest)
+    def setting(receipts: SqlReceipts, connection: Any, key: Any, *rest: Any) -> None:
+        set_receipt(receipts, connection, key, *rest)
         if step == "set" and key[2] >= 0:
             after()
 
@@ -135,8 +135,8 @@ def at_step(step: str, occurrence: int, act: Callable[[], None]) -> Iterator[Non
             after()
 
     with (
-        mock.patch.object(SqlMarks, "locked", locking),
-        mock.patch.object(SqlMarks, "set", setting),
+        mock.patch.object(SqlReceipts, "locked", locking),
+        mock.patch.object(SqlReceipts, "set", setting),
         mock.patch.object(shards, "write_rows", writing),
         mock.patch.object(shards.SqlShards, "write", publishing),
     ):

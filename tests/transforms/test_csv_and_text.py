@@ -8,6 +8,7 @@ import decimal
 import gzip
 import io
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ NASTY = [
     "NULL",
     "\\N",
     '""',
-    "\x00",
+    *(["\x00"] if sys.version_info >= (3, 11) else []),  # Python's own reader refuses it before
 ]
 
 

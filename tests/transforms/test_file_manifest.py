@@ -9,6 +9,7 @@ from beam_exactly_once.errors import (
     CheckpointHole,
     CorruptObject,
     NewerFormat,
+    OlderFormat,
     SinkAhead,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -61,7 +62,7 @@ class TestReadBatches:
     def test_batches_come_in_order_and_a_reader_goes_on(self, output: str) -> None:
         for batch_id in (0, 1, 2):
             publish_batch(output, stage_bundle(output, records(batch_id), batch_id), batch_id)
-        assert [(batch.batch_id, batch.rows) for batch in read_batches(output)] == [(0, 0), (1, 1), (2, 2)]
+        assert [(batch.batch_id, batch.rows_written) for batch in read_batches(output)] == [(0, 0), (1, 1), (2, 2)]
         assert [batch.batch_id for batch in read_batches(output, after_batch_id=1)] == [2]
         assert list(read_batches(output, after_batch_id=2)) == []
 
@@ -81,8 +82,9 @@ class TestReadBatches:
         [
             (b"", CorruptObject),
             (b"[]", CorruptObject),
-            (b'{"format_version": 1}', CorruptObject),
-            (b'{"format_version": 2}', NewerFormat),
+            (b'{"format_version": 2}', CorruptObject),
+            (b'{"format_version": 3}', NewerFormat),
+            (b'{"format_version": 1}', OlderFormat),
         ],
     )
     def test_manifests_that_cannot_be_read(self, output: str, body: bytes, error: type[Exception]) -> None:

@@ -51,6 +51,13 @@ def id_and_place(place: str | None, number: int) -> dict[str, Any]:
 ROWS = [id_and_place(place, number) for number, place in enumerate([*PLACES, None, "DE", None])]
 
 
+def seen_by_duckdb(place: str | None) -> str | None:
+    """Before its version 2, which needs Python 3.11, a folder of the text "null" is one of nulls."""
+    if int(duckdb.__version__.partition(".")[0]) < 2 and place is not None and place.lower() == "null":
+        return None
+    return place
+
+
 def given_as(kind: str, rows: list[dict[str, Any]]) -> list[Any]:
     if kind == "rows":
         return list(rows)
@@ -89,7 +96,7 @@ class TestReaders:
         ).fetchall()
         expected = [(row["id"], row["place"]) for row in ROWS]
         assert by_arrow == expected
-        assert by_duckdb == expected
+        assert by_duckdb == [(number, seen_by_duckdb(place)) for number, place in expected]
         assert sorted((int(row["id"]), row["place"]) for row in read_published(str(output))) == expected
 
     def test_any_value_is_a_key_of_s3(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +152,7 @@ class TestReaders:
         publish_batch(output, stage_bundle(output, batches, partition_by=["shard", "place"]))
         (batch,) = read_batches(output)
         assert len(batch.files) == 6
-        assert batch.rows == len(rows)
+        assert batch.rows_written == len(rows)
         by_folder: dict[Any, list[int]] = {}
         for row in read_published(output):
             by_folder.setdefault((row["place"], int(row["shard"])), []).append(row["id"])
@@ -266,7 +273,7 @@ class TestNames:
         publisher.sweep(4)
         assert staged_names(output) == sorted(one["final_key"] for one in kept)
         publish_batch(output, kept, 5)
-        assert [(batch.batch_id, batch.rows) for batch in read_batches(output)] == [(4, 1), (5, len(ROWS))]
+        assert [(batch.batch_id, batch.rows_written) for batch in read_batches(output)] == [(4, 1), (5, len(ROWS))]
         for file in list(read_batches(output))[1].files:
             assert store_of(output).size_bytes(file.name) == file.size_bytes
 

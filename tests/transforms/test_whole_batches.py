@@ -25,7 +25,7 @@ def test_a_whole_batch_is_taken_in_any_order() -> None:
 
     assert batch.task.attempt.batch_id == 7
     assert batch.committables == {"orders": [{"rows": 2, "size_bytes": 9}] * 2}
-    assert batch.rejected == {"decode": 6}
+    assert batch.records_rejected == {"decode": 6}
 
 
 def test_a_batch_of_which_a_sink_has_nothing_is_whole() -> None:

@@ -177,7 +177,7 @@ class TestPublishing:
         committables = stage_bundle(output, records(2)) + stage_bundle(output, records(3, first=2))
         publish_batch(output, committables)
         (batch,) = read_batches(output)
-        assert (batch.batch_id, batch.stream_id, batch.attempt, batch.rows) == (0, STREAM, attempt_of(0), 5)
+        assert (batch.batch_id, batch.stream_id, batch.attempt, batch.rows_written) == (0, STREAM, attempt_of(0), 5)
         assert [file.name for file in batch.files] == sorted(c["final_key"] for c in committables)
         assert {(file.name, file.rows, file.size_bytes) for file in batch.files} == {
             (c["final_key"], c["rows"], c["size_bytes"]) for c in committables
@@ -226,7 +226,7 @@ class TestTransform:
             )
             assert isinstance(done, beam.pvalue.PDone)
             sink = pipeline.stream_graph.sinks["files"]
-            assert sink.definition == {"kind": "files", "output": store_of(output).uri}
+            assert sink.definition == {"kind": "files", "location": store_of(output).uri}
             assert_that(sink.committables | beam.Map(lambda gathered: gathered[1].staged["rows"]), _sums_to(100))
         assert keys(output) == []
         assert {batch_id_of_part(name) for name in staged_names(output)} == {4}

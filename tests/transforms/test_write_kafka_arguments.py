@@ -25,7 +25,7 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
         ({"shards": 0}, "shards=0"),
         ({"compression": "rar"}, "compression='rar'"),
         ({"transaction_timeout_s": 0.5}, "transaction_timeout_s"),
-        ({"marks_prefix": "my marks"}, "marks_prefix"),
+        ({"receipts_prefix": "my receipts"}, "receipts_prefix"),
         ({"client_config": {"sasl.password": "plain"}}, "must not be plain text"),
         ({"client_config": {"transactional.id": "mine"}}, "transactional.id cannot be set"),
         ({"timeout_s": 0}, "timeout_s"),
@@ -50,4 +50,4 @@ def test_neither_pipeline_nor_checkpoint_have_a_secret_or_an_address(
     _ = stream | ReadFromKafka("broker:9092", ["orders"]) | sink
     assert b"s3cret-of-kafka" not in stream.to_runner_api().SerializeToString()
     (spec,) = stream.stream_graph.sinks.values()
-    assert spec.definition == {"kind": "kafka", "topic": "copies", "marks_prefix": "beam-exactly-once"}
+    assert spec.definition == {"kind": "kafka", "topic": "copies", "receipts_prefix": "beam-exactly-once"}

@@ -31,6 +31,7 @@ URL = "sqlite:////tmp/orders.db"
         ({"mode": "upsert", "key_columns": ["id"], "newest_by": ["at"]}, "name of one column"),
         ({"direct": "yes"}, "direct='yes' must be True or False"),
         ({"name": "a/b"}, "name='a/b' cannot name"),
+        ({"receipts_table": "a.b.c"}, "receipts_table='a.b.c' of WriteToSql must be the name of a table"),
         ({"shards": 0}, "from 1 to 64"),
         ({"url": "orders.db"}, "no SQLAlchemy URL"),
         ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),

@@ -1,4 +1,4 @@
-"""What publishes ``WriteToDelta``: files get their names, then one commit of the table names them and sets the mark."""
+"""What publishes ``WriteToDelta``: files get their names, then one commit of the table names them and sets the receipt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DeltaPublisher(Publisher):
         self._where = f"sink {layout.sink!r}: Delta table {output.uri}"
 
     def publish(self, part: Part) -> None:
-        """Name the files, then commit; skipped when the mark says that it was done.
+        """Name the files, then commit; skipped when the receipt says that it was done.
 
         Raises:
             SinkAhead, SinkBehind, StagedOutputMissing: see :class:`Publisher`.
@@ -46,7 +46,7 @@ class DeltaPublisher(Publisher):
         conflict = ""
         for _ in range(MAX_COMMITS):
             table = TableVersion.open(self._output, self._where)
-            found = None if table is None else table.mark(part.stream_id, self._layout.sink)
+            found = None if table is None else table.receipt(part.stream_id, self._layout.sink)
             if not is_to_write(part, found, self._where):
                 return
             if unknown is not None:
@@ -56,12 +56,12 @@ class DeltaPublisher(Publisher):
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
             self._name_files(part.committables)
             try:
-                table.append(part.stream_id, self._layout.sink, part.attempt, part.committables)
+                table.append(part.stream_id, self._layout.sink, part.receipt, part.committables)
                 return
             except Overtaken as error:
                 conflict = str(error)
             except SinkUnavailable as error:
-                unknown = error  # the mark tells whether it was made
+                unknown = error  # the receipt tells whether it was made
         raise SinkUnavailable(
             f"{self._where} was changed by other writers at each of {MAX_COMMITS} tries ({conflict}). Start again."
         )
@@ -82,7 +82,7 @@ class DeltaPublisher(Publisher):
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Create the table or add columns to it where that is wanted, and look at the mark.
+        """Create the table or add columns to it where that is wanted, and look at the receipt.
 
         Raises:
             ConfigurationError, OutputNotWritable, SinkAhead, SinkUnavailable: see :class:`WriteToDelta`.
@@ -96,7 +96,7 @@ class DeltaPublisher(Publisher):
             table.add_columns(missing)
         else:
             self._refuse_missing(missing)
-        found = table.mark(stream_id, self._layout.sink)
+        found = table.receipt(stream_id, self._layout.sink)
         if found is not None and found.batch_id >= next_batch_id:
             raise SinkAhead(
                 f"{self._where} holds batch {found.batch_id} of this stream, while the next batch of the checkpoint is "

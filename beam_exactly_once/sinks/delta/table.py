@@ -1,6 +1,6 @@
-"""One Delta table, as a sink sees it: columns, the mark of a stream, and one commit a batch. The only importer of deltalake.
+"""One Delta table, as a sink sees it: columns, the receipt of a stream, and one commit a batch. The only importer of deltalake.
 
-The mark is three application transactions, ``beam_exactly_once/<stream id>/<sink>/…``: ``batch_id``, ``writer_epoch`` and
+The receipt is three application transactions, ``beam_exactly_once/<stream id>/<sink>/…``: ``batch_id``, ``writer_epoch`` and
 ``nonce`` (as a signed number). They are in the log with the files of the batch, checkpoints of the log carry them on, and a
 commit conflicts with every other one that sets them.
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 import pyarrow as pa
@@ -24,6 +25,7 @@ from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.delta.schema import delta_schema, missing_columns
 from beam_exactly_once.sinks.delta.storage import deltalake_options
 from beam_exactly_once.sinks.files.partitions import values_of_folders
+from beam_exactly_once.sinks.receipts import StagedReceipt
 
 _REFUSED = ("accessdenied", "access denied", "permission denied", "permissiondenied", "forbidden")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -132,8 +134,8 @@ class TableVersion:
         with sorted_errors(self._where):
             self._table.alter.add_columns(Schema.from_arrow(nullable).fields)
 
-    def mark(self, stream_id: str, sink: str) -> Attempt | None:
-        """The attempt of the last batch of this stream and sink; None if there is none."""
+    def receipt(self, stream_id: str, sink: str) -> StagedReceipt | None:
+        """The receipt of this stream and sink; None if there is none."""
         with sorted_errors(self._where):
             found = {
                 name: self._table.transaction_version(app_id) for name, app_id in _app_ids(stream_id, sink).items()
@@ -141,10 +143,18 @@ class TableVersion:
         if found["batch_id"] is None:
             return None
         nonce = (found["nonce"] or 0).to_bytes(8, "big", signed=True)
-        return Attempt(found["writer_epoch"] or 0, found["batch_id"], nonce.hex())
+        return StagedReceipt(Attempt(found["writer_epoch"] or 0, found["batch_id"], nonce.hex()))
 
-    def append(self, stream_id: str, sink: str, attempt: Attempt, files: Sequence[Json]) -> None:
-        """One commit: the files, and the mark.
+    def rows_of_files(self) -> dict[str, int]:
+        """How many rows each file of the table has, by its name; without files whose rows the log does not count."""
+        with sorted_errors(self._where):
+            actions = pa.table(self._table.get_add_actions(flatten=True)).to_pydict()
+        counted = zip(actions.get("path", ()), actions.get("num_records", ()), strict=False)
+        # delta-rs says names as the log has them, or once more encoded.
+        return {one: int(rows) for name, rows in counted if rows is not None for one in (name, unquote(name))}
+
+    def append(self, stream_id: str, sink: str, receipt: StagedReceipt, files: Sequence[Json]) -> None:
+        """One commit: the files, and the receipt.
 
         Raises:
             Overtaken: it conflicts with a commit that came since.
@@ -155,6 +165,7 @@ class TableVersion:
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction
 
+        attempt = receipt.attempt
         now_ms = time.time_ns() // 1_000_000
         partition_columns = self._table.metadata().partition_columns
         actions = [

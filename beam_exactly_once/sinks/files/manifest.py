@@ -21,10 +21,10 @@ import orjson
 from beam_exactly_once.arguments import location_of, options_of, whole_number
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import CheckpointHole, CorruptObject, NewerFormat
+from beam_exactly_once.errors import CheckpointHole, CorruptObject, NewerFormat, OlderFormat
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFESTS = "_batches/"
 
 _MANIFEST = re.compile(re.escape(MANIFESTS) + r"(\d{20})\.json")
@@ -49,7 +49,7 @@ class PublishedBatch:
     stream_id: str
     attempt: Attempt
     files: tuple[PublishedFile, ...]
-    rows: int
+    rows_written: int
 
 
 def read_batches(
@@ -66,7 +66,7 @@ def read_batches(
     Raises:
         ConfigurationError: an argument is not possible.
         CheckpointHole: a batch between others has no manifest.
-        CorruptObject, NewerFormat: a manifest cannot be read.
+        CorruptObject, NewerFormat, OlderFormat: a manifest cannot be read.
     """
     location_of("location", location, "a folder")
     whole_number("after_batch_id", after_batch_id, least=0, none="the oldest")
@@ -113,7 +113,7 @@ def manifest_bytes(stream_id: str, attempt: Attempt, committables: Iterable[Json
             "batch_id": attempt.batch_id,
             "attempt": attempt.to_json(),
             "files": files,
-            "rows": sum(int(file["rows"]) for file in files),
+            "rows_written": sum(int(file["rows"]) for file in files),
         },
         option=orjson.OPT_SORT_KEYS,
     )
@@ -123,7 +123,7 @@ def read_manifest(store: ObjectStore, batch_id: int) -> PublishedBatch | None:
     """The batch's manifest, or None if it has none.
 
     Raises:
-        CorruptObject, NewerFormat: it cannot be read.
+        CorruptObject, NewerFormat, OlderFormat: it cannot be read.
     """
     body = store.get(manifest_key(batch_id))
     return None if body is None else parse_manifest(store.uri, batch_id, body)
@@ -133,7 +133,7 @@ def parse_manifest(output: str, batch_id: int, body: bytes) -> PublishedBatch:
     """A manifest's bytes, checked.
 
     Raises:
-        CorruptObject, NewerFormat: it cannot be read.
+        CorruptObject, NewerFormat, OlderFormat: it cannot be read.
     """
     where = f"{output}/{manifest_key(batch_id)}"
     try:
@@ -142,6 +142,11 @@ def parse_manifest(output: str, batch_id: int, body: bytes) -> PublishedBatch:
             raise NewerFormat(
                 f"{where} has format version {stored['format_version']}, this version reads up to {FORMAT_VERSION}. "
                 "Install the newer beam_exactly_once that wrote it."
+            )
+        if int(stored["format_version"]) < FORMAT_VERSION:
+            raise OlderFormat(
+                f"{where} has format version {stored['format_version']}, this version reads {FORMAT_VERSION}. Read it with the "
+                "beam_exactly_once that wrote it, and let new streams write to a new output."
             )
         files = tuple(
             PublishedFile(file["name"], f"{output}/{file['name']}", int(file["rows"]), int(file["size_bytes"]))
@@ -152,7 +157,7 @@ def parse_manifest(output: str, batch_id: int, body: bytes) -> PublishedBatch:
             str(stored["stream_id"]),
             Attempt.from_json(stored["attempt"]),
             files,
-            int(stored["rows"]),
+            int(stored["rows_written"]),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise CorruptObject(

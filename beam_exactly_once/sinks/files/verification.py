@@ -22,7 +22,7 @@ def file_sinks(sinks: Mapping[str, Json]) -> dict[str, str]:
     Args:
         sinks: definitions of all sinks of a checkpoint.
     """
-    return {name: str(body["output"]) for name, body in sorted(sinks.items()) if body.get("kind") == FILES}
+    return {name: str(body["location"]) for name, body in sorted(sinks.items()) if body.get("kind") == FILES}
 
 
 def refuse_published(sink: str, output: ObjectStore, batch_id: int) -> None:
@@ -54,7 +54,7 @@ def verify_output(contents: Contents, sink: str, open_output: Callable[[], Objec
         output.check_manifests(batches)
         output.check_files(files)
     except BeamExactlyOnceError as error:
-        files.fault(str(contents.sinks[sink]["output"]), f"the output cannot be looked at: {error}")
+        files.fault(str(contents.sinks[sink]["location"]), f"the output cannot be looked at: {error}")
     return files, batches
 
 

@@ -1,1 +1,1 @@
-"""Topics: a shard's records and its mark in one Kafka transaction."""
+"""Topics: a shard's records and its receipt in one Kafka transaction."""

@@ -1,4 +1,4 @@
-"""What writes to the shards of ``WriteToKafka``: a shard's records and its mark, in one transaction."""
+"""What writes to the shards of ``WriteToKafka``: a shard's records and its receipt, in one transaction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import orjson
 
-from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import (
     ConfigurationError,
     CorruptObject,
@@ -17,15 +16,16 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.kept_clients import borrowed
-from beam_exactly_once.kafka.marks_topic import MarksTopic
+from beam_exactly_once.kafka.receipts_topic import ReceiptsTopic
 from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
+from beam_exactly_once.sinks.receipts import Receipt, receipt_of, stored_receipt
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 
 _MAX_TOPIC_LENGTH = 249
-_MARK_FORMAT = 1
+_RECEIPT_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class KafkaOutput:
     by_partition: bool
     order_by: tuple[str, ...]
     shards: int
-    marks_prefix: str
+    receipts_prefix: str
     direct: bool
 
     @property
@@ -68,7 +68,7 @@ def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> Topi
 
 
 class KafkaShards(ShardWriter):
-    """Produces what a shard has of a batch, and its mark, in one transaction."""
+    """Produces what a shard has of a batch, and its receipt, in one transaction."""
 
     def __init__(self, sink: str, output: KafkaOutput) -> None:
         self.shards = output.shards
@@ -77,9 +77,9 @@ class KafkaShards(ShardWriter):
         self._output = output
 
     def write(self, write: ShardWrite) -> None:
-        """Write a shard of a batch, unless its mark says that it is there.
+        """Write a shard of a batch, unless its receipt says that it is there.
 
-        The mark is read once nobody else's transaction of the shard can commit, and set in the transaction that writes.
+        The receipt is read once nobody else's transaction of the shard can commit, and set in the transaction that writes.
         """
         transaction = self._transaction(write.stream_id, write.shard)
         try:
@@ -87,18 +87,18 @@ class KafkaShards(ShardWriter):
         except SinkUnavailable:
             if not transaction.was_fenced_as_spare:
                 raise
-            # Whoever took the id may have written: the mark is read again.
+            # Whoever took the id may have written: the receipt is read again.
             self._write(write, self._transaction(write.stream_id, write.shard, anew=True))
 
     def _write(self, write: ShardWrite, transaction: Transaction) -> None:
         output = self._output
         with transaction:
-            if not write.is_to_write(self._mark_of(write)):
+            if not write.is_to_write(self._receipt_of(write)):
                 return
             transaction.begin()
             for batch in in_order(write.rows(), output.order_by):
                 transaction.produce(output.topic, outgoing(batch, by_partition=output.by_partition))
-            transaction.produce(self._marks_topic(write.stream_id), self._mark(write))
+            transaction.produce(self._receipts_topic(write.stream_id), self._receipt(write))
             transaction.commit()
 
     def check_place(self) -> None:
@@ -107,15 +107,17 @@ class KafkaShards(ShardWriter):
             self._writable_output(admin)
 
     def prepare(self, stream_id: str) -> None:
-        """Create the marks topic."""
+        """Create the receipts topic."""
         with TopicAdmin(self._output.connection) as admin:
             like = self._writable_output(admin)
-            MarksTopic(self._output.connection, self._marks_topic(stream_id)).create(admin, self._output.shards, like)
+            ReceiptsTopic(self._output.connection, self._receipts_topic(stream_id)).create(
+                admin, self._output.shards, like
+            )
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that marks can be written; end what an earlier driver left open in the first shard."""
+        """Prove that receipts can be written; end what an earlier driver left open in the first shard."""
         with TopicAdmin(self._output.connection) as admin:
-            MarksTopic(self._output.connection, self._marks_topic(stream_id)).check(admin, self._output.shards)
+            ReceiptsTopic(self._output.connection, self._receipts_topic(stream_id)).check(admin, self._output.shards)
         with self._transaction(stream_id, 0, anew=True):
             pass
 
@@ -129,8 +131,8 @@ class KafkaShards(ShardWriter):
             )
         return facts
 
-    def _marks_topic(self, stream_id: str) -> str:
-        name = f"{self._output.marks_prefix}.{stream_id}.{self._sink}"
+    def _receipts_topic(self, stream_id: str) -> str:
+        name = receipts_topic_name(self._output.receipts_prefix, stream_id, self._sink)
         if len(name) > _MAX_TOPIC_LENGTH:
             raise ConfigurationError(
                 f"{name} is too long for a topic's name. Give sink {self._sink!r} a shorter name=."
@@ -142,37 +144,49 @@ class KafkaShards(ShardWriter):
         facts = topic_facts(output.connection, output.topic)
         return Transaction(
             output.settings,
-            f"{self._marks_topic(stream_id)}.{shard}",
+            f"{self._receipts_topic(stream_id)}.{shard}",
             output.topic,
             max_batch_bytes=facts.max_record_bytes,
             anew=anew,
         )
 
-    def _mark(self, write: ShardWrite) -> OutgoingRecords:
-        mark = {
-            "format_version": _MARK_FORMAT,
+    def _receipt(self, write: ShardWrite) -> OutgoingRecords:
+        receipt = {
+            "format_version": _RECEIPT_FORMAT,
             "stream_id": write.stream_id,
             "sink": self._sink,
             "shard": write.shard,
-            "attempt": write.mark().to_json(),
+            "receipt": stored_receipt(write.receipt()),
         }
         # One key a partition: compaction keeps the newest.
-        return OutgoingRecords([orjson.dumps(mark)], [b"mark"], partitions=[write.shard])
+        return OutgoingRecords([orjson.dumps(receipt)], [b"receipt"], partitions=[write.shard])
 
-    def _mark_of(self, write: ShardWrite) -> Attempt | None:
-        connection, topic = self._output.connection, self._marks_topic(write.stream_id)
-        with borrowed((connection, topic), lambda: MarksTopic(connection, topic)) as marks:
-            value = marks.newest(write.shard)
-        if value is None:
-            return None
-        try:
-            found = orjson.loads(value)
-            if found["format_version"] == _MARK_FORMAT and found["shard"] == write.shard:
-                return Attempt.from_json(found["attempt"])
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise CorruptObject(
-            f"the newest record of topic {topic}, partition {write.shard}, is not the mark of this "
-            "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
-            "continue_from=CheckpointAt(…) at the last batch that the output holds."
-        )
+    def _receipt_of(self, write: ShardWrite) -> Receipt | None:
+        connection, topic = self._output.connection, self._receipts_topic(write.stream_id)
+        with borrowed((connection, topic), lambda: ReceiptsTopic(connection, topic)) as receipts:
+            value = receipts.newest(write.shard)
+        return None if value is None else read_receipt(value, topic, write.shard)
+
+
+def receipts_topic_name(prefix: str, stream_id: str, sink: str) -> str:
+    """The topic that has the receipts of a sink; its transactional ids are this name and the shard."""
+    return f"{prefix}.{stream_id}.{sink}"
+
+
+def read_receipt(value: bytes, topic: str, shard: int) -> Receipt:
+    """What the newest record of a shard's partition says.
+
+    Raises:
+        CorruptObject: it is not the receipt of this shard.
+    """
+    try:
+        found = orjson.loads(value)
+        if found["format_version"] == _RECEIPT_FORMAT and found["shard"] == shard:
+            return receipt_of(found["receipt"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise CorruptObject(
+        f"the newest record of topic {topic}, partition {shard}, is not the receipt of this "
+        "shard: nothing but this sink may write there. Nothing was written. Start a new checkpoint_location with "
+        "continue_from=CheckpointAt(…) at the last batch that the output holds."
+    )

@@ -1,1 +1,1 @@
-"""Tables of PostgreSQL, MySQL, MariaDB and SQLite: a shard's rows and its mark in one transaction."""
+"""Tables of PostgreSQL, MySQL, MariaDB and SQLite: a shard's rows and its receipt in one transaction."""

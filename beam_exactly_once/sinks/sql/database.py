@@ -24,7 +24,7 @@ IDLE_IN_TRANSACTION_S = 120
 """A server ends a transaction whose client has been silent for that long, or which is gone without a word."""
 CONNECT_S = 10
 TRIES = 4
-"""A transaction that failed for a passing reason is tried again, after a moment. Its mark says whether it has happened."""
+"""A transaction that failed for a passing reason is tried again, after a moment. Its receipt says whether it has happened."""
 FIRST_PAUSE_S = 0.2
 
 Result = TypeVar("Result")
@@ -120,9 +120,17 @@ class SqlDatabase:
             time.sleep(FIRST_PAUSE_S * 2**pause * random.uniform(0.5, 1.0))
         return self._transact_once(work, what)
 
-    def _transact_once(self, work: Callable[[sa.Connection], Result], what: str) -> Result:
+    def read(self, work: Callable[[sa.Connection], Result], what: str) -> Result:
+        """Run ``work``, which writes nothing, once; it waits for no other transaction.
+
+        Raises:
+            As :meth:`transact`.
+        """
+        return self._transact_once(work, what, writes=False)
+
+    def _transact_once(self, work: Callable[[sa.Connection], Result], what: str, *, writes: bool = True) -> Result:
         with self._explaining(what), self.engine.connect() as connection:
-            if self.dialect == "sqlite":
+            if self.dialect == "sqlite" and writes:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             elif self.dialect == "postgresql":
                 settings = ", ".join(

@@ -1,4 +1,4 @@
-"""What writes to the shards of ``WriteToSql``: a shard's rows and its mark, in one transaction.
+"""What writes to the shards of ``WriteToSql``: a shard's rows and its receipt, in one transaction.
 
 Needs the extra ``sql``; imported only by what runs.
 """
@@ -9,16 +9,20 @@ import sqlalchemy as sa
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import SinkAhead, SinkBehind
+from beam_exactly_once.sinks.receipts import StagedReceipt
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.sinks.sql.database import SqlDatabase
-from beam_exactly_once.sinks.sql.marks import SqlMarks
+from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.sinks.sql.rows import write_rows, writes_nothing
 from beam_exactly_once.sinks.sql.table import reflected
 from beam_exactly_once.sinks.sql.target import SqlTarget
 
+_TRIAL = StagedReceipt(Attempt(0, 0, "trial"))
+"""Is written at each start and rolled back, to see that receipts can be written."""
+
 
 class SqlShards(ShardWriter):
-    """Writes a shard's rows and its mark in one transaction, the mark first: who comes second waits, and then sees it."""
+    """Writes a shard's rows and its receipt in one transaction, the receipt first: who comes second waits, and then sees it."""
 
     def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
         self.shards = target.shards
@@ -28,17 +32,17 @@ class SqlShards(ShardWriter):
         self._target = target
 
     def write(self, write: ShardWrite) -> None:
-        """Write the rows unless their mark says that they are there."""
+        """Write the rows unless their receipt says that they are there."""
         self._database.transact(
             lambda connection: self._write(connection, write),
             f"sink {self._sink!r}: writing batch {write.batch_id} to table {self._target.full_name}",
         )
 
     def _write(self, connection: sa.Connection, write: ShardWrite) -> None:
-        marks, key = self._marks, (write.stream_id, self._sink, write.shard)
-        found = marks.locked(connection, key)
+        receipts, key = self._receipts, (write.stream_id, self._sink, write.shard)
+        found = receipts.locked(connection, key)
         if write.is_to_write(found):
-            marks.set(connection, key, found, write.mark())
+            receipts.set(connection, key, found, write.receipt())
             write_rows(connection, self._target, write.rows(), self._sink)
 
     def check_place(self) -> None:
@@ -46,19 +50,20 @@ class SqlShards(ShardWriter):
         self._database.transact(self._try_table, f"sink {self._sink!r}: trying table {self._target.full_name}")
 
     def prepare(self, stream_id: str) -> None:
-        """Create the table of marks where there is none."""
-        self._marks.ensure(self._database)
+        """Create the table of receipts where there is none."""
+        self._receipts.ensure(self._database)
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove, without writing, that marks can be written, and that the sink is not ahead."""
-        if not self._marks.is_visible(self._database):
+        """Prove, without writing, that receipts can be written, and that the sink is not ahead."""
+        if not self._receipts.is_visible(self._database):
             raise SinkBehind(
-                f"sink {self._sink!r}, table {self._target.full_name}: the table of marks is gone, so nothing says which batches "
-                "the table holds. Restore both, or start a new checkpoint_location with continue_from=CheckpointAt(…) at the "
-                "last batch that it holds."
+                f"sink {self._sink!r}, table {self._target.full_name}: the table of receipts is gone, so nothing says which "
+                "batches the table holds. Restore both, or start a new checkpoint_location with continue_from=CheckpointAt(…) at "
+                "the last batch that it holds."
             )
         newest = self._database.transact(
-            lambda connection: self._try_marks(connection, stream_id), f"sink {self._sink!r}: trying the table of marks"
+            lambda connection: self._try_receipts(connection, stream_id),
+            f"sink {self._sink!r}: trying the table of receipts",
         )
         if newest is not None and newest >= next_batch_id:
             raise SinkAhead(
@@ -68,17 +73,17 @@ class SqlShards(ShardWriter):
             )
 
     @property
-    def _marks(self) -> SqlMarks:
-        return SqlMarks(self._target.marks_schema or self._target.namespace)
+    def _receipts(self) -> SqlReceipts:
+        return SqlReceipts(*self._target.receipts)
 
     def _try_table(self, connection: sa.Connection) -> None:
         table = reflected(connection, self._target, self._database.dialect)
         connection.execute(writes_nothing(self._target, table.schema.names, self._database.dialect))
         connection.rollback()
 
-    def _try_marks(self, connection: sa.Connection, stream_id: str) -> int | None:
-        newest = self._marks.newest_batch_id(connection, stream_id, self._sink)
+    def _try_receipts(self, connection: sa.Connection, stream_id: str) -> int | None:
+        newest = self._receipts.newest_batch_id(connection, stream_id, self._sink)
         key = (stream_id, self._sink, -1)
-        self._marks.set(connection, key, self._marks.locked(connection, key), Attempt(0, 0, "trial"))
+        self._receipts.set(connection, key, self._receipts.locked(connection, key), _TRIAL)
         connection.rollback()
         return newest

@@ -11,6 +11,7 @@ from beam_exactly_once.errors import ConfigurationError
 
 Mode: TypeAlias = Literal["append", "upsert"]
 MAX_SHARDS = 64
+RECEIPTS_TABLE = "beam_exactly_once_receipts"
 
 _PART = re.compile(r'"(?:[^"]|"")+"|[^."]+')
 _TABLE = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))?")
@@ -28,7 +29,7 @@ class SqlTarget:
     mode: Mode
     key_columns: tuple[str, ...]
     newest_by: str | None
-    marks_schema: str | None
+    receipts_table: str | None
     shards: int
     direct: bool = False
 
@@ -44,6 +45,15 @@ class SqlTarget:
         for name in self.compared_columns:
             if self.columns is not None and name not in self.columns:
                 raise ConfigurationError(f"column {name!r}, which WriteToSql needs, must be one of its columns=.")
+        if self.receipts_table is not None:
+            table_parts(self.receipts_table, argument="receipts_table")
+
+    @property
+    def receipts(self) -> tuple[str, str | None]:
+        """Name and namespace of the table of receipts."""
+        if self.receipts_table is None:
+            return RECEIPTS_TABLE, self.namespace
+        return table_parts(self.receipts_table, argument="receipts_table")
 
     @property
     def full_name(self) -> str:
@@ -56,7 +66,7 @@ class SqlTarget:
         return self.key_columns if self.newest_by is None else (*self.key_columns, self.newest_by)
 
 
-def table_parts(table: str) -> tuple[str, str | None]:
+def table_parts(table: str, *, argument: str = "table") -> tuple[str, str | None]:
     """A table's own name, and its namespace: ``"orders"``, ``"sales.orders"``, ``'"my.schema".orders'``.
 
     Raises:
@@ -64,7 +74,7 @@ def table_parts(table: str) -> tuple[str, str | None]:
     """
     if not isinstance(table, str) or _TABLE.fullmatch(table) is None:
         raise ConfigurationError(
-            f'table={table!r} of WriteToSql must be the name of a table: "orders", or "sales.orders" with its namespace. '
+            f'{argument}={table!r} of WriteToSql must be the name of a table: "orders", or "sales.orders" with its namespace. '
             "Write a part that holds a dot or a quote in double quotes."
         )
     *namespace, name = (part[1:-1].replace('""', '"') if part[0] == '"' else part for part in _PART.findall(table))

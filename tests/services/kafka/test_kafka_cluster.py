@@ -220,11 +220,11 @@ def running(stream: FileStream, log: Path) -> Iterator[Callable[[], bool]]:
     """The stream in a process of its own, until SIGTERM at the end; says whether it still runs."""
     command = [
         *(sys.executable, "-m", "beam_exactly_once.pipelines.kafka_to_files"),
-        f"--bootstrap_servers={stream.topic.bootstrap_servers}",
+        f"--bootstrap-servers={stream.topic.bootstrap_servers}",
         f"--topics={stream.topic.name}",
-        f"--output={stream.output}",
-        f"--checkpoint_location={stream.checkpoint}",
-        *("--trigger=processing_time", "--interval_s=0.2"),
+        f"--output-location={stream.output}",
+        f"--checkpoint-location={stream.checkpoint}",
+        *("--trigger=processing_time=0.2"),
     ]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:

@@ -166,7 +166,7 @@ def test_a_stream_gives_each_committed_value_once(stream: FileStream, max_batch_
     transactions(stream.topic)
     stream.run(max_batch_offsets=max_batch_offsets)
     assert stream.values() == stream.topic.committed
-    assert sum(batch.records for batch in stream.progress) == stream.topic.committed.total()
+    assert sum(batch.records_read for batch in stream.progress) == stream.topic.committed.total()
 
 
 @pytest.mark.runs_on("DirectRunner")
@@ -257,7 +257,7 @@ def test_a_stream_may_go_on_and_record_what_is_lost_before_the_plan(stream: File
     stream.run(on_data_loss="skip")
 
     assert stream.values() == Counter(numbered("value", 10) + numbered("new", 10)[5:])
-    assert [batch.lost_offsets for batch in stream.progress] == [0, 5]
+    assert [sum(batch.offsets_lost.values()) for batch in stream.progress] == [0, 5]
 
 
 @pytest.mark.runs_on("DirectRunner")
@@ -274,7 +274,7 @@ def test_records_deleted_between_plan_and_read(stream: FileStream, on_data_loss:
         stream.run(on_data_loss="skip")  # the same plan
 
     assert stream.values() == Counter(numbered("value", 10)[4:])
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(6, 4)]
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(6, 4)]
 
 
 def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: KafkaLog) -> None:

@@ -49,7 +49,7 @@ def test_deleted_while_it_is_read(stream: FileStream) -> None:
     (lost,) = stream.lost()[0][stream.topic.name]["0"]
     assert 0 < lost[0] < lost[1] == 4500
     assert stream.values() == Counter(values[: lost[0]] + values[4500:])
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [
         (5000 - (4500 - lost[0]), 4500 - lost[0])
     ]
 
@@ -117,4 +117,4 @@ def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream) -> 
     stream.listeners.append(after)
     stream.run(ProcessingTime(0), max_batches=3)
     assert stream.values() == topic.committed
-    assert sum(batch.records for batch in stream.progress) == 16
+    assert sum(batch.records_read for batch in stream.progress) == 16

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import orjson
 import pytest
+from click.testing import CliRunner
 
 from beam_exactly_once import Record
+from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import Fenced, SinkAhead
 from beam_exactly_once.pipelines import kafka_to_kafka
 from beam_exactly_once.sinks.contract import Part
@@ -83,7 +86,7 @@ def test_two_sinks_at_one_topic_and_another_stream(copy: Copy) -> None:
     ("step", "occurrence", "how"),
     [
         ("init_transactions", 2, {}),
-        ("the mark was read", 2, {}),
+        ("the receipt was read", 2, {}),
         ("begin_transaction", 3, {}),
         ("produce", 1, {"flush": True}),
         ("produce", 4, {"flush": True}),
@@ -131,7 +134,7 @@ def test_a_commit_whose_answer_is_lost_is_not_written_again(copy: Copy) -> None:
 
 @pytest.mark.parametrize(
     ("step", "before"),
-    [("init_transactions", True), ("the mark was read", False), ("produce", False), ("commit", True)],
+    [("init_transactions", True), ("the receipt was read", False), ("produce", False), ("commit", True)],
 )
 def test_a_driver_that_was_replaced_wakes_and_is_fenced(copy: Copy, step: str, before: bool) -> None:
     occurrence = 2 if step == "init_transactions" else 1  # the first is of the start
@@ -179,9 +182,9 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         "topics": source.name,
         "output_topic": output.name,
         "checkpoint_location": tmp_path / "checkpoint",
-        "partition_by": "partition",
-        "shards": 2,
-        "max_offsets_per_batch": 2,
+        "output_partitioner": "partition",
+        "output_shards": 2,
+        "max_batch_offsets": 2,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     assert kafka_to_kafka.main(arguments) == 0
@@ -194,4 +197,11 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
         (2, b"3", None, None),
     ]
     assert [one.timestamp()[1] for one in records[:2]] == [1_000_000, 1_000_000]
-    assert kafka_to_kafka.main([*arguments, "--output_topic=missing"]) == 2
+    look = ["verify", str(tmp_path / "checkpoint"), "--json"]
+    verified = CliRunner().invoke(cli, [*look, "--output-bootstrap-servers", output.bootstrap_servers])
+    assert verified.exit_code == 0, verified.output
+    (receipts,) = (
+        check for check in orjson.loads(verified.output)["checks"] if check["name"] == "receipts of sink kafka"
+    )
+    assert (receipts["examined"], receipts["faults"], receipts["notes"]) == (2, [], [])
+    assert kafka_to_kafka.main([*arguments, "--output-topic=missing"]) == 2

@@ -44,7 +44,7 @@ def test_every_record_once_and_nothing_is_stored(direct: Copy) -> None:
     ("step", "occurrence", "how"),
     [
         ("init_transactions", 2, {}),
-        ("the mark was read", 2, {}),
+        ("the receipt was read", 2, {}),
         ("produce", 1, {"flush": True}),
         ("produce", 4, {"flush": True}),
         ("commit", 2, {"before": True}),
@@ -87,7 +87,7 @@ def test_a_source_that_was_compacted_in_between_is_noticed_or_harmless(direct: C
     assert visible(other) == [0, 1, 1, 2, 3, 3]
 
 
-@pytest.mark.parametrize(("step", "before"), [("the mark was read", False), ("commit", True)])
+@pytest.mark.parametrize(("step", "before"), [("the receipt was read", False), ("commit", True)])
 def test_a_driver_that_was_replaced_wakes_and_is_fenced(direct: Copy, step: str, before: bool) -> None:
     sleeper = Asleep(lambda: direct.run(8))
     with at(step, 1, sleeper.fall_asleep, before=before):

@@ -56,7 +56,7 @@ def own_copy(own_kafka: Kafka, tmp_path: Path) -> Copy:
 
 
 def test_an_outage_longer_than_the_transaction_timeout(copy: Copy, output: Topic) -> None:
-    """The broker aborts; the mark says that nothing was written; it is written again."""
+    """The broker aborts; the receipt says that nothing was written; it is written again."""
 
     def outlive(transaction: Transaction) -> None:
         delivered(transaction)
@@ -146,15 +146,15 @@ def test_each_missing_permission_is_named_until_none_is(
     allow(ResourceType.TOPIC, "orders", AclOperation.DESCRIBE)
     assert "kafka-acls.sh" in refusal()
     allow(ResourceType.TOPIC, "orders", AclOperation.WRITE)
-    assert f"topic {copy.marks_topic}" in refusal()
+    assert f"topic {copy.receipts_topic}" in refusal()
     allow(ResourceType.TOPIC, prefix, AclOperation.DESCRIBE)
-    assert f"kafka-topics.sh --create --topic {copy.marks_topic} --partitions 2 --replication-factor 1" in refusal()
-    settle(admin.create_topics([NewTopic(copy.marks_topic, 1, 1, config={"cleanup.policy": "compact"})]))
+    assert f"kafka-topics.sh --create --topic {copy.receipts_topic} --partitions 2 --replication-factor 1" in refusal()
+    settle(admin.create_topics([NewTopic(copy.receipts_topic, 1, 1, config={"cleanup.policy": "compact"})]))
     assert "--operation DescribeConfigs" in refusal()
     allow(ResourceType.TOPIC, prefix, AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
-    assert f"kafka-topics.sh --alter --topic {copy.marks_topic} --partitions 2" in refusal()
+    assert f"kafka-topics.sh --alter --topic {copy.receipts_topic} --partitions 2" in refusal()
     allow(ResourceType.TOPIC, prefix, AclOperation.ALTER)
-    assert f"--transactional-id {copy.marks_topic}.0" in refusal()
+    assert f"--transactional-id {copy.receipts_topic}.0" in refusal()
     allow(ResourceType.TRANSACTIONAL_ID, prefix, AclOperation.WRITE, AclOperation.DESCRIBE)
     copy.run(4)
     assert numbers_of(records_of(secure_kafka.bootstrap_servers, "orders")) == [0, 1, 2, 3]

@@ -49,7 +49,7 @@ def test_what_a_topic_would_refuse(
 ) -> None:
     config = {"cleanup_policy": "compact", "max_message_bytes": 5000, "message_timestamp_after_max_ms": 3_600_000}
     copy = replace(copy, topic=new_topic(3, **config).name)
-    options: dict[str, Any] = {"partition_by": "partition" if "partition" in reason else "key"}
+    options: dict[str, Any] = {"partitioner": "partition" if "partition" in reason else "key"}
 
     def through(record: Record) -> list[Any]:
         return [unfit] if int(record.value or b"") in (1, 5, 6) else [record]
@@ -63,7 +63,10 @@ def test_what_a_topic_would_refuse(
     assert [[row[:2] for row in batch] for batch in found] == [[("kafka", UNFIT_ROW)], [("kafka", UNFIT_ROW)] * 2]
     assert all(reason in row[2] for batch in found for row in batch)
     decided = markers(copy.checkpoint)
-    assert [(marker.rejected, marker.rows("kafka"), marker.rows("rejected")) for marker in decided] == [
+    assert [
+        (marker.records_rejected, marker.rows_written.get("kafka", 0), marker.rows_written.get("rejected", 0))
+        for marker in decided
+    ] == [
         ({"kafka": 1}, 3, 1),
         ({"kafka": 2}, 2, 2),
     ]
@@ -118,12 +121,12 @@ def test_kafka_to_kafka(new_topic: Callable[..., Topic], tmp_path: Path, bad: Pa
     source, output = new_topic(1), new_topic(1, max_message_bytes=5000)
     source.send([b"0", b"large" + LARGE, b"2"], key=b"k")
     arguments = [
-        f"--bootstrap_servers={source.bootstrap_servers}",
+        f"--bootstrap-servers={source.bootstrap_servers}",
         f"--topics={source.name}",
-        f"--output_topic={output.name}",
-        f"--checkpoint_location={tmp_path}/checkpoint",
+        f"--output-topic={output.name}",
+        f"--checkpoint-location={tmp_path}/checkpoint",
     ]
     assert kafka_to_kafka.main(arguments) == 2
-    assert kafka_to_kafka.main([*arguments, f"--rejected_output={bad}"]) == 0
+    assert kafka_to_kafka.main([*arguments, f"--rejected-location={bad}"]) == 0
     assert numbers_of(records_of(output.bootstrap_servers, output.name)) == [0, 2]
     assert rejected_in(bad, "topic", "offset", "key", "value") == [[(source.name, 1, b"k", b"large" + LARGE)]]

@@ -29,7 +29,7 @@ def is_spare(transaction: Transaction) -> bool:
 def somebody_else(copy: Copy, then: Callable[[Transaction], None] = lambda transaction: None) -> None:
     """Another producer takes the id of the first shard, as another driver does."""
     settings = TransactionSettings(KafkaSettings(copy.bootstrap_servers), transaction_timeout_s=59.0)
-    with Transaction(settings, f"{copy.marks_topic}.0", copy.topic) as transaction:
+    with Transaction(settings, f"{copy.receipts_topic}.0", copy.topic) as transaction:
         assert not is_spare(transaction)
         then(transaction)
 
@@ -55,14 +55,14 @@ def test_each_batch_but_the_first_has_a_spare_and_none_is_left(one_shard: Copy) 
     ("step", "before"),
     [
         ("init_transactions", False),
-        ("the mark was read", False),
+        ("the receipt was read", False),
         ("begin_transaction", False),
         ("produce", False),
         ("commit", True),
     ],
 )
 def test_a_spare_that_was_fenced_is_replaced(one_shard: Copy, step: str, before: bool) -> None:
-    """What it has written is never seen; another producer reads the mark again, and writes."""
+    """What it has written is never seen; another producer reads the receipt again, and writes."""
 
     def fence(call: object) -> None:
         if isinstance(call, Transaction):
@@ -78,7 +78,7 @@ def test_a_spare_that_was_fenced_is_replaced(one_shard: Copy, step: str, before:
 
 
 def test_who_fenced_a_spare_may_have_written_its_batch(one_shard: Copy) -> None:
-    """The mark decides: what is there is not written again."""
+    """The receipt decides: what is there is not written again."""
 
     def write_it(spare: Transaction) -> None:
         assert is_spare(spare)
@@ -126,7 +126,7 @@ def test_a_spare_is_of_no_use_to_who_wants_nothing_open(copy: Copy) -> None:
     """A start ends what is open, which a producer that was initialised before it could not."""
     copy.run(4, shards=1)
     settings = TransactionSettings(KafkaSettings(copy.bootstrap_servers))
-    transactional_id = f"{copy.marks_topic}.0"
+    transactional_id = f"{copy.receipts_topic}.0"
     with kept_clients.keeping_clients():
         with Transaction(settings, transactional_id, copy.topic) as first:
             first.begin()

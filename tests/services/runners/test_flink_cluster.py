@@ -67,11 +67,11 @@ def options_of(cluster: Flink) -> list[str]:
 
 def ready_made(topic: Topic, bucket: str, options: list[str]) -> list[str]:
     return [
-        f"--bootstrap_servers={topic.bootstrap_servers}",
+        f"--bootstrap-servers={topic.bootstrap_servers}",
         f"--topics={topic.name}",
-        f"--output={bucket}/output",
-        f"--checkpoint_location={bucket}/checkpoint",
-        "--max_offsets_per_batch=150",
+        f"--output-location={bucket}/output",
+        f"--checkpoint-location={bucket}/checkpoint",
+        "--max-batch-offsets=150",
         *options,
     ]
 
@@ -158,7 +158,7 @@ def test_a_worker_that_never_comes_ends_the_batch(bucket: str, new_topic: NewTop
     (tmp_path / "python").chmod(0o755)
     with Flink(worker_path=tmp_path) as cluster:
         command = ready_made(topic, bucket, options_of(cluster))
-        assert main([*command, "--batch_timeout_s=40"]) == EXIT_RETRYABLE
+        assert main([*command, "--batch-timeout-s=40"]) == EXIT_RETRYABLE
 
 
 def test_everything_but_kafka_and_the_bucket_is_lost_in_a_batch(

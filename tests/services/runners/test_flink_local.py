@@ -91,11 +91,11 @@ def test_the_ready_made_pipeline(topic: Topic, tmp_path: Path, flink_job_server_
 
     code = main(
         [
-            f"--bootstrap_servers={topic.bootstrap_servers}",
+            f"--bootstrap-servers={topic.bootstrap_servers}",
             f"--topics={topic.name}",
-            f"--output={tmp_path}/output",
-            f"--checkpoint_location={tmp_path}/checkpoint",
-            "--max_offsets_per_batch=120",
+            f"--output-location={tmp_path}/output",
+            f"--checkpoint-location={tmp_path}/checkpoint",
+            "--max-batch-offsets=120",
             *local_options(flink_job_server_jar),
         ]
     )

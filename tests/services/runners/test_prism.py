@@ -117,7 +117,7 @@ def test_batches_come_exactly_once_from_one_prism(stream: Stream, broker: Embedd
     stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_batch_offsets=30)
 
     assert stream.numbers() == list(range(100))
-    assert [(batch.records, batch.rows) for batch in stream.progress] == [
+    assert [(batch.records_read, batch.rows_written) for batch in stream.progress] == [
         (count, {"files": count}) for count in (30, 30, 30, 10)
     ]
     assert children().count("prism") <= before + 1
@@ -186,7 +186,7 @@ def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedB
         run("skip")
 
     assert stream.numbers() == list(range(8, 20))
-    assert [(batch.records, batch.lost_offsets) for batch in stream.progress] == [(12, 8)]
+    assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(12, 8)]
 
 
 def test_a_long_range_of_a_real_broker_in_parts(stream: Stream, new_topic: Callable[..., Topic]) -> None:
@@ -199,7 +199,7 @@ def test_a_long_range_of_a_real_broker_in_parts(stream: Stream, new_topic: Calla
     stream.run(topic.bootstrap_servers, topic.name, through=numbers, schema=NUMBERS)
 
     assert stream.numbers() == list(range(count))
-    assert [batch.records for batch in stream.progress] == [count]
+    assert [batch.records_read for batch in stream.progress] == [count]
 
 
 def with_transactions(topic: Topic) -> None:
@@ -250,7 +250,7 @@ def test_a_range_is_split_while_it_is_read(
 
     assert len(splits.granted) >= 3
     assert stream.numbers() == sorted(int(value) for value in topic.committed.elements())
-    assert [batch.records for batch in stream.progress] == [topic.committed.total()]
+    assert [batch.records_read for batch in stream.progress] == [topic.committed.total()]
 
 
 def end_orphans(program: str, mark: str) -> None:
@@ -271,11 +271,11 @@ def test_the_ready_made_pipeline_killed_and_started_again(
         topic.send_committed([b"%d-%d" % (number, one) for one in range(50)], partition=number % 2)
         topic.send_aborted([b"never"], partition=number % 2)
     command = [
-        f"--bootstrap_servers={topic.bootstrap_servers}",
+        f"--bootstrap-servers={topic.bootstrap_servers}",
         f"--topics={topic.name}",
-        f"--output={bucket}/output",
-        f"--checkpoint_location={bucket}/checkpoint",
-        "--max_offsets_per_batch=60",
+        f"--output-location={bucket}/output",
+        f"--checkpoint-location={bucket}/checkpoint",
+        "--max-batch-offsets=60",
         "--runner=PrismRunner",
         f"--prism_location={prism_location}",
     ]

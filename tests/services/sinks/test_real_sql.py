@@ -49,7 +49,7 @@ WAITING = {
 def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
     stream = SqlStream(sql_variable, str(tmp_path / "checkpoint"))
     yield stream
-    stream.execute("DROP TABLE IF EXISTS beam_exactly_once_marks")
+    stream.execute("DROP TABLE IF EXISTS beam_exactly_once_receipts")
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def decided(stream: SqlStream, **options: Any) -> tuple[StagedPublisher, Part]:
 
 @pytest.mark.parametrize("batches", [1, 2])
 def test_two_publish_the_same_batch_at_once(stream: SqlStream, sql_variable: str, batches: int) -> None:
-    """The shard has no mark yet, or has one. The second waits for the first, and then sees its mark."""
+    """The shard has no receipt yet, or has one. The second waits for the first, and then sees its receipt."""
     stream.create()
     stream.send(orders(*range(2 * batches)))
     with at_step("lock", batches, kill), pytest.raises(RuntimeError, match="killed here"):
@@ -189,7 +189,7 @@ def test_a_lock_that_is_not_let_go_ends_as_unavailable(
     stream.run()
     stream.send(orders(2))
     with stream.engine.connect().execution_options(isolation_level="READ COMMITTED") as other:
-        other.exec_driver_sql("UPDATE beam_exactly_once_marks SET shard = shard")
+        other.exec_driver_sql("UPDATE beam_exactly_once_receipts SET shard = shard")
         with pytest.raises(SinkUnavailable, match=r"(?i)writing batch 0.*(lock timeout|lock wait timeout)"):
             stream.run()
     stream.run()
@@ -210,7 +210,7 @@ def shorten(monkeypatch: pytest.MonkeyPatch, stream: SqlStream, *, lock_wait_s: 
 def test_a_frozen_client_does_not_keep_its_locks(
     stream: SqlStream, sql_variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server ends its transaction, another one publishes; what wakes finds the mark."""
+    """The server ends its transaction, another one publishes; what wakes finds the receipt."""
     shorten(monkeypatch, stream, idle_s=1)
     stream.create()
     stream.send(orders(0, 1))
@@ -246,7 +246,7 @@ def test_a_connection_that_is_lost_within_a_transaction(stream: SqlStream, proxy
 
 
 def test_the_answer_to_a_commit_is_lost(stream: SqlStream, proxy: TcpProxy) -> None:
-    """The database has committed, and nobody knows; the mark says so at the next try."""
+    """The database has committed, and nobody knows; the receipt says so at the next try."""
     stream.create()
     stream.send(orders(0, 1, 2, 3))
     with at_step("rows", 2, lambda: proxy.lose_the_answer_to(b"COMMIT")):
@@ -327,9 +327,9 @@ def test_rights_are_asked_for_before_anything_runs(stream: SqlStream, clerk: str
     ddl = re.search(r"CREATE TABLE .*", str(refused.value))
     assert ddl is not None
     stream.execute(ddl[0].removesuffix("."))
-    with pytest.raises(OutputNotWritable, match=r"(?i)denied.*beam_exactly_once_marks"):
+    with pytest.raises(OutputNotWritable, match=r"(?i)denied.*beam_exactly_once_receipts"):
         stream.run()
-    stream.execute(f"GRANT SELECT, INSERT, UPDATE ON beam_exactly_once_marks TO {clerk}")
+    stream.execute(f"GRANT SELECT, INSERT, UPDATE ON beam_exactly_once_receipts TO {clerk}")
     with pytest.raises(OutputNotWritable, match=f"(?i)denied.*{stream.table}"):
         stream.run(**UPSERT)
     assert list(open_object_store(stream.checkpoint).list("offsets/")) == []
@@ -343,8 +343,8 @@ def test_rights_are_asked_for_before_anything_runs(stream: SqlStream, clerk: str
 def test_a_right_that_is_taken_after_the_commit(stream: SqlStream, clerk: str, sql_variable: str) -> None:
     stream.create()
     stream.send(orders(0))
-    stream.run(url=secret_from_env(sql_variable))  # creates the table of marks
-    for table in (stream.table, "beam_exactly_once_marks"):
+    stream.run(url=secret_from_env(sql_variable))  # creates the table of receipts
+    for table in (stream.table, "beam_exactly_once_receipts"):
         stream.execute(f"GRANT SELECT, INSERT, UPDATE ON {table} TO {clerk}")
     stream.send(orders(1, 2, 3))
     revoke = f"REVOKE INSERT ON {stream.table} FROM {clerk}"
@@ -384,11 +384,11 @@ def test_tables_of_mariadb_that_cannot_do(stream: SqlStream) -> None:
         stream.run(**UPSERT)
 
 
-def test_a_schema_of_its_own_for_marks(stream: SqlStream) -> None:
-    schema = f"marks_{secrets.token_hex(4)}"
+def test_a_table_of_its_own_for_receipts(stream: SqlStream) -> None:
+    schema = f"receipts_{secrets.token_hex(4)}"
     stream.execute(f"CREATE SCHEMA {schema}")
     stream.create()
     stream.send(orders(0))
-    stream.run(marks_schema=schema)
-    assert stream.execute(f"SELECT batch_id FROM {schema}.beam_exactly_once_marks") == [(0,)]
-    assert not sa.inspect(stream.engine).has_table("beam_exactly_once_marks")
+    stream.run(receipts_table=f"{schema}.receipts")
+    assert stream.execute(f"SELECT batch_id FROM {schema}.receipts") == [(0,)]
+    assert not sa.inspect(stream.engine).has_table("beam_exactly_once_receipts")

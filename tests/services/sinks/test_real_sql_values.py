@@ -27,7 +27,7 @@ UPSERT: dict[str, Any] = {"mode": "upsert", "key_columns": ["id"]}
 def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
     stream = SqlStream(sql_variable, str(tmp_path / "checkpoint"))
     yield stream
-    stream.execute("DROP TABLE IF EXISTS beam_exactly_once_marks")
+    stream.execute("DROP TABLE IF EXISTS beam_exactly_once_receipts")
 
 
 def orders(*numbers: int) -> list[dict[str, int]]:

@@ -18,7 +18,7 @@ from services.streams.topics import Topic
 
 LATE_BATCHES = 20
 """A batch takes a tenth of a second and more. After 20 all of an old one is swept, as after 500: plan, marker, staged rows. What
-is left are the marks, which know nothing but the newest batch. test_zombies.py has a driver that wakes 500 batches late."""
+is left are the receipts, which know nothing but the newest batch. test_zombies.py has a driver that wakes 500 batches late."""
 OF_SERVERS = [
     story
     for story in STORIES
@@ -32,7 +32,7 @@ OF_SERVERS = [
         conformance.a_wiped_checkpoint_skips_nothing,
     )
 ]
-"""Those in which locks and marks of the database matter; SQLite is told all."""
+"""Those in which locks and receipts of the database matter; SQLite is told all."""
 OF_DIRECT_TOPICS = [
     story
     for story in STORIES

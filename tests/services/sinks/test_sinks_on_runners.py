@@ -1,4 +1,4 @@
-"""Sinks with marks on the runners whose workers are other processes: Kafka, PostgreSQL and Delta Lake, by value."""
+"""Sinks with receipts on the runners whose workers are other processes: Kafka, PostgreSQL and Delta Lake, by value."""
 
 from __future__ import annotations
 

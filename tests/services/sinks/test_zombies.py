@@ -34,7 +34,7 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("moment", "batches"), [("committed", 10), ("the mark was read", 10), ("produce", 10), ("commit", 500)]
+    ("moment", "batches"), [("committed", 10), ("the receipt was read", 10), ("produce", 10), ("commit", 500)]
 )
 def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str, batches: int) -> None:
     """Its transaction is open, or was not begun. Its staged rows and its marker were swept, where it was hundreds of batches."""

@@ -144,7 +144,7 @@ def test_a_reader_reads_and_no_more(
         with pytest.raises(OutputNotWritable):
             list(read_batches(f"{bucket}/output", storage_options=options))
         return
-    assert sum(batch.rows for batch in read_batches(f"{bucket}/output", storage_options=options)) == 80
+    assert sum(batch.rows_written for batch in read_batches(f"{bucket}/output", storage_options=options)) == 80
     with pytest.raises(OutputNotWritable, match="PutObject"):
         open_object_store(f"{bucket}/output", options).put_if_absent("mine", b"")
     with pytest.raises(OutputNotWritable, match="ListObjectsV2"):

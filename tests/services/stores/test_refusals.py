@@ -24,7 +24,7 @@ def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
     stream = SqlStream(sql_variable, str(tmp_path / "checkpoint"))
     yield stream
     stream.execute(f"DROP TABLE {stream.table}")
-    stream.execute("DROP TABLE beam_exactly_once_marks")
+    stream.execute("DROP TABLE beam_exactly_once_receipts")
 
 
 def spoiling(act: Callable[[], Any], decided: str = "commits/") -> Any:

@@ -52,7 +52,7 @@ def claims(place: str) -> int:
 
 
 def output_at(command: list[str], uri: str) -> list[str]:
-    return [f"--output={uri}" if flag.startswith("--output=") else flag for flag in command]
+    return [f"--output-location={uri}" if flag.startswith("--output-location=") else flag for flag in command]
 
 
 @pytest.mark.parametrize("fixture", ["bucket", "gcs_bucket"])

@@ -126,7 +126,7 @@ def send_three_batches(topic: Topic) -> None:
 
 
 def three_batches(topic: Topic, place: str) -> list[str]:
-    return [*flags(topic, place)[:-1], "--max_offsets_per_batch=20"]
+    return [*flags(topic, place)[:-1], "--max-batch-offsets=20"]
 
 
 def kind_of(service: Service, request: Request) -> str | None:

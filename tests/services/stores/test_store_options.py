@@ -30,7 +30,7 @@ def topic(new_topic: Callable[..., Topic]) -> Topic:
 
 
 def options(**given: str) -> list[str]:
-    return [f"--store_option={key}={value}" for key, value in given.items()]
+    return [f"--storage-options={key}={value}" for key, value in given.items()]
 
 
 def heads(bucket: str) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, WriteToKafka
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
-from beam_exactly_once.kafka.marks_topic import MarksTopic
+from beam_exactly_once.kafka.receipts_topic import ReceiptsTopic
 from beam_exactly_once.kafka.transactions import Transaction
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing import MemoryKafka
@@ -40,12 +40,12 @@ _CONTEXT.set_forkserver_preload(["services.streams.copies"])
 
 STEPS: dict[str, tuple[type, str]] = {
     "init_transactions": (Transaction, "__enter__"),
-    "the mark was read": (MarksTopic, "newest"),
+    "the receipt was read": (ReceiptsTopic, "newest"),
     "begin_transaction": (Transaction, "begin"),
     "produce": (Transaction, "produce"),
     "commit": (Transaction, "commit"),
 }
-"""What a publish does, in this order; ``produce`` once a block of rows, and once for the mark."""
+"""What a publish does, in this order; ``produce`` once a block of rows, and once for the receipt."""
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ class Copy:
         return checkpoint
 
     @property
-    def marks_topic(self) -> str:
+    def receipts_topic(self) -> str:
         return f"beam-exactly-once.{self.opened().stream_id}.kafka"
 
 

@@ -96,8 +96,12 @@ def wait_until(is_so: Callable[[], bool], driver: subprocess.Popen[bytes] | None
 
 def gated_command(bootstrap_servers: str, topic: str, bucket: str, gate: Gate, options: Sequence[str]) -> list[str]:
     """Runs this file as a driver."""
-    places = [f"--output={bucket}/output", f"--checkpoint_location={bucket}/checkpoint", f"--gate={gate.folder}"]
-    return [sys.executable, __file__, f"--bootstrap_servers={bootstrap_servers}", f"--topic={topic}", *places, *options]
+    places = [
+        f"--output-location={bucket}/output",
+        f"--checkpoint-location={bucket}/checkpoint",
+        f"--gate={gate.folder}",
+    ]
+    return [sys.executable, __file__, f"--bootstrap-servers={bootstrap_servers}", f"--topic={topic}", *places, *options]
 
 
 @contextmanager

@@ -39,11 +39,11 @@ def fill(topic: Topic) -> None:
 def flags(topic: Topic, place: str) -> list[str]:
     """A command that takes several batches, with checkpoint and output below ``place``."""
     return [
-        f"--bootstrap_servers={topic.bootstrap_servers}",
+        f"--bootstrap-servers={topic.bootstrap_servers}",
         f"--topics={topic.name}",
-        f"--output={place}/output",
-        f"--checkpoint_location={place}/checkpoint",
-        "--max_offsets_per_batch=70",
+        f"--output-location={place}/output",
+        f"--checkpoint-location={place}/checkpoint",
+        "--max-batch-offsets=70",
     ]
 
 

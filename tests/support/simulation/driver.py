@@ -44,7 +44,8 @@ PARTITIONS = (TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1))
 MANIFESTS = "_batches/"
 FORGOTTEN_ENDS = (StagedOutputMissing, CheckpointHole)
 """How a worker may end that its runner has forgotten, so that nobody hears it: what it wants may be swept."""
-NOW = "2026-01-01T00:00:00+00:00"
+NOW = 1_767_225_600_000
+"""The first moment of 2026."""
 
 MarkerOf = Callable[..., Marker]
 
@@ -108,7 +109,7 @@ class Driver:
         return None
 
     def claim(self) -> StreamWriter:
-        return self.writer_class.claim(self.checkpoint, owner=self.name, claimed_at=NOW)
+        return self.writer_class.claim(self.checkpoint, owner=self.name, claimed_at_ms=NOW)
 
     @contextmanager
     def fencing_first(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_exactly_once.checkpoint.envelope import FORMAT_VERSION, Envelope, seal, unseal
-from beam_exactly_once.errors import CorruptObject, ForeignObject, NewerFormat
+from beam_exactly_once.errors import CorruptObject, ForeignObject, NewerFormat, OlderFormat
 from support.checkpoints import change_field, repeatable
 
 WHERE = "memory://place/offsets/7.json"
@@ -62,7 +62,7 @@ def fault_of_flipped(data: bytes, bit: int) -> str | None:
     flipped[bit // 8] ^= 1 << bit % 8
     try:
         assert opened(bytes(flipped)) == ENVELOPE
-    except (CorruptObject, NewerFormat) as error:
+    except (CorruptObject, NewerFormat, OlderFormat) as error:
         return str(error)
     return None
 
@@ -103,8 +103,16 @@ def test_written_by_a_newer_version_that_this_one_understands() -> None:
 
 def test_written_by_a_newer_version_that_this_one_does_not_understand() -> None:
     newer = change_field(format_version=9, min_reader_version=FORMAT_VERSION + 1)(seal(ENVELOPE))
-    with pytest.raises(NewerFormat, match=r"needs a reader of format version 2; this one reads up to 1\. Install"):
+    with pytest.raises(NewerFormat, match=r"needs a reader of format version 3; this one reads up to 2\. Install"):
         opened(newer)
+
+
+def test_written_before_the_first_release() -> None:
+    older = change_field(format_version=1, min_reader_version=1)(seal(ENVELOPE))
+    with pytest.raises(
+        OlderFormat, match=rf"{WHERE} has format version 1; this version reads 2 and newer\. Go on with"
+    ):
+        opened(older)
 
 
 def test_unknown_fields_of_a_body_are_kept() -> None:
@@ -115,8 +123,8 @@ def test_unknown_fields_of_a_body_are_kept() -> None:
 def test_the_stored_form_is_json_for_people() -> None:
     stored = orjson.loads(seal(ENVELOPE))
     assert {name: stored[name] for name in ("format_version", "min_reader_version", "kind", "stream_id")} == {
-        "format_version": 1,
-        "min_reader_version": 1,
+        "format_version": 2,
+        "min_reader_version": 2,
         "kind": "offsets",
         "stream_id": "stream",
     }

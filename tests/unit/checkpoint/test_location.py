@@ -14,7 +14,14 @@ from beam_exactly_once.checkpoint import Checkpoint, layout, location
 from beam_exactly_once.checkpoint.envelope import Envelope, seal
 from beam_exactly_once.checkpoint.location import Decided
 from beam_exactly_once.checkpoint.records import WriterClaim
-from beam_exactly_once.errors import CheckpointHole, ConfigurationError, CorruptObject, ForeignObject, NewerFormat
+from beam_exactly_once.errors import (
+    CheckpointHole,
+    ConfigurationError,
+    CorruptObject,
+    ForeignObject,
+    NewerFormat,
+    OlderFormat,
+)
 from support.checkpoints import NOW, change_field, fresh_checkpoint, fresh_store, marker, overwrite, plan
 
 CLAIM = WriterClaim(1, "ann@host pid 7", NOW)
@@ -142,9 +149,10 @@ def test_batch_zero_is_a_batch() -> None:
         (lambda data: data[: len(data) // 2], CorruptObject),
         (lambda data: b"", CorruptObject),
         (lambda data: data.replace(b"3", b"4").replace(b"0", b"9"), CorruptObject),
-        (change_field(min_reader_version=2), NewerFormat),
+        (change_field(min_reader_version=3), NewerFormat),
+        (change_field(format_version=1, min_reader_version=1), OlderFormat),
     ],
-    ids=["truncated", "empty", "changed", "newer"],
+    ids=["truncated", "empty", "changed", "newer", "older"],
 )
 def test_a_damaged_object(
     checkpoint: Checkpoint, key: str, change: Callable[[bytes], bytes], error: type[Exception]

@@ -28,7 +28,7 @@ def checkpoint() -> Checkpoint:
 
 
 def test_a_long_list_comes_back_as_it_was(checkpoint: Checkpoint) -> None:
-    marker = Marker(0, "committed", Attempt(1, 0, "n"), {}, {"files": MANY}, "now")
+    marker = Marker(0, "committed", Attempt(1, 0, "n"), {}, {"files": MANY}, 1)
     assert checkpoint.create_marker(marker).mine
     assert checkpoint.read_marker(0) == marker
     size_bytes = checkpoint.store.size_bytes(commits_key(0))
@@ -37,15 +37,15 @@ def test_a_long_list_comes_back_as_it_was(checkpoint: Checkpoint) -> None:
 
 
 def test_the_loser_of_a_long_list_gets_the_winners(checkpoint: Checkpoint) -> None:
-    winner = Marker(0, "committed", Attempt(1, 0, "winner"), {}, {"files": MANY}, "now")
-    loser = Marker(0, "committed", Attempt(1, 0, "loser"), {}, {"files": MANY[1:]}, "now")
+    winner = Marker(0, "committed", Attempt(1, 0, "winner"), {}, {"files": MANY}, 1)
+    loser = Marker(0, "committed", Attempt(1, 0, "loser"), {}, {"files": MANY[1:]}, 1)
     checkpoint.create_marker(winner)
     decided = checkpoint.create_marker(loser)
     assert (decided.record, decided.mine) == (winner, False)
 
 
 def test_a_lost_list_is_named(checkpoint: Checkpoint) -> None:
-    checkpoint.create_marker(Marker(0, "committed", Attempt(1, 0, "n"), {}, {"files": MANY}, "now"))
+    checkpoint.create_marker(Marker(0, "committed", Attempt(1, 0, "n"), {}, {"files": MANY}, 1))
     (spilled,) = checkpoint.store.list(SPILLED)
     checkpoint.store.delete([spilled.key])
     with pytest.raises(CheckpointHole, match=spilled.key):

@@ -57,7 +57,7 @@ def test_batches_that_lost_offsets_or_were_passed_are_clean(stream: HandMadeStre
         before = dict(stream.next_offsets)
         plan = stream.plan(batch_id)
         attempt = replace(stream.marker(plan).attempt, nonce="5" * 16)
-        stream.publish(stream.writer.commit(marker_of_resolution(plan, attempt, outcome, "2026-01-01")))  # type: ignore[arg-type]
+        stream.publish(stream.writer.commit(marker_of_resolution(plan, attempt, outcome, 1)))  # type: ignore[arg-type]
     stream.next_offsets = before
     stream.run(4)
     assert faults_of(stream) == []
@@ -166,7 +166,7 @@ def test_missing_manifest(stream: HandMadeStream) -> None:
 
 def test_a_sink_that_was_added_later_needs_no_older_manifests(stream: HandMadeStream) -> None:
     stream.run(0, 1)
-    second = {"kind": "files", "output": str(stream.output.parent / "second")}
+    second = {"kind": "files", "location": str(stream.output.parent / "second")}
     stream.checkpoint.create_definition("sinks/", "second", second)
     assert faults_of(stream) == []
 
@@ -180,7 +180,11 @@ def test_harmed_manifest(stream: HandMadeStream, harm: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"files": [], "rows": 0}, {"stream_id": "another"}, {"attempt": {"writer_epoch": 1, "batch_id": 0, "nonce": "9"}}],
+    [
+        {"files": [], "rows_written": 0},
+        {"stream_id": "another"},
+        {"attempt": {"writer_epoch": 1, "batch_id": 0, "nonce": "9"}},
+    ],
 )
 def test_manifest_that_does_not_agree_with_its_marker(stream: HandMadeStream, change: dict[str, object]) -> None:
     stream.run(0, 1)

@@ -19,7 +19,7 @@ def checkpoint() -> Checkpoint:
 
 
 def claim(checkpoint: Checkpoint, owner: str = "ann") -> StreamWriter:
-    return StreamWriter.claim(checkpoint, owner=owner, claimed_at=NOW)
+    return StreamWriter.claim(checkpoint, owner=owner, claimed_at_ms=NOW)
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_who_is_never_fast_enough_gives_up(checkpoint: Checkpoint, monkeypatch: 
     monkeypatch.setattr(writer_module, "MAX_CLAIM_TRIES", 3)
     monkeypatch.setattr(checkpoint, "newest_writer_epoch", lambda: 0)
     for _ in range(3):
-        StreamWriter.claim(Checkpoint(checkpoint.store, checkpoint.stream_id), owner="bob", claimed_at=NOW)
+        StreamWriter.claim(Checkpoint(checkpoint.store, checkpoint.stream_id), owner="bob", claimed_at_ms=NOW)
     with pytest.raises(Fenced, match="3 other writers claimed memory://"):
         claim(checkpoint)
 

@@ -119,7 +119,7 @@ def test_verify_finds_no_fault_in_what_a_real_stream_wrote(tmp_path: Path) -> No
     assert (found["clean"], [note for check in found["checks"] for note in check["notes"]]) == (True, [])
     with kafka.serving():
         status = orjson.loads(run("status", location, "--bootstrap-servers", "kafka:9092", "--json").stdout)
-    assert (status["batches"]["decided"], status["lag"]) == (5, 0)
+    assert (status["batches"]["decided"], status["lag_offsets"]) == (5, {"kafka": {"orders": {"0": 0, "1": 0}}})
     assert [one["next_offset"] for one in status["sources"]["kafka"]] == [25, 28]
 
 
@@ -144,7 +144,7 @@ def test_an_empty_location(tmp_path: Path, command: list[str]) -> None:
 
 def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMadeStream) -> None:
     stream.run(0)
-    stream.change("sinks/files/definition.json", output="gs://lake/orders")
+    stream.change("sinks/files/definition.json", location="gs://lake/orders")
     opened: list[tuple[str, Mapping[str, Any] | None]] = []
 
     def open_store(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:
@@ -152,7 +152,14 @@ def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMade
         return open_object_store(str(stream.location if "checkpoint" in uri else stream.output))
 
     with override_stores(open_store):
-        run("verify", "memory://checkpoint", "--store-option", "region_name=a=b", "--store-option", "profile_name=me")
+        run(
+            "verify",
+            "memory://checkpoint",
+            "--storage-options",
+            "region_name=a=b",
+            "--storage-options",
+            "profile_name=me",
+        )
     assert opened == [
         ("memory://checkpoint", {"region_name": "a=b", "profile_name": "me"}),
         ("gs://lake/orders", None),
@@ -161,7 +168,7 @@ def test_store_options_reach_the_stores_of_the_checkpoints_kind(stream: HandMade
 
 @pytest.mark.parametrize("option", ["novalue", "=value"])
 def test_a_store_option_without_key_or_value(stream: HandMadeStream, option: str) -> None:
-    result = run("status", stream.location, "--store-option", option)
+    result = run("status", stream.location, "--storage-options", option)
     assert result.exit_code == 2
     assert f"'{option}' is not KEY=VALUE." in result.stderr
 

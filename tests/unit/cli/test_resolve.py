@@ -39,7 +39,12 @@ def test_skip_goes_on_behind_the_batch_and_fences_the_driver(stream: HandMadeStr
     result = run("resolve", stream.location, "--batch", 1, "--skip", answer="y\n")
     assert result.exit_code == 0
     newest = newest_of(stream)
-    assert (newest.batch_id, newest.outcome, newest.records, newest.lost_offsets) == (1, "skipped", 0, 15)
+    assert (newest.batch_id, newest.outcome, newest.records_read, newest.offsets_lost) == (
+        1,
+        "skipped",
+        0,
+        {"kafka": 15},
+    )
     assert newest.sources["kafka"].next_offsets == {P0: 20, P1: 10}
     assert newest.sources["kafka"].lost == plan.sources["kafka"].ranges
     claim = stream.checkpoint.read_writer(2)
@@ -57,12 +62,16 @@ def test_abandon_gives_the_offsets_back(stream: HandMadeStream) -> None:
     stream.plan(1)
     assert run("resolve", stream.location, "--batch", 1, "--abandon", "--yes").exit_code == 0
     newest = newest_of(stream)
-    assert (newest.outcome, newest.sources["kafka"].next_offsets, newest.lost_offsets) == ("abandoned", before, 0)
+    assert (newest.outcome, newest.sources["kafka"].next_offsets, newest.offsets_lost) == (
+        "abandoned",
+        before,
+        {"kafka": 0},
+    )
     stream.claim()
     stream.publish(newest)
     stream.next_offsets = dict(newest.sources["kafka"].next_offsets)
     stream.run(2)
-    assert newest_of(stream).records == 15
+    assert newest_of(stream).records_read == 15
     assert run("verify", stream.location).exit_code == 0
 
 

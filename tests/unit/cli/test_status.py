@@ -12,6 +12,7 @@ from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, override_logs
 from beam_exactly_once.testing import MemoryKafka
+from support.checkpoints import NOW
 from support.command_line import kafka_holding, run, shown
 from support.hand_made_stream import HandMadeStream
 
@@ -62,20 +63,21 @@ def test_status_as_json(stream: HandMadeStream) -> None:
     newest = {
         "batch_id": 1,
         "state": "committed",
-        "planned_at": "2026-01-01T00:00:01+00:00",
+        "planned_at_ms": NOW + 1000,
         "planned_offsets": 15,
-        "committed_at": "2026-01-01T00:00:02+00:00",
+        "committed_at_ms": NOW + 2000,
         "writer_epoch": 1,
-        "records": 15,
+        "records_read": 15,
         "bytes_read": 1500,
-        "rows": {"files": 15},
-        "lost_offsets": 0,
+        "rows_written": {"files": 15},
+        "records_rejected": {},
+        "offsets_lost": {"kafka": 0},
     }
     assert orjson.loads(result.stdout) == {
         "location": str(stream.location),
         "stream_id": "0000000000000000",
-        "created_at": "2026-01-01T00:00:00+00:00",
-        "writer": {"writer_epoch": 1, "owner": "ann@host pid 7", "claimed_at": "2026-01-01T00:00:00+00:00"},
+        "created_at_ms": NOW,
+        "writer": {"writer_epoch": 1, "owner": "ann@host pid 7", "claimed_at_ms": NOW},
         "batches": {
             "decided": 2,
             "planned": 3,
@@ -83,14 +85,15 @@ def test_status_as_json(stream: HandMadeStream) -> None:
                 {
                     "batch_id": 2,
                     "state": "planned",
-                    "planned_at": "2026-01-01T00:00:02+00:00",
+                    "planned_at_ms": NOW + 2000,
                     "planned_offsets": 15,
-                    "committed_at": None,
+                    "committed_at_ms": None,
                     "writer_epoch": None,
-                    "records": None,
+                    "records_read": None,
                     "bytes_read": None,
-                    "rows": {},
-                    "lost_offsets": None,
+                    "rows_written": {},
+                    "records_rejected": {},
+                    "offsets_lost": {},
                 }
             ],
         },
@@ -104,8 +107,8 @@ def test_status_as_json(stream: HandMadeStream) -> None:
                     "next_offset": 20,
                     "earliest": 0,
                     "latest": 31,
-                    "lag": 11,
-                    "lost": 0,
+                    "lag_offsets": 11,
+                    "offsets_lost": 0,
                 },
                 {
                     "topic": "orders",
@@ -113,13 +116,13 @@ def test_status_as_json(stream: HandMadeStream) -> None:
                     "next_offset": 10,
                     "earliest": 0,
                     "latest": 10,
-                    "lag": 0,
-                    "lost": 0,
+                    "lag_offsets": 0,
+                    "offsets_lost": 0,
                 },
             ]
         },
-        "lag": 11,
-        "sinks": {"files": {"kind": "files", "output": str(stream.output)}},
+        "lag_offsets": {"kafka": {"orders": {"0": 11, "1": 0}}},
+        "sinks": {"files": {"kind": "files", "location": str(stream.output)}},
     }
     assert result.exit_code == 0
 
@@ -130,7 +133,7 @@ def test_status_of_a_stream_that_has_not_decided_anything(stream: HandMadeStream
     stream.plan(0)
     assert "0 decided, batch 0 in flight" in shown("status", stream.location)
     found = orjson.loads(run("status", stream.location, "--json").stdout)
-    assert (found["newest"], found["recent"], found["lag"]) == (None, [], None)
+    assert (found["newest"], found["recent"], found["lag_offsets"]) == (None, [], None)
 
 
 def test_status_shows_what_kafka_has_lost(stream: HandMadeStream) -> None:
@@ -152,7 +155,7 @@ def test_status_takes_the_broker_from_a_config_file(stream: HandMadeStream, tmp_
         raise KafkaUnavailable("Kafka at kafka:9092 did not answer.")
 
     with override_logs(open_log):
-        result = run("status", stream.location, "--kafka-config", file)
+        result = run("status", stream.location, "--client-config-file", file)
     assert asked[0].bootstrap_servers == "kafka:9092"
     assert result.exit_code == 75
     assert result.stderr == "KafkaUnavailable: Kafka at kafka:9092 did not answer.\n"

@@ -24,16 +24,17 @@ BATCH = BatchProgress(
     batch_id=42,
     outcome="committed",
     writer_epoch=7,
-    records=3000,
+    records_read=3000,
     bytes_read=450_000,
-    rows={"lake": 2900, "rejected": 100},
-    lost_offsets=0,
-    lag={"orders-0": 1200, "orders-1": 34},
+    rows_written={"lake": 2900, "rejected": 100},
+    records_rejected={},
+    offsets_lost={"kafka": 0},
+    lag_offsets={"kafka": {"orders": {0: 1200, 1: 34}}},
     plan_s=0.25,
     run_s=1.0,
     commit_s=0.5,
     publish_s=0.25,
-    finished_at="2024-05-01T12:00:00+00:00",
+    finished_at_ms=1_714_564_800_000,
 )
 
 BATCH_JSON = {
@@ -41,17 +42,17 @@ BATCH_JSON = {
     "batch_id": 42,
     "outcome": "committed",
     "writer_epoch": 7,
-    "records": 3000,
+    "records_read": 3000,
     "bytes_read": 450_000,
-    "rejected": {},
-    "rows": {"lake": 2900, "rejected": 100},
-    "lost_offsets": 0,
-    "lag": {"orders-0": 1200, "orders-1": 34},
+    "records_rejected": {},
+    "rows_written": {"lake": 2900, "rejected": 100},
+    "offsets_lost": {"kafka": 0},
+    "lag_offsets": {"kafka": {"orders": {"0": 1200, "1": 34}}},
     "plan_s": 0.25,
     "run_s": 1.0,
     "commit_s": 0.5,
     "publish_s": 0.25,
-    "finished_at": "2024-05-01T12:00:00+00:00",
+    "finished_at_ms": 1_714_564_800_000,
     "records_per_s": 1500.0,
 }
 
@@ -203,7 +204,7 @@ def test_the_bar_waits_and_then_tells_of_each_batch_and_of_the_whole() -> None:
     with live_bar(console) as bar:
         assert drawn_lines(drawn) == ["waiting for the first batch"]
         bar(BATCH)
-        bar(replace(BATCH, batch_id=43, rows={}, lag={}))
+        bar(replace(BATCH, batch_id=43, rows_written={}, lag_offsets={}))
     assert drawn_lines(drawn)[1:3] == [
         "batch 42  3,000 rows  1,500 records/s  3,000 records so far  lag 1,234  "
         "plan 0.25 s run 1.00 s commit 0.50 s publish 0.25 s",
@@ -215,7 +216,7 @@ def test_the_bar_waits_and_then_tells_of_each_batch_and_of_the_whole() -> None:
 def test_the_bar_shows_what_should_worry() -> None:
     console, drawn = terminal()
     with live_bar(console) as bar:
-        bar(replace(BATCH, outcome="skipped", lost_offsets=12_345))
+        bar(replace(BATCH, outcome="skipped", offsets_lost={"kafka": 12_345}))
     assert "batch 42  skipped  3,000 rows" in drawn.getvalue()
     assert "LOST 12,345 offsets" in drawn.getvalue()
 

@@ -1,8 +1,8 @@
-"""Marks of a sink's shards, in a topic of their own: one partition a shard, whose newest record is the mark.
+"""Receipts of a sink's shards, in a topic of their own: one partition a shard, whose newest record is the receipt.
 
 Only producers of one ``transactional.id`` write to a partition, in transactions. So once ``init_transactions`` of that id
 has returned, no transaction is open there, the last stable offset is the end, and the newest committed record is what the
-last transaction said. The topic is compacted and never cut: a mark must be there after a stop of any length.
+last transaction said. The topic is compacted and never cut: a receipt must be there after a stop of any length.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 
 TAIL_OFFSETS = 64
-"""Offsets of the first look at a partition's end. A batch takes two, its mark and a control record, or as many aborted."""
+"""Offsets of the first look at a partition's end. A batch takes two, its receipt and a control record, or as many aborted."""
 _TAIL_GROWTH = 8
 _SEGMENT_BYTES = 16 * 1024 * 1024
 """The newest segment is not compacted: bounds what a partition takes on disk."""
 
 
-class MarksTopic:
-    """The marks topic of one sink of one stream. Connected at first use.
+class ReceiptsTopic:
+    """The receipts topic of one sink of one stream. Connected at first use.
 
     Args:
         settings: of the cluster.
@@ -32,7 +32,7 @@ class MarksTopic:
     Raises:
         SinkUnavailable: no broker answers.
         OutputNotWritable: the topic cannot be created or grown, or does not keep its records for ever.
-        SinkBehind: the topic or its marks are gone.
+        SinkBehind: the topic or its receipts are gone.
     """
 
     def __init__(self, settings: KafkaSettings, name: str) -> None:
@@ -40,6 +40,11 @@ class MarksTopic:
         self._written = replace(settings, isolation_level="read_uncommitted")
         self._name = name
         self._logs: tuple[KafkaLog, KafkaLog] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the topic."""
+        return self._name
 
     def create(self, admin: TopicAdmin, shards: int, like: TopicFacts) -> None:
         """Create it, as safe as the topic ``like``, unless it exists."""
@@ -53,32 +58,32 @@ class MarksTopic:
         except OutputNotWritable as error:
             settings = "".join(f" --config {key}={value}" for key, value in config.items())
             raise OutputNotWritable(
-                f"{error} The marks of this sink need the topic. Let this user create it, or create it: kafka-topics.sh "
+                f"{error} The receipts of this sink need the topic. Let this user create it, or create it: kafka-topics.sh "
                 f"--create --topic {self._name} --partitions {shards} --replication-factor {like.replication_factor}{settings}"
             ) from None
 
     def check(self, admin: TopicAdmin, shards: int) -> None:
-        """Refuse a topic that could lose marks; let it have a partition for each shard."""
+        """Refuse a topic that could lose receipts; let it have a partition for each shard."""
         facts = admin.describe(self._name)
         if facts is None:
             raise self._gone()
         missing = sorted({"READ", "WRITE", "DESCRIBE_CONFIGS"} - facts.operations)
         if missing:
             raise OutputNotWritable(
-                f"Kafka does not let us {' or '.join(missing)} topic {self._name}, which holds the marks of this sink. Allow it: "
+                f"Kafka does not let us {' or '.join(missing)} topic {self._name}, which holds this sink's receipts. Allow it: "
                 f"kafka-acls.sh --add --allow-principal User:… --operation Read --operation Write --operation "
                 f"DescribeConfigs --topic {self._name}"
             )
         if facts.cleanup_policy != {"compact"}:
             raise OutputNotWritable(
-                f"topic {self._name} has cleanup.policy={facts.config.get('cleanup.policy')} and would lose the marks of this "
+                f"topic {self._name} has cleanup.policy={facts.config.get('cleanup.policy')} and would lose the receipts of this "
                 f"sink. Change it: kafka-configs.sh --alter --topic {self._name} --add-config cleanup.policy=compact"
             )
         if facts.partitions < shards:
             self._grow(admin, shards)
 
     def newest(self, shard: int) -> bytes | None:
-        """The mark of a shard, as it was written; None if it never had one. To be asked after ``init_transactions``."""
+        """The receipt of a shard, as it was written; None if it never had one. To be asked after ``init_transactions``."""
         place = TopicPartition(self._name, shard)
         committed, written = self._open_logs()
         try:
@@ -95,7 +100,7 @@ class MarksTopic:
         found = self._last_value(committed, place, bounds)
         if found is None and bounds.earliest > 0:
             raise SinkBehind(
-                f"the records of partition {place}, which holds the mark of a shard, were deleted below offset "
+                f"the records of partition {place}, which holds the receipt of a shard, were deleted below offset "
                 f"{bounds.earliest}: what the shard holds is not known any more. Nothing was written. Start a new "
                 "checkpoint_location with continue_from=CheckpointAt(…) at the last batch that the output holds."
             )
@@ -139,7 +144,7 @@ class MarksTopic:
 
     def _gone(self) -> SinkBehind:
         return SinkBehind(
-            f"topic {self._name}, which holds the marks of this sink, is gone or has lost partitions, although the checkpoint "
+            f"topic {self._name}, which holds the receipts of this sink, is gone or has lost partitions, although the checkpoint "
             "knows the sink: which batches the output holds is not known any more. Nothing was written. Restore the topic, or "
             "start a new checkpoint_location with continue_from=CheckpointAt(…) at the last batch that the output holds."
         )

@@ -1,4 +1,4 @@
-"""Marks of ``WriteToKafka`` that went astray, and what Kafka refuses."""
+"""Receipts of ``WriteToKafka`` that went astray, and what Kafka refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from beam_exactly_once.errors import (
     UnknownTopic,
 )
 from beam_exactly_once.kafka import KafkaSettings
-from beam_exactly_once.kafka.marks_topic import TAIL_OFFSETS
+from beam_exactly_once.kafka.receipts_topic import TAIL_OFFSETS
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from services.streams.copies import (
@@ -42,68 +42,68 @@ pytestmark = pytest.mark.runs_on("DirectRunner")
 NewTopicMade = Callable[..., Topic]
 
 
-# -- marks ------------------------------------------------------------------------------------------------------------
+# -- receipts ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_mark_is_found_behind_many_aborted_ones(copy: Copy) -> None:
+def test_the_newest_receipt_is_found_behind_many_aborted_ones(copy: Copy) -> None:
     """Each aborted transaction takes two offsets, more than the first look covers."""
     copy.run(4, shards=1)
     settings = TransactionSettings(KafkaSettings(copy.bootstrap_servers))
     for _ in range(TAIL_OFFSETS):
-        with Transaction(settings, f"{copy.marks_topic}.0", copy.topic) as transaction:
+        with Transaction(settings, f"{copy.receipts_topic}.0", copy.topic) as transaction:
             transaction.begin()
-            transaction.produce(copy.marks_topic, OutgoingRecords([b"never"], [b"mark"], partitions=[0]))
+            transaction.produce(copy.receipts_topic, OutgoingRecords([b"never"], [b"receipt"], partitions=[0]))
             delivered(transaction)
     copy.run(8, shards=1)
     assert_exactly_once(copy, 8)
 
 
-def test_the_marks_topic_is_compacted_and_grows(copy: Copy, admin: AdminClient) -> None:
+def test_the_receipts_topic_is_compacted_and_grows(copy: Copy, admin: AdminClient) -> None:
     copy.run(4, shards=1)
     copy.run(8, shards=3)
-    resource = ConfigResource(ResourceType.TOPIC, copy.marks_topic)
+    resource = ConfigResource(ResourceType.TOPIC, copy.receipts_topic)
     config = admin.describe_configs([resource])[resource].result(TIMEOUT_S)
     assert config["cleanup.policy"].value == "compact"
-    assert len(admin.list_topics(copy.marks_topic, timeout=TIMEOUT_S).topics[copy.marks_topic].partitions) == 3
+    assert len(admin.list_topics(copy.receipts_topic, timeout=TIMEOUT_S).topics[copy.receipts_topic].partitions) == 3
 
 
 @pytest.mark.parametrize("batches", [1, 3])
-def test_a_marks_topic_that_was_deleted_is_noticed(copy: Copy, admin: AdminClient, batches: int) -> None:
+def test_a_receipts_topic_that_was_deleted_is_noticed(copy: Copy, admin: AdminClient, batches: int) -> None:
     """Also after the first batch, which has no predecessor."""
     copy.run(4 * batches)
-    delete_topic(admin, copy.marks_topic)
-    with pytest.raises(SinkBehind, match=f"{copy.marks_topic}.* is gone"):
+    delete_topic(admin, copy.receipts_topic)
+    with pytest.raises(SinkBehind, match=f"{copy.receipts_topic}.* is gone"):
         copy.run(4 * batches + 4)
     assert_exactly_once(copy, 4 * batches)
 
 
-def test_marks_that_were_deleted_are_noticed(copy: Copy, admin: AdminClient) -> None:
+def test_receipts_that_were_deleted_are_noticed(copy: Copy, admin: AdminClient) -> None:
     copy.run(4, shards=1)
-    alter_config(admin, copy.marks_topic, "cleanup.policy", "delete")  # Kafka lets nobody cut a compacted topic
-    settle(admin.delete_records([TopicPartition(copy.marks_topic, 0, OFFSET_END)]))
-    alter_config(admin, copy.marks_topic, "cleanup.policy", "compact")
+    alter_config(admin, copy.receipts_topic, "cleanup.policy", "delete")  # Kafka lets nobody cut a compacted topic
+    settle(admin.delete_records([TopicPartition(copy.receipts_topic, 0, OFFSET_END)]))
+    alter_config(admin, copy.receipts_topic, "cleanup.policy", "compact")
     with pytest.raises(SinkBehind, match="were deleted below offset"):
         copy.run(8, shards=1)
     assert_exactly_once(copy, 4)
 
 
 @pytest.mark.parametrize("policy", ["delete", "compact,delete"])
-def test_a_marks_topic_that_forgets_is_refused(copy: Copy, admin: AdminClient, policy: str) -> None:
+def test_a_receipts_topic_that_forgets_is_refused(copy: Copy, admin: AdminClient, policy: str) -> None:
     copy.run(4)
-    alter_config(admin, copy.marks_topic, "cleanup.policy", policy)
+    alter_config(admin, copy.receipts_topic, "cleanup.policy", policy)
     with pytest.raises(OutputNotWritable, match=f"cleanup.policy={policy} .*--add-config cleanup.policy=compact"):
         copy.run(8)
-    alter_config(admin, copy.marks_topic, "cleanup.policy", "compact")
+    alter_config(admin, copy.receipts_topic, "cleanup.policy", "compact")
     copy.run(8)
     assert_exactly_once(copy, 8)
 
 
-def test_something_else_among_the_marks_is_refused(copy: Copy) -> None:
+def test_something_else_among_the_receipts_is_refused(copy: Copy) -> None:
     copy.run(4)
     plain = Producer({"bootstrap.servers": copy.bootstrap_servers})
-    plain.produce(copy.marks_topic, b"hello", key=b"mark", partition=0)
+    plain.produce(copy.receipts_topic, b"hello", key=b"receipt", partition=0)
     assert plain.flush(TIMEOUT_S) == 0
-    with pytest.raises(CorruptObject, match="is not the mark of this shard"):
+    with pytest.raises(CorruptObject, match="is not the receipt of this shard"):
         copy.run(8)
 
 
@@ -132,13 +132,13 @@ def test_what_is_committed_needs_its_source_no_more(copy: Copy) -> None:
     assert_exactly_once(copy, 8)
 
 
-def test_a_transaction_of_somebody_else_among_the_marks_stops_the_sink(copy: Copy, admin: AdminClient) -> None:
-    """Behind it a mark would be hidden."""
+def test_a_transaction_of_somebody_else_among_the_receipts_stops_the_sink(copy: Copy, admin: AdminClient) -> None:
+    """Behind it a receipt would be hidden."""
     copy.run(4)
     foreign = Producer({"bootstrap.servers": copy.bootstrap_servers, "transactional.id": secrets.token_hex(4)})
     foreign.init_transactions(TIMEOUT_S)
     foreign.begin_transaction()
-    foreign.produce(copy.marks_topic, b"{}", key=b"mark", partition=0)
+    foreign.produce(copy.receipts_topic, b"{}", key=b"receipt", partition=0)
     assert foreign.flush(TIMEOUT_S) == 0
     with pytest.raises(Retryable, match="has an open transaction"):
         copy.run(8)
@@ -197,9 +197,9 @@ def test_a_partition_that_the_topic_does_not_have(copy: Copy, output: Topic) -> 
         return [record._replace(partition=3)]
 
     with pytest.raises(ConfigurationError, match=r"for partition 3 of topic .* has partitions 0 to 2"):
-        copy.run(4, through=to_partition_3, partition_by="partition")
+        copy.run(4, through=to_partition_3, partitioner="partition")
     output.grow(4)
-    copy.run(4, through=to_partition_3, partition_by="partition")
+    copy.run(4, through=to_partition_3, partitioner="partition")
     assert {record.partition() for record in records_of(copy.bootstrap_servers, copy.topic)} == {3}
 
 

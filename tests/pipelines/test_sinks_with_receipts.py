@@ -1,4 +1,4 @@
-"""Sinks that publish by shard with a mark, in a stream."""
+"""Sinks that publish by shard with a receipt, in a stream."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.contract import Part
+from beam_exactly_once.sinks.receipts import StagedReceipt
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.ledger_sink import LEDGERS, Ledger, WriteToLedger
@@ -61,14 +62,14 @@ def kill(*_: object) -> None:
     raise RuntimeError("killed here")
 
 
-def test_every_batch_marks_every_shard_in_order(stream: Stream) -> None:
+def test_every_batch_leaves_a_receipt_in_every_shard_in_order(stream: Stream) -> None:
     stream.produce(0, 1, 2, 4, 6)
     stream.run()
     ids = {
         shard: [(batch, [row["id"] for row in rows]) for batch, rows in of] for shard, of in stream.ledger.rows.items()
     }
     assert ids == {0: [(0, [0]), (1, [2, 4]), (2, [6])], 1: [(0, [1]), (1, []), (2, [])]}
-    assert {attempt.batch_id for attempt in stream.ledger.marks.values()} == {2}
+    assert {receipt.batch_id for receipt in stream.ledger.receipts.values()} == {2}
     stream.run()
     assert stream.ledger.ids() == [0, 1, 2, 4, 6]
 
@@ -169,22 +170,22 @@ def test_a_checkpoint_of_five_batches_ago_does_not_write_again(stream: Stream) -
     assert stream.ledger.ids() == list(range(16))
 
 
-@pytest.mark.parametrize("lost", ["one mark", "all marks", "an older copy"])
+@pytest.mark.parametrize("lost", ["one receipt", "all receipts", "an older copy"])
 def test_a_sink_that_lost_batches_is_noticed(stream: Stream, lost: str) -> None:
     stream.produce(*range(8))
     stream.run()
-    marks = stream.ledger.marks
-    for key in list(marks)[: 1 if lost == "one mark" else None]:
+    receipts = stream.ledger.receipts
+    for key in list(receipts)[: 1 if lost == "one receipt" else None]:
         if lost == "an older copy":
-            marks[key] = Attempt(1, 1, "older")
+            receipts[key] = StagedReceipt(Attempt(1, 1, "older"))
         else:
-            del marks[key]
+            del receipts[key]
     with pytest.raises(SinkBehind):
         stream.run()
 
 
 def test_a_wiped_checkpoint_skips_nothing(stream: Stream) -> None:
-    """It is another stream, which has marks of its own."""
+    """It is another stream, which has receipts of its own."""
     stream.produce(0, 1, 2)
     stream.run()
     store = open_object_store(stream.location)
