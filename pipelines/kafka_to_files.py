@@ -51,13 +51,13 @@ def known_columns(partition_by: Sequence[str]) -> Sequence[str]:
     return partition_by
 
 
-def _schema(file_format: str, partition_by: Sequence[str]) -> pa.Schema | None:
+def _schema(format: str, partition_by: Sequence[str]) -> pa.Schema | None:
     """What CSV and text hold of a record; None: all of it."""
-    if file_format not in ("csv", "text"):
+    if format not in ("csv", "text"):
         return None
     columns = {field.name: field for field in RECORD_SCHEMA}
     columns[EVENT_DATE] = pa.field(EVENT_DATE, pa.date32())
-    names = [name for name in RECORD_SCHEMA.names if name != "headers"] if file_format == "csv" else ["value"]
+    names = [name for name in RECORD_SCHEMA.names if name != "headers"] if format == "csv" else ["value"]
     return pa.schema([columns[name] for name in dict.fromkeys([*names, *partition_by])])
 
 

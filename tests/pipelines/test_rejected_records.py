@@ -70,7 +70,11 @@ class TestDecoding:
         }
         assert second == []
         assert sorted((row["value"], row["offset"]) for row in third) == [(b"[", 4), (b"null!", 3)]
-        assert [batch.records_rejected for batch in run.progress] == [{"decode_records": 1}, {"decode_records": 0}, {"decode_records": 2}]
+        assert [batch.records_rejected for batch in run.progress] == [
+            {"decode_records": 1},
+            {"decode_records": 0},
+            {"decode_records": 2},
+        ]
         assert [batch.rows_written for batch in run.progress] == [
             {"orders": 2, "rejected": 1},
             {"orders": 1, "rejected": 0},
@@ -236,7 +240,9 @@ def from_sink(stream: ExactlyOnceStream) -> None:
 
 @pytest.mark.parametrize("build", [from_decoder, from_sink])
 def test_rejected_records_that_nothing_consumes_are_refused(build: Callable[[ExactlyOnceStream], None]) -> None:
-    with pytest.raises(ConfigurationError, match="step 'decode_records' rejects records, and nothing in the stream consumes"):
+    with pytest.raises(
+        ConfigurationError, match="step 'decode_records' rejects records, and nothing in the stream consumes"
+    ):
         run_in_memory(build, BATCHES)
 
 
@@ -349,7 +355,7 @@ def test_what_is_decoded_before_windows_is_counted_for_its_batch(tmp_path: Path)
         rows, rejected = records(stream) | DecodeRecords(decode, on_error="reject")
         in_windows = rows | beam.WindowInto(beam.window.FixedWindows(60)) | beam.Reshuffle()
         out = in_windows | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
-        out | "Rows" >> WriteToFiles(str(tmp_path / "rows"), file_format="json", name="rows")
+        out | "Rows" >> WriteToFiles(str(tmp_path / "rows"), format="json", name="rows")
         refused = (
             rejected | "Windows" >> beam.WindowInto(beam.window.SlidingWindows(60, 30)) | "Shuffle" >> beam.Reshuffle()
         )
@@ -361,4 +367,8 @@ def test_what_is_decoded_before_windows_is_counted_for_its_batch(tmp_path: Path)
 
     run = run_in_memory(build, BATCHES, allow_per_batch=True)
 
-    assert [one.records_rejected for one in run.progress] == [{"decode_records": 1}, {"decode_records": 0}, {"decode_records": 2}]
+    assert [one.records_rejected for one in run.progress] == [
+        {"decode_records": 1},
+        {"decode_records": 0},
+        {"decode_records": 2},
+    ]

@@ -249,10 +249,10 @@ def run_main(
     flags = {
         "bootstrap_servers": bootstrap_servers,
         "topics": topic or stream.topic.name,
-        "output": stream.output,
+        "output_location": stream.output,
         "checkpoint_location": stream.checkpoint,
-        "kafka_config": properties,
-        "startup_timeout_s": 5,
+        "client_config_file": properties,
+        "timeout_s": 5,
     }
     try:
         code = main([f"--{name}={value}" for name, value in flags.items()])

@@ -27,7 +27,7 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
         "bootstrap_servers": source.bootstrap_servers,
         "topics": source.name,
         "checkpoint_location": folder / "checkpoint",
-        "max_offsets_per_batch": 1,
+        "max_batch_offsets": 1,
         **more,
     }
     return [f"--{name}={value}" for name, value in given.items()]
@@ -73,7 +73,7 @@ def test_aninserter_wakes_late(
     table = f"orders_{secrets.token_hex(4)}"
     source = new_topic(1)
     source.send(b'{"id": %d}' % number for number in range(batches))
-    arguments = flags(source, tmp_path, url=f"${{env:{sql_variable}}}", table=table)
+    arguments = flags(source, tmp_path, output_url=f"${{env:{sql_variable}}}", output_table=table)
     engine = sa.create_engine(os.environ[sql_variable], poolclass=sa.NullPool)
 
     def ids() -> list[int]:
