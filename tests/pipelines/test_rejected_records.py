@@ -289,7 +289,7 @@ def test_the_marker_says_what_was_rejected_and_a_replay_rejects_again(tmp_path: 
     assert sorted(pq.read_table(tmp_path / "bad")["value"].to_pylist()) == [b"x", b"y"]
     assert sorted(pq.read_table(tmp_path / "orders")["n"].to_pylist()) == [1, 2]
     (marker,) = (tmp_path / "checkpoint" / "commits").glob("*.json")
-    assert orjson.loads(marker.read_bytes())["body"]["rejected"] == {"decode_records": 2}
+    assert orjson.loads(marker.read_bytes())["body"]["records_rejected"] == {"decode_records": 2}
 
 
 def refuse(rejected: Rejected) -> None:
