@@ -70,7 +70,11 @@ class TestDecoding:
         }
         assert second == []
         assert sorted((row["value"], row["offset"]) for row in third) == [(b"[", 4), (b"null!", 3)]
-        assert [batch.records_rejected for batch in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]
+        assert [batch.records_rejected for batch in run.progress] == [
+            {"decode_records": 1},
+            {"decode_records": 0},
+            {"decode_records": 2},
+        ]
         assert [batch.rows_written for batch in run.progress] == [
             {"orders": 2, "rejected": 1},
             {"orders": 1, "rejected": 0},
@@ -231,28 +235,30 @@ def from_decoder(stream: ExactlyOnceStream) -> None:
 
 
 def from_sink(stream: ExactlyOnceStream) -> None:
-    _ = records(stream) | WriteToFiles("/lake/orders", name="decode", on_error="reject")
+    _ = records(stream) | WriteToFiles("/lake/orders", name="decode_records", on_error="reject")
 
 
 @pytest.mark.parametrize("build", [from_decoder, from_sink])
 def test_rejected_records_that_nothing_consumes_are_refused(build: Callable[[ExactlyOnceStream], None]) -> None:
-    with pytest.raises(ConfigurationError, match="step 'decode' rejects records, and nothing in the stream consumes"):
+    with pytest.raises(
+        ConfigurationError, match="step 'decode_records' rejects records, and nothing in the stream consumes"
+    ):
         run_in_memory(build, BATCHES)
 
 
 def test_two_rejecting_steps_need_names() -> None:
     def build(stream: ExactlyOnceStream) -> None:
         _ = records(stream) | "One" >> DecodeRecords(decode, on_error="reject")
-        _ = stream.stream_graph.rejecting["decode"].rejected | "Two" >> DecodeRecords(decode, on_error="reject")
+        _ = stream.stream_graph.rejecting["decode_records"].rejected | "Two" >> DecodeRecords(decode, on_error="reject")
 
-    with pytest.raises(ConfigurationError, match="two rejecting steps are named 'decode'"):
+    with pytest.raises(ConfigurationError, match="two rejecting steps are named 'decode_records'"):
         run_in_memory(build, BATCHES)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DecodeRecords("json"), "decode='json' must be a function"),  # type: ignore[arg-type]
+        (lambda: DecodeRecords("json"), "decoder='json' must be a function"),  # type: ignore[arg-type]
         (lambda: DecodeRecords(decode, on_error="drop"), "on_error='drop'"),  # type: ignore[arg-type]
         (lambda: WriteToFiles("/x", on_error="skip"), "on_error='skip'"),  # type: ignore[arg-type]
     ],
@@ -283,7 +289,7 @@ def test_the_marker_says_what_was_rejected_and_a_replay_rejects_again(tmp_path: 
     assert sorted(pq.read_table(tmp_path / "bad")["value"].to_pylist()) == [b"x", b"y"]
     assert sorted(pq.read_table(tmp_path / "orders")["n"].to_pylist()) == [1, 2]
     (marker,) = (tmp_path / "checkpoint" / "commits").glob("*.json")
-    assert orjson.loads(marker.read_bytes())["body"]["rejected"] == {"decode": 2}
+    assert orjson.loads(marker.read_bytes())["body"]["records_rejected"] == {"decode_records": 2}
 
 
 def refuse(rejected: Rejected) -> None:
@@ -295,7 +301,7 @@ def test_the_schema_has_the_columns_of_rejected_records_in_order() -> None:
 
 
 class TestDecoderOfASource:
-    @pytest.mark.parametrize(("name", "step"), [(None, "decode"), ("orders", "decode-orders")])
+    @pytest.mark.parametrize(("name", "step"), [(None, "decode_records"), ("orders", "decode_records-orders")])
     def test_it_rejects_as_the_step_does(self, name: str | None, step: str) -> None:
         def build(stream: ExactlyOnceStream) -> None:
             read = ReadFromKafka("localhost:9092", ["orders"], name=name, decoder=decode, on_error="reject")
@@ -349,7 +355,7 @@ def test_what_is_decoded_before_windows_is_counted_for_its_batch(tmp_path: Path)
         rows, rejected = records(stream) | DecodeRecords(decode, on_error="reject")
         in_windows = rows | beam.WindowInto(beam.window.FixedWindows(60)) | beam.Reshuffle()
         out = in_windows | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
-        out | "Rows" >> WriteToFiles(str(tmp_path / "rows"), file_format="json", name="rows")
+        out | "Rows" >> WriteToFiles(str(tmp_path / "rows"), format="json", name="rows")
         refused = (
             rejected | "Windows" >> beam.WindowInto(beam.window.SlidingWindows(60, 30)) | "Shuffle" >> beam.Reshuffle()
         )
@@ -361,4 +367,8 @@ def test_what_is_decoded_before_windows_is_counted_for_its_batch(tmp_path: Path)
 
     run = run_in_memory(build, BATCHES, allow_per_batch=True)
 
-    assert [one.records_rejected for one in run.progress] == [{"decode": 1}, {"decode": 0}, {"decode": 2}]
+    assert [one.records_rejected for one in run.progress] == [
+        {"decode_records": 1},
+        {"decode_records": 0},
+        {"decode_records": 2},
+    ]
