@@ -42,9 +42,9 @@ class Result:
 
 
 def test_a_committed_zero_counts_as_zero() -> None:
-    counted = CommitCounts.read(Result(**{"records.orders": 7, "lost_offsets": 0}))  # type: ignore[arg-type]
+    counted = CommitCounts.read(Result(**{"records_read.orders": 7, "committed": 0}))  # type: ignore[arg-type]
 
-    assert counted == CommitCounts(records={"orders": 7}, lost_offsets=0)
+    assert counted == CommitCounts(records_read={"orders": 7}, committed=0)
 
 
 def test_a_runner_that_cannot_run_a_graph_again_is_refused() -> None:
