@@ -152,7 +152,7 @@ def test_an_explicit_offset_of_a_partition_that_is_not_read_is_a_mistake() -> No
 
 def test_offsets_of_another_checkpoint_are_passed_on_for_the_topics_that_are_read() -> None:
     stood = {orders(0): 3, orders(2): 30, orders(7): 1, TopicPartition("payments", 0): 8}
-    commit = SourceCommit(next_offsets=stood, lost=(), records=0, bytes_read=0)
+    commit = SourceCommit(next_offsets=stood, lost=(), records_read=0, bytes_read=0)
     assert offsets_behind(commit, NOW) == {orders(0): 3, orders(1): 0, orders(2): 30, orders(7): 1}
 
 
