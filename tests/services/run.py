@@ -6,18 +6,23 @@ Starts the named services in this order (flink after s3, which its workers write
 variables, runs the command, stops them, and exits with the command's code. The first run downloads (Kafka, Flink: Maven,
 Java 17; PostgreSQL, MariaDB: Debian's packages) or compiles (the others: Go) them into
 ~/.cache/beam_exactly_once/services, or $BEAM_EXACTLY_ONCE_SERVICES_CACHE. Without a command it only does that.
+
+What the command starts and does not stop, as a test does whose process was killed, is killed in the end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+
+import psutil
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
@@ -41,6 +46,9 @@ PREPARE: dict[str, Callable[[], Path]] = {
 }
 """What downloads or compiles a service, once."""
 
+RUN_VARIABLE = "BEAM_EXACTLY_ONCE_SERVICES_RUN"
+"""Inherited by all that a run starts, servers of single tests too; tells one run from another."""
+
 START: dict[str, Callable[[], Service]] = {
     "kafka": Kafka,
     "s3": Minio,
@@ -62,12 +70,21 @@ class CommandFailed(Exception):
 
 def run(names: list[str], command: list[str]) -> None:
     """Raises CommandFailed."""
+    os.environ[RUN_VARIABLE] = secrets.token_hex(8)
     with contextlib.ExitStack() as services:
+        services.callback(_kill_what_is_left)
         for name in names:
             os.environ.update(services.enter_context(START[name]()).environment)
         code = subprocess.run(command, check=False).returncode
         if code:
             raise CommandFailed(code if code > 0 else 128 - code)
+
+
+def _kill_what_is_left() -> None:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(RUN_VARIABLE) == os.environ[RUN_VARIABLE]:
+                process.kill()
 
 
 def main(arguments: list[str]) -> int:
