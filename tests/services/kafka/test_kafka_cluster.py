@@ -224,7 +224,7 @@ def running(stream: FileStream, log: Path) -> Iterator[Callable[[], bool]]:
         f"--topics={stream.topic.name}",
         f"--output-location={stream.output}",
         f"--checkpoint-location={stream.checkpoint}",
-        *("--trigger=processing_time=0.2"),
+        "--trigger=processing_time=0.2",
     ]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:

@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
     from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToFiles
 
     parser = argparse.ArgumentParser()
-    for name in ("bootstrap_servers", "topic", "output", "checkpoint_location", "gate"):
+    for name in ("bootstrap-servers", "topic", "output-location", "checkpoint-location", "gate"):
         parser.add_argument(f"--{name}")
     flags, beam_flags = parser.parse_known_args(argv)
     try:
@@ -175,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
                 | ReadFromKafka(flags.bootstrap_servers, [flags.topic])
                 | "Gate" >> beam.Map(waiting_at(flags.gate))
                 | beam.Map(lambda record: {"value": record.value.decode()})
-                | WriteToFiles(flags.output, format="json", schema=ROWS)
+                | WriteToFiles(flags.output_location, format="json", schema=ROWS)
             )
     except BeamExactlyOnceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
