@@ -52,3 +52,7 @@ class SystemClock:
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """Wait for real."""
         return event.wait(timeout_s)
+
+
+SYSTEM_CLOCK: Clock = SystemClock()
+"""The default of arguments that take a clock."""

@@ -32,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from overhead_sinks import PLAIN, SINKS
 from rich.console import Console
 from rich.progress import track
 
 import support
 from beam_exactly_once import BatchProgress, ExactlyOnceStream, ProcessingTime, ReadFromKafka
+from overhead_sinks import PLAIN, SINKS
 
 BATCHES = 5
 """Measured, after one to warm up."""

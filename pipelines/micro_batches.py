@@ -18,7 +18,6 @@ from beam_exactly_once.checkpoint import (
     this_process,
 )
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
-from beam_exactly_once.checkpoint.location import new_nonce
 from beam_exactly_once.checkpoint.records import Json, shards_with_receipts
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
@@ -37,6 +36,7 @@ from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import marker_at, stood_at
 from beam_exactly_once.planning.source_planner import SourcePlanner
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.stream_graph import StreamGraph
@@ -266,7 +266,7 @@ class MicroBatches:
             self._sweep(plan.batch_id)
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
-        attempt = Attempt(self._writer.writer_epoch, batch_id, new_nonce())
+        attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor)
 
     def _following(self, task: BatchTask) -> Predecessor:

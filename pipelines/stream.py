@@ -13,7 +13,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from beam_exactly_once.arguments import location_of, options_of, seconds, true_or_false, whole_number
-from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
@@ -85,7 +85,7 @@ class ExactlyOnceStream(beam.Pipeline):
         seconds("batch_timeout_s", batch_timeout_s, none="no limit")
         checkpoint = StoreLocation(checkpoint_location, storage_options).canonical()
         self._settings = _settings(trigger, max_batches, listeners, retain_batches)
-        self._clock: Clock = SystemClock()
+        self._clock: Clock = SYSTEM_CLOCK
         self._allow_per_batch = allow_per_batch
         self._ran = False
         options = options if options is not None else PipelineOptions([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import subprocess
 import sys
@@ -49,6 +50,25 @@ def test_only_three_rooms_and_the_command_line_may_import_beam() -> None:
     tops = {name for name in PACKAGES if name.count(".") == 1}
     assert tops - set(WITHOUT_BEAM) == {
         f"beam_exactly_once.{name}" for name in ("transforms", "pipelines", "testing", "cli")
+    }
+
+
+def test_the_machines_clock_is_only_ever_a_default() -> None:
+    """Of an argument, so that a test can pass another one; two programs begin with it. The linter bans all other clocks."""
+    uses = {}
+    for file in python_files():
+        if file.is_relative_to(ROOT / "tests") or file.name == "clock.py":
+            continue
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        arguments = [node.args for node in nodes if isinstance(node, ast.FunctionDef)]
+        fields = [node for one in nodes if isinstance(one, ast.ClassDef) for node in one.body]
+        defaults = {id(value) for one in arguments for value in (*one.defaults, *one.kw_defaults)}
+        defaults |= {id(field.value) for field in fields if isinstance(field, ast.AnnAssign)}
+        named = [node for node in nodes if isinstance(node, ast.Name) and node.id == "SYSTEM_CLOCK"]
+        uses[str(file.relative_to(ROOT))] = sum(id(node) not in defaults for node in named)
+    assert {file for file, count in uses.items() if count} == {
+        "pipelines/stream.py",
+        "beam_exactly_once/cli/commands.py",
     }
 
 

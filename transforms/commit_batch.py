@@ -18,7 +18,7 @@ from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.clock import SystemClock, now_ms
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, StagedOutputMissing
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
@@ -30,8 +30,6 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 
 PUBLISH_KEYS = 100
 """Parts of a batch are published under that many keys, which a runner spreads over its workers."""
-
-_CLOCK = SystemClock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,14 @@ class _BatchToFinish:
 
     stream_id: str
     marker: Marker
-    committed_at_s: float
+    committed_at_ms: int
 
     def to_json(self) -> Json:
-        return {"stream_id": self.stream_id, "marker": self.marker.to_json(), "committed_at_s": self.committed_at_s}
+        return {"stream_id": self.stream_id, "marker": self.marker.to_json(), "committed_at_ms": self.committed_at_ms}
 
     @classmethod
     def from_json(cls, sent: Json) -> _BatchToFinish:
-        return cls(sent["stream_id"], Marker.from_json(sent["marker"]), sent["committed_at_s"])
+        return cls(sent["stream_id"], Marker.from_json(sent["marker"]), sent["committed_at_ms"])
 
 
 class _ToPublish(abc.ABC):  # noqa: B024 (a union with a name that Beam can have a coder for)
@@ -179,24 +177,25 @@ class _Commit(StatelessDoFn):
     early, or loses a part of the graph, is found by the difference.
     """
 
-    def __init__(self, location: _Location, shards: Mapping[str, int]) -> None:
+    def __init__(self, location: _Location, shards: Mapping[str, int], clock: Clock = SYSTEM_CLOCK) -> None:
         self._location = location
         self._shards = dict(shards)
+        self._clock = clock
 
     def default_type_hints(self) -> IOTypeHints:
         """None: Beam has no hint for any number of side inputs."""
         return IOTypeHints.empty()
 
     def process(self, one_batch: tuple[str, Iterable[Any]], *complete: Iterable[Gathered]) -> Iterator[tuple[int, Any]]:
-        began_s = _CLOCK.monotonic_s()
+        began_s = self._clock.monotonic_s()
         batch = _sorted_out(one_batch[1], Counter(map(whose, (report for part in complete for _, report in part))))
         task = batch.task
         writer = self._location.writer(task.stream_id, task.attempt.writer_epoch)
-        marker = _decide(writer, batch, self._shards)
+        marker = _decide(writer, batch, self._shards, now_ms(self._clock))
         committed = marker.outcome == "committed" and marker.attempt == task.attempt
-        commit_us = int((_CLOCK.monotonic_s() - began_s) * 1e6)
+        commit_us = int((self._clock.monotonic_s() - began_s) * 1e6)
         CommitCounts.of(marker, commit_us=commit_us, committed=committed).report()
-        yield 0, _BatchToFinish(task.stream_id, marker, _now_s())
+        yield 0, _BatchToFinish(task.stream_id, marker, now_ms(self._clock))
         yield from _to_publish(task, marker)
 
 
@@ -258,12 +257,12 @@ def _incomplete(what: str) -> IncompleteBatch:
     )
 
 
-def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int]) -> Marker:
+def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int], at_ms: int) -> Marker:
     task = batch.task
     if task.plan is None:
         return writer.decided(task.attempt.batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(batch.committables.items())}
-    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, now_ms(_CLOCK))
+    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, at_ms)
     marker = replace(marker, records_rejected=dict(sorted(batch.records_rejected.items())))
     return writer.commit(marker.following(task.predecessor, shards))
 
@@ -298,17 +297,14 @@ class _Publish(StatelessDoFn):
 class _Finish(StatelessDoFn):
     """Each sink's last step, once everything of the batch is visible."""
 
-    def __init__(self, publishers: Mapping[str, Publisher]) -> None:
+    def __init__(self, publishers: Mapping[str, Publisher], clock: Clock = SYSTEM_CLOCK) -> None:
         self._publishers = dict(publishers)
+        self._clock = clock
 
     def process(self, published: tuple[str, Iterable[_BatchToFinish]]) -> Iterator[str]:
         (batch,) = published[1]
         marker = batch.marker
         for sink, publisher in self._publishers.items():
             publisher.finish(batch.stream_id, marker.attempt, marker.committables.get(sink, ()))
-        CommitCounts(publish_us=int((_now_s() - batch.committed_at_s) * 1e6)).report()
+        CommitCounts(publish_us=(now_ms(self._clock) - batch.committed_at_ms) * 1000).report()
         yield batch.stream_id
-
-
-def _now_s() -> float:
-    return _CLOCK.utc_now().timestamp()

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
@@ -15,6 +13,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
@@ -52,7 +51,7 @@ class _Bundle:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        self.token = secrets.token_hex(8)
+        self.token = new_token()
         self.committables: list[Json] = []
         self.waiting: dict[int, list[pa.RecordBatch]] = {}
         self.waiting_bytes: dict[int, int] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,9 +12,10 @@ import orjson
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.checkpoint.envelope import Envelope, seal, unseal
 from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim
-from beam_exactly_once.clock import Clock, SystemClock, now_ms
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import VERIFY_PREFIX, ObjectStore, Taken
+from beam_exactly_once.randomness import new_token
 
 GUARANTEE = "exactly_once"
 MAX_MARKER_BYTES = 1 << 20
@@ -23,11 +23,6 @@ MAX_MARKER_BYTES = 1 << 20
 
 NewNonce = Callable[[], str]
 Record = TypeVar("Record")
-
-
-def new_nonce() -> str:
-    """16 random hexadecimal digits."""
-    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +40,13 @@ class Checkpoint:
     stream id and that the object is the one its name says.
     """
 
-    def __init__(self, store: ObjectStore, stream_id: str, *, nonces: NewNonce = new_nonce) -> None:
+    def __init__(self, store: ObjectStore, stream_id: str, *, nonces: NewNonce = new_token) -> None:
         self.store = store
         self.stream_id = stream_id
         self._nonces = nonces
 
     @classmethod
-    def open(cls, store: ObjectStore, *, clock: Clock | None = None, nonces: NewNonce = new_nonce) -> Checkpoint:
+    def open(cls, store: ObjectStore, *, clock: Clock = SYSTEM_CLOCK, nonces: NewNonce = new_token) -> Checkpoint:
         """Open the location, or make a new stream of it when it is empty.
 
         Raises:
@@ -64,14 +59,14 @@ class Checkpoint:
             return existing
         store.verify()
         stream_id = nonces()
-        body = {"guarantee": GUARANTEE, "created_at_ms": now_ms(clock or SystemClock())}
+        body = {"guarantee": GUARANTEE, "created_at_ms": now_ms(clock)}
         written = store.put_if_absent(layout.METADATA, seal(Envelope("metadata", stream_id, nonces(), body)))
         if isinstance(written, Taken):  # another driver was faster: its stream it is
             stream_id = _metadata(store, written.body).stream_id
         return cls(store, stream_id, nonces=nonces)
 
     @classmethod
-    def open_existing(cls, store: ObjectStore, *, nonces: NewNonce = new_nonce) -> Checkpoint | None:
+    def open_existing(cls, store: ObjectStore, *, nonces: NewNonce = new_token) -> Checkpoint | None:
         """Open the location without writing to it; None when it is empty.
 
         Raises:

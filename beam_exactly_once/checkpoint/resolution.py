@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable, topic_ids
 from beam_exactly_once.checkpoint.layout import SINKS, offsets_key
-from beam_exactly_once.checkpoint.location import Checkpoint, new_nonce
+from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, Predecessor, SourceCommit
 from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.topics import TopicIds
 
 
@@ -123,7 +124,7 @@ def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:
     again = propose(checkpoint.store, batch_id, proposal.outcome)
     if (again.plan, again.stands_at) != (proposal.plan, proposal.stands_at):
         raise ConfigurationError(f"{checkpoint.store.uri} changed in the meantime. Look at it again, then decide.")
-    marker = proposal.marker(Attempt(writer.writer_epoch, batch_id, new_nonce()), now)
+    marker = proposal.marker(Attempt(writer.writer_epoch, batch_id, new_token()), now)
     decided = writer.commit(marker)
     if decided.attempt != marker.attempt:
         raise ConfigurationError(_decided_already(checkpoint, batch_id))

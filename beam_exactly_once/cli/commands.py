@@ -26,7 +26,7 @@ from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import this_process
 from beam_exactly_once.cli import tables
 from beam_exactly_once.cli.outputs import KAFKA_TIMEOUT_S, Outputs
-from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
 from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, read_properties
 from beam_exactly_once.object_store import open_object_store
@@ -35,7 +35,7 @@ from beam_exactly_once.sinks.files.verification import file_sinks, refuse_publis
 
 READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta")
 """Named here, so that Beam is loaded only to run one."""
-_CLOCK: Clock = SystemClock()
+_CLOCK: Clock = SYSTEM_CLOCK
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 

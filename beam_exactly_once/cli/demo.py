@@ -5,12 +5,10 @@ The broker lives in this process; the pipeline is a process of its own, killed b
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +20,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once.randomness import Random
 from beam_exactly_once.testing.crashing import KillPoint
 
 TOPIC = "orders"
@@ -63,7 +63,9 @@ class DemoResult:
         return self.lost == 0 and self.duplicated == 0 and self.written == self.produced
 
 
-def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Console) -> DemoResult:
+def run_demo(
+    records: int, kills: int, work_dir: Path, seed: int, console: Console, clock: Clock = SYSTEM_CLOCK
+) -> DemoResult:
     """Produce, run and kill, run to the end, count.
 
     Args:
@@ -72,6 +74,7 @@ def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Conso
         work_dir: gets ``output``, ``checkpoint`` and ``pipeline.log``; the first two must not be there.
         seed: of the kills.
         console: where to show progress.
+        clock: times it.
 
     Raises:
         ConfigurationError: ``work_dir`` holds an older demo, or the pipeline itself failed.
@@ -80,7 +83,7 @@ def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Conso
         if (work_dir / folder).exists():
             raise ConfigurationError(f"{work_dir / folder} is already there; give another --work-dir, or remove it.")
     work_dir.mkdir(parents=True, exist_ok=True)
-    began_s = time.monotonic()
+    began_s = clock.monotonic_s()
     result = DemoResult(records)
     partitions = max(MIN_PARTITIONS, -(-records * RECORD_BYTES // PARTITION_BYTES))
     with EmbeddedBroker({TOPIC: partitions}) as broker, Progress(console=console, transient=True) as progress:
@@ -90,7 +93,7 @@ def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Conso
             progress.update(producing, completed=count)
         running = progress.add_task("run and kill", total=kills + 1)
         command = _command(broker.bootstrap_servers, work_dir, max(1, records // (BATCHES_A_RUN * (kills + 1))))
-        for what, kill_after, kill_after_s in _kills(kills, random.Random(seed)):
+        for what, kill_after, kill_after_s in _kills(kills, Random(seed)):
             if _run(command, work_dir, kill_after, kill_after_s):
                 result.kills.append(what)
             progress.advance(running)
@@ -98,7 +101,7 @@ def run_demo(records: int, kills: int, work_dir: Path, seed: int, console: Conso
             raise ConfigurationError("the pipeline was killed by somebody else.")
         progress.advance(running)
     _count(result, work_dir / "output")
-    result.seconds = time.monotonic() - began_s
+    result.seconds = clock.monotonic_s() - began_s
     return result
 
 
@@ -120,7 +123,7 @@ def show(result: DemoResult, console: Console) -> None:
     console.print(table)
 
 
-def _kills(kills: int, random_: random.Random) -> Iterator[tuple[str, KillPoint | None, float | None]]:
+def _kills(kills: int, random_: Random) -> Iterator[tuple[str, KillPoint | None, float | None]]:
     """Points of the protocol and random moments, in turn."""
     for number in range(kills):
         if number % 3 == 0:

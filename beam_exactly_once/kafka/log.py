@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec
+from confluent_kafka.admin import AclOperation, OffsetSpec
 
-from beam_exactly_once.clock import Clock, SystemClock
-from beam_exactly_once.errors import ConfigurationError, KafkaUnavailable, UnknownTopic
-from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
+from beam_exactly_once.kafka.asking import Asker, NoAnswer
+from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES
 from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.records import Chunk
@@ -24,16 +24,7 @@ from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
 _NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
-_RETRY_PAUSE_S = 0.2
 _NO_OFFSET = -1  # what Kafka answers where no record is at or after a time
-_MIN_REQUEST_TIMEOUT_S = 0.1
-# While a request runs, the client does not say what is wrong with its connections. Doubled for each further request.
-_FIRST_REQUEST_TIMEOUT_S = 0.6
-# A broker may not know a partition yet that another one's metadata already names.
-_UNKNOWN_PARTITION_WAIT_S = 5.0
-
-_Client = TypeVar("_Client")
-_Answer = TypeVar("_Answer")
 
 
 class KafkaLog(Protocol):
@@ -101,16 +92,13 @@ class KafkaLog(Protocol):
         ...
 
 
-class ConfluentLog:
+class ConfluentLog(Asker):
     """A :class:`KafkaLog` on confluent-kafka: one consumer, and one admin client where bounds are asked."""
 
-    def __init__(self, settings: KafkaSettings, clock: Clock | None = None) -> None:
-        self._settings = settings
-        self._clock = clock or SystemClock()
-        self._errors = ClientErrors()
+    def __init__(self, settings: KafkaSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(settings, clock)
         self._consumer: Consumer | None = None
         self._fetcher: RangeFetcher | None = None
-        self._admin: OwnedAdmin | None = None
 
     def topics(self) -> list[str]:
         """See :meth:`KafkaLog.topics`."""
@@ -143,7 +131,7 @@ class ConfluentLog:
                 return _description(described)
             if error.code() in UNKNOWN_TOPIC_CODES and not patient:
                 raise UnknownTopic(self._unknown_topic_message(name))
-            raise _NoAnswer(error, f"topic {name}")
+            raise NoAnswer(error, f"topic {name}")
 
         return self._ask_admin(ask)
 
@@ -173,7 +161,7 @@ class ConfluentLog:
 
     def close(self) -> None:
         """See :meth:`KafkaLog.close`."""
-        self._close_admin()
+        super().close()
         consumer, self._consumer, self._fetcher = self._consumer, None, None
         if consumer is not None:
             consumer.close()
@@ -182,26 +170,6 @@ class ConfluentLog:
         if self._consumer is None:
             self._consumer = self._open(Consumer)
         return self._consumer
-
-    def _open_admin(self) -> OwnedAdmin:
-        if self._admin is None:
-            self._admin = OwnedAdmin(lambda: self._open(AdminClient))
-        return self._admin
-
-    def _close_admin(self) -> None:
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            admin.close()
-
-    def _open(self, client: Callable[[dict[str, Any]], _Client]) -> _Client:
-        config = self._settings.client_config()
-        self._errors.concern(config, self._settings.secret_texts(config))
-        try:
-            return client({**config, "error_cb": self._errors.remember})
-        except KafkaException as exception:
-            text = self._errors.text_of(exception.args[0])
-        # Outside of the handler: the client's own exception may quote the configuration.
-        raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
 
     def _list_topics(self) -> Any:
         """Metadata of all topics."""
@@ -213,9 +181,9 @@ class ConfluentLog:
             except KafkaException as exception:
                 if self._fetcher is None:  # lets the client say why; with a partition assigned it would take a record
                     consumer.poll(0)
-                raise _NoAnswer(exception.args[0], "topics") from None
+                raise NoAnswer(exception.args[0], "topics") from None
 
-        return self._ask_until_settled(ask)
+        return self._ask(ask)
 
     def _list_offsets(
         self, partitions: Sequence[TopicPartition], specs: Sequence[OffsetSpec]
@@ -250,56 +218,21 @@ class ConfluentLog:
                 error.code() == KafkaError._NOENT
                 and place.partition not in self.describe([place.topic])[place.topic].partitions
             ):
-                raise _unknown(f"partition {place}", self._settings)
-            raise _NoAnswer(error, f"partition {place}")
+                raise self._unknown(f"partition {place}")
+            raise NoAnswer(error, f"partition {place}")
 
         return self._ask_admin(ask)
 
-    def _ask_admin(self, ask: Callable[[OwnedAdmin, float], _Answer]) -> _Answer:
-        """As :meth:`_ask_until_settled`, and after a failure by a new client: one that knows a dead controller, or has met
-        an old leader, would ask that one again and again."""
+    def _unknown(self, subject: str) -> UnknownTopic:
+        return UnknownTopic(
+            f"Kafka at {self._settings.bootstrap_servers} has no {subject} (any more); if the topic was deleted or recreated, "
+            "start with a new checkpoint_location"
+        )
 
-        def ask_once(timeout_s: float) -> _Answer:
-            admin = self._open_admin()
-            try:
-                return ask(admin, timeout_s)
-            except _NoAnswer:
-                admin.ask(lambda client: client.poll(0))  # lets the client say why
-                self._close_admin()
-                raise
+    def _refused(self, subject: str, error: KafkaError) -> KafkaRefused | None:
+        return self._errors.denied("see", subject, error) if error.code() in DENIED_CODES else None
 
-        return self._ask_until_settled(ask_once)
-
-    def _ask_until_settled(self, ask: Callable[[float], _Answer]) -> _Answer:
-        """Ask again while the cluster settles (a leader changes, a partition is new); ``ask`` takes its timeout."""
-        began_s = self._clock.monotonic_s()
-        timeout_s, request_timeout_s = self._settings.timeout_s, _FIRST_REQUEST_TIMEOUT_S
-        listener_asked = False
-        while True:
-            left_s = began_s + timeout_s - self._clock.monotonic_s()
-            try:
-                answer = ask(max(_MIN_REQUEST_TIMEOUT_S, min(left_s, request_timeout_s)))
-            except _NoAnswer as exception:
-                error, subject = exception.error, exception.subject
-            else:
-                self._errors.forget()
-                return answer
-            waited_s = self._clock.monotonic_s() - began_s + _RETRY_PAUSE_S  # when it would be asked again
-            if error.code() in UNKNOWN_TOPIC_CODES and waited_s >= min(timeout_s, _UNKNOWN_PARTITION_WAIT_S):
-                raise _unknown(subject, self._settings)
-            if error.code() in DENIED_CODES:
-                raise self._errors.denied("see", subject, error)
-            if waited_s >= min(timeout_s, REFUSAL_WAIT_S):
-                self._errors.raise_if_refused()
-                if not listener_asked:
-                    self._errors.raise_if_contradicted()
-                listener_asked = True
-            if waited_s >= timeout_s:
-                raise self._unavailable(error)
-            request_timeout_s *= 2
-            self._clock.wait(threading.Event(), _RETRY_PAUSE_S)
-
-    def _unavailable(self, error: KafkaError) -> KafkaUnavailable:
+    def _unavailable(self, subject: str, error: KafkaError) -> KafkaUnavailable:
         return KafkaUnavailable(
             f"Kafka at {self._settings.bootstrap_servers} did not answer within {self._settings.timeout_s:g} s "
             f"({self._errors.text_of(error)}); {self._errors.describe()}. Check the address and the network"
@@ -317,22 +250,6 @@ def _description(found: Any) -> TopicDescription:
     topic_id = str(found.topic_id).replace("+", "-").replace("/", "_")
     partitions = tuple(sorted(partition.id for partition in found.partitions))
     return TopicDescription(None if topic_id == _NO_TOPIC_ID else topic_id, partitions)
-
-
-class _NoAnswer(Exception):
-    """A request failed; says what it was about."""
-
-    def __init__(self, error: KafkaError, subject: str) -> None:
-        super().__init__(subject)
-        self.error = error
-        self.subject = subject
-
-
-def _unknown(subject: str, settings: KafkaSettings) -> UnknownTopic:
-    return UnknownTopic(
-        f"Kafka at {settings.bootstrap_servers} has no {subject} (any more); if the topic was deleted or made anew, "
-        "start with a new checkpoint_location"
-    )
 
 
 LogFactory: TypeAlias = Callable[[KafkaSettings], KafkaLog]

@@ -14,12 +14,29 @@ from typing import TypeVar
 
 from confluent_kafka.admin import AdminClient
 
+from beam_exactly_once.per_process import renew_in_children
+
 _Answer = TypeVar("_Answer")
 
 _clients: dict[int, AdminClient] = {}
 _forgotten: list[int] = []
 """Numbers of clients whose owner was collected without closing them: they are destroyed when the next one is opened."""
 _numbers = itertools.count()
+
+
+def _renew() -> object:
+    """A child has the client's memory without its threads: it could not even be destroyed there."""
+    global _clients, _forgotten
+    inherited = (_clients, _forgotten)
+    _clients, _forgotten = {}, []
+    return inherited
+
+
+renew_in_children(_renew)
+
+
+def _forget(number: int) -> None:
+    _forgotten.append(number)
 
 
 class OwnedAdmin:
@@ -34,7 +51,7 @@ class OwnedAdmin:
             _clients.pop(_forgotten.pop(), None)
         self._number = next(_numbers)
         _clients[self._number] = open_client()
-        self._forget = weakref.finalize(self, _forgotten.append, self._number)
+        self._forget = weakref.finalize(self, _forget, self._number)
 
     def ask(self, request: Callable[[AdminClient], _Answer]) -> _Answer:
         """What ``request`` makes of the client, which it must not keep."""

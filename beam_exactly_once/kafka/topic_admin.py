@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
-from beam_exactly_once.clock import Clock, SystemClock
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkUnavailable
-from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
+from beam_exactly_once.kafka.asking import PAUSE_S, UNKNOWN_TOPIC_WAIT_S, Answer, Asker, NoAnswer
+from beam_exactly_once.kafka.client_errors import DENIED_CODES
 from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.settings import KafkaSettings
+from beam_exactly_once.patience import Patience
 
-UNKNOWN_TOPIC_WAIT_S = 5.0
-_REQUEST_TIMEOUT_S = 5.0
-_PAUSE_S = 0.1
 _FINAL_CODES = frozenset(
     {
         KafkaError.POLICY_VIOLATION,
@@ -29,8 +27,6 @@ _FINAL_CODES = frozenset(
     }
 )
 """What asking again does not change."""
-
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class TopicFacts:
         return None if found is None else int(found)
 
 
-class TopicAdmin:
+class TopicAdmin(Asker):
     """One cluster's topics. Connected at first use; a context manager that ends the connections.
 
     Raises:
@@ -67,11 +63,8 @@ class TopicAdmin:
         ConfigurationError: the client refuses its configuration.
     """
 
-    def __init__(self, settings: KafkaSettings, clock: Clock | None = None) -> None:
-        self._settings = settings
-        self._clock = clock or SystemClock()
-        self._errors = ClientErrors()
-        self._admin: OwnedAdmin | None = None
+    def __init__(self, settings: KafkaSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(settings, clock)
 
     def __enter__(self) -> TopicAdmin:
         return self
@@ -79,25 +72,19 @@ class TopicAdmin:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            admin.close()
+        self.close()
 
     def describe(self, topic: str, *, doubt_s: float = UNKNOWN_TOPIC_WAIT_S) -> TopicFacts | None:
         """What a topic is; None if there is none, also when asked again for ``doubt_s``: a broker that has just started
         may not know it yet."""
         asked = TopicCollection([topic])
 
-        def describe(timeout_s: float) -> Any:
-            described = self._client.ask(
-                lambda client: client.describe_topics(
-                    asked, include_authorized_operations=True, request_timeout=timeout_s
-                )
-            )
+        def describe(client: AdminClient, timeout_s: float) -> Any:
+            described = client.describe_topics(asked, include_authorized_operations=True, request_timeout=timeout_s)
             return described[topic].result()
 
         try:
-            found = self._ask(f"describe topic {topic}", describe, doubt_s)
+            found = self._ask_for(f"describe topic {topic}", describe, doubt_s)
         except _Unknown:
             return None
         operations = frozenset(operation.name for operation in found.authorized_operations or ())
@@ -109,14 +96,14 @@ class TopicAdmin:
         """Create a topic, and wait until the cluster knows it. One that exists stays as it is."""
         new = NewTopic(topic, partitions, replication_factor, config=dict(config))
 
-        def create(timeout_s: float) -> None:
+        def create(client: AdminClient, timeout_s: float) -> None:
             try:
-                self._client.ask(lambda client: client.create_topics([new], request_timeout=timeout_s))[topic].result()
+                client.create_topics([new], request_timeout=timeout_s)[topic].result()
             except KafkaException as exception:
                 if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
 
-        self._ask(f"create topic {topic}", create)
+        self._ask_for(f"create topic {topic}", create)
         self._wait_until(f"creation of topic {topic}", lambda: self.describe(topic, doubt_s=0) is not None)
 
     def grow(self, topic: str, partitions: int) -> None:
@@ -126,79 +113,62 @@ class TopicAdmin:
             facts = self.describe(topic)
             return facts is not None and facts.partitions >= partitions
 
-        def grow(timeout_s: float) -> None:
+        def grow(client: AdminClient, timeout_s: float) -> None:
             new = NewPartitions(topic, partitions)
             try:
-                grown = self._client.ask(lambda client: client.create_partitions([new], request_timeout=timeout_s))
-                grown[topic].result()
+                client.create_partitions([new], request_timeout=timeout_s)[topic].result()
             except KafkaException as exception:
                 if exception.args[0].code() != KafkaError.INVALID_PARTITIONS:  # another driver was faster
                     raise
 
-        self._ask(f"add partitions to topic {topic}", grow)
+        self._ask_for(f"add partitions to topic {topic}", grow)
         self._wait_until(f"growth of topic {topic} to {partitions} partitions", is_grown)
 
     def _config(self, topic: str) -> Mapping[str, str]:
         resource = ConfigResource(ResourceType.TOPIC, topic)
 
-        def describe(timeout_s: float) -> Any:
-            described = self._client.ask(lambda client: client.describe_configs([resource], request_timeout=timeout_s))
-            return described[resource].result()
+        def describe(client: AdminClient, timeout_s: float) -> Any:
+            return client.describe_configs([resource], request_timeout=timeout_s)[resource].result()
 
-        found = self._ask(f"describe the configuration of topic {topic}", describe)
+        found = self._ask_for(f"describe the configuration of topic {topic}", describe)
         return {name: entry.value for name, entry in found.items() if entry.value is not None}
 
-    @property
-    def _client(self) -> OwnedAdmin:
-        if self._admin is None:
-            self._admin = OwnedAdmin(self._open)
-        return self._admin
-
-    def _open(self) -> AdminClient:
-        config = self._settings.client_config()
-        self._errors.concern(config, self._settings.secret_texts(config))
-        try:
-            config["error_cb"] = self._errors.remember
-            return AdminClient(config)
-        except KafkaException as exception:
-            text = self._errors.text_of(exception.args[0])
-        # Outside of the handler: the client's own exception may quote the configuration.
-        raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
-
-    def _ask(self, what: str, ask: Callable[[float], _Answer], doubt_s: float = UNKNOWN_TOPIC_WAIT_S) -> _Answer:
-        """Ask again while the cluster settles."""
-        began_s = self._clock.monotonic_s()
-        deadline_s = began_s + self._settings.timeout_s
-        where = f"Kafka at {self._settings.bootstrap_servers}"
-        while True:
-            left_s = deadline_s - self._clock.monotonic_s()
+    def _ask_for(
+        self, what: str, ask: Callable[[AdminClient, float], Answer], unknown_wait_s: float = UNKNOWN_TOPIC_WAIT_S
+    ) -> Answer:
+        def ask_once(admin: OwnedAdmin, timeout_s: float) -> Answer:
             try:
-                answer = ask(max(0.1, min(_REQUEST_TIMEOUT_S, left_s)))
-                self._errors.forget()
-                return answer
+                return admin.ask(lambda client: ask(client, timeout_s))
             except KafkaException as exception:  # cannot be pickled, so it must not leave this process
                 error = exception.args[0]
-            text = self._errors.text_of(error)
-            if error.code() in UNKNOWN_TOPIC_CODES and self._clock.monotonic_s() - began_s >= doubt_s:
-                raise _Unknown(what)
-            if error.code() in DENIED_CODES or error.code() in _FINAL_CODES:
-                raise OutputNotWritable(f"{where} refused to {what}: {text}.")
-            self._client.ask(lambda client: client.poll(0))  # lets the client say why
-            self._errors.raise_if_refused()
-            if left_s <= 0:
-                self._errors.raise_if_contradicted()
-                raise SinkUnavailable(
-                    f"{where} did not {what} within {self._settings.timeout_s:g} s ({text}); "
-                    f"{self._errors.describe()}. Check the address and the network."
-                )
-            self._clock.wait(threading.Event(), _PAUSE_S)
+            raise NoAnswer(error, what)
+
+        return self._ask_admin(ask_once, unknown_wait_s)
+
+    def _unknown(self, subject: str) -> Exception:
+        return _Unknown(subject)
+
+    def _refused(self, subject: str, error: KafkaError) -> OutputNotWritable | None:
+        if error.code() not in DENIED_CODES | _FINAL_CODES:
+            return None
+        return OutputNotWritable(f"{self._where} refused to {subject}: {self._errors.text_of(error)}.")
+
+    def _unavailable(self, subject: str, error: KafkaError) -> SinkUnavailable:
+        return SinkUnavailable(
+            f"{self._where} did not {subject} within {self._settings.timeout_s:g} s ({self._errors.text_of(error)}); "
+            f"{self._errors.describe()}. Check the address and the network."
+        )
+
+    @property
+    def _where(self) -> str:
+        return f"Kafka at {self._settings.bootstrap_servers}"
 
     def _wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
-        deadline_s = self._clock.monotonic_s() + self._settings.timeout_s
+        patience = Patience(self._clock, timeout_s=self._settings.timeout_s, first_pause_s=PAUSE_S)
         while not is_so():
-            if self._clock.monotonic_s() > deadline_s:
-                raise SinkUnavailable(f"Kafka at {self._settings.bootstrap_servers} does not show the {what}.")
-            self._clock.wait(threading.Event(), _PAUSE_S)
+            if patience.is_over:
+                raise SinkUnavailable(f"{self._where} does not show the {what}.")
+            patience.wait()
 
 
 class _Unknown(Exception):

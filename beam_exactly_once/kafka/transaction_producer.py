@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.kafka.asking import open_client
 from beam_exactly_once.kafka.client_errors import ClientErrors
 from beam_exactly_once.kafka.settings import KafkaSettings
 
@@ -115,18 +116,11 @@ class TransactionProducer:
         self.is_spare = False
         self.is_prepared = False
         connection = settings.connection.client_config()
-        self.errors.concern(connection, settings.connection.secret_texts(connection))
         config = settings.client_config(connection, transactional_id)
         if max_batch_bytes is not None:
             config["batch.size"] = str(min(int(config.get("batch.size", 1_000_000)), max_batch_bytes))
-        callbacks = {"error_cb": self.errors.remember, "on_delivery": self.deliveries.remember}
-        text = None
-        try:
-            self.producer = Producer({**config, **callbacks})
-        except KafkaException as exception:
-            text = self.errors.text_of(exception.args[0])
-        if text is not None:  # outside of the handler: the client's own exception may quote the configuration
-            raise ConfigurationError(f"the Kafka client does not accept its configuration: {text}")
+        config["on_delivery"] = self.deliveries.remember
+        self.producer = open_client(Producer, config, self.errors, settings.connection.secret_texts(connection))
 
     def become_spare(self) -> None:
         """Let the client initialise its transactions by itself: who calls ``init_transactions`` later learns how that went."""

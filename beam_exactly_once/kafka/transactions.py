@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from itertools import repeat
 from types import TracebackType
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     ConfigurationError,
@@ -33,11 +32,13 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.kafka import kept_clients
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.transaction_producer import CONSEQUENCES, TransactionProducer, TransactionSettings
+from beam_exactly_once.patience import Patience
 
 _ANY_PARTITION = -1
 _NOW = 0
 _CALL_S = 5.0
 """One call to the client; it is repeated, so that signals are served in between."""
+_PAUSE_S = 0.1
 _ABORT_TIMEOUT_S = 10.0
 _FENCED_CODES = frozenset(
     {
@@ -101,14 +102,14 @@ class Transaction:
         *,
         max_batch_bytes: int | None = None,
         anew: bool = False,
-        clock: Clock | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._settings = settings
         self._id = transactional_id
         self._topic = topic
         self._max_batch_bytes = max_batch_bytes
         self._anew = anew
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._began_s: float | None = None
         self._client: TransactionProducer | None = None
         self._is_open = False
@@ -116,7 +117,7 @@ class Transaction:
         self.was_fenced_as_spare = False
 
     def __enter__(self) -> Transaction:
-        spare: TransactionProducer | None = kept_clients.take(self._key)
+        spare: TransactionProducer | None = kept_clients.take(self._key, self._clock)
         if spare is not None and self._anew:
             spare.close()
             spare = None
@@ -216,7 +217,7 @@ class Transaction:
         except BeamExactlyOnceError:  # a secret that is gone: the next transaction says it, this one is done
             return
         spare.become_spare()
-        kept_clients.keep(self._key, spare)
+        kept_clients.keep(self._key, spare, self._clock)
 
     def _wait_for_room(self, row: tuple[Any, ...]) -> None:
         """The client's queue is full. What cannot be sent for as long as the transaction may last fails and leaves it."""
@@ -265,19 +266,17 @@ class Transaction:
 
     def _call(self, what: str, call: Callable[[float], None]) -> None:
         """Call until it is settled; a call that timed out goes on where it was."""
-        deadline_s = self._clock.monotonic_s() + self._settings.connection.timeout_s
+        patience = Patience(self._clock, timeout_s=self._settings.connection.timeout_s, first_pause_s=_PAUSE_S)
         while True:
-            left_s = deadline_s - self._clock.monotonic_s()
             try:
-                call(max(0.1, min(_CALL_S, left_s)))
+                call(max(_PAUSE_S, min(_CALL_S, patience.left_s)))
                 self._errors.forget()
                 return
             except KafkaException as exception:  # cannot be pickled, so it must not leave this process
                 error = exception.args[0]
-            if not error.retriable() or left_s <= 0:
+            if not error.retriable() or patience.is_over:
                 break
-            if error.code() != KafkaError._TIMED_OUT:
-                self._clock.wait(threading.Event(), 0.1)
+            patience.wait()
         self._raise(error, what)
 
     def _raise(self, error: KafkaError, what: str) -> NoReturn:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import io
 import re
-import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from beam_exactly_once.errors import BeamExactlyOnceError, UnsuitableStore
+from beam_exactly_once.randomness import new_token
 
 VERIFY_RACERS = 16
 VERIFY_PREFIX = ".verify/"
@@ -244,8 +244,8 @@ class ObjectStore(abc.ABC):
                 was just written.
             OutputNotWritable: writing is not permitted.
         """
-        key = f"{VERIFY_PREFIX}{secrets.token_hex(16)}"
-        raced = f"{VERIFY_PREFIX}{secrets.token_hex(16)}"
+        key = f"{VERIFY_PREFIX}{new_token(16)}"
+        raced = f"{VERIFY_PREFIX}{new_token(16)}"
         try:
             self._verify_create(key)
             self._verify_race(raced)

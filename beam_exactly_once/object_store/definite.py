@@ -7,13 +7,11 @@ there was none for ``retry_timeout_s``.
 from __future__ import annotations
 
 import abc
-import random
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from beam_exactly_once.clock import Clock, SystemClock
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store.contract import (
     VERIFY_PREFIX,
@@ -27,6 +25,8 @@ from beam_exactly_once.object_store.contract import (
     checked_key,
     checked_prefix,
 )
+from beam_exactly_once.patience import Patience
+from beam_exactly_once.randomness import RANDOM, Random
 
 RETRY_TIMEOUT_S = 60.0
 REACH_TIMEOUT_S = 20.0
@@ -48,13 +48,13 @@ class DefiniteStore(ObjectStore):
         self,
         uri: str,
         *,
-        clock: Clock | None = None,
-        random_: random.Random | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        random_: Random = RANDOM,
         retry_timeout_s: float = RETRY_TIMEOUT_S,
     ) -> None:
         self.uri = uri
-        self._clock = clock or SystemClock()
-        self._random = random_ or random.Random()
+        self._clock = clock
+        self._random = random_
         self._retry_timeout_s = retry_timeout_s
 
     def put_if_absent(self, key: str, body: bytes) -> PutResult:
@@ -161,16 +161,20 @@ class DefiniteStore(ObjectStore):
 
     def _until_definite(self, attempt: Callable[[], Result], timeout_s: float) -> Result:
         """Try until the answer is definite, with growing, jittered pauses; Unclear when time is up."""
-        began_s = self._clock.monotonic_s()
-        backoff_s = BACKOFF_FIRST_S
+        patience = Patience(
+            self._clock,
+            timeout_s=timeout_s,
+            first_pause_s=BACKOFF_FIRST_S,
+            max_pause_s=BACKOFF_MAX_S,
+            random_=self._random,
+        )
         while True:
             try:
                 return attempt()
             except Unclear:
-                if self._clock.monotonic_s() - began_s + backoff_s > timeout_s:
+                if patience.is_over:
                     raise
-            self._clock.wait(threading.Event(), backoff_s * self._random.uniform(0.5, 1.0))
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            patience.wait()
 
     def _unavailable(self, what: str, unclear: Unclear) -> StoreUnavailable:
         return StoreUnavailable(

@@ -7,7 +7,6 @@ that no listing of the root shows it; publishing rewrites it to its name on the 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,6 +23,7 @@ from beam_exactly_once.object_store.contract import (
 )
 from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
 from beam_exactly_once.object_store.gcs_client import ABSENT, Refusal, checked_options, shared_client, sorted_errors
+from beam_exactly_once.randomness import new_token
 
 TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
@@ -220,7 +220,7 @@ class _GcsWriter(StagingWriter):
     def __init__(self, store: GcsStore, final_key: str) -> None:
         super().__init__(final_key)
         self._store = store
-        self._name = f"{final_key}/{secrets.token_hex(16)}"
+        self._name = f"{final_key}/{new_token(16)}"
         self._buffer = bytearray()
         self._upload: Any = None
 

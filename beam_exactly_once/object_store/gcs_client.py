@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from google.cloud.storage import exceptions as media_errors  # type: ignore[impo
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store.definite import Unclear
+from beam_exactly_once.per_process import PerProcess
 
 MAX_CONNECTIONS = 32
 KNOWN_OPTIONS = ("user_project", "kms_key_name", "storage_class", "service_account_file")
@@ -25,8 +25,6 @@ ABSENT = 404
 
 _VARIABLES = ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT")
 """What Google's client reads when it is made."""
-
-_clients: dict[tuple[int, str, tuple[str | None, ...]], Any] = {}
 
 
 class Refusal(Exception):
@@ -87,29 +85,13 @@ def _raise_sorted(uri: str, bucket: str, status: int, expected: tuple[int, ...])
     raise ConfigurationError(f"{uri}: GCS refuses this use of bucket {bucket} ({status}). Check storage_options.")
 
 
-_clients_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _clients_lock
-    _clients_lock = threading.Lock()  # a thread that is gone may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def shared_client(service_account_file: str) -> Any:
-    """The client of this process: making one costs much, and stores are opened anew for every batch."""
-    key = (os.getpid(), service_account_file, tuple(map(os.environ.get, _VARIABLES)))
-    if key not in _clients:
-        with _clients_lock:
-            if key not in _clients:
-                _clients[key] = _new_client(service_account_file)
-    return _clients[key]
+    """The client of this process: making one costs much, and every batch opens its stores again."""
+    return _clients.get((service_account_file, tuple(map(os.environ.get, _VARIABLES))))
 
 
-def _new_client(service_account_file: str) -> Any:
+def _new_client(key: tuple[str, tuple[str | None, ...]]) -> Any:
+    service_account_file, _ = key
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         client = storage.Client(project=None, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
     elif service_account_file:
@@ -122,6 +104,9 @@ def _new_client(service_account_file: str) -> Any:
     for scheme in ("https://", "http://"):  # the usual pool is smaller than a test of the store needs, and says so
         client._http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
     return client
+
+
+_clients = PerProcess(_new_client)
 
 
 def _no_credentials(where: str, error: Exception) -> str:

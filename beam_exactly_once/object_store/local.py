@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import urllib.parse
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from beam_exactly_once.object_store.contract import (
     checked_prefix,
 )
 from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
+from beam_exactly_once.randomness import new_token
 
 TEMPORARY_AGE_MAX_S = 86_400
 """Temporary files of creates that are older belong to processes that are gone."""
@@ -83,7 +83,7 @@ class LocalStore(DefiniteStore):
         checked_key(final_key)
         # As few letters encoded as a flat name needs: it is longer than the final one, and both have one limit.
         flat = final_key.replace("%", "%25").replace("/", "%2F")
-        path = self._staging / f"{_STAGED}{secrets.token_hex(8)}-{flat}"
+        path = self._staging / f"{_STAGED}{new_token()}-{flat}"
         return self._definite(f"stage {final_key}", lambda: self._begin(final_key, path))
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
@@ -109,7 +109,7 @@ class LocalStore(DefiniteStore):
 
     def _create(self, key: str, body: bytes) -> bool:
         final = self._root / key
-        temporary = self._staging / f"{_TEMPORARY}{secrets.token_hex(16)}"
+        temporary = self._staging / f"{_TEMPORARY}{new_token(16)}"
         with _named_errors(final):
             _make_folder(final.parent)
             _make_folder(self._staging)

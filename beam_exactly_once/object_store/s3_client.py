@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import botocore.parsers
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
 from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.definite import Unclear
+from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.secrets import Secret
 
 CONNECT_TIMEOUT_S = 5
@@ -127,19 +127,6 @@ class _Shared:
     session: Any
 
 
-_clients: dict[tuple[int, ClientKey], _Shared] = {}
-_clients_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _clients_lock
-    _clients_lock = threading.Lock()  # a thread that is gone may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def client_key(options: S3Options) -> ClientKey:
     """The key of the client for ``options``. Reads secrets and variables, now and here.
 
@@ -157,11 +144,11 @@ def client_key(options: S3Options) -> ClientKey:
 
 
 def shared_client(key: ClientKey) -> Any:
-    """The S3 client of this process for ``key``: making one costs 100 ms, and stores are opened anew for every batch.
+    """The S3 client of this process for ``key``: making one costs 100 ms, and every batch opens its stores again.
 
     A client is safe in many threads, but not after a fork.
     """
-    return _shared(key).client
+    return _clients.get(key).client
 
 
 def options_of_others(key: ClientKey) -> dict[str, str]:
@@ -169,7 +156,7 @@ def options_of_others(key: ClientKey) -> dict[str, str]:
 
     The endpoint is left out where it is Amazon's own; the credentials, where there are none.
     """
-    shared = _shared(key)
+    shared = _clients.get(key)
     meta, credentials = shared.client.meta, shared.session.get_credentials()
     options = {"AWS_REGION": meta.region_name or "us-east-1"}
     if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -181,22 +168,8 @@ def options_of_others(key: ClientKey) -> dict[str, str]:
     return options
 
 
-def _shared(key: ClientKey) -> _Shared:
-    place = (os.getpid(), key)
-    found = _clients.get(place)
-    if found is not None:
-        return found
-    with _clients_lock:
-        found = _clients.get(place)
-        if found is None:
-            found = _new_client(dict(key.arguments))
-            while len(_clients) >= MAX_CLIENTS:
-                del _clients[next(iter(_clients))]
-            _clients[place] = found
-    return found
-
-
-def _new_client(arguments: dict[str, str]) -> _Shared:
+def _new_client(key: ClientKey) -> _Shared:
+    arguments = dict(key.arguments)
     endpoint_url = arguments.pop("endpoint_url", None)
     config = botocore.config.Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -207,6 +180,9 @@ def _new_client(arguments: dict[str, str]) -> _Shared:
     )
     session: Any = boto3.session.Session(**arguments)  # type: ignore[arg-type]
     return _Shared(session.client("s3", endpoint_url=endpoint_url, config=config), session)
+
+
+_clients = PerProcess(_new_client, MAX_CLIENTS)
 
 
 class Refusal(Exception):

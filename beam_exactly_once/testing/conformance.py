@@ -17,7 +17,6 @@ drivers by exceptions at chosen calls, wakes others late, and compares what the 
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 
 from beam_exactly_once.errors import ReplayDiffers, SinkAhead
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.testing.crashing import ANY, KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.hooked_publisher import Call
 from beam_exactly_once.testing.sink_world import (
@@ -165,7 +165,7 @@ def a_replay_that_gives_other_rows_in_another_order(sink: SinkUnderTest) -> None
     for killed in ("put_if_absent:offsets/:2", "put_if_absent:commits/:1", "put_if_absent:commits/:2"):
         world = World(sink, ["replay" + "".join(filter(str.isalnum, killed))])
         three_batches(world)
-        tags = [f" {random.random()}" for _ in range(2)]
+        tags = [f" {new_token()}" for _ in range(2)]
         with watching(StoreCalls(KillPoint.parse(killed), kill)):
             world.dies(shards=3, tag=tags[0])
         world.live(shards=2, tag=tags[1])
@@ -177,7 +177,7 @@ def a_replay_that_gives_other_rows_in_another_order(sink: SinkUnderTest) -> None
 def _other_rows_are_refused(sink: SinkUnderTest) -> None:
     world = World(sink, ["replay"])
     three_batches(world)
-    tags = [f" {random.random()}" for _ in range(2)]
+    tags = [f" {new_token()}" for _ in range(2)]
     shards = 2
     all_written = at(shards, kill)
 

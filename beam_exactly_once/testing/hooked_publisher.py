@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from unittest import mock
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.sinks.contract import Part, Publisher
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
 from beam_exactly_once.sinks.sharded import DirectPublisher
@@ -91,7 +91,7 @@ class HookedPublisher(Publisher):
 @contextmanager
 def hooked(stream: ExactlyOnceStream, hook: Hook) -> Iterator[None]:
     """Call ``hook`` around every call to a publisher of ``stream``, whose sinks are applied; while the block is open."""
-    token = secrets.token_hex(8)
+    token = new_token()
     _HOOKS[token] = hook
     sinks = stream.stream_graph.sinks
     with ExitStack() as direct:

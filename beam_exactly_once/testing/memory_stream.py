@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines.progress import BatchProgress
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.testing.published_rows import Row, published_rows
@@ -67,7 +67,7 @@ def run_in_memory(
     >>> run_in_memory(build, {"orders": [[b"a", b"bb"], [b"ccc"]]}).published["files"]
     [[{'length': 1}, {'length': 2}], [{'length': 3}]]
     """
-    run_id = secrets.token_hex(8)
+    run_id = new_token()
     progress: list[BatchProgress] = []
     cluster = MemoryKafka(dict.fromkeys(batches, 1))
     outputs: dict[str, str] = {}

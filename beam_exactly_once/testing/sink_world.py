@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.testing.hooked_publisher import Call, Hook, hooked
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
@@ -70,7 +70,7 @@ class World:
     def __init__(self, sink: SinkUnderTest, names: Sequence[str] = ("one",)) -> None:
         self.sink = sink
         self.names = names
-        self.location = f"memory://conformance-{secrets.token_hex(8)}/checkpoint"
+        self.location = f"memory://conformance-{new_token()}/checkpoint"
         self.cluster = MemoryKafka({"in": 1})
         self.produced: list[int] = []
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -34,11 +33,14 @@ from apache_beam.runners.portability.job_server import SubprocessJobServer
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError, RunnerUnavailable
+from beam_exactly_once.patience import Patience
 from beam_exactly_once.pipelines.runners import tied_process
 
 START_TIMEOUT_S = 120.0
 """How long a job server may take to answer, be it ours or the user's."""
+PAUSE_S = 0.1
 MASTER_TIMEOUT_S = 20.0
 """How long a Flink cluster may take to answer before a stream starts."""
 STOP_TIMEOUT_S = 20.0
@@ -160,25 +162,26 @@ def _ask_master(flink_master: str) -> None:
 
 @contextlib.contextmanager
 def _connected(
-    runner: PortableRunner, options: PipelineOptions, endpoint: str, whose: str, process: _Process | None
+    runner: PortableRunner,
+    options: PipelineOptions,
+    endpoint: str,
+    whose: str,
+    process: _Process | None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Iterator[JobServiceHandle]:
     """One channel for all batches."""
     with grpc.insecure_channel(endpoint, options=_CHANNEL_OPTIONS) as channel:
         ready = grpc.channel_ready_future(channel)
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                ready.result(timeout=0.2)
-                break
-            except grpc.FutureTimeoutError:
-                ended = process is not None and process.has_ended()
-                if not ended and time.monotonic() < deadline_s:
-                    continue
+        patience = Patience(clock, timeout_s=START_TIMEOUT_S, first_pause_s=PAUSE_S)
+        while not ready.done():
+            ended = process is not None and process.has_ended()
+            if ended or patience.is_over:
                 ready.cancel()
                 why = "ended" if ended else f"did not answer in {START_TIMEOUT_S:g} s"
                 raise RunnerUnavailable(
                     f"the job server at {endpoint}, {whose}, {why}.{process.last_words() if process else ''}"
-                ) from None
+                )
+            patience.wait()
         stub: Any = beam_job_api_pb2_grpc.JobServiceStub(channel)
         yield runner.create_job_service_handle(stub, options)
 

@@ -29,10 +29,10 @@ from beam_exactly_once.kafka import (
     KafkaLog,
     KafkaSettings,
     Record,
+    asking,
     open_kafka_log,
     override_logs,
 )
-from beam_exactly_once.kafka import log as kafka_log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.topics import ids_of, partitions_of
@@ -285,7 +285,7 @@ def test_an_offset_that_is_none_is_asked_for_again_by_a_new_client(
             made_up.set_result(SimpleNamespace(offset=OFFSET_INVALID))
             return dict.fromkeys(specs, made_up)
 
-    monkeypatch.setattr(kafka_log, "AdminClient", Unsettled)
+    monkeypatch.setattr(asking, "AdminClient", Unsettled)
     with closing(open_kafka_log(settings(broker))) as log:
         if asked == "bounds":
             assert log.bounds([ORDERS[0]]) == {ORDERS[0]: LogBounds(0, SIZE)}

@@ -56,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{running.server_port}")
-    monkeypatch.setattr(gcs_client, "_clients", {})
+    gcs_client._clients.forget()
     try:
         yield application
     finally:
@@ -174,7 +174,7 @@ def test_a_writer_that_fails_says_so_once(server: Scripted, store: GcsStore) -> 
 
 def test_no_credentials_are_explained_without_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setattr(gcs_client, "_clients", {})
+    gcs_client._clients.forget()
     (tmp_path / "key.json").write_text('{"private_key": "hunter2"}')
 
     for name in ("key.json", "absent.json"):

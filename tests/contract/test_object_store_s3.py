@@ -50,7 +50,7 @@ def test_a_write_whose_answer_is_lost_is_known_as_ones_own(
 
 def test_a_timeout_is_not_a_failure(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(s3_client, "_clients", {})
+    s3_client._clients.forget()
     store = S3Store(f"s3://own/{secrets.token_hex(8)}")
     server.fail_next(HttpFault(0), HttpFault(0, carried_out=True))
 

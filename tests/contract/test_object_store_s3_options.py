@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import Created, open_object_store, s3_client
 from beam_exactly_once.object_store.s3 import S3Store
+from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.secrets import secret_from_env, secret_from_file
+from support.forking import succeeds_in_child
 from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
 from support.staging import staged
 
@@ -134,12 +135,12 @@ def test_servers_without_checksums_are_spared_them(server: MotoServer, monkeypat
 
 def test_stores_share_clients(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    new_client = s3_client._new_client
-    monkeypatch.setattr(s3_client, "_clients", {})
-    monkeypatch.setattr(
-        s3_client, "_new_client", lambda arguments: made.append(dict(arguments)) or new_client(arguments)
-    )
 
+    def counted(key: s3_client.ClientKey) -> Any:
+        made.append(dict(key.arguments))
+        return s3_client._new_client(key)
+
+    monkeypatch.setattr(s3_client, "_clients", PerProcess(counted, max_kept=2))
     for _ in range(3):
         S3Store("s3://own/a").get("x")
         S3Store("s3://own/b", {"region_name": "eu-west-1", "storage_class": "STANDARD"}).get("x")
@@ -148,23 +149,19 @@ def test_stores_share_clients(server: MotoServer, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
     S3Store("s3://own/a").get("x")
     assert made == [{}, {"region_name": "eu-west-1"}, {}]
-    monkeypatch.setattr(s3_client, "MAX_CLIENTS", 2)
     for number in range(4):  # as credentials may rotate
         S3Store("s3://own/a", {"region_name": f"us-east-{number}"}).get("x")
-    assert len(s3_client._clients) <= s3_client.MAX_CLIENTS
+    assert len(s3_client._clients) == 2
 
 
 def test_a_forked_process_has_its_own_client(server: MotoServer, store: S3Store) -> None:
     store.put_if_absent("parent", b"1")
-    s3_client._clients_lock.acquire()  # as another thread might, at the time of the fork
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if store.get("parent") == b"1" and store.put_if_absent("child", b"2") == Created() else 1)
-        finally:
-            os._exit(2)
-    s3_client._clients_lock.release()
+    with s3_client._clients._lock:  # as another thread might hold it, at the time of the fork
 
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        def in_child() -> bool:
+            is_new = len(s3_client._clients) == 0
+            return is_new and store.get("parent") == b"1" and store.put_if_absent("child", b"2") == Created()
+
+        assert succeeds_in_child(in_child)
+
     assert store.get("child") == b"2"
-    assert {pid for pid, _ in s3_client._clients} == {os.getpid()}

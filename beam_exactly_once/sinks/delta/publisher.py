@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkAhead, SinkUnavailable
 from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -27,8 +28,11 @@ class DeltaPublisher(Publisher):
 
     shards = 1
 
-    def __init__(self, output: StoreLocation, layout: DeltaLayout, add_columns: bool) -> None:
+    def __init__(
+        self, output: StoreLocation, layout: DeltaLayout, add_columns: bool, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._output = output
+        self._clock = clock
         self._layout = layout
         self._add_columns = add_columns
         self._where = f"sink {layout.sink!r}: Delta table {output.uri}"
@@ -52,11 +56,11 @@ class DeltaPublisher(Publisher):
             if unknown is not None:
                 raise unknown
             if table is None:
-                raise OutputNotWritable(f"{self._where} is gone. Restore it, or start again to create it anew.")
+                raise OutputNotWritable(f"{self._where} is gone. Restore it, or start again to create a new one.")
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
             self._name_files(part.committables)
             try:
-                table.append(part.stream_id, self._layout.sink, part.receipt, part.committables)
+                table.append(part.stream_id, self._layout.sink, part.receipt, part.committables, now_ms(self._clock))
                 return
             except Overtaken as error:
                 conflict = str(error)

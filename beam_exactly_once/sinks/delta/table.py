@@ -8,7 +8,6 @@ commit conflicts with every other one that sets them.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -153,8 +152,8 @@ class TableVersion:
         # delta-rs says names as the log has them, or once more encoded.
         return {one: int(rows) for name, rows in counted if rows is not None for one in (name, unquote(name))}
 
-    def append(self, stream_id: str, sink: str, receipt: StagedReceipt, files: Sequence[Json]) -> None:
-        """One commit: the files, and the receipt.
+    def append(self, stream_id: str, sink: str, receipt: StagedReceipt, files: Sequence[Json], at_ms: int) -> None:
+        """One commit at ``at_ms``, in milliseconds since 1970 UTC: the files, and the receipt.
 
         Raises:
             Overtaken: it conflicts with a commit that came since.
@@ -166,14 +165,13 @@ class TableVersion:
         from deltalake.transaction import AddAction
 
         attempt = receipt.attempt
-        now_ms = time.time_ns() // 1_000_000
         partition_columns = self._table.metadata().partition_columns
         actions = [
             AddAction(
                 path=file["final_key"],
                 size=file["size_bytes"],
                 partition_values=values_of_folders(file["final_key"]),
-                modification_time=now_ms,
+                modification_time=at_ms,
                 data_change=True,
                 stats=orjson.dumps(file["statistics"]).decode(),
             )

@@ -7,10 +7,11 @@ import logging
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.object_store import ObjectStore, StagingWriter
+from beam_exactly_once.randomness import new_token
 from beam_exactly_once.rows.block import Block, block_bytes, block_rows
 from beam_exactly_once.sinks.files.block_file import BlockFile
 from beam_exactly_once.sinks.files.layout import MAX_GATHERED_BYTES, FileLayout
-from beam_exactly_once.sinks.files.manifest import new_bundle_token, part_name
+from beam_exactly_once.sinks.files.manifest import part_name
 
 BLOCK_OVERHEAD_BYTES = 2048
 """What a block of a few rows takes besides their bytes: many small ones must not pass for nothing."""
@@ -25,7 +26,7 @@ class BundleFiles:
         self.attempt = attempt
         self._store = store
         self._layout = layout
-        self._token = new_bundle_token()
+        self._token = new_token()
         self._waiting: dict[str, _Waiting] = {}
         self._waiting_bytes = 0
         self._open: dict[str, _OpenFile] = {}  # the least recently written first

@@ -11,7 +11,6 @@ batches in order; a listing of the folder shows every file once, perhaps a batch
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -167,11 +166,6 @@ def parse_manifest(output: str, batch_id: int, body: bytes) -> PublishedBatch:
     if batch.batch_id != batch_id:
         raise CorruptObject(f"{where} is the manifest of batch {batch.batch_id}: it was copied to a wrong name.")
     return batch
-
-
-def new_bundle_token() -> str:
-    """16 random hexadecimal digits: two executions of a bundle never share a name, also among millions of batches."""
-    return secrets.token_hex(8)
 
 
 def part_name(attempt: Attempt, bundle_token: str, number: int, extension: str, folder: str = "") -> str:

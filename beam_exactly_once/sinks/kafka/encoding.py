@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_exactly_once.clock import SystemClock
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.columns import batch_of_records
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
@@ -21,8 +21,6 @@ from beam_exactly_once.sinks.kafka.rows import (
 )
 from beam_exactly_once.sinks.kafka.shards import KafkaOutput, topic_facts
 
-_CLOCK = SystemClock()
-
 
 @dataclass(frozen=True)
 class KafkaEncoding(RowEncoding):
@@ -30,19 +28,21 @@ class KafkaEncoding(RowEncoding):
 
     sink: str
     output: KafkaOutput
+    clock: Clock = SYSTEM_CLOCK
     block_type = tuple[int, pa.RecordBatch]
 
     def blocks(self) -> RowBlocks:
         """See :class:`RowEncoding`."""
-        return _KafkaBlocks(self.sink, self.output)
+        return _KafkaBlocks(self.sink, self.output, self.clock)
 
 
 class _KafkaBlocks:
     """Makes columns of rows, refuses what the topic would refuse, and cuts by shard. Nothing waits."""
 
-    def __init__(self, sink: str, output: KafkaOutput) -> None:
+    def __init__(self, sink: str, output: KafkaOutput, clock: Clock) -> None:
         self._sink = sink
         self._output = output
+        self._clock = clock
         self._schema = staged_schema(output.by_partition, output.order_by)
         self._asked_again = False
 
@@ -65,12 +65,11 @@ class _KafkaBlocks:
             if self._asked_again:
                 raise
             self._asked_again = True
-            topic_facts.cache_clear()  # the topic may have changed since it was asked for
+            topic_facts.forget()  # the topic may have changed since it was asked for
             self._refuse(batch)
         output = self._output
         return list(by_shard_of(batch, output.shards, by_partition=output.by_partition, by_content=output.direct))
 
     def _refuse(self, batch: pa.RecordBatch) -> None:
-        topic = topic_facts(self._output.connection, self._output.topic)
-        now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
-        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
+        topic = topic_facts.get((self._output.connection, self._output.topic))
+        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms(self._clock))

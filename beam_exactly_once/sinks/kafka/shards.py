@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import orjson
 
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import (
     ConfigurationError,
     CorruptObject,
@@ -20,6 +20,7 @@ from beam_exactly_once.kafka.receipts_topic import ReceiptsTopic
 from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
 from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
+from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
 from beam_exactly_once.sinks.receipts import Receipt, receipt_of, stored_receipt
 from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
@@ -46,15 +47,14 @@ class KafkaOutput:
         return self.settings.connection
 
 
-@lru_cache(maxsize=64)
-def topic_facts(connection: KafkaSettings, topic: str) -> TopicFacts:
-    """A topic, asked for once a process.
-
-    Raises:
-        UnknownTopic: Kafka does not have it.
-    """
+def _asked(place: tuple[KafkaSettings, str]) -> TopicFacts:
+    connection, topic = place
     with TopicAdmin(connection) as admin:
         return _described(admin, connection, topic)
+
+
+topic_facts = PerProcess(_asked, max_kept=64)
+"""A cluster's topic, asked for once a process. Raises UnknownTopic: Kafka does not have it."""
 
 
 def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> TopicFacts:
@@ -70,8 +70,9 @@ def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> Topi
 class KafkaShards(ShardWriter):
     """Produces what a shard has of a batch, and its receipt, in one transaction."""
 
-    def __init__(self, sink: str, output: KafkaOutput) -> None:
+    def __init__(self, sink: str, output: KafkaOutput, clock: Clock = SYSTEM_CLOCK) -> None:
         self.shards = output.shards
+        self._clock = clock
         self.where = f"sink {sink!r}, topic {output.topic}"
         self._sink = sink
         self._output = output
@@ -141,13 +142,14 @@ class KafkaShards(ShardWriter):
 
     def _transaction(self, stream_id: str, shard: int, *, anew: bool = False) -> Transaction:
         output = self._output
-        facts = topic_facts(output.connection, output.topic)
+        facts = topic_facts.get((output.connection, output.topic))
         return Transaction(
             output.settings,
             f"{self._receipts_topic(stream_id)}.{shard}",
             output.topic,
             max_batch_bytes=facts.max_record_bytes,
             anew=anew,
+            clock=self._clock,
         )
 
     def _receipt(self, write: ShardWrite) -> OutgoingRecords:
@@ -163,7 +165,7 @@ class KafkaShards(ShardWriter):
 
     def _receipt_of(self, write: ShardWrite) -> Receipt | None:
         connection, topic = self._output.connection, self._receipts_topic(write.stream_id)
-        with borrowed((connection, topic), lambda: ReceiptsTopic(connection, topic)) as receipts:
+        with borrowed((connection, topic), lambda: ReceiptsTopic(connection, topic), self._clock) as receipts:
             value = receipts.newest(write.shard)
         return None if value is None else read_receipt(value, topic, write.shard)
 

@@ -6,16 +6,17 @@ Needs the extra ``sql``; imported only by what runs.
 from __future__ import annotations
 
 import contextlib
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, OutputNotWritable, SinkUnavailable
+from beam_exactly_once.patience import Patience
+from beam_exactly_once.per_process import PerProcess
+from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.secrets import Secret
 
 LOCK_WAIT_S = 60
@@ -23,9 +24,10 @@ LOCK_WAIT_S = 60
 IDLE_IN_TRANSACTION_S = 120
 """A server ends a transaction whose client has been silent for that long, or which is gone without a word."""
 CONNECT_S = 10
-TRIES = 4
+MAX_TRIES = 4
 """A transaction that failed for a passing reason is tried again, after a moment. Its receipt says whether it has happened."""
 FIRST_PAUSE_S = 0.2
+MAX_PAUSE_S = 1.0
 
 Result = TypeVar("Result")
 
@@ -61,19 +63,18 @@ _MYSQL_PASSING = frozenset(
 )
 _SQLITE_PASSING = ("locked", "busy", "disk i/o error", "is full")
 
-_engines: dict[str, sa.Engine] = {}
-_engines_lock = threading.Lock()
-
 
 class SqlDatabase:
     """A database by its URL. Pickles without connections; one pool a process and URL.
 
     Args:
         url: SQLAlchemy's; plain text only without a password.
+        clock: times the pauses before a transaction is tried again.
     """
 
-    def __init__(self, url: str | Secret) -> None:
+    def __init__(self, url: str | Secret, clock: Clock = SYSTEM_CLOCK) -> None:
         self._url = url
+        self._clock = clock
 
     @property
     def engine(self) -> sa.Engine:
@@ -83,10 +84,7 @@ class SqlDatabase:
             ConfigurationError: the secret cannot be resolved here, the URL is none, or its driver is not installed.
         """
         text = self._url.resolve() if isinstance(self._url, Secret) else self._url
-        with _engines_lock:
-            if text not in _engines:
-                _engines[text] = _new_engine(_parsed(text))
-            return _engines[text]
+        return _engines.get(text)
 
     @property
     def dialect(self) -> str:
@@ -114,11 +112,16 @@ class SqlDatabase:
             SinkUnavailable: the database does not answer, or is busy.
             OutputNotWritable: it refuses.
         """
-        for pause in range(TRIES - 1):
-            with contextlib.suppress(SinkUnavailable):
+        patience = Patience(
+            self._clock, max_tries=MAX_TRIES, first_pause_s=FIRST_PAUSE_S, max_pause_s=MAX_PAUSE_S, random_=RANDOM
+        )
+        while True:
+            try:
                 return self._transact_once(work, what)
-            time.sleep(FIRST_PAUSE_S * 2**pause * random.uniform(0.5, 1.0))
-        return self._transact_once(work, what)
+            except SinkUnavailable:
+                if patience.is_over:
+                    raise
+            patience.wait()
 
     def read(self, work: Callable[[sa.Connection], Result], what: str) -> Result:
         """Run ``work``, which writes nothing, once; it waits for no other transaction.
@@ -202,7 +205,8 @@ def _parsed(text: str) -> sa.URL:
     return url
 
 
-def _new_engine(url: sa.URL) -> sa.Engine:
+def _new_engine(text: str) -> sa.Engine:
+    url = _parsed(text)
     backend = url.get_backend_name()
     try:
         driver = url.get_dialect().driver
@@ -219,6 +223,9 @@ def _new_engine(url: sa.URL) -> sa.Engine:
     elif backend in ("mysql", "mariadb"):
         sa.event.listen(engine, "connect", _mysql_session)
     return engine
+
+
+_engines = PerProcess(_new_engine)
 
 
 def _without_implicit_begin(connection: Any, _: Any) -> None:

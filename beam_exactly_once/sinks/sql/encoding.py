@@ -5,13 +5,13 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.rows.shards import by_shard, shards_by_content
 from beam_exactly_once.sinks.sql.database import SqlDatabase
@@ -53,7 +53,7 @@ class _SqlBlocks:
         self._sink = encoding.sink
         self._target = encoding.target
         self._looked_again = False
-        self._next_shard = random.randrange(encoding.target.shards)
+        self._next_shard = RANDOM.randrange(encoding.target.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
         return self._sharded(lambda table: table.block_of_rows(rows, self._sink))

@@ -183,7 +183,7 @@ def test_a_lock_that_is_not_let_go_ends_as_unavailable(
     stream: SqlStream, sql_variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch, stream, lock_wait_s=1)
-    monkeypatch.setattr(sql_database, "TRIES", 2)
+    monkeypatch.setattr(sql_database, "MAX_TRIES", 2)
     stream.create()
     stream.send(orders(0, 1))
     stream.run()
@@ -204,7 +204,7 @@ def shorten(monkeypatch: pytest.MonkeyPatch, stream: SqlStream, *, lock_wait_s: 
     monkeypatch.setattr(
         sql_database, "_MYSQL_SESSION", session.replace("wait_timeout = 120", f"wait_timeout = {idle_s}")
     )
-    monkeypatch.setattr(sql_database, "_engines", {})
+    sql_database._engines.forget()
 
 
 def test_a_frozen_client_does_not_keep_its_locks(

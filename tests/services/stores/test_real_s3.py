@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import duckdb
 import pytest
-from contract.test_object_store import *  # noqa: F403 (every test of the contract, with the fixture below)
 from pyarrow.dataset import dataset
 from pyarrow.fs import S3FileSystem
 
 from beam_exactly_once.errors import EXIT_DONE, ConfigurationError, StagedOutputMissing
 from beam_exactly_once.object_store import ObjectEntry, ObjectStore, StagedObject, open_object_store
 from beam_exactly_once.pipelines.kafka_to_files import main
+from contract.test_object_store import *  # noqa: F403 (every test of the contract, with the fixture below)
 from services.streams.racing import create_all
 from services.streams.to_files import KILL_POINTS, fill, flags, run_killed, values_in
 from services.streams.topics import Topic

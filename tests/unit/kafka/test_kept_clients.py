@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from beam_exactly_once.kafka import kept_clients
 from beam_exactly_once.kafka.kept_clients import AGE_MAX_S, MAX_KEPT, borrowed, keep, keeping_clients, take
 from support.faulty_store import ManualClock
 
@@ -59,14 +58,13 @@ def test_the_oldest_and_those_of_one_name_make_room() -> None:
         assert (oldest.closed, newest.closed) == (1, 0)
 
 
-def test_one_that_waited_for_long_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_waited_for_long_is_not_used() -> None:
     clock = ManualClock()
-    monkeypatch.setattr(kept_clients, "_clock", clock)
     client = Client()
     with keeping_clients():
-        keep("id", client)
+        keep("id", client, clock)
         clock.now_s += AGE_MAX_S + 1
-        assert take("id") is None
+        assert take("id", clock) is None
     assert client.closed == 1
 
 
