@@ -17,20 +17,18 @@ from beam_exactly_once.checkpoint import (
     StreamWriter,
     this_process,
 )
-from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
-from beam_exactly_once.checkpoint.records import Json, shards_with_receipts
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import (
     BeamExactlyOnceError,
     CheckpointHole,
     Fenced,
-    PipelineChanged,
     Retryable,
     find_in_text,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import by_topic
+from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
@@ -59,46 +57,67 @@ class StreamSettings:
     retain_batches: int
 
 
-class MicroBatches:
-    """Runs one stream until its trigger ends or ``stop`` is set."""
+def run_micro_batches(
+    settings: StreamSettings, graph: StreamGraph, run_task: RunTask, clock: Clock, stop: threading.Event
+) -> None:
+    """Start, recover, and run batches, until the trigger ends or ``stop`` is set.
+
+    1. Ask Kafka: a wrong address or topic must not fence a driver that works.
+    2. Open the checkpoint, compare its sources and sinks with the graph's, and try every output: neither must a
+       wrong bucket or password.
+    3. Claim the next writer epoch. From here on an older driver stops after its next marker.
+    4. Recover: publish the newest marker again, replay every plan above it.
+    5. Plan and run, until the trigger ends.
+    """
+    with contextlib.ExitStack() as open_logs:
+        may_wait = isinstance(settings.trigger, ProcessingTime)
+        planners = {name: SourcePlanner(spec, clock, may_wait=may_wait) for name, spec in graph.sources.items()}
+        for planner in planners.values():
+            open_logs.callback(planner.close)
+        checkpoint = Checkpoint.open(graph.checkpoint.store, clock=clock)
+        known = KnownGraph(checkpoint, graph)
+        known.refuse_changes()
+        for sink in graph.sinks.values():
+            sink.publisher.check_place()
+        writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
+        _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
+
+
+class _ClaimedStream:
+    """A stream whose newest writer is this driver, or was."""
 
     def __init__(
-        self, settings: StreamSettings, graph: StreamGraph, run_task: RunTask, clock: Clock, stop: threading.Event
+        self,
+        settings: StreamSettings,
+        graph: StreamGraph,
+        run_task: RunTask,
+        clock: Clock,
+        stop: threading.Event,
+        planners: Mapping[str, SourcePlanner],
+        known: KnownGraph,
+        writer: StreamWriter,
     ) -> None:
         self._settings = settings
         self._graph = graph
         self._run_task = run_task
         self._clock = clock
         self._stop = stop
+        self._planners = planners
+        self._known = known
+        self._writer = writer
+        self._checkpoint = writer.checkpoint
+        self._retention = Retention(self._checkpoint, settings.retain_batches)
         self._listen = fan_out(settings.listeners)
+        self._batch_id = 0
+        """Of the next batch."""
+        self._predecessor: Predecessor | None = None
+        """What decided the batch before it."""
 
     def run(self) -> None:
-        """Start, recover, and run batches.
-
-        1. Ask Kafka: a wrong address or topic must not fence a driver that works.
-        2. Open the checkpoint, compare its sources and sinks with the graph's, and try every output: neither must a
-           wrong bucket or password.
-        3. Claim the next writer epoch. From here on an older driver stops after its next marker.
-        4. Recover: publish the newest marker again, replay every plan above it.
-        5. Plan and run, until the trigger ends.
-        """
-        with contextlib.ExitStack() as open_logs:
-            may_wait = isinstance(self._settings.trigger, ProcessingTime)
-            self._planners = {
-                name: SourcePlanner(spec, self._clock, may_wait=may_wait) for name, spec in self._graph.sources.items()
-            }
-            for planner in self._planners.values():
-                open_logs.callback(planner.close)
-            self._checkpoint = Checkpoint.open(self._graph.checkpoint.store, clock=self._clock)
-            self._refuse_changed_graph()
-            for sink in self._graph.sinks.values():
-                sink.publisher.check_place()
-            now = now_ms(self._clock)
-            self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at_ms=now)
-            self._retention = Retention(self._checkpoint, self._settings.retain_batches)
-            with self._fencing_first():
-                self._batch_id = self._recover()
-                self._run_batches()
+        """Recover, and run batches."""
+        with self._fencing_first():
+            self._recover()
+            self._run_batches()
 
     @contextlib.contextmanager
     def _fencing_first(self) -> Iterator[None]:
@@ -123,55 +142,18 @@ class MicroBatches:
 
     # -- start -------------------------------------------------------------------------------------------------
 
-    def _refuse_changed_graph(self) -> None:
-        """Refuse a graph that lost a source or sink which the checkpoint knows, or has it otherwise."""
-        sinks = self._checkpoint.definitions(SINKS)
-        self._known_sinks = frozenset(sinks)
-        self._refuse_missing("source", self._checkpoint.definitions(SOURCES), self._graph.sources)
-        self._refuse_missing("sink", sinks, self._graph.sinks)
-        for name, sink in self._graph.sinks.items():
-            self._refuse_changed_sink(name, sink.definition, sinks.get(name, sink.definition))
-
-    def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
-        for name in sorted(recorded.keys() - present.keys()):
-            raise PipelineChanged(
-                f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
-                f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-                "purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
-            )
-
-    def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
-        changed = sorted(key for key in {*definition, *recorded} if recorded.get(key) != definition.get(key))
-        if changed:
-            raise PipelineChanged(
-                f"sink {name!r} had "
-                + ", ".join(f"{key}={recorded.get(key)!r}, now {definition.get(key)!r}" for key in changed)
-                + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
-                "checkpoint_location with continue_from=CheckpointAt(…)."
-            )
-
-    def _check_sinks(self, next_batch_id: int) -> None:
-        """Prove that every sink can take the next batch; then record those that are new."""
-        for name, sink in self._graph.sinks.items():
-            if name not in self._known_sinks:
-                sink.publisher.prepare(self._checkpoint.stream_id)
-            sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
-        for name, sink in self._graph.sinks.items():
-            recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
-            self._refuse_changed_sink(name, sink.definition, recorded)
-
-    def _recover(self) -> int:
-        """Publish the newest marker again and replay what was planned above it; returns the next batch id."""
+    def _recover(self) -> None:
+        """Publish the newest marker again and replay what was planned above it."""
         recovery = self._writer.recover()
-        self._check_sinks(recovery.next_batch_id)
-        self._predecessor = None if recovery.newest is None else recovery.newest.as_predecessor
+        self._known.check_sinks(recovery.next_batch_id)
+        self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
+            self._predecessor = recovery.newest.as_predecessor
             self._run_task(self._task(recovery.newest.batch_id, None))
             self._sweep(recovery.newest.batch_id)
         self._take_positions(recovery.newest)
         for batch_id in recovery.replays:
             self._run_planned(self._replayed(batch_id), plan_s=0.0)
-        return recovery.next_batch_id + len(recovery.replays)
 
     def _take_positions(self, newest: Marker | None) -> None:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
@@ -214,7 +196,6 @@ class MicroBatches:
                 continue
             plan, plan_s = planned
             self._run_planned(plan, plan_s)
-            self._batch_id += 1
 
     def _beats(self, trigger: Trigger) -> Iterator[None]:
         """One beat a batch, until the trigger ends or somebody asks to stop."""
@@ -251,7 +232,7 @@ class MicroBatches:
         return plan, self._clock.monotonic_s() - began_s
 
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
-        """Run a planned batch to its publish, and stand after it."""
+        """Run a planned batch to its publish, and stand behind it."""
         began_s = self._clock.monotonic_s()
         task = self._task(plan.batch_id, plan)
         counts, decided = self._run(task)
@@ -260,6 +241,7 @@ class MicroBatches:
             if name in plan.sources:
                 planner.advance(plan.sources[name] if decided is None else decided.sources[name])
                 planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0))
+        self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
@@ -273,7 +255,7 @@ class MicroBatches:
         """What follows a batch that ``task`` decided itself, as its marker says."""
         shards = {name: sink.publisher.shards for name, sink in self._graph.sinks.items()}
         plan_digest = "" if task.plan is None else task.plan.digest
-        return Predecessor(task.attempt, shards_with_receipts(task.predecessor, shards), plan_digest)
+        return Predecessor.behind(task.predecessor, task.attempt, plan_digest, shards)
 
     def _run(self, task: BatchTask) -> tuple[CommitCounts, Marker | None]:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.

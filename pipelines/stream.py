@@ -17,7 +17,7 @@ from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
-from beam_exactly_once.pipelines.micro_batches import MicroBatches, StreamSettings
+from beam_exactly_once.pipelines.micro_batches import StreamSettings, run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.stopping import stop_on_signals
@@ -177,7 +177,7 @@ class ExactlyOnceStream(beam.Pipeline):
 
     def _drive(self, run_task: RunTask) -> None:
         with stop_on_signals() as stop:
-            MicroBatches(self._settings, self.stream_graph, run_task, self._clock, stop).run()
+            run_micro_batches(self._settings, self.stream_graph, run_task, self._clock, stop)
 
 
 def _settings(

@@ -187,6 +187,19 @@ class Predecessor:
     plan_digest: str = ""
     """Of its plan, which names it where rows are written before a marker."""
 
+    @classmethod
+    def behind(
+        cls, before: Predecessor | None, attempt: Attempt, plan_digest: str, shards: Mapping[str, int]
+    ) -> Predecessor:
+        """What the next batch must find once ``attempt`` has decided one behind ``before``.
+
+        Args:
+            shards: how many shards each sink of the graph has that decided it.
+        """
+        earlier = {} if before is None else before.shards
+        most = {sink: max(earlier.get(sink, 0), shards.get(sink, 0)) for sink in sorted({*earlier, *shards})}
+        return cls(attempt, {sink: count for sink, count in most.items() if count}, plan_digest)
+
     def to_json(self) -> Json:
         """As it is stored."""
         return {"attempt": self.attempt.to_json(), "shards": dict(self.shards), "plan_digest": self.plan_digest}
@@ -195,13 +208,6 @@ class Predecessor:
     def from_json(cls, stored: Json) -> Predecessor:
         """From what is stored."""
         return cls(Attempt.from_json(stored["attempt"]), stored["shards"], stored["plan_digest"])
-
-
-def shards_with_receipts(predecessor: Predecessor | None, shards: Mapping[str, int]) -> dict[str, int]:
-    """In how many shards of each sink the next batch leaves a receipt, when the graph's sinks have ``shards``. Pure."""
-    before = {} if predecessor is None else predecessor.shards
-    sinks = sorted(sink for sink in {*before, *shards} if before.get(sink) or shards.get(sink))
-    return {sink: max(before.get(sink, 0), shards.get(sink, 0)) for sink in sinks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +232,8 @@ class Marker:
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
-        return replace(self, predecessor=predecessor, shards=shards_with_receipts(predecessor, shards))
+        shards = Predecessor.behind(predecessor, self.attempt, self.plan_digest, shards).shards
+        return replace(self, predecessor=predecessor, shards=shards)
 
     @property
     def as_predecessor(self) -> Predecessor:

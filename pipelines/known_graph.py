@@ -1,0 +1,64 @@
+"""The sources and sinks that a checkpoint knows, beside those of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from beam_exactly_once.checkpoint import Checkpoint
+from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import PipelineChanged
+from beam_exactly_once.transforms.stream_graph import StreamGraph
+
+
+class KnownGraph:
+    """What ``checkpoint`` knows of ``graph``, read once."""
+
+    def __init__(self, checkpoint: Checkpoint, graph: StreamGraph) -> None:
+        self._checkpoint = checkpoint
+        self._graph = graph
+        self._sources = checkpoint.definitions(SOURCES)
+        self._sinks = checkpoint.definitions(SINKS)
+
+    def refuse_changes(self) -> None:
+        """
+        Raises:
+            PipelineChanged: the graph lost a source or sink that the checkpoint knows, or has it otherwise.
+        """
+        self._refuse_missing("source", self._sources, self._graph.sources)
+        self._refuse_missing("sink", self._sinks, self._graph.sinks)
+        for name, sink in self._graph.sinks.items():
+            self._refuse_changed_sink(name, sink.definition, self._sinks.get(name, sink.definition))
+
+    def check_sinks(self, next_batch_id: int) -> None:
+        """Prove that every sink can take the next batch; then record those that are new.
+
+        Raises:
+            PipelineChanged: another driver recorded a sink otherwise.
+            BeamExactlyOnceError: see :class:`~beam_exactly_once.sinks.contract.Publisher`.
+        """
+        for name, sink in self._graph.sinks.items():
+            if name not in self._sinks:
+                sink.publisher.prepare(self._checkpoint.stream_id)
+            sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
+        for name, sink in self._graph.sinks.items():
+            recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
+            self._refuse_changed_sink(name, sink.definition, recorded)
+
+    def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
+        for name in sorted(recorded.keys() - present.keys()):
+            raise PipelineChanged(
+                f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
+                f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
+                "purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
+            )
+
+    def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
+        changed = sorted(key for key in {*definition, *recorded} if recorded.get(key) != definition.get(key))
+        if changed:
+            raise PipelineChanged(
+                f"sink {name!r} had "
+                + ", ".join(f"{key}={recorded.get(key)!r}, now {definition.get(key)!r}" for key in changed)
+                + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
+                "checkpoint_location with continue_from=CheckpointAt(…)."
+            )
