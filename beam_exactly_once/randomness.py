@@ -9,7 +9,16 @@ import random
 import secrets
 
 Random = random.Random
-RANDOM: Random = random.SystemRandom()
+
+
+class _OfTheMachine(random.SystemRandom):
+    """Has no state: what holds it may be pickled."""
+
+    def __reduce__(self) -> str:
+        return "RANDOM"
+
+
+RANDOM: Random = _OfTheMachine()
 """The default of arguments that take a source of randomness. Forked children do not repeat each other's."""
 
 
