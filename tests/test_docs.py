@@ -93,7 +93,9 @@ def test_every_page_is_found_from_the_readme() -> None:
     found, new = set(), {ROOT / "README.md"}
     while new:
         found |= new
-        links = {(page.parent / link.partition("#")[0]).resolve() for page in new for link in _LINK.findall(prose(page))}
+        links = {
+            (page.parent / link.partition("#")[0]).resolve() for page in new for link in _LINK.findall(prose(page))
+        }
         new = {page for page in links if page.suffix == ".md" and page.exists()} - found
     assert set(DOCUMENTS) - found <= {ROOT / "docs" / "adr" / "0000-template.md"}
 
@@ -145,7 +147,9 @@ def test_the_pipelines_of_a_page_run(name: str, tmp_path: Path, monkeypatch: pyt
     assert written == WRITTEN[name]
     if of_sql or name == "docs/sinks/for_each_batch.md":
         with closing(sqlite3.connect(tmp_path / "orders.db")) as database:
-            assert database.execute("select id, amount from orders order by id").fetchall() == [(n, 0.5) for n in range(3)]
+            assert database.execute("select id, amount from orders order by id").fetchall() == [
+                (n, 0.5) for n in range(3)
+            ]
 
 
 def commands(name: str) -> list[list[str]]:
