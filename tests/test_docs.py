@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 
-_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
@@ -98,6 +98,26 @@ def test_every_page_is_found_from_the_readme() -> None:
         }
         new = {page for page in links if page.suffix == ".md" and page.exists()} - found
     assert set(DOCUMENTS) - found <= {ROOT / "docs" / "adr" / "0000-template.md"}
+
+
+def paragraphs(name: str) -> list[list[str]]:
+    """Lines of prose that belong together; tables and headings are none."""
+    lines = [re.sub(r"^\s*(?:[-*>]|\d+\.) ", "\0", line).strip() for line in prose(ROOT / name).splitlines()]
+    found: list[list[str]] = [[]]
+    for line in lines:
+        if not line or line.startswith(("|", "#", "<", "\0")):
+            found.append([])
+        if line and not line.startswith(("|", "#", "<")):
+            found[-1].append(line.removeprefix("\0"))
+    return [lines for lines in found if lines]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "docs/adr/0" not in name and name != "CHANGELOG.md"])
+def test_prose_has_one_sentence_a_line(name: str) -> None:
+    """So that an edit is a readable diff."""
+    several = [line for lines in paragraphs(name) for line in lines if re.search(r"[.!?][)*_`\"]* [A-Z]", line)]
+    broken = [line for lines in paragraphs(name) for line in lines[:-1] if not re.search(r"[.!?:][)*_`\"]*$", line)]
+    assert (several, broken) == ([], [])
 
 
 def programs(name: str) -> list[str]:
