@@ -3,15 +3,17 @@
     python tests/runners_page.py > docs/runners.md
 
 The mark says on what a test runs a stream: ``@pytest.mark.runs_on("PrismRunner", trigger="AvailableNow", storage="S3")``;
-on a class, a module or a parameter it means all below. What was tested is the test's name.
+on a class, a module or a parameter it means all below. What was tested is the test's name. CAPABILITIES says, in plain
+words, what a user may conclude from it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,24 +29,189 @@ RUNNERS = {
 }
 TRIGGERS = ("AvailableNow", "ProcessingTime")
 
+COLUMNS = {
+    "DirectRunner": ("DirectRunner", "FnApiRunner"),
+    "Prism": ("PrismRunner",),
+    "Flink, local": ("FlinkRunner [local]",),
+    "Flink, cluster": ("FlinkRunner cluster",),
+}
+"""Of the table that people read: names of FnApiRunner are one runner."""
+
 HEAD = """# Runners
 
-What is tested on which runner. This page is made from the tests themselves by `python tests/runners_page.py`; `tox` fails
-while it says anything else than the tests. A number counts test cases, parameters included.
+What is tested on which runner.
+The tests themselves make this page, by `python tests/runners_page.py`; `tox` fails while it says anything else.
 
-What runs under `tests/services` needs the real thing and runs by `tox -e services`; all else runs by `tox` alone, on a
-Kafka in memory or librdkafka's mock broker.
+*Yes* means that tests prove it, by value; a dash, that no test does.
+On Prism, event times before 1970 may be treated as late.
+"""
 
-Random graphs run on all of them, by value against plain Python, as many as one likes:
+NOTES = """
+- DirectRunner is Beam's default, in the driver's process.
+  FnApiRunner is the same, asked for by name.
+- Prism is a program beside the driver, with workers in the driver's process.
+- Flink, local, is a Flink inside the job server, with workers in the driver's process.
+- Flink, cluster, is a job manager and two task managers, with a pool of workers each.
+
+## Know before you choose
+
+- **Event times before 1970, on Prism.**
+  Records have the start of 1970 as their timestamp, so a step should not give them an earlier one.
+- **Steps that wait for each other, on DirectRunner.**
+  A step on `a` with `b` as its side input, and a step on `b` with `a`, may wait for each other.
+  The stream refuses that before its first batch.
+  Put `beam.Reshuffle()` right before one of the two, on that branch alone.
+- **`key in side` of an `AsMultiMap`, on DirectRunner.**
+  It never returns, in any pipeline: Python then counts 0, 1, 2 …, and each is an empty value.
+  `side[key]` is right.
+
+[The guarantees](guarantees.md#what-a-runner-may-lose) say what a runner may lose, and what happens then.
+
+## How it is tested
+
+Tests under `tests/services` need the real thing and run with `tox -e services`.
+All others run with `tox` alone, on a Kafka in memory or librdkafka's mock broker.
+
+Random graphs run on all of them but the cluster, by value against plain Python, as many as one likes:
 `python tests/graphs/run.py --graphs 1000 --seed 1 --runner in_process`.
 
-Two things of Beam to know on DirectRunner:
-
-- Two steps may wait for each other: a step on `a` with `b` as its side input, and a step on `b` with `a`. The stream
-  refuses that before its first batch. Put `beam.Reshuffle()` right before one of the two, on that branch alone.
-- `key in side` of an `AsMultiMap` never returns, in any pipeline: Python then counts 0, 1, 2 …, and each is an empty
-  value. `side[key]` is right.
+A number counts test cases, parameters included.
 """
+
+
+@dataclass(frozen=True)
+class Capability:
+    """A row of the table that people read.
+
+    Attributes:
+        group: the heading above it.
+        words: what works.
+        where: a regular expression for ``file: what [trigger] [storage]`` of the tests that prove it.
+        notes: what a column says instead of a dash.
+    """
+
+    group: str
+    words: str
+    where: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+RUNNING, GRAPH, READING, WRITING, FAULTS, STORES = (
+    "Running",
+    "Your steps",
+    "Reading Kafka",
+    "Writing",
+    "When something dies",
+    "Stores of checkpoint and output",
+)
+ON_RUNNERS = "test_sinks_on_runners: "
+CAPABILITIES = (
+    Capability(RUNNING, "`trigger=AvailableNow()`", r"\[AvailableNow\]"),
+    Capability(RUNNING, "`trigger=ProcessingTime(…)`", r"\[ProcessingTime\]"),
+    Capability(RUNNING, "ready-made pipelines", r"/test_kafka_to_|ready made pipeline"),
+    Capability(
+        RUNNING,
+        "packages that only the workers have",
+        r"a package that only the workers have",
+        {"DirectRunner": "no workers apart"},
+    ),
+    Capability(
+        RUNNING,
+        "many batches in one process, memory flat",
+        r"test_long_runs: |300 batches|20 batches share one job server",
+    ),
+    Capability(RUNNING, "several streams, other kinds of workers", r"test_known_runners: "),
+    Capability(RUNNING, "SIGTERM lets the batch end", r"test_stopping: |sigterm|a signal lets the batch end"),
+    Capability(
+        RUNNING,
+        "a wrong argument or place is one clear error",
+        r"test_bad_input: |test_arguments: |test_store_config|refused",
+    ),
+    Capability(
+        GRAPH,
+        "shuffles, joins, side inputs, branches: random graphs",
+        r"random graphs|test_stream_graphs: |test_known_graphs: ",
+    ),
+    Capability(GRAPH, "timers within one batch", r"timers|a known graph|random graphs"),
+    Capability(GRAPH, "windows by event time within one batch", r"event time|windows within|windows by|a known graph"),
+    Capability(GRAPH, "a start publishes without running your steps", r"test_known_graphs: .*start|a known graph"),
+    Capability(
+        GRAPH,
+        "a failing step shows your error, and the batch runs again",
+        r"shows the users error|failing side branch|error of user code|test_incomplete_batches: ",
+    ),
+    Capability(READING, "ranges are split while they are read", r"range is split|long range|split takes|dofn defers"),
+    Capability(
+        READING,
+        "aborted transactions, compacted topics",
+        r"test_real_kafka: |long range|test_flink_(local|cluster): the ready made pipeline",
+    ),
+    Capability(READING, "data loss", r"test_retention: |records deleted|data loss|stops where records are lost"),
+    Capability(
+        READING, "topics that come, go, grow or are recreated", r"test_topic_changes: |test_topics_of_a_stream: "
+    ),
+    Capability(
+        READING,
+        "brokers that die, and changes of leaders",
+        r"test_kafka_cluster: |test_write_kafka_outages: |no broker",
+    ),
+    Capability(READING, "TLS, logins, access rules", r"test_kafka_security: "),
+    Capability(READING, "`continue_from=` another checkpoint", r"test_continue_from: "),
+    Capability(
+        WRITING,
+        "`WriteToFiles`",
+        r"test_kafka_to_files: |test_stream_graphs: |test_prism: |test_flink_(local|cluster): ",
+    ),
+    Capability(WRITING, "`WriteToDelta`", rf"test_delta|test_kafka_to_delta: |{ON_RUNNERS}three sinks"),
+    Capability(
+        WRITING,
+        "`WriteToSql`",
+        rf"test_write_sql: |test_real_sql|test_kafka_to_sql: |inserter|{ON_RUNNERS}three sinks|random graphs",
+    ),
+    Capability(WRITING, "`WriteToKafka`", rf"test_write_kafka(_\w+)?: |copier|{ON_RUNNERS}three sinks"),
+    Capability(
+        WRITING, "`WriteToSql(direct=True)`", rf"test_direct_sql: |{ON_RUNNERS}a table that is written directly"
+    ),
+    Capability(
+        WRITING,
+        "`WriteToKafka(direct=True)`",
+        rf"test_write_kafka_direct: |{ON_RUNNERS}a topic that is written directly",
+    ),
+    Capability(WRITING, "`ForEachBatch`", r"test_for_each_batch: |random graphs"),
+    Capability(WRITING, '`on_error="reject"`', r"reject|random graphs"),
+    Capability(WRITING, "several sinks in one stream", r"test_mixed_sinks: |two sinks|three sinks|random graphs"),
+    Capability(WRITING, "receipts, by shard", r"test_sinks_with_receipts: |test_write_kafka_receipts: "),
+    Capability(
+        FAULTS, "a driver that is killed, and started again", r"kill(?!ed driver ends|ed in a batch)|test_crashes: "
+    ),
+    Capability(
+        FAULTS, "a driver that freezes, and wakes beside a newer one", r"frozen|wakes|two drivers|test_zombies: "
+    ),
+    Capability(
+        FAULTS,
+        "the job of a killed driver ends, or does no harm",
+        r"does no harm|the job server of a killed driver ends",
+        {"DirectRunner": "no such job"},
+    ),
+    Capability(
+        FAULTS,
+        "a lost worker, task manager or job server: exit code 75",
+        r"part that is lost|a lost job server|is lost in a batch",
+        {"DirectRunner": "no such part"},
+    ),
+    Capability(
+        FAULTS,
+        "`batch_timeout_s` ends a batch that hangs",
+        r"a worker that never comes",
+        {"DirectRunner": "no such limit"},
+    ),
+    Capability(FAULTS, "a database, topic or table that refuses after the commit", r"test_refusals: |after the commit"),
+    Capability(STORES, "local disk", r"\[local disk\]"),
+    Capability(STORES, "memory", r"\[memory\]"),
+    Capability(STORES, "S3, on MinIO or moto", r"\[S3"),
+    Capability(STORES, "GCS, on fake-gcs-server", r"GCS\]"),
+    Capability(STORES, "stores that fail, are overloaded or refuse", r"/stores/(test_store_|test_iam)"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,20 +254,45 @@ def proofs(item: pytest.Item) -> Iterator[Proof]:
 
 def page(cases: dict[Proof, int]) -> str:
     """The document."""
-    lines = [
-        HEAD,
-        f"| runner | {' | '.join(TRIGGERS)} | checkpoint and output on |",
-        "|---" * (len(TRIGGERS) + 2) + "|",
-    ]
+    lines = [HEAD, *capabilities(cases), NOTES]
+    lines += [f"| runner | {' | '.join(TRIGGERS)} | checkpoint and output on |", "|---" * (len(TRIGGERS) + 2) + "|"]
     for runner in RUNNERS:
         mine = {proof: count for proof, count in cases.items() if proof.runner == runner}
         counts = [sum(count for proof, count in mine.items() if proof.trigger == trigger) for trigger in TRIGGERS]
-        storages = ", ".join(sorted({proof.storage for proof in mine}))
-        lines.append(f"| {runner} | {' | '.join(str(count or 'not tested') for count in counts)} | {storages} |")
+        storages = "; ".join(sorted({proof.storage for proof in mine}))
+        lines.append(f"| {runner} | {' | '.join(str(count or '—') for count in counts)} | {storages} |")
+    lines += ["", "## Every test"]
     for runner, meaning in RUNNERS.items():
-        lines += ["", f"## {runner}", "", f"{meaning[0].upper()}{meaning[1:]}.", ""]
+        lines += ["", "<details>", f"<summary>{runner}: {meaning}</summary>", ""]
         lines += table(sorted(((p, n) for p, n in cases.items() if p.runner == runner), key=lambda row: str(row)))
+        lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def capabilities(cases: Iterable[Proof]) -> Iterator[str]:
+    """What works where, in plain words.
+
+    Raises:
+        ValueError: a test is in no row.
+    """
+    texts = {proof: f"{proof.file.removesuffix('.py')}: {proof.what}" for proof in cases}
+    unnamed = [text for text in texts.values() if not any(re.search(one.where, text) for one in CAPABILITIES)]
+    if unnamed:
+        raise ValueError(f"let a row of CAPABILITIES in tests/runners_page.py say what is shown by {sorted(unnamed)}")
+    yield f"| | {' | '.join(COLUMNS)} |"
+    yield "|---" * (len(COLUMNS) + 1) + "|"
+    group = ""
+    for one in CAPABILITIES:
+        if one.group != group:
+            group = one.group
+            yield f"| **{group}** |{' |' * len(COLUMNS)}"
+        runners = {
+            proof.runner
+            for proof, text in texts.items()
+            if re.search(one.where, f"{text} [{proof.trigger}] [{proof.storage}]")
+        }
+        cells = [one.notes.get(name, "—") if runners.isdisjoint(of) else "yes" for name, of in COLUMNS.items()]
+        yield f"| {one.words} | {' | '.join(cells)} |"
 
 
 def table(rows: Iterable[tuple[Proof, int]]) -> Iterator[str]:
