@@ -64,8 +64,9 @@ def test_the_names_are_these() -> None:
 
 
 def test_the_names_of_the_test_kit_are_these() -> None:
-    kit = ["STORIES", "MemoryKafka", "MemoryRun", "SinkUnderTest", "Story", "run_in_memory"]
-    assert testing.__all__ == kit
+    kit = {"STORIES", "MemoryKafka", "MemoryRun", "SinkUnderTest", "Story", "run_in_memory"}
+    kit |= {"LogContract", "LogUnderTest", "ObjectStoreContract"}
+    assert set(testing.__all__) == kit
     assert all(getattr(testing, name) is not None for name in kit)
     with pytest.raises(AttributeError, match="has no attribute 'Row'"):
         testing.Row  # noqa: B018

@@ -269,3 +269,12 @@ def _timestamp_types_array(types: list[int]) -> pa.Array:
     if types and types.count(types[0]) == len(types):  # a topic has one, unless its configuration changed
         return pa.repeat(pa.scalar(types[0], pa.int8()), len(types))
     return pa.array(types, pa.int8())
+
+
+def check_range(position: int, stop: int, max_records: int) -> None:
+    """
+    Raises:
+        ValueError: nobody can read ``max_records`` records of ``[position, stop)``.
+    """
+    if not 0 <= position < stop or max_records < 1:
+        raise ValueError(f"need 0 <= position < stop and max_records >= 1, got {position}, {stop}, {max_records}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, override_logs
+from beam_exactly_once.kafka.records import check_range
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
@@ -111,27 +112,28 @@ class _MemoryLog:
 
     def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
         ids = self._cluster.ids()
-        for topic in topics:
+        for topic in set(topics):
             if topic not in ids:
                 raise UnknownTopic(f"topic {topic!r} does not exist in MemoryKafka; give it in topics={{…}}.")
         return {
             topic: TopicDescription(ids[topic], tuple(one.partition for one in self._cluster.partitions_of(topic)))
-            for topic in sorted(topics)
+            for topic in sorted(set(topics))
         }
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
-        return {place: self._cluster.bounds_of(place) for place in partitions}
+        return {place: self._bounds_of(place) for place in partitions}
 
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         found = {}
         for place in partitions:
-            bounds = self._cluster.bounds_of(place)
+            bounds = self._bounds_of(place)
             records = self._cluster.records_of(place, bounds.earliest, bounds.latest, bounds.latest)
             found[place] = next((one.offset for one in records if one.timestamp_ms >= timestamp_ms), bounds.latest)
         return found
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
-        bounds = self._cluster.bounds_of(topic_partition)
+        check_range(position, stop, max_records)
+        bounds = self._bounds_of(topic_partition)
         if not bounds.earliest <= position < bounds.latest:
             raise DataLoss(
                 f"partition {topic_partition} holds [{bounds.earliest}, {bounds.latest}), not offset {position}."
@@ -144,3 +146,8 @@ class _MemoryLog:
 
     def close(self) -> None:
         pass
+
+    def _bounds_of(self, place: TopicPartition) -> LogBounds:
+        if place not in self._cluster.partitions_of(place.topic):
+            raise UnknownTopic(f"partition {place} does not exist in MemoryKafka; give it in topics={{…}}.")
+        return self._cluster.bounds_of(place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -35,10 +34,57 @@ from beam_exactly_once.kafka import (
 )
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secrets import secret_from_env
-from beam_exactly_once.topics import ids_of, partitions_of
+from beam_exactly_once.testing import LogContract, LogUnderTest, MemoryKafka
+from beam_exactly_once.testing.log_contract import ORDERS, SIZE, numbered, read, values
+from beam_exactly_once.topics import partitions_of
 
-ORDERS = [TopicPartition("orders", partition) for partition in range(3)]
-SIZE = 700  # offsets of each partition of orders
+
+class _Embedded(LogUnderTest):
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self._broker = broker
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        self._broker.create_topic(topic, partitions)
+
+    def append(self, records: Sequence[Record]) -> None:
+        produce(self._broker, records)
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        self._broker.delete_records(topic, partition, before_offset)
+
+    def open_log(self) -> KafkaLog:
+        return open_kafka_log(settings(self._broker))
+
+
+class TestEmbeddedBroker(LogContract):
+    @pytest.fixture
+    def cluster(self) -> Iterator[LogUnderTest]:
+        with EmbeddedBroker({}) as broker:
+            yield _Embedded(broker)
+
+
+class _InMemory(LogUnderTest):
+    def __init__(self) -> None:
+        self._kafka = MemoryKafka({})
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        self._kafka.add_partitions(topic, partitions)
+
+    def append(self, records: Sequence[Record]) -> None:
+        self._kafka.append(records)
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        self._kafka.delete_records(topic, partition, before_offset)
+
+    def open_log(self) -> KafkaLog:
+        with self._kafka.serving():
+            return open_kafka_log(KafkaSettings("in-memory:9092"))
+
+
+class TestMemoryKafka(LogContract):
+    @pytest.fixture
+    def cluster(self) -> LogUnderTest:
+        return _InMemory()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +92,7 @@ def broker() -> Iterator[EmbeddedBroker]:
     """One broker whose topic ``orders`` no test changes."""
     with EmbeddedBroker({"orders": 3, "orders_eu": 1, "empty": 1}) as broker:
         for partition in range(3):
-            produce(broker, "orders", partition, [b"%d-%d" % (partition, offset) for offset in range(SIZE)])
+            produce(broker, numbered("orders", partition, SIZE))
         yield broker
 
 
@@ -60,49 +106,19 @@ def settings(broker: EmbeddedBroker, no_progress_timeout_s: float = 30) -> Kafka
     return KafkaSettings(broker.bootstrap_servers, timeout_s=10, no_progress_timeout_s=no_progress_timeout_s)
 
 
-def produce(broker: EmbeddedBroker, topic: str, partition: int, values: Sequence[bytes | None]) -> None:
+def produce(broker: EmbeddedBroker, records: Sequence[Record]) -> None:
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0, "batch.num.messages": 50})
-    for value in values:
-        producer.produce(topic, value=value, partition=partition)
+    for one in records:
+        producer.produce(
+            one.topic,
+            key=one.key,
+            value=one.value,
+            partition=one.partition,
+            timestamp=one.timestamp_ms,
+            headers=list(one.headers),
+        )
     assert producer.flush(10) == 0
     producer.close()
-
-
-def read(log: KafkaLog, place: TopicPartition, start: int, stop: int, max_records: int = 1000) -> list[Record]:
-    """Read ``[start, stop)`` chunk by chunk, checking what every chunk promises."""
-    records: list[Record] = []
-    position = start
-    while position < stop:
-        chunk = log.next_chunk(place, position, stop, max_records)
-        assert (chunk.topic, chunk.partition, chunk.start) == (place.topic, place.partition, position)
-        assert position < chunk.stop <= stop
-        assert len(chunk) <= max_records
-        records.extend(chunk.records())
-        position = chunk.stop
-    offsets = [record.offset for record in records]
-    assert offsets == sorted(set(offsets))
-    return records
-
-
-def values(partition: int, start: int, stop: int) -> list[bytes]:
-    return [b"%d-%d" % (partition, offset) for offset in range(start, stop)]
-
-
-def test_topics_are_described_with_their_ids(log: KafkaLog) -> None:
-    described = log.describe(["orders_eu", "orders", "orders"])
-    assert partitions_of(described) == [*ORDERS, TopicPartition("orders_eu", 0)]
-    assert len(set(ids_of(described).values())) == 2
-    assert log.describe(["orders"]) == {"orders": described["orders"]}
-    assert log.describe([]) == {}
-    assert log.topics() == ["empty", "orders", "orders_eu"]
-
-
-def test_bounds_of_all_partitions_come_in_one_answer(log: KafkaLog) -> None:
-    assert log.bounds([*ORDERS, TopicPartition("empty", 0)]) == {
-        **dict.fromkeys(ORDERS, LogBounds(0, SIZE)),
-        TopicPartition("empty", 0): LogBounds(0, 0),
-    }
-    assert log.bounds([]) == {}
 
 
 def test_a_time_after_the_last_record_is_the_end_of_the_log(log: KafkaLog) -> None:
@@ -110,87 +126,10 @@ def test_a_time_after_the_last_record_is_the_end_of_the_log(log: KafkaLog) -> No
     assert log.offsets_for_time(ORDERS[:2], 1) == {ORDERS[0]: SIZE, ORDERS[1]: SIZE}
 
 
-@pytest.mark.parametrize(
-    ("start", "stop", "max_records"),
-    [(0, SIZE, 1000), (0, SIZE, 64), (0, 1, 1000), (SIZE - 1, SIZE, 1000), (17, 17 + 333, 100), (5, 6, 1)],
-)
-def test_a_range_is_read_exactly(log: KafkaLog, start: int, stop: int, max_records: int) -> None:
-    records = read(log, ORDERS[1], start, stop, max_records)
-
-    assert [(record.offset, record.value) for record in records] == [
-        (offset, b"1-%d" % offset) for offset in range(start, stop)
-    ]
-    assert {(record.topic, record.partition, record.timestamp_type) for record in records} == {("orders", 1, 1)}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_contiguous_ranges_of_any_sizes_give_each_record_once(log: KafkaLog, seed: int) -> None:
-    cuts = sorted({0, SIZE, *random.Random(seed).sample(range(SIZE), 12)})
-    found = [record.value for a, b in zip(cuts, cuts[1:]) for record in read(log, ORDERS[0], a, b)]  # noqa: B905, RUF007
-
-    assert found == values(0, 0, SIZE)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_ranges_anywhere_in_any_order_are_read_exactly(log: KafkaLog, seed: int) -> None:
-    numbers = random.Random(seed)
-    for _ in range(12):
-        partition = numbers.randrange(3)
-        start = numbers.randrange(SIZE)
-        stop = numbers.randint(start + 1, SIZE)
-        records = read(log, ORDERS[partition], start, stop, numbers.choice([1000, 150]))
-        assert [record.value for record in records] == values(partition, start, stop)
-
-
-def test_reading_goes_on_where_new_records_arrive(broker: EmbeddedBroker, log: KafkaLog) -> None:
-    broker.create_topic("growing", 1)
-    growing = TopicPartition("growing", 0)
-    expected: list[bytes] = []
-    for step in range(5):
-        new = [b"%d/%d" % (step, number) for number in range(step + 1)]
-        produce(broker, "growing", 0, new)
-        found = read(log, growing, len(expected), len(expected) + len(new))
-        expected.extend(new)
-        assert [record.value for record in found] == new
-
-
-def test_every_byte_of_a_record_comes_through(broker: EmbeddedBroker, log: KafkaLog) -> None:
-    broker.create_topic("bytes", 1)
-    expected = [
-        Record("bytes", 0, 0, 1_700_000_000_000, 1, None, None, ()),
-        Record("bytes", 0, 1, 1_700_000_000_001, 1, b"", b"", (("name", b""), ("name", None))),
-        Record("bytes", 0, 2, 1_700_000_000_002, 1, b"\xff\x00", bytes(range(256)), (("é", b"\xff\xfe"),)),
-        Record("bytes", 0, 3, 1_700_000_000_003, 1, b"k", b"x" * 300_000, ()),
-    ]
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
-    for record in expected:
-        producer.produce(
-            "bytes",
-            key=record.key,
-            value=record.value,
-            partition=0,
-            timestamp=record.timestamp_ms,
-            headers=list(record.headers),
-        )
-    producer.flush(10)
-    producer.close()
-    bytes_partition = TopicPartition("bytes", 0)
-
-    assert read(log, bytes_partition, 0, 4) == expected
-    chunk = log.next_chunk(bytes_partition, 0, 4)
-    assert [row["value"] for row in chunk.to_arrow().to_pylist()] == [record.value for record in expected[: len(chunk)]]
-
-
-@pytest.mark.parametrize(("position", "stop", "max_records"), [(-1, 5, 10), (5, 5, 10), (6, 5, 10), (0, 5, 0)])
-def test_a_range_that_is_none_is_refused(log: KafkaLog, position: int, stop: int, max_records: int) -> None:
-    with pytest.raises(ValueError, match="position < stop"):
-        log.next_chunk(ORDERS[0], position, stop, max_records)
-
-
 def test_offsets_that_retention_took_are_a_loss(broker: EmbeddedBroker, log: KafkaLog) -> None:
     broker.create_topic("aged", 1)
     aged = TopicPartition("aged", 0)
-    produce(broker, "aged", 0, values(0, 0, 100))
+    produce(broker, numbered("aged", 0, 100))
     broker.delete_records("aged", 0, 40)
 
     assert log.bounds([aged]) == {aged: LogBounds(40, 100)}
@@ -203,7 +142,7 @@ def test_offsets_that_retention_took_are_a_loss(broker: EmbeddedBroker, log: Kaf
 def test_retention_that_overtakes_a_reader_is_a_loss(broker: EmbeddedBroker, log: KafkaLog) -> None:
     broker.create_topic("overtaken", 1)
     overtaken = TopicPartition("overtaken", 0)
-    produce(broker, "overtaken", 0, values(0, 0, 100))
+    produce(broker, numbered("overtaken", 0, 100))
     first = read(log, overtaken, 0, 10)
     broker.delete_records("overtaken", 0, 100)
 
@@ -318,7 +257,7 @@ def test_a_refused_topic_is_not_waited_for(broker: EmbeddedBroker) -> None:
 
 def test_a_broker_that_comes_back_is_read_on() -> None:
     with EmbeddedBroker({"orders": 1}) as broker:
-        produce(broker, "orders", 0, values(0, 0, 50))
+        produce(broker, numbered("orders", 0, 50))
         with closing(open_kafka_log(settings(broker))) as log:
             assert [record.value for record in read(log, ORDERS[0], 0, 20)] == values(0, 0, 20)
             broker.set_down()
@@ -336,12 +275,6 @@ def test_a_configuration_that_the_client_does_not_know_is_the_authors(broker: Em
             log.describe(["orders"])
         with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
             log.next_chunk(ORDERS[0], 0, 1)
-
-
-def test_a_log_can_be_closed_twice_and_unused(broker: EmbeddedBroker) -> None:
-    log = open_kafka_log(settings(broker))
-    log.close()
-    log.close()
 
 
 def test_logs_can_be_replaced_and_come_back(broker: EmbeddedBroker) -> None:

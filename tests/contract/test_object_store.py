@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import secrets
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from beam_exactly_once.errors import StagedOutputMissing
-from beam_exactly_once.object_store import (
-    Created,
-    Mine,
-    ObjectEntry,
-    ObjectStore,
-    StagedObject,
-    StagingWriter,
-    Taken,
-    open_object_store,
-)
+from beam_exactly_once.object_store import ObjectStore, open_object_store
+from beam_exactly_once.testing import ObjectStoreContract
+from beam_exactly_once.testing.object_store_contract import StoreOpener, staged
 from support.moto_server import MotoServer, moto_server
-from support.staging import staged
 
-RACERS = 16
 BACKENDS = ("memory", "local", "s3")
-
-StoreOpener = Callable[[], ObjectStore]
 
 
 @pytest.fixture(scope="module")
@@ -41,336 +23,35 @@ def s3_server() -> Iterator[MotoServer]:
         yield server
 
 
-@pytest.fixture(params=BACKENDS)
-def open_again(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreOpener:
-    """Opens one empty root, again and again."""
-    name = secrets.token_hex(8)
-    if request.param == "memory":
-        uri = f"memory://{name}"
-    elif request.param == "local":
-        uri = str(tmp_path / "parent" / name)
-    else:
-        for variable, value in request.getfixturevalue("s3_server").environment.items():
-            monkeypatch.setenv(variable, value)
-        uri = f"s3://contract/some/{name}"
-    return lambda: open_object_store(uri)
-
-
-@pytest.fixture
-def store(open_again: StoreOpener) -> ObjectStore:
-    return open_again()
-
-
-def fail_after(writer: StagingWriter, body: bytes) -> None:
-    with writer:
-        writer.write(body)
-        raise RuntimeError("row 7")
-
-
-def keys(store: ObjectStore, prefix: str = "", start_after: str = "") -> list[str]:
-    return [entry.key for entry in store.list(prefix, start_after)]
-
-
-# -- objects ------------------------------------------------------------------------------------------------------
-
-
-def test_an_object_is_created_once(store: ObjectStore, open_again: StoreOpener) -> None:
-    assert store.put_if_absent("commits/1.json", b"first") == Created()
-    assert store.put_if_absent("commits/1.json", b"second") == Taken(b"first")
-    assert store.put_if_absent("commits/1.json", b"first") == Mine()
-    assert open_again().get("commits/1.json") == b"first"
-
-
-def test_an_absent_object_is_none(store: ObjectStore) -> None:
-    store.put_if_absent("a/b", b"body")
-
-    for absent in ("a", "a/c", "a/b/c", "x"):
-        assert store.get(absent) is None
-        assert store.size_bytes(absent) is None
-
-
-@pytest.mark.parametrize("body", [b"", b"\0\xff" * 10, b"x" * 300_000])
-def test_bodies_come_back_as_they_are(store: ObjectStore, body: bytes) -> None:
-    assert store.put_if_absent("body", body) == Created()
-
-    assert store.get("body") == body
-    assert store.size_bytes("body") == len(body)
-    assert list(store.list()) == [ObjectEntry("body", len(body))]
-
-
-def test_a_deleted_object_can_be_created_again(store: ObjectStore) -> None:
-    store.put_if_absent("a", b"first")
-    store.put_if_absent("b/c", b"other")
-
-    store.delete(["a", "b/c", "never", "b/was"])
-    store.delete(["a"])
-    store.delete([])
-
-    assert store.get("a") is None
-    assert keys(store) == []
-    assert store.put_if_absent("a", b"second") == Created()
-
-
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", "..", "./a", "a/.", "a\nb", "a\0b", "a\\b"])
-def test_keys_that_leave_the_root_are_refused(store: ObjectStore, key: str) -> None:
-    for use in (store.get, store.size_bytes, store.stage):
-        with pytest.raises(ValueError, match="is no key"):
-            use(key)
-    with pytest.raises(ValueError, match="is no key"):
-        store.put_if_absent(key, b"")
-    with pytest.raises(ValueError, match="is no key"):
-        store.delete([key])
-    with pytest.raises(ValueError, match="is no key"):
-        StagedObject.from_json({"final_key": key, "size_bytes": 0, "token": {}})
-
-
-@pytest.mark.parametrize("prefix", ["../", "a/../", "/", "a//b"])
-def test_prefixes_that_leave_the_root_are_refused(store: ObjectStore, prefix: str) -> None:
-    with pytest.raises(ValueError, match="is no key"):
-        keys(store, prefix)
-    with pytest.raises(ValueError, match="is no key"):
-        list(store.list_staged(prefix))
-
-
-def test_uncommon_letters_are_fine_in_keys(store: ObjectStore) -> None:
-    named = ["a b/c+d=e&f?g#h%20i", "day=2026-01-01/päth-日本.json", "~tilde'()*!", ".hidden/.file"]
-    for key in named:
-        assert store.put_if_absent(key, key.encode()) == Created()
-
-    assert keys(store) == sorted(named)
-    assert [store.get(key) for key in named] == [key.encode() for key in named]
-    store.delete(named)
-    assert keys(store) == []
-
-
-def test_the_uri_is_canonical_and_opens_the_same_root(store: ObjectStore) -> None:
-    store.put_if_absent("a", b"body")
-
-    assert not store.uri.endswith("/")
-    assert open_object_store(store.uri + "/").uri == store.uri
-    assert open_object_store(store.uri).get("a") == b"body"
-
-
-def test_roots_do_not_see_their_siblings(store: ObjectStore) -> None:
-    sibling = open_object_store(f"{store.uri}-2")
-    sibling.put_if_absent("a", b"body")
-    staged(sibling, "b", b"body")
-
-    assert keys(store) == []
-    assert list(store.list_staged()) == []
-    assert store.get("a") is None
-
-
-# -- listings -----------------------------------------------------------------------------------------------------
-
-
-def test_listings_are_ordered_by_key(store: ObjectStore) -> None:
-    named = ["a-", "a-b/c", "a/b", "a0", "B", "a/b2", "b/00000000000000000010", "b/00000000000000000009", "ä"]
-    for key in named:
-        store.put_if_absent(key, b"1")
-
-    assert keys(store) == sorted(named)
-    assert keys(store, "a/") == ["a/b", "a/b2"]
-    assert keys(store, "a") == sorted(key for key in named if key.startswith("a"))
-    assert keys(store, "b/0000000000000000000") == ["b/00000000000000000009"]
-    assert keys(store, "no/such") == []
-    assert keys(store, "a/b/") == []
-
-
-def test_listings_begin_behind_a_key(store: ObjectStore) -> None:
-    named = [f"commits/{number:020d}.json" for number in range(5)]
-    for key in named:
-        store.put_if_absent(key, b"1")
-    store.put_if_absent("offsets/0", b"1")
-
-    assert keys(store, "commits/", named[2]) == named[3:]
-    assert keys(store, "commits/", "commits/00000000000000000002") == named[2:]  # no key itself
-    assert keys(store, "commits/", "a") == named
-    assert keys(store, "commits/", named[4]) == []
-    assert keys(store, "", named[4]) == ["offsets/0"]
-
-
-# -- races --------------------------------------------------------------------------------------------------------
-
-
-def race(act: Callable[[int], object]) -> list[object]:
-    start = threading.Barrier(RACERS)
-
-    def run(number: int) -> object:
-        start.wait()
-        return act(number)
-
-    with ThreadPoolExecutor(RACERS) as pool:
-        return list(pool.map(run, range(RACERS)))
-
-
-def test_sixteen_racing_creates_have_one_winner(store: ObjectStore) -> None:
-    for round_ in range(3):
-        results = race(lambda number, round_=round_: store.put_if_absent(f"raced/{round_}", b"%d" % number))
-
-        winner = results.index(Created())
-        body = b"%d" % winner
-        assert [result for number, result in enumerate(results) if number != winner] == [Taken(body)] * (RACERS - 1)
-        assert store.get(f"raced/{round_}") == body
-
-
-def test_sixteen_publishers_of_one_object_all_succeed(store: ObjectStore) -> None:
-    one = staged(store, "out/part", b"content")
-
-    results = race(lambda _: store.publish(one))
-
-    assert True in results
-    assert store.get("out/part") == b"content"
-    assert list(store.list_staged()) == []
-
-
-def test_verify_is_content_and_leaves_nothing(store: ObjectStore) -> None:
-    store.verify()
-
-    assert keys(store) == []
-    assert list(store.list_staged()) == []
-
-
-# -- staging ------------------------------------------------------------------------------------------------------
-
-
-def test_staged_content_is_invisible_until_it_is_published(store: ObjectStore, open_again: StoreOpener) -> None:
-    one = staged(store, "out/deep/part.parquet", b"content")
-
-    assert keys(store) == []
-    assert store.get("out/deep/part.parquet") is None
-    assert [listed.final_key for listed in store.list_staged()] == ["out/deep/part.parquet"]
-
-    assert open_again().publish(StagedObject.from_json(json.loads(json.dumps(one.to_json())))) is True
-
-    assert list(store.list()) == [ObjectEntry("out/deep/part.parquet", len(b"content"))]
-    assert store.get("out/deep/part.parquet") == b"content"
-    assert list(store.list_staged()) == []
-
-
-def test_publishing_again_changes_nothing(store: ObjectStore) -> None:
-    one = staged(store, "part", b"content")
-    store.publish(one)
-
-    store.publish(one)
-
-    assert store.get("part") == b"content"
-    assert keys(store) == ["part"]
-
-
-def test_publishing_overwrites_nothing(store: ObjectStore) -> None:
-    one = staged(store, "part", b"content")
-    store.put_if_absent("part", b"somebody else's")
-
-    assert store.publish(one) is False
-    assert store.get("part") == b"somebody else's"
-
-
-def test_content_that_is_nowhere_is_named(store: ObjectStore) -> None:
-    one = staged(store, "out/part", b"content")
-    store.discard(one)
-
-    with pytest.raises(StagedOutputMissing, match=r"out/part is neither"):
-        store.publish(one)
-
-
-def test_discarding_is_idempotent_and_takes_nothing_published(store: ObjectStore) -> None:
-    published, dropped = staged(store, "a", b"1"), staged(store, "b", b"2")
-    store.publish(published)
-
-    for _ in range(2):
-        store.discard(published)
-        store.discard(dropped)
-
-    assert keys(store) == ["a"]
-    assert list(store.list_staged()) == []
-
-
-def test_a_sweep_discards_by_what_it_lists(store: ObjectStore, open_again: StoreOpener) -> None:
-    for key in ("batch-1/a", "batch-1/b", "batch-2/a"):
-        staged(store, key, b"content")
-    sweeper = open_again()
-
-    for listed in list(sweeper.list_staged("batch-1/")):
-        sweeper.discard(listed)
-
-    assert [listed.final_key for listed in store.list_staged()] == ["batch-2/a"]
-
-
-def test_two_attempts_stage_one_name_apart(store: ObjectStore) -> None:
-    first, second = staged(store, "part", b"first"), staged(store, "part", b"second")
-
-    assert len(list(store.list_staged("part"))) == 2
-    store.publish(second)
-    store.discard(first)
-
-    assert store.get("part") == b"second"
-    assert list(store.list_staged()) == []
-
-
-@pytest.mark.parametrize("sizes", [(), (0,), (1, 0, 2), (5 << 20, 5 << 20, 5 << 20, 1), (8 << 20,), (20 << 20,)])
-def test_staged_content_is_what_was_written(store: ObjectStore, sizes: tuple[int, ...]) -> None:
-    pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
-    with store.stage("part") as writer:
-        for piece in pieces:
-            assert writer.write(piece) == len(piece)
-        assert writer.tell() == sum(sizes)
-
-    assert writer.staged.size_bytes == sum(sizes)
-    store.publish(writer.staged)
-    assert store.get("part") == b"".join(pieces)
-
-
-def test_an_error_while_writing_drops_what_was_written(store: ObjectStore) -> None:
-    writer = store.stage("part")
-    with pytest.raises(RuntimeError, match="row 7"):
-        fail_after(writer, b"x" * (9 << 20))
-
-    assert writer.closed
-    assert list(store.list_staged()) == []
-    assert keys(store) == []
-    with pytest.raises(ValueError, match="not closed cleanly"):
-        _ = writer.staged
-
-
-def test_a_closed_writer_takes_no_more(store: ObjectStore) -> None:
-    writer = store.stage("part")
-    writer.write(b"content")
-    writer.close()
-    writer.close()
-    writer.abort()
-
-    with pytest.raises(ValueError, match="closed"):
-        writer.write(b"more")
-    store.publish(writer.staged)
-    assert store.get("part") == b"content"
-
-
-def test_a_writer_takes_all_kinds_of_bytes(store: ObjectStore) -> None:
-    with store.stage("part") as writer:
-        writer.write(bytearray(b"ab"))
-        writer.write(memoryview(b"cd"))
-        writer.write(pa.py_buffer(b"ef"))
-        writer.flush()
-
-    store.publish(writer.staged)
-    assert store.get("part") == b"abcdef"
-
-
-def test_parquet_is_written_through(store: ObjectStore) -> None:
-    table = pa.table({"number": list(range(1000))})
-    with store.stage("part.parquet") as writer, pq.ParquetWriter(writer, table.schema) as parquet:
-        parquet.write_table(table)
-
-    store.publish(writer.staged)
-    body = store.get("part.parquet")
-    assert body is not None
-    assert pq.read_table(pa.BufferReader(body)) == table
-
-
-def test_a_store_may_be_pickled(store: ObjectStore) -> None:
-    if store.uri.startswith("memory://"):
-        return  # lives in one process by nature
-    store.put_if_absent("a", b"body")
-
-    assert pickle.loads(pickle.dumps(store)).get("a") == b"body"
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestEveryStore(ObjectStoreContract):
+    @pytest.fixture
+    def open_again(
+        self, backend: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> StoreOpener:
+        name = secrets.token_hex(8)
+        if backend == "memory":
+            uri = f"memory://{name}"
+        elif backend == "local":
+            uri = str(tmp_path / "parent" / name)
+        else:
+            for variable, value in request.getfixturevalue("s3_server").environment.items():
+                monkeypatch.setenv(variable, value)
+            uri = f"s3://contract/some/{name}"
+        return lambda: open_object_store(uri)
+
+    def test_the_uri_is_canonical_and_opens_the_same_root(self, store: ObjectStore) -> None:
+        store.put_if_absent("a", b"body")
+
+        assert not store.uri.endswith("/")
+        assert open_object_store(store.uri + "/").uri == store.uri
+        assert open_object_store(store.uri).get("a") == b"body"
+
+    def test_roots_do_not_see_their_siblings(self, store: ObjectStore) -> None:
+        sibling = open_object_store(f"{store.uri}-2")
+        sibling.put_if_absent("a", b"body")
+        staged(sibling, "b", b"body")
+
+        assert list(store.list()) == []
+        assert list(store.list_staged()) == []
+        assert store.get("a") is None

@@ -15,8 +15,8 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
 from beam_exactly_once.object_store import Created, StagedObject, Taken, open_object_store
 from beam_exactly_once.object_store.local import LocalStore
+from beam_exactly_once.testing.object_store_contract import staged
 from support.faulty_store import ManualClock
-from support.staging import staged
 
 RACERS = 16
 

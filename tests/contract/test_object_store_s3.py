@@ -10,9 +10,9 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
 from beam_exactly_once.object_store import Created, Mine, StagedObject, Taken, s3, s3_client
 from beam_exactly_once.object_store.s3 import S3Store
+from beam_exactly_once.testing.object_store_contract import staged
 from support.faulty_store import ManualClock
 from support.moto_server import ACCESS_KEY_ID, HttpFault, MotoServer, moto_server
-from support.staging import staged
 
 # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from beam_exactly_once.object_store import Created, open_object_store, s3_client
 from beam_exactly_once.object_store.s3 import S3Store
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.secrets import secret_from_env, secret_from_file
-from support.forking import succeeds_in_child
-from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
-from support.staging import staged
+from beam_exactly_once.testing.object_store_contract import staged
 
 # -- options ------------------------------------------------------------------------------------------------------
+from support.forking import succeeds_in_child
+from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
 
 
 @pytest.mark.parametrize(

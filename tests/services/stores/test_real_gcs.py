@@ -15,28 +15,27 @@ from pyarrow.fs import GcsFileSystem
 from beam_exactly_once.errors import EXIT_DONE
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.pipelines.kafka_to_files import main
-from contract.test_object_store import *  # noqa: F403 (every test of the contract, with the fixture below)
+from beam_exactly_once.testing import ObjectStoreContract
+from beam_exactly_once.testing.object_store_contract import StoreOpener, staged
 from services.streams.to_files import KILL_POINTS, fill, flags, run_killed, values_in
 from services.streams.topics import Topic
 
 
-@pytest.fixture
-def open_again(gcs_bucket: str) -> Callable[[], ObjectStore]:
-    """Opens one empty root, again and again."""
-    uri = f"{gcs_bucket}/some/{secrets.token_hex(8)}"
-    return lambda: open_object_store(uri)
+class TestFakeGcs(ObjectStoreContract):
+    """One test stands here for the contract's own: rewrites of fake-gcs-server ignore preconditions."""
 
+    @pytest.fixture
+    def open_again(self, gcs_bucket: str) -> StoreOpener:
+        uri = f"{gcs_bucket}/some/{secrets.token_hex(8)}"
+        return lambda: open_object_store(uri)
 
-# -- where fake-gcs-server is not like GCS: its rewrites ignore preconditions ---------------------------------------
+    def test_publishing_overwrites_nothing(self, store: ObjectStore) -> None:
+        """Not proven here. When this fails, the server has learnt it, and the contract's own test may stand again."""
+        one = staged(store, "part", b"content")
+        store.put_if_absent("part", b"somebody else's")
 
-
-def test_publishing_overwrites_nothing(store: ObjectStore) -> None:
-    """Not proven here. When this fails, the server has learnt it, and the contract's own test may stand again."""
-    one = staged(store, "part", b"content")  # noqa: F405
-    store.put_if_absent("part", b"somebody else's")
-
-    assert store.publish(one) is True
-    assert store.get("part") == b"content"
+        assert store.publish(one) is True
+        assert store.get("part") == b"content"
 
 
 # -- the ready-made pipeline --------------------------------------------------------------------------------------

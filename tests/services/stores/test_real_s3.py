@@ -19,7 +19,8 @@ from pyarrow.fs import S3FileSystem
 from beam_exactly_once.errors import EXIT_DONE, ConfigurationError, StagedOutputMissing
 from beam_exactly_once.object_store import ObjectEntry, ObjectStore, StagedObject, open_object_store
 from beam_exactly_once.pipelines.kafka_to_files import main
-from contract.test_object_store import *  # noqa: F403 (every test of the contract, with the fixture below)
+from beam_exactly_once.testing import ObjectStoreContract
+from beam_exactly_once.testing.object_store_contract import StoreOpener, staged
 from services.streams.racing import create_all
 from services.streams.to_files import KILL_POINTS, fill, flags, run_killed, values_in
 from services.streams.topics import Topic
@@ -27,14 +28,44 @@ from services.streams.topics import Topic
 PROCESSES = 4
 
 
-@pytest.fixture
-def open_again(bucket: str) -> Callable[[], ObjectStore]:
-    """Opens one empty root, again and again."""
-    uri = f"{bucket}/some/{secrets.token_hex(8)}"
-    return lambda: open_object_store(uri)
+class TestMinio(ObjectStoreContract):
+    """Two tests stand here for the contract's own: MinIO lists open uploads only where the prefix is the whole key."""
+
+    @pytest.fixture
+    def open_again(self, bucket: str) -> StoreOpener:
+        uri = f"{bucket}/some/{secrets.token_hex(8)}"
+        return lambda: open_object_store(uri)
+
+    def test_staged_content_is_invisible_until_it_is_published(
+        self, store: ObjectStore, open_again: StoreOpener
+    ) -> None:
+        one = staged(store, "out/part", b"content")
+
+        assert list(store.list()) == []
+        assert store.get("out/part") is None
+        assert [listed.final_key for listed in store.list_staged("out/part")] == ["out/part"]
+
+        assert open_again().publish(StagedObject.from_json(json.loads(json.dumps(one.to_json())))) is True
+
+        assert list(store.list()) == [ObjectEntry("out/part", len(b"content"))]
+        assert store.get("out/part") == b"content"
+        assert list(store.list_staged("out/part")) == []
+
+    def test_a_sweep_discards_by_what_it_lists(self, store: ObjectStore, open_again: StoreOpener) -> None:
+        """So a sweep finds nothing on MinIO, which drops uploads by itself after 24 hours; should that change, see here."""
+        one = staged(store, "batch-1/a", b"content")
+        assert list(store.list_staged("batch-1/")) == []
+
+        (listed,) = store.list_staged("batch-1/a")
+        store.discard(listed)
+
+        assert list(store.list_staged("batch-1/a")) == []
+        with pytest.raises(StagedOutputMissing):
+            store.publish(one)
 
 
-def test_racing_processes_have_one_winner_a_key(store: ObjectStore) -> None:
+def test_racing_processes_have_one_winner_a_key(bucket: str) -> None:
+    store = open_object_store(f"{bucket}/some")
     keys = 25
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(create_all, store.uri, writer, keys) for writer in range(PROCESSES)]
@@ -52,38 +83,6 @@ def test_wrong_credentials_are_said_to_be_so(bucket: str, monkeypatch: pytest.Mo
     with pytest.raises(ConfigurationError, match="S3 refuses the credentials") as raised:
         open_object_store(f"{bucket}/some").put_if_absent("a", b"body")
     assert "canary-51b2" not in str(raised.value)
-
-
-# -- where MinIO is not like S3: it lists open uploads only where the prefix is the whole key -----------------------
-
-
-def test_staged_content_is_invisible_until_it_is_published(
-    store: ObjectStore, open_again: Callable[[], ObjectStore]
-) -> None:
-    one = staged(store, "out/part", b"content")  # noqa: F405
-
-    assert list(store.list()) == []
-    assert store.get("out/part") is None
-    assert [listed.final_key for listed in store.list_staged("out/part")] == ["out/part"]
-
-    assert open_again().publish(StagedObject.from_json(json.loads(json.dumps(one.to_json())))) is True
-
-    assert list(store.list()) == [ObjectEntry("out/part", len(b"content"))]
-    assert store.get("out/part") == b"content"
-    assert list(store.list_staged("out/part")) == []
-
-
-def test_a_sweep_discards_by_what_it_lists(store: ObjectStore) -> None:
-    """So a sweep finds nothing on MinIO, which drops uploads by itself after 24 hours; should that change, see here."""
-    one = staged(store, "batch-1/a", b"content")  # noqa: F405
-    assert list(store.list_staged("batch-1/")) == []
-
-    (listed,) = store.list_staged("batch-1/a")
-    store.discard(listed)
-
-    assert list(store.list_staged("batch-1/a")) == []
-    with pytest.raises(StagedOutputMissing):
-        store.publish(one)
 
 
 # -- the ready-made pipeline --------------------------------------------------------------------------------------
