@@ -166,7 +166,7 @@ CAPABILITIES = (
     Capability(
         WRITING,
         "`WriteToSql`",
-        rf"test_write_sql: |test_real_sql|test_kafka_to_sql: |inserter|{ON_RUNNERS}three sinks|random graphs",
+        rf"test_write_sql: |test_real_sql|test_forked_sql: |test_kafka_to_sql: |inserter|{ON_RUNNERS}three sinks|random graphs",
     ),
     Capability(WRITING, "`WriteToKafka`", rf"test_write_kafka(_\w+)?: |copier|{ON_RUNNERS}three sinks"),
     Capability(
