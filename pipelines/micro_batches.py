@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,8 +40,12 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 
+MAX_RECOVERIES = 10
+"""One is the rule; an older driver can overtake a start once, an operator as often as they like."""
 IDLE_POLL_S = 0.1
 """How long ``ProcessingTime(0)`` waits before it asks Kafka again when there was nothing."""
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,10 @@ def run_micro_batches(
         _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
 
 
+class _Overtaken(Exception):
+    """Somebody else decided a batch."""
+
+
 class _ClaimedStream:
     """A stream whose newest writer is this driver, or was."""
 
@@ -110,14 +119,33 @@ class _ClaimedStream:
         self._listen = fan_out(settings.listeners)
         self._batch_id = 0
         """Of the next batch."""
+        self._first_batch_id: int | None = None
+        """Of those that this driver planned itself."""
         self._predecessor: Predecessor | None = None
         """What decided the batch before it."""
 
     def run(self) -> None:
-        """Recover, and run batches."""
-        with self._fencing_first():
-            self._recover()
-            self._run_batches()
+        """Recover, and run batches.
+
+        An older driver may decide a batch while this one recovers, before it meets the claim; so may an operator at any time.
+        Then this driver looks again where the stream stands, and goes on.
+
+        Raises:
+            Fenced: a newer writer exists.
+            Retryable: batches are decided behind this driver's back again and again.
+        """
+        for left in reversed(range(MAX_RECOVERIES)):
+            try:
+                with self._fencing_first():
+                    self._recover()
+                    self._run_batches()
+                return
+            except _Overtaken as error:
+                if not left:
+                    raise Retryable(
+                        f"{error} This driver is the newest writer all the same: start it again."
+                    ) from error
+                _LOGGER.warning("%s This driver is the newest writer all the same, and recovers again.", error)
 
     @contextlib.contextmanager
     def _fencing_first(self) -> Iterator[None]:
@@ -125,18 +153,17 @@ class _ClaimedStream:
 
         Raises:
             Fenced: a newer writer exists.
-            Retryable: none does, but a batch was decided behind this driver's back, as an operator may do.
+            _Overtaken: none does, but a batch was decided behind this driver's back.
             BeamExactlyOnceError: as it was raised, whatever a runner made of its type.
         """
         try:
             yield
-        except Fenced as error:
-            self._writer.ensure_newest()
-            raise Retryable(f"{error} This driver is the newest writer all the same: start it again.") from error
         except Exception as error:
             self._writer.ensure_newest()
-            known = None if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
-            if known is None:
+            known = error if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
+            if isinstance(known, Fenced):
+                raise _Overtaken(str(known)) from error
+            if known is None or known is error:
                 raise
             raise known from error
 
@@ -200,10 +227,11 @@ class _ClaimedStream:
     def _beats(self, trigger: Trigger) -> Iterator[None]:
         """One beat a batch, until the trigger ends or somebody asks to stop."""
         began_s, beats = self._clock.monotonic_s(), 0
-        first_batch_id = self._batch_id
+        if self._first_batch_id is None:
+            self._first_batch_id = self._batch_id
         while not self._stop.is_set():
             max_batches = self._settings.max_batches
-            if max_batches is not None and self._batch_id - first_batch_id >= max_batches:
+            if max_batches is not None and self._batch_id - self._first_batch_id >= max_batches:
                 return
             yield
             if isinstance(trigger, ProcessingTime) and trigger.interval_s:

@@ -85,10 +85,11 @@ class StreamWriter:
         )
 
     def ensure_newest(self) -> None:
-        """The successor check: one GET of the next epoch's claim.
+        """The successor check: one GET of the next epoch's claim, and one of this writer's own.
 
         Raises:
             Fenced: a newer writer exists. It finishes whatever this one left.
+            CheckpointHole, ForeignObject: see :meth:`_ensure_claimed`.
         """
         successor = self.checkpoint.read_writer(self.writer_epoch + 1)
         if successor is not None:
@@ -96,6 +97,21 @@ class StreamWriter:
                 f"writer {self.writer_epoch} of {self.checkpoint.store.uri} was replaced by writer "
                 f"{successor.writer_epoch} ({successor.owner}, {moment_text(successor.claimed_at_ms)}). Nothing to do: the newer "
                 "one goes on with this stream. If it should not run, stop it and start this one again."
+            )
+        self._ensure_claimed()
+
+    def _ensure_claimed(self) -> None:
+        """This writer's claim is where it put it: nobody emptied the location or put another checkpoint there.
+
+        Raises:
+            CheckpointHole: it is gone.
+            ForeignObject: another stream has the location now.
+        """
+        if self.checkpoint.read_writer(self.writer_epoch) is None:
+            raise CheckpointHole(
+                f"the claim of this driver, writer {self.writer_epoch}, vanished from {self.checkpoint.store.uri}: the location "
+                "was emptied or replaced while the driver ran. It stops, since nothing that it decides would be remembered. "
+                "Restore the checkpoint, or start again with an empty checkpoint_location and new outputs."
             )
 
     def recover(self) -> Recovery:
@@ -123,7 +139,7 @@ class StreamWriter:
         return recovery
 
     def plan(self, plan: Plan) -> Plan:
-        """Decide the input of a batch: put-if-absent of its planned offsets.
+        """Decide the input of a batch: put-if-absent of its planned offsets, where this writer's claim still is.
 
         A crash before it leaves nothing. A crash after it leaves a plan that the next start replays.
 
@@ -132,7 +148,9 @@ class StreamWriter:
 
         Raises:
             Fenced: a newer writer planned this batch.
+            CheckpointHole, ForeignObject: see :meth:`_ensure_claimed`.
         """
+        self._ensure_claimed()
         decided = self.checkpoint.create_plan(plan)
         if decided.record.writer_epoch > self.writer_epoch:
             self.ensure_newest()
@@ -143,9 +161,9 @@ class StreamWriter:
 
         1. Put-if-absent of the marker: the commit point. A crash before it leaves staged output that nothing
            names; the batch is replayed. A crash after it leaves a decided batch: the next start publishes it.
-        2. Successor check. A frozen writer's delayed create can succeed after the original marker was swept;
-           only a newer writer can have gone past it, so whoever finds one publishes nothing.
-        3. Who lost the create: is the winner's marker the original? See :meth:`_ensure_original`.
+        2. Successor check. A frozen writer's delayed create can succeed after the original marker was swept. Then a newer
+           writer, or this one, has gone past the batch. Who finds a newer writer publishes nothing.
+        3. Whoever won the create: is its marker the original? See :meth:`_ensure_original`.
 
         Returns:
             The marker that holds, to be published by the caller also when another attempt won.
@@ -155,8 +173,7 @@ class StreamWriter:
         """
         decided = self.create_marker(marker)
         self.ensure_newest()
-        if not decided.mine:
-            self._ensure_original(marker.batch_id)
+        self._ensure_original(marker.batch_id)
         return decided.record
 
     def decided(self, batch_id: int) -> Marker:
@@ -174,14 +191,15 @@ class StreamWriter:
         return marker
 
     def _ensure_original(self, batch_id: int) -> None:
-        """A marker that somebody else created, read before, is to be published only while no later batch is decided.
+        """A marker that was just created or read is to be published only while no later batch is decided.
 
-        Without this, a worker that its own runner has given up would do harm: it wakes after its driver, still the
-        newest writer, has gone on and swept the marker, and reads what a replaced writer's delayed create has put there.
-        The newest marker is never swept, so without a later one this is the original. With one, the batch was published.
+        Without this, a worker that its own runner has given up would do harm. It wakes after its driver, still the newest
+        writer, has gone on and swept the marker. Then it creates the marker again, by rows that it stages now; or it reads
+        what a replaced writer's delayed create has put there. The newest marker is never swept, so without a later one this
+        is the original. With a later one, the batch was published.
 
         Raises:
-            Fenced: a later batch is decided. One LIST, which losers alone pay.
+            Fenced: a later batch is decided. One LIST.
         """
         later = next(self.checkpoint.marker_ids(above=batch_id), None)
         if later is not None:

@@ -23,16 +23,19 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_an_undisturbed_life_makes_the_calls_that_the_protocol_says(calls: list[str]) -> None:
-    """Three batches: each two creates and one GET in the checkpoint, no LIST; its file and manifest besides."""
+    """Three batches: each two creates, three GETs and one LIST in the checkpoint; its file and manifest besides."""
     first_plan = next(index for index, call in enumerate(calls) if call.startswith("put_if_absent offsets/"))
-    per_batch = [call for call in calls[first_plan:] if "part-" not in call and "_batches/" not in call]
+    per_batch = [call for call in calls[first_plan - 1 :] if "part-" not in call and "_batches/" not in call]
     assert per_batch == [
         call
         for batch in range(3)
         for call in (
+            "get writers/00000000000000000001.json",
             f"put_if_absent offsets/{batch:020d}.json",
             f"put_if_absent commits/{batch:020d}.json",
             "get writers/00000000000000000002.json",
+            "get writers/00000000000000000001.json",
+            "list commits/",
         )
     ]
 

@@ -45,7 +45,7 @@ def test_a_seed_is_one_history() -> None:
 def test_the_histories_are_wild() -> None:
     """They hold what the protocol must survive; were they tame, passing would mean nothing."""
     seen: Counter[str] = Counter()
-    for seed in range(200):
+    for seed in range(400):
         simulation = Simulation(seed)
         assert simulation.faults() == []
         created = Counter(key for key, _ in simulation.scene.checkpoint_store.created)

@@ -36,7 +36,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.object_store import StagedObject, Taken
 from beam_exactly_once.offsets import OffsetRange
-from support.simulation.store import SimulatedStore, void
+from support.simulation.store import SimulatedStore
 from support.simulation.world import World
 
 SOURCE, SINK, TOPIC = "orders", "files", "orders"
@@ -205,21 +205,22 @@ class Driver:
 
     def run(self, plan: Plan, attempt: Attempt) -> Marker:
         """Stage, commit, publish; a forgotten worker may do the same beside, up to the end. Returns what holds."""
-        marker = self.stage(plan, attempt)
         writer = self.writer
-        if self.maybe_forget(f"batch {plan.batch_id}", lambda: void(self.commit_and_publish(writer, marker))):
-            marker = self.stage(plan, attempt)
+
+        def work() -> None:
+            self.commit_and_publish(writer, self.stage(plan, attempt))
+
+        self.maybe_forget(f"batch {plan.batch_id}", work)
+        marker = self.stage(plan, attempt)
         won = self.commit_and_publish(writer, marker)
         if self.scene.random.random() < self.scene.weather.commit_repeated:
             won = self.commit_and_publish(writer, marker)
         return won
 
-    def maybe_forget(self, what: str, work: Callable[[], None]) -> bool:
-        """Sometimes the runner takes a worker for dead, and repeats its work; but the worker goes on."""
-        if self.scene.random.random() >= self.scene.weather.worker_forgotten:
-            return False
-        self.scene.world.spawn(f"{self.name}'s forgotten worker of {what}", work, tolerated=FORGOTTEN_ENDS)
-        return True
+    def maybe_forget(self, what: str, work: Callable[[], None]) -> None:
+        """Sometimes the runner takes a worker for dead, and repeats its work; but the worker goes on, from its beginning."""
+        if self.scene.random.random() < self.scene.weather.worker_forgotten:
+            self.scene.world.spawn(f"{self.name}'s forgotten worker of {what}", work, tolerated=FORGOTTEN_ENDS)
 
     def commit_and_publish(self, writer: StreamWriter, marker: Marker) -> Marker:
         won = writer.commit(marker)

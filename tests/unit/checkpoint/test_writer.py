@@ -9,7 +9,7 @@ import pytest
 from beam_exactly_once.checkpoint import Checkpoint, Recovery, StreamWriter, layout
 from beam_exactly_once.checkpoint import writer as writer_module
 from beam_exactly_once.checkpoint.records import WriterClaim
-from beam_exactly_once.errors import CheckpointHole, Fenced
+from beam_exactly_once.errors import CheckpointHole, Fenced, ForeignObject
 from support.checkpoints import NOW, fresh_checkpoint, marker, plan
 
 
@@ -63,6 +63,26 @@ def test_a_successor_is_named(checkpoint: Checkpoint) -> None:
 def test_the_newest_writer_is_not_fenced(checkpoint: Checkpoint) -> None:
     claim(checkpoint)
     claim(checkpoint).ensure_newest()
+
+
+@pytest.mark.parametrize("is_new_stream", [False, True])
+def test_a_driver_whose_location_was_emptied_plans_and_publishes_nothing_more(
+    checkpoint: Checkpoint, is_new_stream: bool
+) -> None:
+    """Also where another stream has begun there by now."""
+    old = claim(checkpoint)
+    old.plan(plan(0))
+    checkpoint.store.delete([entry.key for entry in checkpoint.store.list()])
+    if is_new_stream:
+        claim(Checkpoint.open(checkpoint.store))
+    stopped = ForeignObject if is_new_stream else CheckpointHole
+    left = [entry.key for entry in checkpoint.store.list()]
+
+    with pytest.raises(stopped):
+        old.plan(plan(1))
+    assert [entry.key for entry in checkpoint.store.list()] == left
+    with pytest.raises(stopped):
+        old.commit(marker(0))
 
 
 # -- recovery ----------------------------------------------------------------------------------------------------------
