@@ -136,11 +136,17 @@ class LogBounds:
     earliest: int
     latest: int
 
-    def position(self, next_offset: int | None) -> int:
-        """Where reading goes on. A next offset that the log does not have is lost, or is of a log that was replaced."""
-        if next_offset is None or not self.earliest <= next_offset <= self.latest:
+    def position(self, next_offset: int | None, *, may_be_another: bool = False) -> int:
+        """Where reading goes on. What lies between a next offset and the log is lost.
+
+        Args:
+            next_offset: of the partition; None: it is new.
+            may_be_another: whether a log that ends below the next offset may be that of a topic that was recreated. Then all
+                of it is to be read.
+        """
+        if next_offset is None or next_offset < self.earliest or (may_be_another and next_offset > self.latest):
             return self.earliest
-        return next_offset
+        return min(next_offset, self.latest)
 
 
 def lag(next_offsets: NextOffsets, bounds: Mapping[TopicPartition, LogBounds]) -> dict[TopicPartition, int]:

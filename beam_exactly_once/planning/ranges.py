@@ -7,7 +7,7 @@ each partition stands after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_exactly_once.errors import DataLoss
@@ -41,6 +41,8 @@ def plan_ranges(
     *,
     average_record_bytes: float,
     waited_s: float,
+    until: Mapping[TopicPartition, int] | None = None,
+    topics_without_id: Collection[str] = (),
     on_data_loss: OnDataLoss = "fail",
 ) -> PlannedRanges:
     """Choose what the next batch reads.
@@ -55,6 +57,10 @@ def plan_ranges(
         average_record_bytes: of what was read before; turns ``limits.max_batch_bytes`` into offsets. 0 if nothing is
             known: then ``max_batch_bytes`` does not limit.
         waited_s: seconds since the source's last batch was planned.
+        until: where to stop in each partition; nothing is read of those that are not in it. It says nothing of loss: another
+            driver may have read further. None: read what is there.
+        topics_without_id: topics of which nobody knows whether they were recreated. Where the log of one of them ends below
+            its next offset, reading goes on at its earliest. Of any other topic it goes on at its end.
         on_data_loss: ``"skip"`` goes on behind what Kafka no longer has, and names it in ``lost``.
 
     Raises:
@@ -66,8 +72,16 @@ def plan_ranges(
             f"Kafka no longer has offsets that were not read: {listed(losses)}. To go on without them, "
             'set on_data_loss="skip": they are then recorded as lost. To start over, use a new checkpoint_location.'
         )
-    positions = {one: log.position(next_offsets.get(one)) for one, log in bounds.items()}
-    takes = _takes(positions, bounds, limits, average_record_bytes, waited_s)
+    positions = {
+        one: log.position(next_offsets.get(one), may_be_another=one.topic in topics_without_id)
+        for one, log in bounds.items()
+        if until is None or one in until or one in next_offsets
+    }
+    ends = {
+        one: bounds[one].latest if until is None else min(bounds[one].latest, until.get(one, position))
+        for one, position in positions.items()
+    }
+    takes = _takes(positions, ends, limits, average_record_bytes, waited_s)
     ranges = tuple(
         OffsetRange(one.topic, one.partition, positions[one], positions[one] + take)
         for one, take in sorted(takes.items())
@@ -97,7 +111,7 @@ def _find_loss(
             ranges.append(OffsetRange(one.topic, one.partition, log.latest, next_offset))
             sentences.append(
                 f"partition {one} ends at {log.latest}, {ranges[-1].size} offsets below the next offset {next_offset} "
-                "(the log was truncated, or the topic made anew, or an isolation_level of read_committed is new and a "
+                "(the log was truncated, or the topic recreated, or an isolation_level of read_committed is new and a "
                 "transaction is open)"
             )
     return ranges, sentences
@@ -105,13 +119,13 @@ def _find_loss(
 
 def _takes(
     positions: Mapping[TopicPartition, int],
-    bounds: Mapping[TopicPartition, LogBounds],
+    ends: Mapping[TopicPartition, int],
     limits: BatchLimits,
     average_record_bytes: float,
     waited_s: float,
 ) -> dict[TopicPartition, int]:
     """How many offsets to read of each lagging partition."""
-    lags = {one: log.latest - positions[one] for one, log in sorted(bounds.items()) if log.latest > positions[one]}
+    lags = {one: end - positions[one] for one, end in sorted(ends.items()) if end > positions[one]}
     available = sum(lags.values())
     if available < (limits.min_batch_offsets or 0) and waited_s < (limits.max_batch_delay_s or 0):
         return {}

@@ -26,7 +26,7 @@ from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, UnknownTopic
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
-from beam_exactly_once.planning import source_planner
+from beam_exactly_once.planning import topic_view
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 
@@ -107,7 +107,7 @@ def test_internal_topics_are_read_when_asked_for(stream: Stream, cluster: Memory
 def test_a_topic_that_appears_while_the_stream_runs_is_read_from_its_earliest(
     stream: Stream, cluster: MemoryKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_planner, "DISCOVERY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(topic_view, "DISCOVERY_INTERVAL_S", 0.0)
     send(cluster, "orders-eu", "before")
     stream.run(topic_pattern="orders-.*", start="latest")
 
@@ -133,7 +133,7 @@ def test_a_pattern_without_a_match_is_an_error_at_once(stream: Stream, cluster: 
 def test_a_stream_that_goes_on_waits_for_a_match_and_says_so_once(
     stream: Stream, cluster: MemoryKafka, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(source_planner, "DISCOVERY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(topic_view, "DISCOVERY_INTERVAL_S", 0.0)
     monkeypatch.setattr("beam_exactly_once.pipelines.micro_batches.IDLE_POLL_S", 0.0)
     asked = 0
     topics = MemoryKafka.ids

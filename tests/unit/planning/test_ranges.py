@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +37,7 @@ def plan(
     average_record_bytes: float = 100.0,
     waited_s: float = 0.0,
     on_data_loss: OnDataLoss = "fail",
+    topics_without_id: Collection[str] = (),
 ) -> PlannedRanges:
     return plan_ranges(
         next_offsets,
@@ -44,6 +45,7 @@ def plan(
         limits,
         average_record_bytes=average_record_bytes,
         waited_s=waited_s,
+        topics_without_id=topics_without_id,
         on_data_loss=on_data_loss,
     )
 
@@ -95,7 +97,7 @@ def test_lag_counts_what_would_be_read() -> None:
         orders(1): 0,
         orders(2): 0,
         orders(3): 5,
-        orders(4): 4,
+        orders(4): 0,
     }
 
 
@@ -121,13 +123,17 @@ def test_a_log_that_became_shorter_is_data_loss() -> None:
         plan({orders(0): 23}, {orders(0): LogBounds(10, 20)})
 
 
-def test_a_log_that_became_shorter_is_read_from_its_earliest_when_asked_for() -> None:
+def test_a_log_that_became_shorter_goes_on_at_its_end_when_asked_for() -> None:
+    """What lies before was read: the topic is the same."""
     planned = plan({orders(0): 23}, {orders(0): LogBounds(10, 20)}, on_data_loss="skip")
+    assert planned == PlannedRanges((), (offsets(0, 20, 23),), {orders(0): 20})
+
+
+def test_a_topic_that_may_have_been_recreated_goes_on_at_its_beginning() -> None:
+    without_id: dict[str, Any] = {"on_data_loss": "skip", "topics_without_id": ["orders"]}
+    planned = plan({orders(0): 23}, {orders(0): LogBounds(10, 20)}, **without_id)
     assert planned == PlannedRanges((offsets(0, 10, 20),), (offsets(0, 20, 23),), {orders(0): 20})
-
-
-def test_a_topic_made_anew_and_still_empty_goes_on_at_its_beginning() -> None:
-    planned = plan({orders(0): 23}, {orders(0): LogBounds(0, 0)}, on_data_loss="skip")
+    planned = plan({orders(0): 23}, {orders(0): LogBounds(0, 0)}, **without_id)
     assert planned == PlannedRanges((), (offsets(0, 0, 23),), {orders(0): 0})
 
 
@@ -280,7 +286,7 @@ def test_a_plan_reads_only_what_kafka_has_and_says_where_each_partition_stands_a
     assert planned.next_offsets.keys() == next_offsets.keys() | bounds.keys()
     for one, log in bounds.items():
         stood_at = next_offsets.get(one, log.earliest)
-        start = stood_at if log.earliest <= stood_at <= log.latest else log.earliest
+        start = min(max(stood_at, log.earliest), log.latest)
         assert planned.next_offsets[one] == (ranges[one].stop if one in ranges else start)
         if one in ranges:
             assert log.earliest <= start == ranges[one].start < ranges[one].stop <= log.latest
