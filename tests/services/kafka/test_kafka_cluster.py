@@ -18,7 +18,7 @@ from beam_exactly_once import BatchProgress, ProcessingTime
 from beam_exactly_once.errors import EXIT_DONE, KafkaUnavailable, ReadStalled
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.planning import source_planner
+from beam_exactly_once.planning import topic_view
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.kafka_broker import Kafka
 from services.streams import copies
@@ -257,7 +257,7 @@ def test_two_hundred_partitions(new_stream: Callable[..., FileStream], max_batch
 
 
 def test_partitions_that_are_added_while_the_stream_runs(stream: FileStream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_planner, "DISCOVERY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(topic_view, "DISCOVERY_INTERVAL_S", 0.0)
     topic = stream.topic
     fill(topic, "first", 10)
 
