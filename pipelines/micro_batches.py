@@ -33,7 +33,7 @@ from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
-from beam_exactly_once.planning.continuing import marker_at, stood_at
+from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -54,10 +54,10 @@ class StreamSettings:
 
     trigger: Trigger
     max_batches: int | None
-    continue_from: StoreLocation | None
-    """The checkpoint that a new one goes on from …"""
-    continue_behind: int | None
-    """… and the batch of it; None is the newest."""
+    continue_from: CheckpointAt | None
+    """Where a new checkpoint goes on from …"""
+    continue_location: StoreLocation | None
+    """… and that checkpoint's location, as this stream reaches it."""
     listeners: tuple[ProgressListener, ...]
     retain_batches: int
 
@@ -139,6 +139,7 @@ class _ClaimedStream:
                 with self._fencing_first():
                     self._recover()
                     self._run_batches()
+                    self._note_published()
                 return
             except _Overtaken as error:
                 if not left:
@@ -177,17 +178,23 @@ class _ClaimedStream:
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
             self._run_task(self._task(recovery.newest.batch_id, None))
+            self._checkpoint.create_published(recovery.newest.batch_id)
             self._sweep(recovery.newest.batch_id)
         self._take_positions(recovery.newest)
         for batch_id in recovery.replays:
             self._run_planned(self._replayed(batch_id), plan_s=0.0)
 
+    def _note_published(self) -> None:
+        """Say that nothing is left to be published, for a stream that goes on from here elsewhere."""
+        if self._batch_id:
+            self._checkpoint.create_published(self._batch_id - 1)
+
     def _take_positions(self, newest: Marker | None) -> None:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
-        place = self._settings.continue_from
-        elsewhere = None if newest is not None or place is None else marker_at(place, self._settings.continue_behind)
+        place, location = self._settings.continue_from, self._settings.continue_location
+        elsewhere = None if newest is not None or place is None or location is None else marker_at(place, location)
         for name, planner in self._planners.items():
-            stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place.uri)
+            stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place.location)
             planner.take_position(self._checkpoint, newest, stood)
 
     def _replayed(self, batch_id: int) -> Plan:

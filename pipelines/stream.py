@@ -138,7 +138,7 @@ class ExactlyOnceStream(beam.Pipeline):
                 f"continue_from names this stream's own checkpoint_location, {elsewhere.uri}. Leave it out to go on where it "
                 "stands, or give a new checkpoint_location."
             )
-        return replace(self._settings, continue_from=elsewhere, continue_behind=continue_from.batch_id)
+        return replace(self._settings, continue_from=continue_from, continue_location=elsewhere)
 
     def _finish_graph(self) -> None:
         graph = self.stream_graph

@@ -185,7 +185,9 @@ CAPABILITIES = (
         FAULTS, "a driver that is killed, and started again", r"kill(?!ed driver ends|ed in a batch)|test_crashes: "
     ),
     Capability(
-        FAULTS, "a driver that freezes, and wakes beside a newer one", r"frozen|wakes|two drivers|test_zombies: "
+        FAULTS,
+        "a driver that freezes, and wakes beside a newer one",
+        r"frozen|wakes|two drivers|test_zombies: |test_take_over: ",
     ),
     Capability(
         FAULTS,

@@ -13,6 +13,7 @@ METADATA = "metadata.json"
 WRITERS = "writers/"
 OFFSETS = "offsets/"
 COMMITS = "commits/"
+PUBLISHED = "published/"
 SOURCES = "sources/"
 SINKS = "sinks/"
 SPILLED = "staging/committables/"
@@ -36,6 +37,11 @@ def offsets_key(batch_id: int) -> str:
 def commits_key(batch_id: int) -> str:
     """The commit marker of a batch."""
     return f"{COMMITS}{batch_id:020d}.json"
+
+
+def published_key(batch_id: int) -> str:
+    """A batch that is known to be published, written where a driver ends."""
+    return f"{PUBLISHED}{batch_id:020d}.json"
 
 
 def definition_key(prefix: str, name: str) -> str:

@@ -151,6 +151,30 @@ class Checkpoint:
         newest = max(self.marker_ids(), default=None)
         return None if newest is None else self.read_marker(newest)
 
+    # -- what is published -------------------------------------------------------------------------------------
+
+    def create_published(self, batch_id: int) -> None:
+        """Note that all of a batch is visible. Only the last batch of a driver needs it: see :meth:`is_published`."""
+        self._create(layout.published_key(batch_id), "published", {"batch_id": batch_id}, batch_id)
+
+    def read_published(self, batch_id: int) -> Json | None:
+        """The note of a batch; None when there is none."""
+        return self._read(layout.published_key(batch_id), "published", batch_id)
+
+    def is_published(self, marker: Marker) -> bool:
+        """Whether all of a decided batch is known to be visible; a batch may be so and not be known.
+
+        A driver plans the next batch only behind its publish, and notes its last one. An operator's marker has nothing to
+        publish.
+        """
+        batch_id = marker.batch_id
+        return (
+            marker.outcome != "committed"
+            or self.read_published(batch_id) is not None
+            or next(self.plan_ids(above=batch_id), None) is not None
+            or next(self.marker_ids(above=batch_id), None) is not None
+        )
+
     # -- definitions of sources and sinks ----------------------------------------------------------------------
 
     def definitions(self, prefix: str) -> dict[str, Json]:

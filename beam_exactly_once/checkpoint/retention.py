@@ -23,7 +23,7 @@ class Retention:
         return batch_id % self._retain_batches == self._retain_batches - 1
 
     def sweep_all(self, newest_batch_id: int) -> None:
-        """Remove plans, markers and spilled lists of batches that are no longer retained.
+        """Remove plans, markers, spilled lists and notes of batches that are no longer retained.
 
         Args:
             newest_batch_id: the newest batch that has a marker.
@@ -32,7 +32,7 @@ class Retention:
         if oldest_retained <= 0:
             return
         store = self._checkpoint.store
-        for prefix in (layout.OFFSETS, layout.COMMITS, layout.SPILLED):
+        for prefix in (layout.OFFSETS, layout.COMMITS, layout.SPILLED, layout.PUBLISHED):
             end = f"{prefix}{oldest_retained:020d}"
             old = []
             for entry in store.list(prefix):

@@ -21,7 +21,16 @@ from beam_exactly_once.errors import CheckpointError, CheckpointHole, CorruptObj
 from beam_exactly_once.object_store import ObjectStore
 
 MAX_STRANGERS_NAMED = 5
-_OURS = (layout.WRITERS, layout.OFFSETS, layout.COMMITS, layout.SOURCES, layout.SINKS, layout.SPILLED, ".verify/")
+_OURS = (
+    layout.WRITERS,
+    layout.OFFSETS,
+    layout.COMMITS,
+    layout.SOURCES,
+    layout.SINKS,
+    layout.SPILLED,
+    layout.PUBLISHED,
+    ".verify/",
+)
 
 _LOST_BRANCH = (
     "reads a collection both with timers (GroupIntoBatches) and behind a later side input could be committed without a "
@@ -167,6 +176,9 @@ class _Reader:
             "markers", layout.COMMITS, layout.commits_key, self._checkpoint.read_marker
         )
         definitions = self._each("definitions", self._below(layout.SOURCES, layout.SINKS), self._definition)
+        self._numbered(
+            "notes of what is published", layout.PUBLISHED, layout.published_key, self._checkpoint.read_published
+        )
         self._each("spilled lists", self._below(layout.SPILLED), self._spilled)
         contents = Contents(
             self._checkpoint,

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from beam_exactly_once.arguments import location_of, options_of, whole_number
+from beam_exactly_once.arguments import location_of, options_of, true_or_false, whole_number
 from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit
+from beam_exactly_once.checkpoint.layout import SINKS
 from beam_exactly_once.errors import CheckpointHole
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import TopicPartition
@@ -19,12 +20,14 @@ class CheckpointAt:
     """A place in another stream's checkpoint: behind one of its batches.
 
     With ``ExactlyOnceStream(…, continue_from=CheckpointAt(…))`` all sources of a new checkpoint begin there together, each
-    where the source of its name stood. Stop the other stream first: then all that it has committed is published, and nothing
-    is read twice.
+    where the source of its name stood. Stop the other stream first, by a signal or at its own end. Then all that it has
+    committed is published, its checkpoint says so, and nothing is lost or read twice.
 
     Args:
         location: of the other checkpoint.
         batch_id: a batch whose marker it still has; None is the newest.
+        may_be_unpublished: go on, also where nobody knows whether the outputs of the other stream hold all of that batch and
+            nothing behind it. You have looked.
         storage_options: of the store of that location; None: the stream's own, if it is on the same kind of store.
 
     Raises:
@@ -33,36 +36,64 @@ class CheckpointAt:
 
     location: str
     batch_id: int | None = None
+    may_be_unpublished: bool = field(default=False, kw_only=True)
     storage_options: Mapping[str, Any] | None = field(default=None, kw_only=True, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         location_of("location", self.location, "a checkpoint")
         whole_number("batch_id", self.batch_id, least=0, none="the newest")
+        true_or_false("may_be_unpublished", self.may_be_unpublished)
         object.__setattr__(self, "storage_options", options_of("storage_options", self.storage_options))
 
 
-def marker_at(checkpoint: StoreLocation, batch_id: int | None) -> Marker:
+def marker_at(place: CheckpointAt, checkpoint: StoreLocation) -> Marker:
     """The marker that says where the other stream stood.
 
     Args:
-        checkpoint: its location.
-        batch_id: the batch; None is the newest.
+        place: the batch.
+        checkpoint: its location, as this stream reaches it.
 
     Raises:
-        CheckpointHole: it is not there.
+        CheckpointHole: it is not there, or the other stream did not end well behind it.
     """
     elsewhere = Checkpoint.open_existing(checkpoint.store)
     marker = None
     if elsewhere is not None:
-        marker = elsewhere.newest_marker() if batch_id is None else elsewhere.read_marker(batch_id)
-    if marker is None:
-        which = "no marker of any batch" if batch_id is None else f"no marker of batch {batch_id}"
-        uri = checkpoint.store.uri
+        marker = elsewhere.newest_marker() if place.batch_id is None else elsewhere.read_marker(place.batch_id)
+    uri = checkpoint.store.uri
+    if elsewhere is None or marker is None:
+        which = "no marker of any batch" if place.batch_id is None else f"no marker of batch {place.batch_id}"
         raise CheckpointHole(
             f"continue_from={uri}: there is {which}, so nothing says where to go on. `beam-exactly-once status {uri}` shows the "
             "batches it has."
         )
+    if not place.may_be_unpublished:
+        _refuse_unfinished(elsewhere, marker)
     return marker
+
+
+def _refuse_unfinished(elsewhere: Checkpoint, marker: Marker) -> None:
+    """
+    Raises:
+        CheckpointHole: outputs of the other stream may lack rows of its batch, or hold rows of the next one.
+    """
+    uri = elsewhere.store.uri
+    way_out = (
+        "Start the old pipeline once more, as it was, and let it end; then start this one again. Or look into the outputs, "
+        f"and give CheckpointAt({uri!r}, {marker.batch_id}, may_be_unpublished=True)."
+    )
+    if not elsewhere.is_published(marker):
+        raise CheckpointHole(
+            f"continue_from={uri}: batch {marker.batch_id} is committed, but nothing says that all of it is published: the "
+            f"driver was killed. Rows that only its old pipeline can publish would be missing. {way_out}"
+        )
+    undecided = next(elsewhere.plan_ids(above=marker.batch_id), None)
+    direct = sorted(name for name, sink in elsewhere.definitions(SINKS).items() if sink.get("direct"))
+    if direct and undecided is not None and elsewhere.read_marker(undecided) is None:
+        raise CheckpointHole(
+            f"continue_from={uri}: batch {undecided} is planned and not committed, and sink {direct[0]!r} writes directly: it "
+            f"may hold rows of that batch, which would be written again. {way_out}"
+        )
 
 
 def stood_at(marker: Marker, source: str, where: str) -> SourceCommit:

@@ -54,10 +54,19 @@ class _Pool(worker_pool_main.BeamFnExternalWorkerPoolServicer):
 
 
 class _EndingHarness(sdk_worker.SdkHarness):
-    """Beam's worker, which also ends whole where the runner breaks its connection off.
+    """Beam's worker, which also ends whole where the runner breaks its connection off, and runs each bundle whole.
 
     Beam's own then leaves two threads, and its DoFns without their teardown: with all that they have open.
     """
+
+    def _request_process_bundle_split(self, request: beam_fn_api_pb2.InstructionRequest) -> None:
+        """Give nothing back: no other worker would take it. Prism asks slow bundles for a part, and has then lost elements of
+        steps with state."""
+        whole = beam_fn_api_pb2.InstructionResponse(
+            instruction_id=request.instruction_id,
+            process_bundle_split=beam_fn_api_pb2.ProcessBundleSplitResponse(),
+        )
+        self._execute(lambda: whole, request)
 
     def run(self) -> None:
         """Work until the runner says or shows that there is no more."""

@@ -23,7 +23,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_an_undisturbed_life_makes_the_calls_that_the_protocol_says(calls: list[str]) -> None:
-    """Three batches: each two creates, three GETs and one LIST in the checkpoint; its file and manifest besides."""
+    """Three batches: each two creates, three GETs and one LIST in the checkpoint; its file and manifest besides.
+    The last one is noted to be published."""
     first_plan = next(index for index, call in enumerate(calls) if call.startswith("put_if_absent offsets/"))
     per_batch = [call for call in calls[first_plan - 1 :] if "part-" not in call and "_batches/" not in call]
     assert per_batch == [
@@ -37,7 +38,7 @@ def test_an_undisturbed_life_makes_the_calls_that_the_protocol_says(calls: list[
             "get writers/00000000000000000001.json",
             "list commits/",
         )
-    ]
+    ] + [f"put_if_absent published/{2:020d}.json"]
 
 
 def test_killed_after_any_call(calls: list[str], tmp_path: Path) -> None:

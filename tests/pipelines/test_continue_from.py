@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pytest
 
-from beam_exactly_once import CheckpointAt, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
+from beam_exactly_once import CheckpointAt, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, WriteToSql
 from beam_exactly_once.errors import CheckpointHole
 from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.published_rows import published_rows
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -27,8 +31,12 @@ class Streams:
     def send(self, topic: str, *values: str) -> None:
         self.cluster.append(Record(topic, value=value.encode()) for value in values)
 
-    def at(self, name: str, batch_id: int | None = None) -> CheckpointAt:
-        return CheckpointAt(f"memory://{self.id}/{name}/checkpoint", batch_id)
+    def at(self, name: str, batch_id: int | None = None, **given: Any) -> CheckpointAt:
+        return CheckpointAt(f"memory://{self.id}/{name}/checkpoint", batch_id, **given)
+
+    def killed_after(self, name: str, call: str) -> None:
+        with watching(StoreCalls(KillPoint.parse(call), kill)), pytest.raises(RuntimeError, match="killed here"):
+            self.run(name)
 
     def run(
         self, name: str, *topics: str, continue_from: CheckpointAt | None = None, max_batches: int | None = None
@@ -51,6 +59,10 @@ class Streams:
         with self.cluster.serving():
             stream.run()
         return sorted(row["v"] for batch in read_batches(location) for row in published_rows(location, batch))
+
+
+def kill() -> None:
+    raise RuntimeError("killed here")
 
 
 @pytest.fixture
@@ -76,6 +88,53 @@ def test_the_checkpoint_alone_decides_once_it_has_a_batch(streams: Streams) -> N
     assert streams.run("new", continue_from=streams.at("old"), max_batches=1) == ["o3", "p3"]
     streams.send("orders", "o4")
     assert streams.run("new", continue_from=streams.at("old", 0)) == ["o3", "o4", "p3"]
+
+
+def test_a_batch_that_may_not_be_published_is_not_passed_over(streams: Streams) -> None:
+    """The old driver died between its commit and its publish: nobody but its pipeline can publish that."""
+    streams.killed_after("old", "put_if_absent:commits/:1")
+    with pytest.raises(
+        CheckpointHole, match=r"nothing says that all of it is published.*Start the old pipeline once more"
+    ):
+        streams.run("new", continue_from=streams.at("old"))
+
+    assert streams.run("old") == ["o1", "o2", "o3", "p1", "p2", "p3"]
+    streams.send("orders", "o4")
+    assert streams.run("new", continue_from=streams.at("old")) == ["o4"]
+
+
+def test_such_a_batch_is_passed_over_by_who_has_looked(streams: Streams) -> None:
+    streams.killed_after("old", "put_if_absent:commits/:1")
+    streams.send("orders", "o4")
+    assert streams.run("new", continue_from=streams.at("old", may_be_unpublished=True)) == ["o4"]
+
+
+def test_an_earlier_batch_is_published_when_a_later_one_is_planned(streams: Streams) -> None:
+    streams.killed_after("old", "put_if_absent:offsets/:1")
+    assert streams.run("new", continue_from=streams.at("old", 1)) == ["o3", "p3"]
+
+
+def test_a_direct_sink_may_hold_what_is_planned(streams: Streams, tmp_path: Path) -> None:
+    """Its rows are written before the marker: to read them again would write them again."""
+    url, checkpoint = f"sqlite:///{tmp_path}/orders.db", f"memory://{streams.id}/direct/checkpoint"
+    with sqlite3.connect(tmp_path / "orders.db") as database:
+        database.execute("CREATE TABLE orders (v TEXT NOT NULL)")
+
+    def run(checkpoint: str, continue_from: CheckpointAt | None = None) -> None:
+        with streams.cluster.serving(), ExactlyOnceStream(checkpoint, continue_from=continue_from) as stream:
+            records = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=1)
+            _ = records | beam.Map(lambda one: {"v": one.value.decode()}) | WriteToSql(url, "orders", direct=True)
+
+    with watching(StoreCalls(KillPoint.parse("put_if_absent:offsets/:2"), kill)), pytest.raises(RuntimeError):
+        run(checkpoint)
+    with pytest.raises(CheckpointHole, match=r"batch 1 is planned and not committed, and sink 'sql' writes directly"):
+        run(f"memory://{streams.id}/new/checkpoint", CheckpointAt(checkpoint))
+
+    run(checkpoint)
+    streams.send("orders", "o4")
+    run(f"memory://{streams.id}/new/checkpoint", CheckpointAt(checkpoint))
+    with sqlite3.connect(tmp_path / "orders.db") as database:
+        assert sorted(database.execute("SELECT v FROM orders")) == [("o1",), ("o2",), ("o3",), ("o4",)]
 
 
 def test_a_source_that_is_gone_on_purpose_is_left_behind(streams: Streams) -> None:

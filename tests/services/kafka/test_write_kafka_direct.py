@@ -105,7 +105,7 @@ def test_a_checkpoint_of_five_batches_ago_does_not_write_again(direct: Copy) -> 
     last = max(checkpoint.marker_ids())
     lost = [f"{kind}/{batch_id:020d}.json" for kind in ("offsets", "commits") for batch_id in range(last - 4, last + 1)]
     checkpoint.store.delete(lost)
-    with pytest.raises(SinkAhead, match=f"holds batch {last} of attempt"):
+    with pytest.raises(SinkAhead, match=f"holds batch {last} of plan"):
         direct.run(28)
     assert_exactly_once(direct, 28)
 

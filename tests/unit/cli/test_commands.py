@@ -43,6 +43,7 @@ writer claims                           1  ok
 plans                                   3  ok
 markers                                 3  ok
 definitions                             2  ok
+notes of what is published              0  ok
 spilled lists                           0  ok
 no batch missing                        3  ok
 offsets without gap or overlap          3  ok
@@ -89,6 +90,7 @@ def test_verify_as_json(stream: HandMadeStream) -> None:
         ("plans", 3, [], []),
         ("markers", 2, [], []),
         ("definitions", 2, [], []),
+        ("notes of what is published", 0, [], []),
         ("spilled lists", 0, [], []),
         ("no batch missing", 3, [hole], []),
         ("offsets without gap or overlap", 3, [], []),
