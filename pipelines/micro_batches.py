@@ -92,7 +92,7 @@ class MicroBatches:
             self._checkpoint = Checkpoint.open(self._graph.checkpoint.store, clock=self._clock)
             self._refuse_changed_graph()
             for sink in self._graph.sinks.values():
-                sink.publisher.check_place()
+                sink.driver_side.check_place()
             now = now_ms(self._clock)
             self._writer = StreamWriter.claim(self._checkpoint, owner=this_process(), claimed_at_ms=now)
             self._retention = Retention(self._checkpoint, self._settings.retain_batches)
@@ -154,8 +154,9 @@ class MicroBatches:
         """Prove that every sink can take the next batch; then record those that are new."""
         for name, sink in self._graph.sinks.items():
             if name not in self._known_sinks:
-                sink.publisher.prepare(self._checkpoint.stream_id)
-            sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
+                sink.driver_side.prepare(self._checkpoint.stream_id)
+            # A direct sink may hold the next batch, if a driver died before it was committed.
+            sink.driver_side.check_start(self._checkpoint.stream_id, next_batch_id + sink.publisher.is_direct)
         for name, sink in self._graph.sinks.items():
             recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
             self._refuse_changed_sink(name, sink.definition, recorded)

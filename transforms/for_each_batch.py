@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.sinks.calling import CallingPublisher, UserFunction
+from beam_exactly_once.sinks.contract import DriverSide
 from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.staged_rows import StagedRows
@@ -84,7 +85,7 @@ class ForEachBatch(NamedTransform):
             | "Stage" >> StageRows(graph, name)
         )
         publisher = CallingPublisher(self._fn, StagedRows(name, graph.checkpoint))
-        graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables)
+        graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables, DriverSide())
         return beam.pvalue.PDone(rows.pipeline)
 
 

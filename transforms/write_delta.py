@@ -124,7 +124,8 @@ class WriteToDelta(NamedTransform):
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = DeltaPublisher(location, layout, self._add_columns)
-        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": location.uri}, publisher, committables)
+        definition = {"kind": "delta", "location": location.uri}
+        graph.sinks[name] = SinkSpec(name, definition, publisher, committables, publisher)
         return rejected
 
     def _layout(self, sink: str, origin: str) -> DeltaLayout:

@@ -144,7 +144,8 @@ class WriteToFiles(NamedTransform):
         stage = beam.ParDo(StageFiles(location, layout), beam.pvalue.AsSingleton(graph.attempts))
         blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
-        graph.sinks[name] = SinkSpec(name, definition, FilesPublisher(name, location), committables)
+        publisher = FilesPublisher(name, location)
+        graph.sinks[name] = SinkSpec(name, definition, publisher, committables, publisher)
         return rejected
 
 

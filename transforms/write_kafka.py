@@ -15,6 +15,7 @@ from beam_exactly_once.kafka.transaction_producer import Compression, Transactio
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
 from beam_exactly_once.sinks.kafka.shards import KafkaOutput, KafkaShards
+from beam_exactly_once.sinks.sharded import ShardedSink
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
@@ -141,7 +142,8 @@ class WriteToKafka(NamedTransform):
         output = self._output
         definition = {"kind": "kafka", "topic": output.topic, "receipts_prefix": output.receipts_prefix}
         blocks, rejected = encoded(rows, KafkaEncoding(name, output), graph, rejects=self._rejects)
-        add_sharded_sink(graph, name, definition, KafkaShards(name, output), blocks, direct=output.direct)
+        sharded = ShardedSink(name, KafkaShards(name, output), output.shards)
+        add_sharded_sink(graph, sharded, definition, blocks, direct=output.direct)
         return rejected
 
 

@@ -17,6 +17,7 @@ from beam_exactly_once.arguments import names, true_or_false
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.secrets import Secret
+from beam_exactly_once.sinks.sharded import ShardedSink
 from beam_exactly_once.sinks.sql.target import Mode, SqlTarget, table_parts
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.named import NamedTransform
@@ -127,8 +128,8 @@ class WriteToSql(NamedTransform):
         database = SqlDatabase(self._url)
         blocks, rejected = encoded(rows, SqlEncoding(name, database, self._target), graph, rejects=self._rejects)
         definition = {"kind": "sql", "table": self._target.full_name}
-        writer = SqlShards(name, database, self._target)
-        add_sharded_sink(graph, name, definition, writer, blocks, direct=self._target.direct)
+        sharded = ShardedSink(name, SqlShards(name, database, self._target), self._target.shards)
+        add_sharded_sink(graph, sharded, definition, blocks, direct=self._target.direct)
         return rejected
 
 

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkAhead, SinkUnavailable
 from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
+from beam_exactly_once.sinks.contract import DriverSide, Part, Publisher, is_to_write
 from beam_exactly_once.sinks.delta.files import DeltaLayout, batch_id_of_file
 from beam_exactly_once.sinks.delta.table import Overtaken, TableVersion
 
@@ -22,7 +21,7 @@ MAX_COMMITS = 10
 """How often a commit is tried that others' conflict with. Most do not, such as appends: delta-rs goes behind them by itself."""
 
 
-class DeltaPublisher(Publisher):
+class DeltaPublisher(Publisher, DriverSide):
     """One shard: all of a batch is one commit of the table."""
 
     shards = 1
@@ -65,9 +64,6 @@ class DeltaPublisher(Publisher):
         raise SinkUnavailable(
             f"{self._where} was changed by other writers at each of {MAX_COMMITS} tries ({conflict}). Start again."
         )
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing: the commit was all."""
 
     def check_place(self) -> None:
         """Prove that the table's place can be written, and that a table which is there takes the rows.
