@@ -94,6 +94,21 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def check_schema(schema: object) -> None:
+    """Refuse what cannot be the schema of a sink's rows.
+
+    Raises:
+        ConfigurationError: it is not a schema, or has no columns, or two of one name.
+    """
+    if not isinstance(schema, pa.Schema):
+        raise ConfigurationError(
+            f"schema= must be a pyarrow.Schema, not a {type(schema).__name__}: "
+            'pyarrow.schema([("name", pyarrow.string()), …]).'
+        )
+    if not schema.names or len(set(schema.names)) != len(schema.names):
+        raise ConfigurationError("schema= must have at least one column, and no two of one name.")
+
+
 def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """Batches of one schema, with rows, as one."""
     if len(batches) == 1:

@@ -18,6 +18,7 @@ from beam_exactly_once.rows.columns import (
     RECORD_FIELDS,
     batch_of_records,
     batch_of_rows,
+    check_schema,
     fitted_batch,
     name_of,
 )
@@ -84,7 +85,7 @@ class FileLayout:
             )
         object.__setattr__(self, "partition_by", checked_columns(self.partition_by))
         if self.schema is not None:
-            _check_schema(self.schema)
+            check_schema(self.schema)
             self._check_columns(columns_in_files(self.schema, self.partition_by, sink=self.sink))
         elif self.format == "text" and self.partition_by:
             raise ConfigurationError(
@@ -203,13 +204,3 @@ class FileLayout:
             csv_schema(schema, sink=self.sink)
         elif self.format == "text":
             refuse_no_text(schema, sink=self.sink)
-
-
-def _check_schema(schema: pa.Schema) -> None:
-    if not isinstance(schema, pa.Schema):
-        raise ConfigurationError(
-            f"schema= must be a pyarrow.Schema, not a {type(schema).__name__}: "
-            'pyarrow.schema([("name", pyarrow.string()), …]).'
-        )
-    if not schema.names or len(set(schema.names)) != len(schema.names):
-        raise ConfigurationError("schema= must have at least one column, and no two of one name.")

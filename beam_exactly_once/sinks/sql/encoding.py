@@ -5,7 +5,6 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
-from beam_exactly_once.rows.shards import by_shard, shards_by_content
+from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.rows import refuse_equal_keys, shards_of
 from beam_exactly_once.sinks.sql.table import SqlTable, reflected
@@ -53,7 +52,7 @@ class _SqlBlocks:
         self._sink = encoding.sink
         self._target = encoding.target
         self._looked_again = False
-        self._next_shard = random.randrange(encoding.target.shards)
+        self._turns = turns(encoding.target.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
         return self._sharded(lambda table: table.block_of_rows(rows, self._sink))
@@ -81,5 +80,4 @@ class _SqlBlocks:
                 return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
         elif self._target.direct and self._target.shards > 1:
             return list(by_shard(batch, shards_by_content(batch, self._target.shards)))
-        self._next_shard = (self._next_shard + 1) % self._target.shards
-        return [(self._next_shard, batch)]
+        return [(next(self._turns), batch)]
