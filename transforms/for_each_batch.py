@@ -77,7 +77,7 @@ class ForEachBatch(NamedTransform):
         """Wire *blocks* and *stage*, and register what calls ``fn``."""
         graph = sink_graph(rows, "ForEachBatch")
         name = graph.sink_name(self._name, "for_each_batch")
-        blocks, _ = encoded(rows, ColumnEncoding(name, self._schema), graph, rejects=False)
+        blocks, _ = encoded(rows, ColumnEncoding(self._schema), name, graph, rejects=False)
         committables = blocks | "Stage" >> StageRows(graph, name)
         publisher = CallingPublisher(self._fn, StagedRows(name, graph.checkpoint))
         graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables, DriverSide())

@@ -139,7 +139,7 @@ class WriteToKafka(NamedTransform):
         graph = sink_graph(rows, "WriteToKafka")
         name = graph.sink_name(self._name, "kafka")
         output = self._output
-        encoding = KafkaEncoding(name, output)
+        encoding = KafkaEncoding(output)
         sharded = ShardedSink(name, KafkaShards(name, output), output.shards)
         definition = {"kind": sharded.sink.kind, "topic": output.topic, "receipts_prefix": output.receipts_prefix}
         return written(rows, encoding, sharded, graph, definition, direct=output.direct, rejects=self._rejects)

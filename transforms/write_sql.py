@@ -125,7 +125,7 @@ class WriteToSql(NamedTransform):
         graph = sink_graph(rows, "WriteToSql")
         name = graph.sink_name(self._name, "sql")
         database = SqlDatabase(self._url)
-        encoding = SqlEncoding(name, database, self._target)
+        encoding = SqlEncoding(database, self._target)
         sharded = ShardedSink(name, SqlShards(name, database, self._target), self._target.shards)
         definition = {"kind": sharded.sink.kind, "table": self._target.full_name}
         return written(rows, encoding, sharded, graph, definition, direct=self._target.direct, rejects=self._rejects)

@@ -108,7 +108,7 @@ class WriteTo(NamedTransform):
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteTo")
         name = graph.sink_name(self._name, self._sink.kind)
-        encoding = ColumnEncoding(name, self._schema, self._shards, by_content=self._direct)
+        encoding = ColumnEncoding(self._schema, self._shards, by_content=self._direct)
         sharded = ShardedSink(name, self._sink, self._shards)
         return written(rows, encoding, sharded, graph, self._definition, direct=self._direct, rejects=self._rejects)
 
@@ -135,7 +135,7 @@ def written(
         rejects: whether a row that does not fit is rejected.
     """
     name = sharded.name
-    blocks, rejected = encoded(rows, encoding, graph, rejects=rejects)
+    blocks, rejected = encoded(rows, encoding, name, graph, rejects=rejects)
     if direct:
         definition = {**definition, "direct": True, "shards": sharded.shards}
         committables = blocks | "Direct" >> WriteDirectly(graph, sharded)

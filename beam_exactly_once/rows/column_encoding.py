@@ -19,7 +19,6 @@ from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
 class ColumnEncoding(RowEncoding):
     """Rows as columns of ``schema``. Kafka records, rejected records and Arrow batches need none."""
 
-    sink: str
     schema: pa.Schema | None
     shards: int = 1
     by_content: bool = False
@@ -39,22 +38,22 @@ class _ColumnBlocks:
         self._turns = turns(encoding.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        schema, sink = self._encoding.schema, self._encoding.sink
+        schema = self._encoding.schema
         if schema is None and all(type(row) is Rejected for row in rows):
             schema = REJECTED_SCHEMA
         if schema is None:
             raise ConfigurationError(
-                f"sink {sink!r} got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it one: "
+                f"got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it one: "
                 'schema=pyarrow.schema([("name", pyarrow.string()), …]).'
             )
-        return self._placed(batch_of_rows(rows, schema, sink=sink))
+        return self._placed(batch_of_rows(rows, schema))
 
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._placed(batch_of_records(fields, self._encoding.schema, sink=self._encoding.sink))
+        return self._placed(batch_of_records(fields, self._encoding.schema))
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
         schema = self._encoding.schema
-        return self._placed(batch if schema is None else fitted_batch(batch, schema, sink=self._encoding.sink))
+        return self._placed(batch if schema is None else fitted_batch(batch, schema))
 
     def rest(self) -> list[PlacedBlock]:
         return []

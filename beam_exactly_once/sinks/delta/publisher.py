@@ -26,11 +26,12 @@ class DeltaPublisher(Publisher, DriverSide):
 
     shards = 1
 
-    def __init__(self, output: StoreLocation, layout: DeltaLayout, add_columns: bool) -> None:
+    def __init__(self, sink: str, output: StoreLocation, layout: DeltaLayout, add_columns: bool) -> None:
+        self._sink = sink
         self._output = output
         self._layout = layout
         self._add_columns = add_columns
-        self._where = f"sink {layout.sink!r}: Delta table {output.uri}"
+        self._where = f"sink {sink!r}: Delta table {output.uri}"
 
     def publish(self, part: Part) -> None:
         """Name the files, then commit; skipped when the receipt says that it was done.
@@ -45,7 +46,7 @@ class DeltaPublisher(Publisher, DriverSide):
         conflict = ""
         for _ in range(MAX_COMMITS):
             table = TableVersion.open(self._output, self._where)
-            found = None if table is None else table.receipt(part.stream_id, self._layout.sink)
+            found = None if table is None else table.receipt(part.stream_id, self._sink)
             if not is_to_write(part, found, self._where):
                 return
             if unknown is not None:
@@ -55,7 +56,7 @@ class DeltaPublisher(Publisher, DriverSide):
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
             self._name_files(part.committables)
             try:
-                table.append(part.stream_id, self._layout.sink, part.receipt, part.committables)
+                table.append(part.stream_id, self._sink, part.receipt, part.committables)
                 return
             except Overtaken as error:
                 conflict = str(error)
@@ -92,7 +93,7 @@ class DeltaPublisher(Publisher, DriverSide):
             table.add_columns(missing)
         else:
             self._refuse_missing(missing)
-        found = table.receipt(stream_id, self._layout.sink)
+        found = table.receipt(stream_id, self._sink)
         if found is not None and found.batch_id >= next_batch_id:
             raise SinkAhead(
                 f"{self._where} holds batch {found.batch_id} of this stream, while the next batch of the checkpoint is "

@@ -28,32 +28,30 @@ _CLOCK = SystemClock()
 class KafkaEncoding(RowEncoding):
     """Rows of a sink of Kafka."""
 
-    sink: str
     output: KafkaOutput
     block_type = tuple[int, pa.RecordBatch]
 
     def blocks(self) -> RowBlocks:
         """See :class:`RowEncoding`."""
-        return _KafkaBlocks(self.sink, self.output)
+        return _KafkaBlocks(self.output)
 
 
 class _KafkaBlocks:
     """Makes columns of rows, refuses what the topic would refuse, and cuts by shard. Nothing waits."""
 
-    def __init__(self, sink: str, output: KafkaOutput) -> None:
-        self._sink = sink
+    def __init__(self, output: KafkaOutput) -> None:
         self._output = output
         self._schema = staged_schema(output.by_partition, output.order_by)
         self._asked_again = False
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of(rows, self._schema, sink=self._sink))
+        return self._sharded(batch_of(rows, self._schema))
 
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of_records(fields, self._schema, sink=self._sink))
+        return self._sharded(batch_of_records(fields, self._schema))
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        return self._sharded(batch_of_batch(batch, self._schema, sink=self._sink))
+        return self._sharded(batch_of_batch(batch, self._schema))
 
     def rest(self) -> list[PlacedBlock]:
         return []
@@ -73,4 +71,4 @@ class _KafkaBlocks:
     def _refuse(self, batch: pa.RecordBatch) -> None:
         topic = topic_facts(self._output.connection, self._output.topic)
         now_ms = int(_CLOCK.utc_now().timestamp() * 1000)
-        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms)
+        refuse_what_a_topic_refuses(batch, topic, now_ms=now_ms)

@@ -24,8 +24,7 @@ class SqlEncoding(RowEncoding):
 
     block_type = tuple[int, pa.RecordBatch]
 
-    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
-        self.sink = sink
+    def __init__(self, database: SqlDatabase, target: SqlTarget) -> None:
         self.target = target
         self._database = database
         self._table: SqlTable | None = None
@@ -39,7 +38,7 @@ class SqlEncoding(RowEncoding):
         if self._table is None or anew:
             self._table = self._database.transact(
                 lambda connection: reflected(connection, self.target, self._database.dialect),
-                f"sink {self.sink!r}: looking at table {self.target.full_name}",
+                f"looking at table {self.target.full_name}",
             )
         return self._table
 
@@ -49,19 +48,18 @@ class _SqlBlocks:
 
     def __init__(self, encoding: SqlEncoding) -> None:
         self._encoding = encoding
-        self._sink = encoding.sink
         self._target = encoding.target
         self._looked_again = False
         self._turns = turns(encoding.target.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(lambda table: table.block_of_rows(rows, self._sink))
+        return self._sharded(lambda table: table.block_of_rows(rows))
 
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(lambda table: table.block_of_records(fields, self._sink))
+        return self._sharded(lambda table: table.block_of_records(fields))
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        return self._sharded(lambda table: table.block_of_batch(batch, self._sink))
+        return self._sharded(lambda table: table.block_of_batch(batch))
 
     def rest(self) -> list[PlacedBlock]:
         return []
@@ -75,7 +73,7 @@ class _SqlBlocks:
             self._looked_again = True
             batch = block_of(self._encoding.table(anew=True))  # it may have changed since
         if self._target.mode == "upsert":
-            refuse_equal_keys(batch, self._target, self._sink)
+            refuse_equal_keys(batch, self._target)
             if self._target.shards > 1:
                 return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
         elif self._target.direct and self._target.shards > 1:

@@ -44,7 +44,7 @@ class SqlShards(TransactionalSink):
         found = receipts.locked(connection, key)
         if delivery.is_due(found):
             receipts.set(connection, key, found, delivery.receipt)
-            write_rows(connection, self._target, delivery.rows(), self._sink)
+            write_rows(connection, self._target, delivery.rows())
 
     def check_place(self) -> None:
         """Prove, without writing a row, that rows can be written."""
