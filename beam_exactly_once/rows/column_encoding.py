@@ -11,7 +11,7 @@ import pyarrow as pa
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.columns import batch_of_records, batch_of_rows, fitted_batch, name_of
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
-from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
+from beam_exactly_once.rows.rejected import schema_of
 from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
 
 
@@ -38,9 +38,7 @@ class _ColumnBlocks:
         self._turns = turns(encoding.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        schema = self._encoding.schema
-        if schema is None and all(type(row) is Rejected for row in rows):
-            schema = REJECTED_SCHEMA
+        schema = schema_of(rows, self._encoding.schema)
         if schema is None:
             raise ConfigurationError(
                 f"got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it one: "

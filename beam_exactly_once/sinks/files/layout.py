@@ -22,7 +22,7 @@ from beam_exactly_once.rows.columns import (
     fitted_batch,
     name_of,
 )
-from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
+from beam_exactly_once.rows.rejected import schema_of
 from beam_exactly_once.sinks.files.block_file import BlockFile, CsvFile, LinesFile, ParquetFile
 from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_batch
 from beam_exactly_once.sinks.files.partitions import checked_columns, columns_in_files
@@ -118,9 +118,7 @@ class FileLayout:
         Raises:
             UnfitRow: a row does not fit the schema.
         """
-        schema = self.schema
-        if schema is None and self.has_columns and all(type(row) is Rejected for row in rows):
-            schema = REJECTED_SCHEMA
+        schema = schema_of(rows, self.schema) if self.has_columns else self.schema
         return None if schema is None else batch_of_rows(rows, schema)
 
     def batch_of_records(self, fields: Sequence[Any]) -> pa.RecordBatch:
