@@ -1,8 +1,9 @@
 """Exactly-once streams from Kafka for Apache Beam, without a JVM, a receiver or a consumer group.
 
 This is the front door: every name of ``__all__`` is imported from here, and loads its module only then. Streams, sources and
-sinks load Beam; secrets, addresses and :func:`read_batches` do not. Two doors stand beside it: :mod:`beam_exactly_once.errors`
-has what can be raised, :mod:`beam_exactly_once.testing` a kit to test streams of your own. Everything else is private.
+sinks load Beam; secrets, addresses and :func:`read_batches` do not. Three doors stand beside it:
+:mod:`beam_exactly_once.errors` has what can be raised, :mod:`beam_exactly_once.sinks` the contract of a sink of your own,
+:mod:`beam_exactly_once.testing` a kit to test streams and sinks. Everything else is private.
 """
 
 from importlib import import_module as _import_module

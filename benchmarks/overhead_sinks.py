@@ -120,12 +120,12 @@ class WriteParquet(beam.DoFn):
 
 def plainly(rows: Rows, encoding: RowEncoding, write: beam.DoFn) -> object:
     """Rows as the sink encodes them, to a writer that knows of no batch."""
-    blocks = rows | beam.ParDo(ToBlocks(encoding)).with_output_types(encoding.block_type)
+    blocks = rows | beam.ParDo(ToBlocks(encoding, PLAIN)).with_output_types(encoding.block_type)
     return blocks | "Write" >> beam.ParDo(write)
 
 
 def file_encoding() -> FileEncoding:
-    return FileEncoding(FileLayout(sink=PLAIN, schema=SCHEMA))
+    return FileEncoding(FileLayout(schema=SCHEMA))
 
 
 FILES = Sink(
@@ -217,7 +217,7 @@ def count_offsets(topic: str) -> int:
 def plain_kafka(rows: Rows, topic: str) -> object:
     settings = TransactionSettings(KafkaSettings(os.environ["KAFKA_BOOTSTRAP_SERVERS"]))
     output = KafkaOutput(topic, settings, by_partition=False, order_by=(), shards=1, receipts_prefix="", direct=False)
-    return plainly(rows, KafkaEncoding(PLAIN, output), WriteKafka(topic))
+    return plainly(rows, KafkaEncoding(output), WriteKafka(topic))
 
 
 def to_kafka(rows: Rows, topic: str, **options: Any) -> object:
@@ -250,7 +250,7 @@ class WriteSql(beam.DoFn):
 
     def finish_bundle(self) -> None:
         rows, self._waiting = self._waiting, []
-        self._database.transact(lambda connection: write_rows(connection, self._target, rows, PLAIN), "writing")
+        self._database.transact(lambda connection: write_rows(connection, self._target, rows), "writing")
 
 
 def sql_sink(server: str | None) -> Sink:
@@ -272,7 +272,7 @@ def sql_sink(server: str | None) -> Sink:
     def plain(rows: Rows, place: str) -> object:
         folder, table = place.split()
         database, target = SqlDatabase(url(folder)), SqlTarget(table, None, None, "append", (), None, None, 1)
-        return plainly(rows, SqlEncoding(PLAIN, database, target), WriteSql(database, target))
+        return plainly(rows, SqlEncoding(database, target), WriteSql(database, target))
 
     def to_sql(rows: Rows, place: str, **options: Any) -> object:
         folder, table = place.split()

@@ -39,8 +39,9 @@ class KnownGraph:
         """
         for name, sink in self._graph.sinks.items():
             if name not in self._sinks:
-                sink.publisher.prepare(self._checkpoint.stream_id)
-            sink.publisher.check_start(self._checkpoint.stream_id, next_batch_id)
+                sink.driver_side.prepare(self._checkpoint.stream_id)
+            # A direct sink may hold the next batch, if a driver died before it was committed.
+            sink.driver_side.check_start(self._checkpoint.stream_id, next_batch_id + sink.publisher.is_direct)
         for name, sink in self._graph.sinks.items():
             recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
             self._refuse_changed_sink(name, sink.definition, recorded)

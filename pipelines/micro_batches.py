@@ -83,7 +83,7 @@ def run_micro_batches(
         known = KnownGraph(checkpoint, graph)
         known.refuse_changes()
         for sink in graph.sinks.values():
-            sink.publisher.check_place()
+            sink.driver_side.check_place()
         writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
         _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
 

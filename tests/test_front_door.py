@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import beam_exactly_once
-from beam_exactly_once import testing
+from beam_exactly_once import sinks, testing
 
 LOAD_BEAM = {
     "DecodeRecords",
@@ -72,6 +72,13 @@ def test_the_names_of_the_test_kit_are_these() -> None:
         testing.Row  # noqa: B018
 
 
+def test_the_names_of_the_sinks_are_these() -> None:
+    assert sinks.__all__ == ["Delivery", "TransactionalSink", "WriteTo"]
+    assert all(getattr(sinks, name) is not None and name in dir(sinks) for name in sinks.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Publisher'"):
+        sinks.Publisher  # noqa: B018
+
+
 @pytest.mark.parametrize("name", beam_exactly_once.__all__)
 def test_a_name_is_there_and_listed(name: str) -> None:
     assert getattr(beam_exactly_once, name) is not None
@@ -92,6 +99,13 @@ def test_the_door_alone_loads_nothing_behind_it(tmp_path: Path) -> None:
 def test_what_needs_no_beam_loads_none(tmp_path: Path) -> None:
     loaded = modules_after(f"from beam_exactly_once import {', '.join(sorted(LOAD_NO_BEAM))}", tmp_path)
     assert [module for module in loaded if module.startswith("apache_beam")] == []
+
+
+def test_the_door_of_the_sinks_loads_beam_with_write_to_alone(tmp_path: Path) -> None:
+    assert modules_after("import beam_exactly_once.sinks", tmp_path) == ["beam_exactly_once", "beam_exactly_once.sinks"]
+    contract = modules_after("from beam_exactly_once.sinks import Delivery, TransactionalSink", tmp_path)
+    assert [module for module in contract if module.startswith("apache_beam")] == []
+    assert "apache_beam" in modules_after("from beam_exactly_once.sinks import WriteTo", tmp_path)
 
 
 def test_the_version_is_that_of_the_installation() -> None:

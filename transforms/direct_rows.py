@@ -1,6 +1,6 @@
 """Rows that are written before their batch's marker: ``direct=True`` of a sink.
 
-    (shard, pa.RecordBatch) elements | WriteDirectly(graph, "orders", writer) -> committables
+    (shard, pa.RecordBatch) elements | WriteDirectly(graph, sharded) -> committables
 
 It saves storing the rows twice. In return, each run of a batch must make the same rows: see ``direct_receipts.py``.
 """
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_exactly_once.rows.digests import digest_of
 from beam_exactly_once.sinks.contract import Part, part_of_shard
-from beam_exactly_once.sinks.direct_receipts import direct_receipt, is_to_write_directly
-from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
+from beam_exactly_once.sinks.sharded import ShardedSink
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
 from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
@@ -52,25 +49,23 @@ class WriteDirectly(beam.PTransform):
 
     Args:
         graph: of the stream.
-        sink: name of the sink.
-        writer: of its shards.
+        sharded: the sink.
     """
 
-    def __init__(self, graph: StreamGraph, sink: str, writer: ShardWriter) -> None:
+    def __init__(self, graph: StreamGraph, sharded: ShardedSink) -> None:
         super().__init__()
         self._graph = graph
-        self._sink = sink
-        self._writer = writer
+        self._sharded = sharded
 
     def expand(self, blocks: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[Gathered]:
         """Bring the rows of a shard together, and write them."""
-        parts = beam.ParDo(_Parts(self._sink, self._writer.shards)).with_output_types(tuple[int, _Sent])
+        parts = beam.ParDo(_Parts(self._sharded.name, self._sharded.shards)).with_output_types(tuple[int, _Sent])
         rows = blocks | "Send" >> beam.Map(lambda block: block).with_output_types(tuple[int, _Sent])
         return (
             (self._graph.tasks | "Parts" >> parts, rows)
             | beam.Flatten()
             | "ByShard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_WriteShard(self._sink, self._writer)).with_output_types(Gathered)
+            | "Write" >> beam.ParDo(_WriteShard(self._sharded)).with_output_types(Gathered)
         )
 
 
@@ -93,9 +88,8 @@ class _Parts(StatelessDoFn):
 class _WriteShard(StatelessDoFn):
     """Writes the rows of one shard and its receipt, unless an earlier run has."""
 
-    def __init__(self, sink: str, writer: ShardWriter) -> None:
-        self._sink = sink
-        self._writer = writer
+    def __init__(self, sharded: ShardedSink) -> None:
+        self._sharded = sharded
 
     def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterator[Gathered]:
         shard, sent = of_shard
@@ -104,17 +98,7 @@ class _WriteShard(StatelessDoFn):
         for one in sent:
             (parts if isinstance(one, Part) else batches).append(one)
         (part,) = parts
-        digest = cache(lambda: digest_of(batches))
-        self._writer.write(
-            ShardWrite(
-                part.stream_id,
-                shard,
-                part.attempt.batch_id,
-                lambda: direct_receipt(part, digest()),
-                lambda found: is_to_write_directly(part, digest, found, self._writer.where),
-                lambda: batches,
-            )
-        )
-        rows, size_bytes = digest(), sum(batch.nbytes for batch in batches)
+        rows = self._sharded.deliver_directly(part, batches)
+        size_bytes = sum(batch.nbytes for batch in batches)
         committable = {"shard": shard, "rows": rows.rows, "size_bytes": size_bytes, "digest": rows.digest}
-        yield gathered(Committable(self._sink, committable))
+        yield gathered(Committable(self._sharded.name, committable))

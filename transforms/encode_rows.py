@@ -1,12 +1,13 @@
 """The step before a sink's staging: rows into blocks, and what fits no block rejected.
 
-    blocks, rejected = encoded(rows, encoding, graph, rejects=…)
+    blocks, rejected = encoded(rows, encoding, name, graph, rejects=…)
 
 A sink says by a :class:`RowEncoding` what its blocks are; how rows are gathered, and how misfits are found, is the same for all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -18,7 +19,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.block import block_bytes, block_rows
 from beam_exactly_once.rows.columns import RECORD_FIELDS
-from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding
+from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding, naming
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
@@ -31,22 +32,23 @@ MAX_ROWS_AT_ONCE = 1024
 
 
 def encoded(
-    rows: beam.PCollection[Any], encoding: RowEncoding, graph: StreamGraph, *, rejects: bool
+    rows: beam.PCollection[Any], encoding: RowEncoding, sink: str, graph: StreamGraph, *, rejects: bool
 ) -> tuple[beam.PCollection[PlacedBlock], beam.pvalue.PDone | beam.PCollection[Rejected]]:
     """The blocks of a sink's rows, and what the sink returns: the rows that fit none, if it rejects them.
 
     Args:
         rows: input of the sink.
         encoding: of the sink.
+        sink: its name.
         graph: of the stream, which is told that the sink rejects.
         rejects: whether a row that does not fit is rejected; else it fails the batch.
     """
     if not rejects:
-        blocks = rows | "Blocks" >> beam.ParDo(ToBlocks(encoding)).with_output_types(encoding.block_type)
+        blocks = rows | "Blocks" >> beam.ParDo(ToBlocks(encoding, sink)).with_output_types(encoding.block_type)
         return blocks, beam.pvalue.PDone(rows.pipeline)
-    made = rows | "Blocks" >> beam.ParDo(ToBlocksOrReject(encoding)).with_outputs(REJECTED, COUNTS, main="blocks")
+    made = rows | "Blocks" >> beam.ParDo(ToBlocksOrReject(encoding, sink)).with_outputs(REJECTED, COUNTS, main="blocks")
     rejected = typed(made[REJECTED], Rejected)
-    name = graph.rejecting_name(encoding.sink, encoding.sink)
+    name = graph.rejecting_name(sink, sink)
     graph.rejecting[name] = RejectingStep(rejected, typed(made[COUNTS], Gathered))
     return typed(made.blocks, encoding.block_type), rejected
 
@@ -54,8 +56,9 @@ def encoded(
 class ToBlocks(StatelessDoFn):
     """Makes blocks of rows, so that what follows is paid once a block: a side input costs as much as this step."""
 
-    def __init__(self, encoding: RowEncoding) -> None:
+    def __init__(self, encoding: RowEncoding, sink: str) -> None:
         self._encoding = encoding
+        self._sink = sink
         self._max_rows = ROWS_AT_ONCE_FIRST
         self.start_bundle()
 
@@ -76,13 +79,13 @@ class ToBlocks(StatelessDoFn):
             fields += row
             return self._drain() if len(fields) >= self._max_rows * RECORD_FIELDS else None
         if type(row) is pa.RecordBatch:
-            return [*self._drain(), *self._blocks.of_batch(row)] if row.num_rows else None
+            return [*self._drain(), *self._named(self._blocks.of_batch, row)] if row.num_rows else None
         self._rows.append(row)
         return self._drain() if len(self._rows) >= self._max_rows else None
 
     def finish_bundle(self) -> list[WindowedValue]:
         """Give what still waits."""
-        blocks = [*self._drain(), *self._blocks.rest()]
+        blocks = [*self._drain(), *self._named(self._blocks.rest)]
         return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in blocks]
 
     def _drain(self) -> list[PlacedBlock]:
@@ -90,14 +93,18 @@ class ToBlocks(StatelessDoFn):
         rows, self._rows = self._rows, []
         made: list[PlacedBlock] = []
         if fields:
-            made += self._blocks.of_records(fields)
+            made += self._named(self._blocks.of_records, fields)
         if rows:
-            made += self._blocks.of_rows(rows)
+            made += self._named(self._blocks.of_rows, rows)
         if made:
             made_bytes = sum(block_bytes(block) for _, block in made)
             made_rows = sum(block_rows(block) for _, block in made)
             self._max_rows = max(1, min(MAX_ROWS_AT_ONCE, self._encoding.max_bytes * made_rows // max(1, made_bytes)))
         return made
+
+    def _named(self, make: Callable[..., list[PlacedBlock]], *rows: Any) -> list[PlacedBlock]:
+        with naming(self._sink):
+            return make(*rows)
 
 
 class ToBlocksOrReject(ToBlocks):
@@ -111,7 +118,7 @@ class ToBlocksOrReject(ToBlocks):
         self._count = 0
 
     def _new_blocks(self) -> RejectingBlocks:
-        return self._encoding.rejecting_blocks()
+        return self._encoding.rejecting_blocks(self._sink)
 
     def process(self, row: Any) -> list[Any] | None:
         """Take a row, or an Arrow batch of rows."""
@@ -123,9 +130,7 @@ class ToBlocksOrReject(ToBlocks):
         outputs: list[Any] = super().finish_bundle()
         outputs += [_rejected_output(GlobalWindows.windowed_value(row, MIN_TIMESTAMP)) for row in self._taken()]
         if self._count:
-            counted = GlobalWindows.windowed_value(
-                gathered(RejectedCount(self._encoding.sink, self._count)), MIN_TIMESTAMP
-            )
+            counted = GlobalWindows.windowed_value(gathered(RejectedCount(self._sink, self._count)), MIN_TIMESTAMP)
             outputs.append(beam.pvalue.TaggedOutput(COUNTS, counted))
         return outputs
 

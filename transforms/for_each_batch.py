@@ -14,14 +14,14 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.rows.column_encoding import ColumnEncoding
+from beam_exactly_once.rows.columns import check_schema
 from beam_exactly_once.sinks.calling import CallingPublisher, UserFunction
-from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
-from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.sinks.contract import DriverSide
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.stage_rows import StageRows
-from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SinkSpec, sink_graph
 
 
@@ -68,28 +68,17 @@ class ForEachBatch(NamedTransform):
             raise ConfigurationError(
                 f"fn={fn!r} of ForEachBatch must be a function of the rows of a batch: def fn(rows): …."
             )
+        if schema is not None:
+            check_schema(schema)
         self._fn = fn
         self._schema = schema
-        FileLayout("for_each_batch", schema=schema)  # refuses what is no schema
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone:
         """Wire *blocks* and *stage*, and register what calls ``fn``."""
         graph = sink_graph(rows, "ForEachBatch")
         name = graph.sink_name(self._name, "for_each_batch")
-        layout = FileLayout(name, schema=self._schema)
-        blocks, _ = encoded(rows, FileEncoding(layout), graph, rejects=False)
-        committables = (
-            blocks
-            | "OneShard" >> beam.ParDo(_ToOneShard()).with_output_types(tuple[int, pa.RecordBatch])
-            | "Stage" >> StageRows(graph, name)
-        )
+        blocks, _ = encoded(rows, ColumnEncoding(self._schema), name, graph, rejects=False)
+        committables = blocks | "Stage" >> StageRows(graph, name)
         publisher = CallingPublisher(self._fn, StagedRows(name, graph.checkpoint))
-        graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables)
+        graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables, DriverSide())
         return beam.pvalue.PDone(rows.pipeline)
-
-
-class _ToOneShard(StatelessDoFn):
-    """All rows are one shard: one call gets them."""
-
-    def process(self, block: FolderBlock) -> list[tuple[int, pa.RecordBatch]]:
-        return [(0, block[1])]

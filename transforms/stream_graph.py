@@ -19,7 +19,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.planning import KafkaSource
-from beam_exactly_once.sinks.contract import Publisher
+from beam_exactly_once.sinks.contract import DriverSide, Publisher
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import RejectingStep
 from beam_exactly_once.transforms.reports import Gathered
@@ -51,7 +51,7 @@ class KafkaSourceSpec(KafkaSource):
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """A sink: its staged output in the graph, and how to publish it."""
+    """A sink: its staged output in the graph, how to publish it, and what the driver does before."""
 
     name: str
     definition: Json
@@ -59,6 +59,7 @@ class SinkSpec:
     publisher: Publisher
     committables: beam.PCollection[Gathered]
     """What was staged."""
+    driver_side: DriverSide
 
 
 @dataclass

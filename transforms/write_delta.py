@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -103,15 +104,15 @@ class WriteToDelta(NamedTransform):
         true_or_false("add_columns", add_columns)
         self._add_columns = add_columns
         self._rejects = checked_on_error(on_error)
-        self._layout_options: dict[str, Any] = {
-            "schema": RECORD_SCHEMA if schema is None else schema,
-            "partition_by": partition_by,
-            "compression": compression,
-            "max_file_bytes": max_file_bytes,
-            "max_row_group_rows": max_row_group_rows,
-            "max_open_files": max_open_files,
-        }
-        self._layout(name or "delta", "")  # refuses what is not possible
+        layout = DeltaLayout(
+            schema=RECORD_SCHEMA if schema is None else schema,
+            partition_by=partition_by,
+            compression=compression,
+            max_file_bytes=max_file_bytes,
+            max_row_group_rows=max_row_group_rows,
+            max_open_files=max_open_files,
+        )
+        self._layout = replace(layout, schema=delta_schema(layout.schema, where="schema="))
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
@@ -119,18 +120,14 @@ class WriteToDelta(NamedTransform):
         name = graph.sink_name(self._name, "delta")
         location = graph.located(self._location, self._storage_options).canonical()
         check_storage(location)
-        layout = self._layout(name, _origin(graph, name))
-        stage = beam.ParDo(StageFiles(location, layout), beam.pvalue.AsSingleton(graph.attempts))
-        blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
+        layout = replace(self._layout, origin=_origin(graph, name))
+        stage = beam.ParDo(StageFiles(name, location, layout), beam.pvalue.AsSingleton(graph.attempts))
+        blocks, rejected = encoded(rows, FileEncoding(layout), name, graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
-        publisher = DeltaPublisher(location, layout, self._add_columns)
-        graph.sinks[name] = SinkSpec(name, {"kind": "delta", "location": location.uri}, publisher, committables)
+        publisher = DeltaPublisher(name, location, layout, self._add_columns)
+        definition = {"kind": "delta", "location": location.uri}
+        graph.sinks[name] = SinkSpec(name, definition, publisher, committables, publisher)
         return rejected
-
-    def _layout(self, sink: str, origin: str) -> DeltaLayout:
-        layout = DeltaLayout(sink, origin=origin, **self._layout_options)
-        options = {**self._layout_options, "schema": delta_schema(layout.schema, where=f"sink {sink!r}")}
-        return DeltaLayout(sink, origin=origin, **options)
 
 
 def _origin(graph: StreamGraph, sink: str) -> str:

@@ -10,7 +10,6 @@ Stages: *blocks* (rows to columns or lines) / *stage* (every bundle writes files
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -23,6 +22,7 @@ from beam_exactly_once.arguments import location_of, options_of
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.rows.encoding import naming
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.sinks.files.bundle import BundleFiles
 from beam_exactly_once.sinks.files.encoding import FileEncoding, FolderBlock
@@ -114,7 +114,6 @@ class WriteToFiles(NamedTransform):
     ) -> None:
         super().__init__(name)
         self._layout = FileLayout(
-            sink=name or "files",
             format=format,
             schema=schema,
             compression=compression,
@@ -140,18 +139,19 @@ class WriteToFiles(NamedTransform):
                     f"sinks {other.name!r} and {name!r} both write files to {definition['location']}. Give each a folder "
                     "of its own, or flatten their rows into one sink."
                 )
-        layout = replace(self._layout, sink=name)
-        stage = beam.ParDo(StageFiles(location, layout), beam.pvalue.AsSingleton(graph.attempts))
-        blocks, rejected = encoded(rows, FileEncoding(layout), graph, rejects=self._rejects)
+        stage = beam.ParDo(StageFiles(name, location, self._layout), beam.pvalue.AsSingleton(graph.attempts))
+        blocks, rejected = encoded(rows, FileEncoding(self._layout), name, graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
-        graph.sinks[name] = SinkSpec(name, definition, FilesPublisher(name, location), committables)
+        publisher = FilesPublisher(name, location)
+        graph.sinks[name] = SinkSpec(name, definition, publisher, committables, publisher)
         return rejected
 
 
 class StageFiles(StatelessDoFn):
     """Writes the blocks of each bundle to staged files; emits one committable a file at the bundle's end."""
 
-    def __init__(self, location: StoreLocation, layout: FileLayout) -> None:
+    def __init__(self, sink: str, location: StoreLocation, layout: FileLayout) -> None:
+        self._sink = sink
         self._location = location
         self._layout = layout
         self._files: BundleFiles | None = None
@@ -169,16 +169,18 @@ class StageFiles(StatelessDoFn):
         if self._files is None:
             self._files = BundleFiles(self._location.store, self._layout, attempt)
         refuse_two_attempts(self._files.attempt, attempt)
-        self._files.write(*folder_block)
+        with naming(self._sink):
+            self._files.write(*folder_block)
 
     def finish_bundle(self) -> list[WindowedValue]:
         """Close the files, and emit what was staged."""
         if self._files is None:
             return []
-        committables = self._files.close()
+        with naming(self._sink):
+            committables = self._files.close()
         self._files = None
         return [
-            GlobalWindows.windowed_value(gathered(Committable(self._layout.sink, committable)), MIN_TIMESTAMP)
+            GlobalWindows.windowed_value(gathered(Committable(self._sink, committable)), MIN_TIMESTAMP)
             for committable in committables
         ]
 

@@ -15,10 +15,10 @@ from beam_exactly_once.kafka.transaction_producer import Compression, Transactio
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.sinks.kafka.encoding import KafkaEncoding
 from beam_exactly_once.sinks.kafka.shards import KafkaOutput, KafkaShards
-from beam_exactly_once.transforms.encode_rows import encoded
+from beam_exactly_once.sinks.sharded import ShardedSink
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stream_graph import sink_graph
+from beam_exactly_once.transforms.write_to import written
 
 Partitioner: TypeAlias = Literal["key", "partition"]
 
@@ -139,10 +139,10 @@ class WriteToKafka(NamedTransform):
         graph = sink_graph(rows, "WriteToKafka")
         name = graph.sink_name(self._name, "kafka")
         output = self._output
-        definition = {"kind": "kafka", "topic": output.topic, "receipts_prefix": output.receipts_prefix}
-        blocks, rejected = encoded(rows, KafkaEncoding(name, output), graph, rejects=self._rejects)
-        add_sharded_sink(graph, name, definition, KafkaShards(name, output), blocks, direct=output.direct)
-        return rejected
+        encoding = KafkaEncoding(output)
+        sharded = ShardedSink(name, KafkaShards(name, output), output.shards)
+        definition = {"kind": sharded.sink.kind, "topic": output.topic, "receipts_prefix": output.receipts_prefix}
+        return written(rows, encoding, sharded, graph, definition, direct=output.direct, rejects=self._rejects)
 
 
 def _order(order_by: Sequence[str]) -> tuple[str, ...]:

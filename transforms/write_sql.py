@@ -17,11 +17,11 @@ from beam_exactly_once.arguments import names, true_or_false
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.secrets import Secret
+from beam_exactly_once.sinks.sharded import ShardedSink
 from beam_exactly_once.sinks.sql.target import Mode, SqlTarget, table_parts
-from beam_exactly_once.transforms.encode_rows import encoded
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.sharded_sinks import add_sharded_sink
 from beam_exactly_once.transforms.stream_graph import sink_graph
+from beam_exactly_once.transforms.write_to import written
 
 
 class WriteToSql(NamedTransform):
@@ -125,11 +125,10 @@ class WriteToSql(NamedTransform):
         graph = sink_graph(rows, "WriteToSql")
         name = graph.sink_name(self._name, "sql")
         database = SqlDatabase(self._url)
-        blocks, rejected = encoded(rows, SqlEncoding(name, database, self._target), graph, rejects=self._rejects)
-        definition = {"kind": "sql", "table": self._target.full_name}
-        writer = SqlShards(name, database, self._target)
-        add_sharded_sink(graph, name, definition, writer, blocks, direct=self._target.direct)
-        return rejected
+        encoding = SqlEncoding(database, self._target)
+        sharded = ShardedSink(name, SqlShards(name, database, self._target), self._target.shards)
+        definition = {"kind": sharded.sink.kind, "table": self._target.full_name}
+        return written(rows, encoding, sharded, graph, definition, direct=self._target.direct, rejects=self._rejects)
 
 
 def _canonical_url(url: str) -> str:

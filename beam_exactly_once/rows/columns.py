@@ -25,7 +25,7 @@ _ARRAY_CODES = {pa.int64(): "q", pa.int32(): "i", pa.int8(): "b"}
 _EXACT_INTEGERS = {int, type(None)}
 
 
-def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+def batch_of_rows(rows: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
     """The rows as columns of ``schema``, in order.
 
     Fields that ``schema`` does not name are left out; a missing one is null.
@@ -33,39 +33,37 @@ def batch_of_rows(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.Re
     Args:
         rows: at least one.
         schema: columns and types.
-        sink: the sink's name, for messages.
 
     Raises:
         UnfitRow: a row does not fit ``schema``. The message names the column, its type and the row's type.
     """
-    batches = [_batch_of_kind(kind, list(run), schema, sink) for kind, run in groupby(rows, key=type)]
+    batches = [_batch_of_kind(kind, list(run), schema) for kind, run in groupby(rows, key=type)]
     return whole_batch(batches)
 
 
-def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None, *, sink: str) -> pa.RecordBatch:
+def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None) -> pa.RecordBatch:
     """Kafka records as columns of ``schema``, or of :data:`RECORD_SCHEMA` when there is none.
 
     Args:
         fields: the fields of the first record, then those of the second and so on: a list of records would keep
             the garbage collector busy.
         schema: columns and types, by the names of the fields.
-        sink: the sink's name, for messages.
 
     Raises:
         UnfitRow: as :func:`batch_of_rows`.
     """
     columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
     if schema is None:
-        arrays = [_record_array(columns[field.name], field, sink) for field in RECORD_SCHEMA]
+        arrays = [_record_array(columns[field.name], field) for field in RECORD_SCHEMA]
         return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
     if columns.keys().isdisjoint(schema.names):
-        raise ConfigurationError(str(_no_columns(Record, schema, sink)))  # no record has them
+        raise ConfigurationError(str(_no_columns(Record, schema)))  # no record has them
     nulls = [None] * len(columns["offset"])
-    arrays = [_array(columns.get(field.name, nulls), field, Record, sink) for field in schema]
+    arrays = [_array(columns.get(field.name, nulls), field, Record) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """``batch`` with the columns and types of ``schema``; itself if it has them already.
 
     Raises:
@@ -80,18 +78,33 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.R
             column = batch.column(field.name)
         except KeyError:
             raise ConfigurationError(
-                f"sink {sink!r} got an Arrow batch without exactly one column {field.name!r}; it has "
+                f"got an Arrow batch without exactly one column {field.name!r}; it has "
                 f"{', '.join(batch.schema.names)}. Every batch must have the columns of the sink's schema."
             ) from None
         try:
-            columns.append(_not_null(column if column.type == field.type else column.cast(field.type), field, sink))
+            columns.append(_not_null(column if column.type == field.type else column.cast(field.type), field))
         except pa.ArrowException as error:
             kind = UnfitRow if isinstance(error, pa.ArrowInvalid) else ConfigurationError
             raise kind(
-                f"column {field.name!r} of an Arrow batch for sink {sink!r} is of type {column.type} and cannot become "
+                f"column {field.name!r} of an Arrow batch is of type {column.type} and cannot become "
                 f"{field.type}: {_brief(error)}. Change the sink's schema=, or cast the column before it."
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def check_schema(schema: object) -> None:
+    """Refuse what cannot be the schema of a sink's rows.
+
+    Raises:
+        ConfigurationError: it is not a schema, or has no columns, or two of one name.
+    """
+    if not isinstance(schema, pa.Schema):
+        raise ConfigurationError(
+            f"schema= must be a pyarrow.Schema, not a {type(schema).__name__}: "
+            'pyarrow.schema([("name", pyarrow.string()), …]).'
+        )
+    if not schema.names or len(set(schema.names)) != len(schema.names):
+        raise ConfigurationError("schema= must have at least one column, and no two of one name.")
 
 
 def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
@@ -102,22 +115,21 @@ def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return whole
 
 
-def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema, sink: str) -> pa.RecordBatch:
+def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:
     columns = columns_of(rows, schema.names)
     if columns is None:
-        raise _no_columns(kind, schema, sink)
-    arrays = [_array(values, field, kind, sink) for values, field in zip(columns, schema, strict=True)]
+        raise _no_columns(kind, schema)
+    arrays = [_array(values, field, kind) for values, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _no_columns(kind: type, schema: pa.Schema, sink: str) -> UnfitRow:
+def _no_columns(kind: type, schema: pa.Schema) -> UnfitRow:
     return UnfitRow(
-        f"sink {sink!r} got a row of type {name_of(kind)}, which has none of the columns "
-        f"{', '.join(schema.names)}. Give it {KINDS}."
+        f"got a row of type {name_of(kind)}, which has none of the columns {', '.join(schema.names)}. Give it {KINDS}."
     )
 
 
-def _record_array(values: Sequence[Any], field: pa.Field, sink: str) -> pa.Array:
+def _record_array(values: Sequence[Any], field: pa.Field) -> pa.Array:
     """A column of Kafka records; what is known of them makes it twice as fast."""
     fast = None
     if field.name == "topic":
@@ -126,7 +138,7 @@ def _record_array(values: Sequence[Any], field: pa.Field, sink: str) -> pa.Array
         fast = None if any(values) else _empty_lists(len(values), field.type)
     elif field.type in _ARRAY_CODES:
         fast = _integers(values, field.type)
-    return _array(values, field, Record, sink) if fast is None else fast
+    return _array(values, field, Record) if fast is None else fast
 
 
 def _repeated(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None:
@@ -151,36 +163,36 @@ def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None
     return pa.Array.from_buffers(arrow_type, len(values), [None, pa.py_buffer(numbers)])
 
 
-def _array(values: Sequence[Any], field: pa.Field, kind: type, sink: str) -> pa.Array:
+def _array(values: Sequence[Any], field: pa.Field, kind: type) -> pa.Array:
     try:
         column = pa.array(values, field.type)
         _refuse_fractions(values, field.type)
     except _MISFIT:
-        raise _misfit(values, field, kind, sink) from None
-    return _not_null(column, field, sink)
+        raise _misfit(values, field, kind) from None
+    return _not_null(column, field)
 
 
-def _not_null(column: pa.Array, field: pa.Field, sink: str) -> pa.Array:
+def _not_null(column: pa.Array, field: pa.Field) -> pa.Array:
     if not field.nullable and column.null_count:
         raise UnfitRow(
-            f"a row for sink {sink!r} has no value in column {field.name!r}, which its schema declares not nullable. "
+            f"a row has no value in column {field.name!r}, which its schema declares not nullable. "
             "Declare the column nullable, or drop such rows before the sink."
         )
     return column
 
 
-def _misfit(values: Sequence[Any], field: pa.Field, kind: type, sink: str) -> UnfitRow:
+def _misfit(values: Sequence[Any], field: pa.Field, kind: type) -> UnfitRow:
     for value in values:
         try:
             pa.array([value], field.type)
             _refuse_fractions([value], field.type)
         except _MISFIT as error:
             return UnfitRow(
-                f"a row ({name_of(kind)}) for sink {sink!r} does not fit its schema: column {field.name!r} is "
+                f"a row ({name_of(kind)}) does not fit its schema: column {field.name!r} is "
                 f"{field.type}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
                 f"({_brief(error)}). Change schema=, convert the value before the sink, or route such rows elsewhere."
             )
-    return UnfitRow(f"rows for sink {sink!r} do not fit column {field.name!r} ({field.type}).")
+    return UnfitRow(f"rows do not fit column {field.name!r} ({field.type}).")
 
 
 def _refuse_fractions(values: Iterable[Any], arrow_type: pa.DataType) -> None:

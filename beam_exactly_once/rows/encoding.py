@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.block import Block
 from beam_exactly_once.rows.columns import RECORD_FIELDS
@@ -49,8 +50,8 @@ class RejectingBlocks:
     Nothing waits behind this, so that an error is that of rows at hand.
     """
 
-    def __init__(self, sink: str, blocks: RowBlocks) -> None:
-        self._sink = sink
+    def __init__(self, step: str, blocks: RowBlocks) -> None:
+        self._step = step
         self._blocks = blocks
         self.rejected: list[Rejected] = []
         """What was rejected so far; the caller takes it away."""
@@ -87,7 +88,7 @@ class RejectingBlocks:
         made = isolated(
             count,
             lambda start, stop: [*make(start, stop), *self._blocks.rest()],
-            lambda index, error: self.rejected.append(rejected_of(row_at(index), error, step=self._sink)),
+            lambda index, error: self.rejected.append(rejected_of(row_at(index), error, step=self._step)),
             lambda error: isinstance(error, UnfitRow),
         )
         return list(chain.from_iterable(made))
@@ -96,13 +97,13 @@ class RejectingBlocks:
 class RowEncoding(abc.ABC):
     """How a sink encodes rows.
 
+    What it raises does not name the sink: the step that encodes does.
+
     Attributes:
-        sink: name of the sink.
         block_type: of its blocks with their places.
         max_bytes: rows of about this size become blocks together.
     """
 
-    sink: str
     block_type: Any
     max_bytes: int = MAX_WAITING_BYTES
 
@@ -110,6 +111,15 @@ class RowEncoding(abc.ABC):
     def blocks(self) -> RowBlocks:
         """What makes the blocks of one bundle."""
 
-    def rejecting_blocks(self) -> RejectingBlocks:
-        """The same, but it rejects what does not fit."""
-        return RejectingBlocks(self.sink, self.blocks())
+    def rejecting_blocks(self, step: str) -> RejectingBlocks:
+        """The same, but it rejects what does not fit, in the name of ``step``."""
+        return RejectingBlocks(step, self.blocks())
+
+
+@contextmanager
+def naming(sink: str) -> Iterator[None]:
+    """Errors that are raised within name the sink."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise type(error)(f"sink {sink!r}: {error}") from None

@@ -10,7 +10,7 @@ What is rejected goes the way of every row: staged by the same attempt, committe
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import pyarrow as pa
@@ -69,6 +69,11 @@ REJECTED_SCHEMA: pa.Schema = pa.schema(
 """The columns of :class:`Rejected`, in its order."""
 
 _KAFKA_FIELDS = Rejected._fields[3:-1]
+
+
+def schema_of(rows: Sequence[Any], schema: pa.Schema | None) -> pa.Schema | None:
+    """``schema``; without one, that of rejected records where all ``rows`` are such: they bring their columns."""
+    return REJECTED_SCHEMA if schema is None and all(type(row) is Rejected for row in rows) else schema
 
 
 def rejected_of(row: Any, error: Exception, *, step: str) -> Rejected:

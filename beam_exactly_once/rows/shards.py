@@ -1,8 +1,9 @@
-"""Which shard of a sink a row is of. Pure."""
+"""Which shard of a sink a row is of. Pure, but for who begins to take turns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.rows.digests import row_bytes
 
 
@@ -22,6 +24,11 @@ def shards_by(keys: Iterable[bytes], shards: int) -> pa.Array:
     """A shard for each key. It must never change: a direct sink writes a batch again by it."""
     hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64)
     return pa.array(hashes % np.uint64(shards))
+
+
+def turns(shards: int) -> Iterator[int]:
+    """The shards one after the other, without end, from any of them on: bundles of one block use all of them, too."""
+    return islice(cycle(range(shards)), RANDOM.randrange(shards), None)
 
 
 def by_shard(batch: pa.RecordBatch, shards: Any) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.sinks.contract import Part, Publisher
 from beam_exactly_once.sinks.staged_rows import StagedRows
 
@@ -73,12 +71,6 @@ class CallingPublisher(Publisher):
         rows = BatchRows(part.stream_id, part.attempt.batch_id, lambda: self._staged.read(part))
         self._fn(rows)
         rows.raise_if_incomplete()
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing: the call was all."""
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Nothing: only user code knows where it writes."""
 
     def sweep(self, published_batch_id: int) -> None:
         """Remove staged rows of batches before ``published_batch_id``: every start calls with those of the newest again."""

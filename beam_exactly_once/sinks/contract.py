@@ -68,6 +68,33 @@ class Part:
         )
 
 
+class DriverSide(abc.ABC):  # noqa: B024 (a sink without a place of its own has nothing to do here)
+    """What the driver does with a sink at each start, before anything runs; in this order."""
+
+    def check_place(self) -> None:  # noqa: B027
+        """Prove, without writing, that the place answers and can be written. Called before the driver claims the stream: a
+        wrong address or password must not fence a driver that works.
+
+        Raises:
+            OutputNotWritable, UnsuitableStore, Retryable: the place refuses, or does not answer.
+        """
+
+    def prepare(self, stream_id: str) -> None:  # noqa: B027
+        """Create what the sink needs at its place, unless it exists. Called as long as the checkpoint does not know the sink:
+        what is missing later was lost.
+
+        Raises:
+            OutputNotWritable: the place refuses.
+        """
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:  # noqa: B027
+        """Prove that the place is this stream's, and holds no batch from ``next_batch_id`` on.
+
+        Raises:
+            SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.
+        """
+
+
 class Publisher(abc.ABC):
     """Makes visible what a marker names. Pickled into the graph; runs on workers, never opened before use.
 
@@ -92,38 +119,12 @@ class Publisher(abc.ABC):
             SinkAhead, SinkBehind: the receipt of its shard is neither its own nor its predecessor's.
         """
 
-    @abc.abstractmethod
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Called once every part of the batch is visible, also for an empty batch."""
+    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:  # noqa: B027
+        """Called once every part of the batch is visible, also for an empty batch. Receipts leave nothing to do here."""
 
-    def check_place(self) -> None:  # noqa: B027 (a sink that has no place of its own has nothing to check)
-        """Called by the driver before it claims the stream: the output answers and can be written. A wrong address or
-        password must not fence a driver that works.
-
-        Raises:
-            OutputNotWritable, UnsuitableStore, Retryable: the place refuses, or does not answer.
-        """
-
-    def prepare(self, stream_id: str) -> None:  # noqa: B027 # most sinks need nothing
-        """Called by the driver before :meth:`check_start` as long as the checkpoint does not know the sink: create what the
-        sink needs at its place, unless it exists. What is missing later was lost.
-
-        Raises:
-            OutputNotWritable: the place refuses.
-        """
-
-    @abc.abstractmethod
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Called by the driver before anything runs: the output is this stream's.
-
-        Raises:
-            SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.
-        """
-
-    @abc.abstractmethod
-    def sweep(self, published_batch_id: int) -> None:
+    def sweep(self, published_batch_id: int) -> None:  # noqa: B027
         """Remove what was staged and is not needed: of losing attempts, and of batches that are published, up to
-        ``published_batch_id``."""
+        ``published_batch_id``. Called by the driver."""
 
 
 def parts_of(stream_id: str, marker: Marker, sink: str) -> Iterator[Part]:

@@ -11,8 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import orjson
+
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import CorruptObject
 from beam_exactly_once.rows.digests import RowsDigest
 
 _DIRECT = re.compile(r"([0-9a-f]*)\.(\d+)\.([0-9a-f]+)")
@@ -76,3 +79,23 @@ def receipt_of(stored: Json) -> Receipt:
     if direct is None:
         return StagedReceipt(attempt)
     return DirectReceipt(attempt.writer_epoch, attempt.batch_id, direct[1], RowsDigest(int(direct[2]), direct[3]))
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """A receipt as a sink stores it: its three values, as JSON."""
+    return orjson.dumps(stored_receipt(receipt)).decode()
+
+
+def text_receipt(text: str, key: str) -> Receipt:
+    """The inverse of :func:`receipt_text`.
+
+    Raises:
+        CorruptObject: it is not a receipt. The message names ``key``, where it was found.
+    """
+    try:
+        return receipt_of(orjson.loads(text))
+    except (KeyError, TypeError, ValueError):
+        raise CorruptObject(
+            f"the receipt under {key} is {text[:80]!r}, which this library did not write. Nothing was written. Restore the "
+            "sink, or start a new checkpoint_location with continue_from=CheckpointAt(…) at the last batch that it holds."
+        ) from None

@@ -12,9 +12,9 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.sinks.contract import Part, Publisher
-from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
+from beam_exactly_once.sinks.contract import DriverSide, Part, Publisher
 from beam_exactly_once.sinks.sharded import DirectPublisher
+from beam_exactly_once.sinks.transactional import Delivery, TransactionalSink
 
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -38,11 +38,12 @@ _HOOKS: dict[str, Hook] = {}
 """A publisher is pickled into the graph; what is to happen stays here, in the process of the test."""
 
 
-class HookedPublisher(Publisher):
-    """Calls a hook around every call to another publisher."""
+class HookedPublisher(Publisher, DriverSide):
+    """Calls a hook around every call to a sink's publisher, and around the check of its start."""
 
-    def __init__(self, inner: Publisher, hook: str) -> None:
+    def __init__(self, inner: Publisher, driver_side: DriverSide, hook: str) -> None:
         self._inner = inner
+        self._driver_side = driver_side
         self._hook = hook
         self.shards = inner.shards
         self.asks_newest = inner.asks_newest
@@ -50,42 +51,44 @@ class HookedPublisher(Publisher):
 
     def publish(self, part: Part) -> None:
         """As the inner publisher."""
-        call = Call("before", "publish", part.attempt.batch_id, part.shard)
-        self._tell(call)
-        self._inner.publish(part)
-        self._tell(replace(call, moment="after"))
+        with self._told("publish", part.attempt.batch_id, part.shard):
+            self._inner.publish(part)
 
     def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
         """As the inner publisher."""
-        call = Call("before", "finish", attempt.batch_id)
-        self._tell(call)
-        self._inner.finish(stream_id, attempt, committables)
-        self._tell(replace(call, moment="after"))
-
-    def check_place(self) -> None:
-        """As the inner publisher."""
-        self._inner.check_place()
-
-    def prepare(self, stream_id: str) -> None:
-        """As the inner publisher."""
-        self._inner.prepare(stream_id)
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """As the inner publisher."""
-        call = Call("before", "check_start", next_batch_id)
-        self._tell(call)
-        self._inner.check_start(stream_id, next_batch_id)
-        self._tell(replace(call, moment="after"))
+        with self._told("finish", attempt.batch_id):
+            self._inner.finish(stream_id, attempt, committables)
 
     def sweep(self, published_batch_id: int) -> None:
         """As the inner publisher."""
-        call = Call("before", "sweep", published_batch_id)
-        self._tell(call)
-        self._inner.sweep(published_batch_id)
-        self._tell(replace(call, moment="after"))
+        with self._told("sweep", published_batch_id):
+            self._inner.sweep(published_batch_id)
 
-    def _tell(self, call: Call) -> None:
-        _HOOKS[self._hook](call)
+    def check_place(self) -> None:
+        """As the inner sink."""
+        self._driver_side.check_place()
+
+    def prepare(self, stream_id: str) -> None:
+        """As the inner sink."""
+        self._driver_side.prepare(stream_id)
+
+    def check_start(self, stream_id: str, next_batch_id: int) -> None:
+        """As the inner sink."""
+        with self._told("check_start", next_batch_id):
+            self._driver_side.check_start(stream_id, next_batch_id)
+
+    @contextmanager
+    def _told(self, method: str, batch_id: int, shard: int = 0) -> Iterator[None]:
+        with _told(_HOOKS[self._hook], Call("before", method, batch_id, shard)):
+            yield
+
+
+@contextmanager
+def _told(hook: Hook, call: Call) -> Iterator[None]:
+    """Tell a hook of a call that is made within the block; only what was carried out is told after it."""
+    hook(call)
+    yield
+    hook(replace(call, moment="after"))
 
 
 @contextmanager
@@ -97,22 +100,21 @@ def hooked(stream: ExactlyOnceStream, hook: Hook) -> Iterator[None]:
     with ExitStack() as direct:
         direct.callback(_HOOKS.pop, token)
         for name, spec in sinks.items():
-            sinks[name] = replace(spec, publisher=HookedPublisher(spec.publisher, token))
+            both = HookedPublisher(spec.publisher, spec.driver_side, token)
+            sinks[name] = replace(spec, publisher=both, driver_side=both)
             if isinstance(spec.publisher, DirectPublisher):
-                direct.enter_context(_hooked_writes(type(spec.publisher.writer), hook))
+                direct.enter_context(_hooked_writes(type(spec.publisher.sharded.sink), hook))
         yield
 
 
 @contextmanager
-def _hooked_writes(writers: type[ShardWriter], hook: Hook) -> Iterator[None]:
-    """Call ``hook`` around every write of such writers, whoever's they are: what a graph pickled is out of reach."""
-    write = writers.write
+def _hooked_writes(sinks: type[TransactionalSink], hook: Hook) -> Iterator[None]:
+    """Call ``hook`` around every write of such sinks, whoever's they are: what a graph pickled is out of reach."""
+    write = sinks.write
 
-    def hooked_write(self: ShardWriter, one: ShardWrite) -> None:
-        call = Call("before", "write", one.batch_id, one.shard)
-        hook(call)
-        write(self, one)
-        hook(replace(call, moment="after"))
+    def hooked_write(self: TransactionalSink, delivery: Delivery) -> None:
+        with _told(hook, Call("before", "write", delivery.batch_id, delivery.shard)):
+            write(self, delivery)
 
-    with mock.patch.object(writers, "write", hooked_write):
+    with mock.patch.object(sinks, "write", hooked_write):
         yield

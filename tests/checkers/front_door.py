@@ -25,6 +25,7 @@ from beam_exactly_once import (
     secret_from_env,
 )
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.sinks import Delivery, TransactionalSink, WriteTo
 from beam_exactly_once.testing import STORIES, Story, run_in_memory
 
 assert_type(beam_exactly_once.__version__, str)
@@ -57,4 +58,18 @@ ReadFromKafka("localhost:9092", on_data_loss="ignore")  # type: ignore[arg-type]
 assert_type(WriteToFiles("s3://lake/orders"), WriteToFiles)
 WriteToFiles(5)  # type: ignore[arg-type]
 WriteToFiles("s3://lake/orders", place="here")  # type: ignore[call-arg]
+
+
+class OwnSink(TransactionalSink):
+    kind, location = "own", "own://orders"
+
+    def write(self, delivery: Delivery) -> None:
+        assert_type(delivery.key, str)
+        assert_type(delivery.receipt, str)
+        assert_type(delivery.is_due(None), bool)
+
+
+assert_type(WriteTo(OwnSink(), shards=3, direct=True), WriteTo)
+WriteTo(TransactionalSink())  # type: ignore[abstract]
+WriteTo(OwnSink(), shards="3")  # type: ignore[arg-type]
 print(beam_exactly_once.no_such_name)  # type: ignore[attr-defined]

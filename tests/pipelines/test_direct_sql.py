@@ -20,8 +20,8 @@ from beam_exactly_once.errors import (
     UnsupportedPipeline,
 )
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.sinks.shard_writer import ShardWrite
 from beam_exactly_once.sinks.sql.shards import SqlShards
+from beam_exactly_once.sinks.transactional import Delivery
 from support.command_line import run as command
 from support.sql_stream import STEPS, SqlStream, at_step, row_of
 
@@ -166,7 +166,7 @@ def test_a_driver_that_wakes_after_a_newer_one_went_on(stream: SqlStream, monkey
     stream.send(orders(*range(6)))
     write, slept = SqlShards.write, []
 
-    def sleeping(writer: SqlShards, one: ShardWrite) -> None:
+    def sleeping(writer: SqlShards, one: Delivery) -> None:
         if not slept:
             slept.append(one.batch_id)
             run(stream)

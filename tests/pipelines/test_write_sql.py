@@ -15,12 +15,12 @@ from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritab
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part
-from beam_exactly_once.sinks.shard_writer import ShardWrite
-from beam_exactly_once.sinks.sharded import StagedPublisher
+from beam_exactly_once.sinks.sharded import ShardedSink, StagedPublisher
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.shards import SqlShards
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.staged_rows import StagedRows
+from beam_exactly_once.sinks.transactional import Delivery
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.sql_stream import STEPS, SqlStream, at_step
 
@@ -113,7 +113,7 @@ def test_a_driver_that_wakes_after_a_newer_one_went_on(stream: SqlStream, monkey
     write = SqlShards.write
     slept = False
 
-    def sleeping(writer: SqlShards, one: ShardWrite) -> None:
+    def sleeping(writer: SqlShards, one: Delivery) -> None:
         nonlocal slept
         if not slept:
             slept = True
@@ -135,7 +135,7 @@ def test_a_late_publisher_of_any_old_batch_writes_nothing(stream: SqlStream) -> 
     markers = [checkpoint.read_marker(batch_id) for batch_id in range(3)]
     target = SqlTarget(stream.table, None, None, "append", (), None, None, 1)
     staged = StagedRows("sql", StoreLocation(stream.checkpoint, None))
-    publisher = StagedPublisher(SqlShards("sql", SqlDatabase(stream.url), target), staged)
+    publisher = StagedPublisher(ShardedSink("sql", SqlShards("sql", SqlDatabase(stream.url), target), 1), staged)
     for before, marker in zip([None, *markers], markers, strict=False):
         assert marker is not None
         part = Part(checkpoint.stream_id, marker.attempt, before and before.attempt, 0, marker.committables["sql"])

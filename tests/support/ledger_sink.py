@@ -10,10 +10,8 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.rows.shards import by_shard
-from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
+from beam_exactly_once.sinks.contract import DriverSide, Part, Publisher, is_to_write
 from beam_exactly_once.sinks.receipts import Receipt
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.transforms.stage_rows import StageRows
@@ -63,7 +61,9 @@ class WriteToLedger(beam.PTransform):  # type: ignore[misc]
         name = graph.sink_name(self._name, "ledger")
         committables = rows | "Encode" >> beam.ParDo(_Encode(self._shards)) | "Stage" >> StageRows(graph, name)
         publisher = self._publisher(self._ledger, name, self._shards, StagedRows(name, graph.checkpoint))
-        graph.sinks[name] = SinkSpec(name, {"kind": "ledger", "ledger": self._ledger}, publisher, committables)
+        graph.sinks[name] = SinkSpec(
+            name, {"kind": "ledger", "ledger": self._ledger}, publisher, committables, publisher
+        )
         return beam.pvalue.PDone(rows.pipeline)
 
 
@@ -75,7 +75,7 @@ class _Encode(beam.DoFn):  # type: ignore[misc]
         yield from by_shard(pa.RecordBatch.from_pylist([row]), pa.array([row["id"] % self._shards]))
 
 
-class LedgerPublisher(Publisher):
+class LedgerPublisher(Publisher, DriverSide):
     def __init__(self, ledger: str, sink: str, shards: int, staged: StagedRows) -> None:
         self._ledger, self._sink, self.shards, self._staged = ledger, sink, shards, staged
 
@@ -89,14 +89,8 @@ class LedgerPublisher(Publisher):
             ledger.rows[part.shard].append((part.attempt.batch_id, rows))
             ledger.receipts[key] = part.receipt
 
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        pass
-
     def prepare(self, stream_id: str) -> None:
         LEDGERS[self._ledger].prepared += 1
-
-    def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        pass
 
     def sweep(self, published_batch_id: int) -> None:
         self._staged.sweep(published_batch_id)

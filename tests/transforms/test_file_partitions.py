@@ -215,7 +215,7 @@ class TestBounds:
 
     def test_small_blocks_count_for_what_they_take(self, output: str) -> None:
         """A batch of one row takes kilobytes, whatever Arrow says of its bytes."""
-        files = BundleFiles(store_of(output), FileLayout("orders", partition_by=["place"]), attempt_of(0))
+        files = BundleFiles(store_of(output), FileLayout(partition_by=["place"]), attempt_of(0))
         before = pa.total_allocated_bytes()
         for number in range(1000):
             files.write(f"place=p{number}", pa.RecordBatch.from_pylist([{"id": number}]))
@@ -256,7 +256,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("format", ["parquet", "json"])
     def test_blocks_travel_between_workers_that_do_not_fuse(self, format: str) -> None:
-        layout = FileLayout("orders", format, SCHEMA, partition_by=["place"])  # type: ignore[arg-type]
+        layout = FileLayout(format, SCHEMA, partition_by=["place"])  # type: ignore[arg-type]
         made = row_blocks(layout)
         blocks = made.of_batch(pa.RecordBatch.from_pylist(ROWS, SCHEMA)) + made.rest()
         coder = beam.coders.registry.get_coder(layout.folder_block_type)

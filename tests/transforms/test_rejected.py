@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from beam_exactly_once import RECORD_SCHEMA, Record, Rejected, with_event_date
-from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import Chunk
 from beam_exactly_once.rows.rejected import MAX_REASON_LETTERS, MAX_ROW_LETTERS, isolated, rejected_of
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
-from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
+from beam_exactly_once.transforms.encode_rows import ToBlocks, ToBlocksOrReject
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED
 from beam_exactly_once.transforms.reports import RejectedCount, gathered
 
@@ -107,6 +107,37 @@ class TestIsolated:
         assert isolated(0, lambda start, stop: 1 // 0, lambda index, error: None, lambda error: True) == []
 
 
+class TestNames:
+    """The step names the sink, once, whatever raised: what encodes rows does not know whose they are."""
+
+    @pytest.mark.parametrize(
+        ("layout", "row", "words"),
+        [
+            (FileLayout("text"), "two\nlines", "got a row that holds a line end"),
+            (FileLayout(schema=SCHEMA), {"id": "x"}, r"a row \(dict\) does not fit its schema: column 'id'"),
+            (FileLayout(), {"id": 1}, "got a row of type dict and has no schema"),
+            (FileLayout(schema=SCHEMA), pa.record_batch({"id": [1]}), "got an Arrow batch without exactly one column"),
+            (
+                FileLayout(partition_by=["place"]),
+                pa.record_batch({"id": [1]}),
+                r"partition_by=\['place'\], and the rows",
+            ),
+        ],
+    )
+    def test_an_error_names_the_sink_once(self, layout: FileLayout, row: Any, words: str) -> None:
+        blocks = ToBlocks(FileEncoding(layout), "orders")
+        with pytest.raises(ConfigurationError, match=f"^sink 'orders': {words}") as raised:
+            _ = blocks.process(row), blocks.finish_bundle()
+        assert str(raised.value).count("orders") == 1
+
+    def test_a_reason_does_not_since_its_step_does(self) -> None:
+        rejecting = FileEncoding(FileLayout("text")).rejecting_blocks("orders")
+        rejecting.of_rows(["two\nlines"])
+        (rejected,) = rejecting.rejected
+        assert rejected.step == "orders"
+        assert rejected.reason.startswith("got a row that holds a line end")
+
+
 class TestArrowInFolders:
     def test_rows_that_name_no_folder_are_rejected_out_of_many_batches(self) -> None:
         seed = 5
@@ -115,7 +146,7 @@ class TestArrowInFolders:
         for number in (17, 20_000, 39_999):
             rows[number]["place"] = ""
         batches = [pa.RecordBatch.from_pylist(rows[at : at + 1000], SCHEMA) for at in range(0, len(rows), 1000)]
-        blocks = ToBlocksOrReject(FileEncoding(FileLayout("orders", partition_by=["place"])))
+        blocks = ToBlocksOrReject(FileEncoding(FileLayout(partition_by=["place"])), "orders")
         blocks.start_bundle()
         emitted = [one for batch in batches for one in blocks.process(batch) or ()]
         at_end = blocks.finish_bundle()
@@ -135,7 +166,7 @@ class TestArrowInFolders:
         assert found == Counter((folders[row["place"]], row["id"]) for row in expected), f"seed {seed}"
 
     def test_a_failed_bundle_counts_for_nothing(self) -> None:
-        blocks = ToBlocksOrReject(FileEncoding(FileLayout("orders", "text")))
+        blocks = ToBlocksOrReject(FileEncoding(FileLayout("text")), "orders")
         blocks.start_bundle()
         for _ in range(2000):
             blocks.process("two\nlines")

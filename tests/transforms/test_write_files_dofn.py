@@ -142,7 +142,7 @@ class TestBundles:
         sink.stage.teardown()
 
     def test_large_rows_wait_in_small_numbers(self) -> None:
-        blocks = ToBlocks(FileEncoding(FileLayout("orders")))
+        blocks = ToBlocks(FileEncoding(FileLayout()), "orders")
         blocks.start_bundle()
         sizes = []
         for number in range(200):

@@ -30,7 +30,8 @@ MAX_DECIMAL_DIGITS = 15
 class DeltaLayout(FileLayout):
     """Parquet files whose names tell which sink of which checkpoint they are from, since a table may have many writers."""
 
-    origin: str
+    origin: str = ""
+    """Given once the sink has a name."""
 
     @property
     def extension(self) -> str:
@@ -39,11 +40,10 @@ class DeltaLayout(FileLayout):
 
     def open_file(self, target: StagingWriter) -> BlockFile:
         """A new file, which notes its statistics."""
-        schema = columns_in_files(self.schema, self.partition_by, sink=self.sink)
+        schema = columns_in_files(self.schema, self.partition_by)
         return _FileWithStatistics(
             target,
             schema,
-            sink=self.sink,
             compression=self.compression,
             max_row_group_rows=self.max_row_group_rows,
         )

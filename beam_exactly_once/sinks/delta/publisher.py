@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, SinkAhead, SinkUnavailable
 from beam_exactly_once.object_store import StagedObject
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.sinks.contract import Part, Publisher, is_to_write
+from beam_exactly_once.sinks.contract import DriverSide, Part, Publisher, is_to_write
 from beam_exactly_once.sinks.delta.files import DeltaLayout, batch_id_of_file
 from beam_exactly_once.sinks.delta.table import Overtaken, TableVersion
 
@@ -23,19 +22,20 @@ MAX_COMMITS = 10
 """How often a commit is tried that others' conflict with. Most do not, such as appends: delta-rs goes behind them by itself."""
 
 
-class DeltaPublisher(Publisher):
+class DeltaPublisher(Publisher, DriverSide):
     """One shard: all of a batch is one commit of the table."""
 
     shards = 1
 
     def __init__(
-        self, output: StoreLocation, layout: DeltaLayout, add_columns: bool, clock: Clock = SYSTEM_CLOCK
+        self, sink: str, output: StoreLocation, layout: DeltaLayout, add_columns: bool, clock: Clock = SYSTEM_CLOCK
     ) -> None:
+        self._sink = sink
         self._output = output
         self._clock = clock
         self._layout = layout
         self._add_columns = add_columns
-        self._where = f"sink {layout.sink!r}: Delta table {output.uri}"
+        self._where = f"sink {sink!r}: Delta table {output.uri}"
 
     def publish(self, part: Part) -> None:
         """Name the files, then commit; skipped when the receipt says that it was done.
@@ -50,7 +50,7 @@ class DeltaPublisher(Publisher):
         conflict = ""
         for _ in range(MAX_COMMITS):
             table = TableVersion.open(self._output, self._where)
-            found = None if table is None else table.receipt(part.stream_id, self._layout.sink)
+            found = None if table is None else table.receipt(part.stream_id, self._sink)
             if not is_to_write(part, found, self._where):
                 return
             if unknown is not None:
@@ -60,7 +60,7 @@ class DeltaPublisher(Publisher):
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
             self._name_files(part.committables)
             try:
-                table.append(part.stream_id, self._layout.sink, part.receipt, part.committables, now_ms(self._clock))
+                table.append(part.stream_id, self._sink, part.receipt, part.committables, now_ms(self._clock))
                 return
             except Overtaken as error:
                 conflict = str(error)
@@ -69,9 +69,6 @@ class DeltaPublisher(Publisher):
         raise SinkUnavailable(
             f"{self._where} was changed by other writers at each of {MAX_COMMITS} tries ({conflict}). Start again."
         )
-
-    def finish(self, stream_id: str, attempt: Attempt, committables: tuple[Json, ...]) -> None:
-        """Nothing: the commit was all."""
 
     def check_place(self) -> None:
         """Prove that the table's place can be written, and that a table which is there takes the rows.
@@ -100,7 +97,7 @@ class DeltaPublisher(Publisher):
             table.add_columns(missing)
         else:
             self._refuse_missing(missing)
-        found = table.receipt(stream_id, self._layout.sink)
+        found = table.receipt(stream_id, self._sink)
         if found is not None and found.batch_id >= next_batch_id:
             raise SinkAhead(
                 f"{self._where} holds batch {found.batch_id} of this stream, while the next batch of the checkpoint is "

@@ -54,16 +54,15 @@ class BlockFile(abc.ABC):
 class _ColumnsFile(BlockFile):
     """Without a schema, the first batch gives the file's; later ones must fit."""
 
-    def __init__(self, schema: pa.Schema | None, sink: str) -> None:
+    def __init__(self, schema: pa.Schema | None) -> None:
         super().__init__()
         self._schema = schema
-        self._sink = sink
         self._writer: Any = None
 
     def _write(self, blocks: Sequence[pa.RecordBatch]) -> None:
         if self._schema is None:
             self._schema = blocks[0].schema
-        fitted = [fitted_batch(block, self._schema, sink=self._sink) for block in blocks]
+        fitted = [fitted_batch(block, self._schema) for block in blocks]
         if self._writer is None:
             self._writer = self._open(self._schema)
         self._write_table(pa.Table.from_batches(fitted, self._schema))
@@ -83,9 +82,9 @@ class ParquetFile(_ColumnsFile):
     """Each write is a row group, or several if it is larger than ``max_row_group_rows``."""
 
     def __init__(
-        self, target: StagingWriter, schema: pa.Schema | None, *, sink: str, compression: str, max_row_group_rows: int
+        self, target: StagingWriter, schema: pa.Schema | None, *, compression: str, max_row_group_rows: int
     ) -> None:
-        super().__init__(schema, sink)
+        super().__init__(schema)
         self._target = target
         self._compression = compression
         self._row_group_rows = max_row_group_rows
@@ -109,10 +108,8 @@ class ParquetFile(_ColumnsFile):
 class CsvFile(_ColumnsFile):
     """A header, then a line a row. Text is quoted; null is nothing, an empty text ``""``."""
 
-    def __init__(
-        self, target: StagingWriter, schema: pa.Schema | None, *, sink: str, compression: str, delimiter: str
-    ) -> None:
-        super().__init__(schema, sink)
+    def __init__(self, target: StagingWriter, schema: pa.Schema | None, *, compression: str, delimiter: str) -> None:
+        super().__init__(schema)
         self._body = _compressed(target, compression)
         self._delimiter = delimiter
 

@@ -27,7 +27,6 @@ class FileEncoding(RowEncoding):
     """Rows of a sink of files, in its layout."""
 
     def __init__(self, layout: FileLayout) -> None:
-        self.sink = layout.sink
         self.block_type = layout.folder_block_type
         self.max_bytes = min(MAX_WAITING_BYTES, layout.max_file_bytes)
         self._layout = layout
@@ -36,9 +35,11 @@ class FileEncoding(RowEncoding):
         """See :class:`RowEncoding`."""
         return row_blocks(self._layout)
 
-    def rejecting_blocks(self) -> RejectingBlocks:
+    def rejecting_blocks(self, step: str) -> RejectingBlocks:
         """See :class:`RowEncoding`."""
-        return _RejectingFolderBlocks(self._layout) if self._layout.partition_by else super().rejecting_blocks()
+        return (
+            _RejectingFolderBlocks(step, self._layout) if self._layout.partition_by else super().rejecting_blocks(step)
+        )
 
 
 def row_blocks(layout: FileLayout) -> RowBlocks:
@@ -49,8 +50,8 @@ def row_blocks(layout: FileLayout) -> RowBlocks:
 class _RejectingFolderBlocks(RejectingBlocks):
     """Arrow batches wait here, before they are looked at."""
 
-    def __init__(self, layout: FileLayout) -> None:
-        super().__init__(layout.sink, row_blocks(layout))
+    def __init__(self, step: str, layout: FileLayout) -> None:
+        super().__init__(step, row_blocks(layout))
         self._waiting = _WaitingBatches(layout)
 
     def of_batch(self, batch: pa.RecordBatch) -> list[FolderBlock]:
@@ -109,16 +110,16 @@ class _FolderBlocks:
         return [
             (folder, layout.block_of_batch(part))
             for batch in batches
-            for folder, part in split_batch(batch, layout.partition_by, sink=layout.sink)
+            for folder, part in split_batch(batch, layout.partition_by)
         ]
 
     def _of_plain_rows(self, rows: Sequence[Any]) -> list[FolderBlock]:
         """JSON without a schema: a row is what it is."""
         of_folder: dict[str, list[Any]] = {}
-        sink, partition_by = self._layout.sink, self._layout.partition_by
+        partition_by = self._layout.partition_by
         for row in rows:
-            fields = dict(json_fields(row, sink=sink))
-            folder = folder_of_values(((name, fields.pop(name, None)) for name in partition_by), sink=sink)
+            fields = dict(json_fields(row))
+            folder = folder_of_values((name, fields.pop(name, None)) for name in partition_by)
             of_folder.setdefault(folder, []).append(fields)
         return [(folder, self._layout.block_of_rows(of_this)) for folder, of_this in of_folder.items()]
 

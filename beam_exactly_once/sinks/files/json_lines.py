@@ -28,12 +28,11 @@ class _NotText(Exception):
     """Bytes that are no UTF-8, where no name can say so; the enclosing field gets the suffix."""
 
 
-def json_lines(rows: Iterable[Any], *, sink: str) -> bytes:
+def json_lines(rows: Iterable[Any]) -> bytes:
     """One line a row, each with its newline.
 
     Args:
         rows: mappings, NamedTuples, dataclasses or ``beam.Row``, whose values JSON knows, or bytes, dates, decimals.
-        sink: the sink's name, for messages.
 
     Raises:
         UnfitRow: a row is none of these, or has a value that JSON cannot hold.
@@ -41,11 +40,11 @@ def json_lines(rows: Iterable[Any], *, sink: str) -> bytes:
     # Appended one by one: orjson gives each line a page of memory at first, and a list of them is ten times as slow.
     lines = bytearray()
     for row in rows:
-        lines += _record_line(row, sink) if type(row) is Record else _line(row, sink)
+        lines += _record_line(row) if type(row) is Record else _line(row)
     return bytes(lines)
 
 
-def json_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
+def json_lines_of_batch(batch: pa.RecordBatch) -> bytes:
     """The rows of an Arrow batch, one line each.
 
     Raises:
@@ -57,10 +56,10 @@ def json_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
             with suppress(pa.ArrowInvalid):  # no text: row by row, then
                 column = column.cast(pa.large_string())
         columns.append(column)
-    return json_lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist(), sink=sink)
+    return json_lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist())
 
 
-def _record_line(record: Record, sink: str) -> bytes:
+def _record_line(record: Record) -> bytes:
     """The short way for the common record, whose key, value and headers are text or null."""
     topic, partition, offset, timestamp_ms, timestamp_type, key, value, headers = record
     try:
@@ -80,10 +79,10 @@ def _record_line(record: Record, sink: str) -> bytes:
             option=orjson.OPT_APPEND_NEWLINE,
         )
     except (UnicodeDecodeError, AttributeError, TypeError):
-        return _line(record, sink)
+        return _line(record)
 
 
-def json_fields(row: Any, *, sink: str) -> Mapping[str, Any]:
+def json_fields(row: Any) -> Mapping[str, Any]:
     """A row's fields by their names, headers of a Kafka record as objects.
 
     Raises:
@@ -92,13 +91,13 @@ def json_fields(row: Any, *, sink: str) -> Mapping[str, Any]:
     fields = _fields_of(row)
     if fields is None:
         raise UnfitRow(
-            f"sink {sink!r} got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it {KINDS}."
+            f"got a row of type {type(row).__name__}, which has no fields to write as JSON. Give it {KINDS}."
         )
     return fields
 
 
-def _line(row: Any, sink: str) -> bytes:
-    fields = json_fields(row, sink=sink)
+def _line(row: Any) -> bytes:
+    fields = json_fields(row)
     try:
         return _dumps(fields, option=_OPTIONS)
     except TypeError:  # bytes, decimals and the like: rare after json.loads
@@ -106,7 +105,7 @@ def _line(row: Any, sink: str) -> bytes:
     try:
         return _dumps(_object(fields), option=_OPTIONS)
     except (TypeError, _NotText) as error:
-        raise UnfitRow(_unwritable(fields, sink, error)) from None
+        raise UnfitRow(_unwritable(fields, error)) from None
 
 
 def _fields_of(row: Any) -> Mapping[str, Any] | None:
@@ -161,16 +160,16 @@ def _base64(value: Any) -> Any:
     return _plain(value)
 
 
-def _unwritable(fields: Mapping[Any, Any], sink: str, error: Exception) -> str:
+def _unwritable(fields: Mapping[Any, Any], error: Exception) -> str:
     for name, value in fields.items():
         try:
             _dumps(_object({name: value}), option=_OPTIONS)
         except (TypeError, _NotText) as field_error:
             return (
-                f"a row for sink {sink!r} has a value in field {str(name)[:100]!r} of type {type(value).__name__} that "
+                f"a row has a value in field {str(name)[:100]!r} of type {type(value).__name__} that "
                 f"JSON cannot hold: {str(field_error)[:100] or 'bytes that are no text'}. Convert it before the sink."
             )
     return (
-        f"a row for sink {sink!r} has bytes that are no text in a field, and another field with the name of "
+        f"a row has bytes that are no text in a field, and another field with the name of "
         f"their base64 ({BASE64_SUFFIX} added): rename one before the sink. {str(error)[:100]}"
     )

@@ -18,10 +18,11 @@ from beam_exactly_once.rows.columns import (
     RECORD_FIELDS,
     batch_of_records,
     batch_of_rows,
+    check_schema,
     fitted_batch,
     name_of,
 )
-from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
+from beam_exactly_once.rows.rejected import schema_of
 from beam_exactly_once.sinks.files.block_file import BlockFile, CsvFile, LinesFile, ParquetFile
 from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_batch
 from beam_exactly_once.sinks.files.partitions import checked_columns, columns_in_files
@@ -55,7 +56,6 @@ class FileLayout:
         ConfigurationError: a value is not possible.
     """
 
-    sink: str
     format: FileFormat = "parquet"
     schema: pa.Schema | None = None
     """Of the rows: the columns of ``partition_by`` are in it, and not in the files."""
@@ -84,8 +84,8 @@ class FileLayout:
             )
         object.__setattr__(self, "partition_by", checked_columns(self.partition_by))
         if self.schema is not None:
-            _check_schema(self.schema)
-            self._check_columns(columns_in_files(self.schema, self.partition_by, sink=self.sink))
+            check_schema(self.schema)
+            self._check_columns(columns_in_files(self.schema, self.partition_by))
         elif self.format == "text" and self.partition_by:
             raise ConfigurationError(
                 "partition_by of text needs schema=: the columns of the folders, and the one that is the line."
@@ -118,10 +118,8 @@ class FileLayout:
         Raises:
             UnfitRow: a row does not fit the schema.
         """
-        schema = self.schema
-        if schema is None and self.has_columns and all(type(row) is Rejected for row in rows):
-            schema = REJECTED_SCHEMA
-        return None if schema is None else batch_of_rows(rows, schema, sink=self.sink)
+        schema = schema_of(rows, self.schema) if self.has_columns else self.schema
+        return None if schema is None else batch_of_rows(rows, schema)
 
     def batch_of_records(self, fields: Sequence[Any]) -> pa.RecordBatch:
         """Kafka records, given as one list of all their fields, as columns.
@@ -129,7 +127,7 @@ class FileLayout:
         Raises:
             UnfitRow: a record does not fit the schema.
         """
-        return batch_of_records(fields, self.schema, sink=self.sink)
+        return batch_of_records(fields, self.schema)
 
     def fitted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The columns of the schema, if there is one.
@@ -137,7 +135,7 @@ class FileLayout:
         Raises:
             UnfitRow, ConfigurationError: the batch does not fit it.
         """
-        return batch if self.schema is None else fitted_batch(batch, self.schema, sink=self.sink)
+        return batch if self.schema is None else fitted_batch(batch, self.schema)
 
     def block_of_rows(self, rows: Sequence[Any]) -> Block:
         """Rows without a schema, at least one, in the form in which files take them.
@@ -147,11 +145,11 @@ class FileLayout:
         ConfigurationError: no row of its kind can.
         """
         if self.format == "json":
-            return len(rows), json_lines(rows, sink=self.sink)
+            return len(rows), json_lines(rows)
         if self.format == "text":
-            return len(rows), text_lines(rows, sink=self.sink)
+            return len(rows), text_lines(rows)
         raise ConfigurationError(
-            f"sink {self.sink!r} got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it "
+            f"got a row of type {name_of(type(rows[0]))} and has no schema to write it with. Give it "
             'one: WriteToFiles(…, schema=pyarrow.schema([("name", pyarrow.string()), …])), or use format="json".'
         )
 
@@ -165,7 +163,7 @@ class FileLayout:
         if self.format == "json" and self.schema is None:
             one_by_one = zip(*[iter(fields)] * RECORD_FIELDS, strict=True)
             records = map(tuple.__new__, repeat(Record), one_by_one)
-            return len(fields) // RECORD_FIELDS, json_lines(records, sink=self.sink)
+            return len(fields) // RECORD_FIELDS, json_lines(records)
         return self.block_of_batch(self.batch_of_records(fields))
 
     def block_of_batch(self, batch: pa.RecordBatch) -> Block:
@@ -178,38 +176,27 @@ class FileLayout:
         if self.format == "parquet":
             return batch
         if self.format == "csv":
-            return csv_columns(batch, sink=self.sink)
+            return csv_columns(batch)
         lines = text_lines_of_batch if self.format == "text" else json_lines_of_batch
-        return batch.num_rows, lines(batch, sink=self.sink)
+        return batch.num_rows, lines(batch)
 
     def open_file(self, target: StagingWriter) -> BlockFile:
         """A new file of this layout, written to ``target``."""
         if not self.has_columns:
             return LinesFile(target, compression=self.compression)
-        schema = None if self.schema is None else columns_in_files(self.schema, self.partition_by, sink=self.sink)
+        schema = None if self.schema is None else columns_in_files(self.schema, self.partition_by)
         if self.format == "csv":
-            schema = None if schema is None else csv_schema(schema, sink=self.sink)
-            return CsvFile(target, schema, sink=self.sink, compression=self.compression, delimiter=self.csv_delimiter)
+            schema = None if schema is None else csv_schema(schema)
+            return CsvFile(target, schema, compression=self.compression, delimiter=self.csv_delimiter)
         return ParquetFile(
             target,
             schema,
-            sink=self.sink,
             compression=self.compression,
             max_row_group_rows=self.max_row_group_rows,
         )
 
     def _check_columns(self, schema: pa.Schema) -> None:
         if self.format == "csv":
-            csv_schema(schema, sink=self.sink)
+            csv_schema(schema)
         elif self.format == "text":
-            refuse_no_text(schema, sink=self.sink)
-
-
-def _check_schema(schema: pa.Schema) -> None:
-    if not isinstance(schema, pa.Schema):
-        raise ConfigurationError(
-            f"schema= must be a pyarrow.Schema, not a {type(schema).__name__}: "
-            'pyarrow.schema([("name", pyarrow.string()), …]).'
-        )
-    if not schema.names or len(set(schema.names)) != len(schema.names):
-        raise ConfigurationError("schema= must have at least one column, and no two of one name.")
+            refuse_no_text(schema)

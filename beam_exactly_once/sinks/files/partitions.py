@@ -44,7 +44,7 @@ def checked_columns(names: Sequence[str]) -> tuple[str, ...]:
     return columns
 
 
-def columns_in_files(schema: pa.Schema, partition_by: Sequence[str], *, sink: str) -> pa.Schema:
+def columns_in_files(schema: pa.Schema, partition_by: Sequence[str]) -> pa.Schema:
     """``schema`` without the columns that are folders.
 
     Raises:
@@ -54,26 +54,26 @@ def columns_in_files(schema: pa.Schema, partition_by: Sequence[str], *, sink: st
         index = schema.get_field_index(name)
         if index < 0:
             raise ConfigurationError(
-                f"sink {sink!r} has partition_by={list(partition_by)}, and its rows have no column {name!r}: they have "
+                f"partition_by={list(partition_by)}, and the rows have no column {name!r}: they have "
                 f"{', '.join(schema.names)}. Name a column of the schema, or of the Arrow batches."
             )
-        _refuse_type(schema.field(index), sink)
+        _refuse_type(schema.field(index))
     rest = pa.schema([field for field in schema if field.name not in partition_by])
     if not rest.names:
-        raise ConfigurationError(f"sink {sink!r}: partition_by names every column, which leaves nothing for the files.")
+        raise ConfigurationError("partition_by names every column, which leaves nothing for the files.")
     return rest
 
 
-def split_batch(batch: pa.RecordBatch, partition_by: Sequence[str], *, sink: str) -> list[tuple[str, pa.RecordBatch]]:
+def split_batch(batch: pa.RecordBatch, partition_by: Sequence[str]) -> list[tuple[str, pa.RecordBatch]]:
     """The rows of each folder, in their order, without the columns that make it. They share the memory of one batch.
 
     Raises:
         UnfitRow: a value cannot be a folder's name.
         ConfigurationError: as :func:`columns_in_files`.
     """
-    files_schema = columns_in_files(batch.schema, partition_by, sink=sink)
+    files_schema = columns_in_files(batch.schema, partition_by)
     rest = batch.select(files_schema.names)
-    codes, folders = _folders_of_rows(batch, partition_by, sink)
+    codes, folders = _folders_of_rows(batch, partition_by)
     if len(folders) == 1:
         return [(folders[0], rest)]
     by_folder = rest.take(pc.array_sort_indices(codes))
@@ -93,20 +93,20 @@ def values_of_folders(key: str) -> dict[str, str | None]:
     return {name: None if text == NULL_FOLDER else urllib.parse.unquote(text) for name, _, text in named}
 
 
-def folder_of_values(values: Iterator[tuple[str, Any]], *, sink: str) -> str:
+def folder_of_values(values: Iterator[tuple[str, Any]]) -> str:
     """The folder of one row, by the values of its columns.
 
     Raises:
         UnfitRow: a value cannot be a folder's name.
     """
-    return "/".join(_folder_name(name, _text_of(name, value, sink), sink) for name, value in values)
+    return "/".join(_folder_name(name, _text_of(name, value)) for name, value in values)
 
 
-def _folders_of_rows(batch: pa.RecordBatch, partition_by: Sequence[str], sink: str) -> tuple[pa.Array, list[str]]:
+def _folders_of_rows(batch: pa.RecordBatch, partition_by: Sequence[str]) -> tuple[pa.Array, list[str]]:
     """A number for each row, and the folder of each number."""
     codes, folders = None, [""]
     for name in partition_by:
-        column_codes, names = _folders_of_column(batch.column(name), name, sink)
+        column_codes, names = _folders_of_column(batch.column(name), name)
         if codes is None:
             codes, folders = column_codes, names
         elif len(names) == 1:
@@ -120,25 +120,25 @@ def _folders_of_rows(batch: pa.RecordBatch, partition_by: Sequence[str], sink: s
     return codes, folders
 
 
-def _folders_of_column(column: pa.Array, name: str, sink: str) -> tuple[pa.Array, list[str]]:
+def _folders_of_column(column: pa.Array, name: str) -> tuple[pa.Array, list[str]]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     found = pc.dictionary_encode(column, null_encoding="encode")
     texts = found.dictionary.cast(pa.string()).to_pylist()
-    return found.indices, [_folder_name(name, text, sink) for text in texts]
+    return found.indices, [_folder_name(name, text) for text in texts]
 
 
-def _refuse_type(field: pa.Field, sink: str) -> None:
+def _refuse_type(field: pa.Field) -> None:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_date)
     if not any(is_kind(kind) for is_kind in kinds):
         raise ConfigurationError(
-            f"sink {sink!r} cannot partition by column {field.name!r} of type {field.type}: a folder is named by a string, an "
+            f"cannot partition by column {field.name!r} of type {field.type}: a folder is named by a string, an "
             "integer, a date or a boolean. Add such a column before the sink, as the date of a timestamp."
         )
 
 
-def _text_of(name: str, value: Any, sink: str) -> str | None:
+def _text_of(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -148,27 +148,27 @@ def _text_of(name: str, value: Any, sink: str) -> str | None:
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         return value.isoformat()
     raise UnfitRow(
-        f"sink {sink!r} cannot partition by column {name!r} with a value of type {type(value).__name__}: a folder is named by a "
+        f"cannot partition by column {name!r} with a value of type {type(value).__name__}: a folder is named by a "
         "string, an integer, a date or a boolean. Convert it before the sink."
     )
 
 
-def _folder_name(name: str, text: str | None, sink: str) -> str:
+def _folder_name(name: str, text: str | None) -> str:
     if text is None:
         return f"{name}={NULL_FOLDER}"
     if text in ("", NULL_FOLDER):
         raise UnfitRow(
-            f"sink {sink!r} cannot partition by {name}={text!r}: readers would take it for null. Replace it before the sink, "
+            f"cannot partition by {name}={text!r}: readers would take it for null. Replace it before the sink, "
             "by null or by another text."
         )
     folder = f"{name}={_ENCODED.sub(_percent, text)}"
     try:
         is_short = len(folder.encode()) <= MAX_FOLDER_NAME_BYTES
     except UnicodeEncodeError:
-        raise UnfitRow(f"sink {sink!r} cannot partition by {name}={text[:80]!r}: it is no Unicode text.") from None
+        raise UnfitRow(f"cannot partition by {name}={text[:80]!r}: it is no Unicode text.") from None
     if not is_short:
         raise UnfitRow(
-            f"sink {sink!r} cannot partition by {name}={text[:80]!r}…: the folder's name would have "
+            f"cannot partition by {name}={text[:80]!r}…: the folder's name would have "
             f"{len(folder.encode())} bytes, and {MAX_FOLDER_NAME_BYTES} is the most. Partition by a shorter column, such as "
             "a hash or a prefix of it."
         )

@@ -7,7 +7,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import SinkAhead, StagedOutputMissing
 from beam_exactly_once.object_store import StagedObject, Taken
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.sinks.contract import Part, Publisher
+from beam_exactly_once.sinks.contract import DriverSide, Part, Publisher
 from beam_exactly_once.sinks.files.manifest import (
     batch_id_of_part,
     manifest_bytes,
@@ -23,7 +23,7 @@ _WAY_OUT = (
 )
 
 
-class FilesPublisher(Publisher):
+class FilesPublisher(Publisher, DriverSide):
     """Makes staged files visible, and writes the manifest."""
 
     def __init__(self, sink: str, output: StoreLocation) -> None:

@@ -12,12 +12,11 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.rows.columns import name_of
 
 
-def text_lines(rows: Sequence[Any], *, sink: str) -> bytes:
+def text_lines(rows: Sequence[Any]) -> bytes:
     """One line a row, each with its newline.
 
     Args:
         rows: str, written as UTF-8, or bytes, written as they are.
-        sink: the sink's name, for messages.
 
     Raises:
         UnfitRow: a row is neither, or cannot be one line.
@@ -25,30 +24,30 @@ def text_lines(rows: Sequence[Any], *, sink: str) -> bytes:
     try:
         lines = b"".join([(row.encode() if isinstance(row, str) else row) + b"\n" for row in rows])
     except (TypeError, UnicodeEncodeError):
-        raise UnfitRow(_no_text(rows, sink)) from None
-    return _one_line_each(lines, len(rows), sink)
+        raise UnfitRow(_no_text(rows)) from None
+    return _one_line_each(lines, len(rows))
 
 
-def text_lines_of_batch(batch: pa.RecordBatch, *, sink: str) -> bytes:
+def text_lines_of_batch(batch: pa.RecordBatch) -> bytes:
     """One line a row of an Arrow batch with one column of text or bytes.
 
     Raises:
         UnfitRow: a row cannot be one line.
         ConfigurationError: it has other columns.
     """
-    refuse_no_text(batch.schema, sink=sink)
+    refuse_no_text(batch.schema)
     column = batch.column(0).cast(pa.large_binary())
     if column.null_count:
         raise UnfitRow(
-            f"sink {sink!r} got a row without a value in column {batch.schema.names[0]!r}, and a line of text cannot be "
+            f"got a row without a value in column {batch.schema.names[0]!r}, and a line of text cannot be "
             "null. Drop such rows before the sink, or use another format=."
         )
     whole = pa.LargeListArray.from_arrays(pa.array([0, len(column)], pa.int64()), column)
     joined = pc.binary_join(whole, pa.scalar(b"\n", column.type))[0].as_buffer()
-    return _one_line_each(joined.to_pybytes() + b"\n", batch.num_rows, sink)
+    return _one_line_each(joined.to_pybytes() + b"\n", batch.num_rows)
 
 
-def refuse_no_text(schema: pa.Schema, *, sink: str) -> None:
+def refuse_no_text(schema: pa.Schema) -> None:
     """Refuse columns that are no lines of text.
 
     Raises:
@@ -57,22 +56,22 @@ def refuse_no_text(schema: pa.Schema, *, sink: str) -> None:
     if len(schema) != 1 or not (_is_string(schema.types[0]) or _is_binary(schema.types[0])):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
         raise ConfigurationError(
-            f"sink {sink!r} writes text, so its files have one column of text or bytes, besides those of partition_by; here "
+            f"files of text have one column of text or bytes, besides those of partition_by; here "
             f'the columns are: {columns}. Name it: schema=pyarrow.schema([("value", pyarrow.binary())]).'
         )
 
 
-def csv_columns(batch: pa.RecordBatch, *, sink: str) -> pa.RecordBatch:
+def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in types that CSV can hold: bytes become text, dictionaries their values.
 
     Raises:
         UnfitRow: bytes are no text; a row would be an empty line.
         ConfigurationError: a type has no form in CSV.
     """
-    schema = csv_schema(batch.schema, sink=sink)
+    schema = csv_schema(batch.schema)
     if len(schema) == 1 and batch.column(0).null_count:
         raise UnfitRow(
-            f"sink {sink!r} got a row without a value in its only column {schema.names[0]!r}: readers of CSV pass over the "
+            f"got a row without a value in its only column {schema.names[0]!r}: readers of CSV pass over the "
             "empty line that it would be. Drop such rows before the sink, or write a second column."
         )
     if schema.equals(batch.schema):
@@ -83,29 +82,29 @@ def csv_columns(batch: pa.RecordBatch, *, sink: str) -> pa.RecordBatch:
             columns.append(column.cast(field.type))
         except pa.ArrowInvalid:
             raise UnfitRow(
-                f"sink {sink!r} got a row with bytes in column {field.name!r} that are no UTF-8, which CSV cannot hold. "
+                f"got a row with bytes in column {field.name!r} that are no UTF-8, which CSV cannot hold. "
                 'Make text of them before the sink (base64), or use format="json" or "parquet".'
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def csv_schema(schema: pa.Schema, *, sink: str) -> pa.Schema:
+def csv_schema(schema: pa.Schema) -> pa.Schema:
     """The columns of a CSV file for rows of ``schema``.
 
     Raises:
         ConfigurationError: a type has no form in CSV.
     """
-    return pa.schema([field.with_type(_csv_type(field, sink)) for field in schema])
+    return pa.schema([field.with_type(_csv_type(field)) for field in schema])
 
 
-def _csv_type(field: pa.Field, sink: str) -> pa.DataType:
+def _csv_type(field: pa.Field) -> pa.DataType:
     column_type = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if _is_string(column_type) or _is_binary(column_type):
         is_large = pa.types.is_large_string(column_type) or pa.types.is_large_binary(column_type)
         return pa.large_string() if is_large else pa.string()
     if pa.types.is_nested(column_type) or pa.types.is_interval(column_type) or pa.types.is_dictionary(column_type):
         raise ConfigurationError(
-            f"sink {sink!r} writes CSV, which cannot hold column {field.name!r} of type {field.type}. Leave it out "
+            f"CSV cannot hold column {field.name!r} of type {field.type}. Leave it out "
             '(schema= names the columns to write), make text of it before the sink, or use format="json" or "parquet".'
         )
     return column_type
@@ -121,18 +120,18 @@ def _is_binary(column_type: pa.DataType) -> bool:
     return any(is_kind(column_type) for is_kind in kinds)
 
 
-def _one_line_each(lines: bytes, rows: int, sink: str) -> bytes:
+def _one_line_each(lines: bytes, rows: int) -> bytes:
     if lines.count(b"\n") == rows and b"\r" not in lines:
         return lines
     raise UnfitRow(
-        f"sink {sink!r} got a row that holds a line end (\\n or \\r): readers would take it for several rows. Replace line "
+        "got a row that holds a line end (\\n or \\r): readers would take it for several rows. Replace line "
         'ends before the sink, or use format="json", "csv" or "parquet".'
     )
 
 
-def _no_text(rows: Sequence[Any], sink: str) -> str:
+def _no_text(rows: Sequence[Any]) -> str:
     kinds = sorted({name_of(type(row)) for row in rows} - {"str", "bytes"})
     return (
-        f"sink {sink!r} writes text, and got a row of type {', '.join(kinds) or 'str that is no Unicode text'}. Give it str, "
+        f"got a row of type {', '.join(kinds) or 'str that is no Unicode text'}, and writes text. Give it str, "
         'bytes, or one column: schema=pyarrow.schema([("value", pyarrow.binary())]).'
     )

@@ -26,34 +26,32 @@ from beam_exactly_once.sinks.kafka.shards import KafkaOutput, topic_facts
 class KafkaEncoding(RowEncoding):
     """Rows of a sink of Kafka."""
 
-    sink: str
     output: KafkaOutput
     clock: Clock = SYSTEM_CLOCK
     block_type = tuple[int, pa.RecordBatch]
 
     def blocks(self) -> RowBlocks:
         """See :class:`RowEncoding`."""
-        return _KafkaBlocks(self.sink, self.output, self.clock)
+        return _KafkaBlocks(self.output, self.clock)
 
 
 class _KafkaBlocks:
     """Makes columns of rows, refuses what the topic would refuse, and cuts by shard. Nothing waits."""
 
-    def __init__(self, sink: str, output: KafkaOutput, clock: Clock) -> None:
-        self._sink = sink
+    def __init__(self, output: KafkaOutput, clock: Clock) -> None:
         self._output = output
         self._clock = clock
         self._schema = staged_schema(output.by_partition, output.order_by)
         self._asked_again = False
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of(rows, self._schema, sink=self._sink))
+        return self._sharded(batch_of(rows, self._schema))
 
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of_records(fields, self._schema, sink=self._sink))
+        return self._sharded(batch_of_records(fields, self._schema))
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        return self._sharded(batch_of_batch(batch, self._schema, sink=self._sink))
+        return self._sharded(batch_of_batch(batch, self._schema))
 
     def rest(self) -> list[PlacedBlock]:
         return []
@@ -72,4 +70,4 @@ class _KafkaBlocks:
 
     def _refuse(self, batch: pa.RecordBatch) -> None:
         topic = topic_facts.get((self._output.connection, self._output.topic))
-        refuse_what_a_topic_refuses(batch, topic, sink=self._sink, now_ms=now_ms(self._clock))
+        refuse_what_a_topic_refuses(batch, topic, now_ms=now_ms(self._clock))

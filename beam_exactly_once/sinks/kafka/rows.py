@@ -31,7 +31,7 @@ def staged_schema(by_partition: bool, order_by: Sequence[str]) -> pa.Schema:
     return pa.schema([field for field in RECORD_SCHEMA if field.name in kept])
 
 
-def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+def batch_of(rows: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
     """Rows as columns. Each must have a ``value``, be it None; all else may be missing.
 
     Raises:
@@ -40,14 +40,14 @@ def batch_of(rows: Sequence[Any], schema: pa.Schema, *, sink: str) -> pa.RecordB
     for row in rows:
         if not has_field(row, "value"):
             raise UnfitRow(
-                f"sink {sink!r} got a row of type {name_of(type(row))} without a value. Give it Records, or dicts, "
+                f"got a row of type {name_of(type(row))} without a value. Give it Records, or dicts, "
                 "NamedTuples, dataclasses or beam.Row with value (bytes, or None for a tombstone) and, if wanted, key, headers, "
                 "timestamp_ms, partition."
             )
-    return batch_of_rows(rows, schema, sink=sink)
+    return batch_of_rows(rows, schema)
 
 
-def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa.RecordBatch:
+def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """An Arrow batch with its columns, of those that it may have; ``value`` is one of them.
 
     Raises:
@@ -56,7 +56,7 @@ def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa
     """
     known = set(batch.schema.names)
     present = pa.schema([field for field in schema if field.name in known or field.name == "value"])
-    fitted = fitted_batch(batch, present, sink=sink)
+    fitted = fitted_batch(batch, present)
     columns = [
         fitted.column(field.name) if field.name in present.names else pa.nulls(batch.num_rows, field.type)
         for field in schema
@@ -64,7 +64,7 @@ def batch_of_batch(batch: pa.RecordBatch, schema: pa.Schema, *, sink: str) -> pa
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sink: str, now_ms: int) -> None:
+def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, now_ms: int) -> None:
     """Look at records before their batch is committed: afterwards, one that is refused would block the stream.
 
     Raises:
@@ -75,20 +75,20 @@ def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, sin
         largest = int(_sizes(batch).max(initial=0))
         if largest > topic.max_record_bytes:
             raise UnfitRow(
-                f"sink {sink!r} got a record of up to {largest} bytes, but topic {topic.name} takes {topic.max_record_bytes} "
+                f"got a record of up to {largest} bytes, but topic {topic.name} takes {topic.max_record_bytes} "
                 "(max.message.bytes, which must hold a record before compression). Raise it, or reject or drop such records."
             )
     if "compact" in topic.cleanup_policy and batch.column("key").null_count:
         raise UnfitRow(
-            f"sink {sink!r} got a record without a key, but topic {topic.name} is compacted, and takes none. Give each record a "
+            f"got a record without a key, but topic {topic.name} is compacted, and takes none. Give each record a "
             "key, or reject those without."
         )
     if batch.column("headers").flatten().field("key").null_count:
-        raise UnfitRow(f"sink {sink!r} got a record with a header without a name, which Kafka does not take.")
+        raise UnfitRow("got a record with a header without a name, which Kafka does not take.")
     if "partition" in batch.schema.names:
-        _refuse_partitions(batch.column("partition"), topic, sink)
+        _refuse_partitions(batch.column("partition"), topic)
     if topic.config.get("message.timestamp.type") != "LogAppendTime":
-        _refuse_times(batch.column("timestamp_ms"), topic, sink, now_ms)
+        _refuse_times(batch.column("timestamp_ms"), topic, now_ms)
 
 
 def by_shard_of(
@@ -156,18 +156,18 @@ def _lengths(column: pa.Array) -> pa.Array:
     return pc.fill_null(pc.cast(pc.binary_length(column), pa.int64()), 0)
 
 
-def _refuse_partitions(partitions: pa.Array, topic: TopicFacts, sink: str) -> None:
+def _refuse_partitions(partitions: pa.Array, topic: TopicFacts) -> None:
     bounds = pc.min_max(partitions)
     lowest, highest = bounds["min"].as_py(), bounds["max"].as_py()
     if partitions.null_count or (lowest is not None and not 0 <= lowest <= highest < topic.partitions):
         odd = None if partitions.null_count else (lowest if lowest < 0 else highest)
         raise UnfitRow(
-            f"sink {sink!r} got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
+            f"got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
             f"{topic.partitions - 1}. Add partitions, use partition_by='key', or reject such records."
         )
 
 
-def _refuse_times(times: pa.Array, topic: TopicFacts, sink: str, now_ms: int) -> None:
+def _refuse_times(times: pa.Array, topic: TopicFacts, now_ms: int) -> None:
     given = times.filter(pc.greater(times, 0))
     if not len(given):
         return
@@ -177,7 +177,7 @@ def _refuse_times(times: pa.Array, topic: TopicFacts, sink: str, now_ms: int) ->
         max_distance_ms = topic.config.get(setting)
         if max_distance_ms is not None and distance_ms > int(max_distance_ms):
             raise UnfitRow(
-                f"sink {sink!r} got a record with a time {distance_ms} ms {word} now; topic {topic.name} takes "
+                f"got a record with a time {distance_ms} ms {word} now; topic {topic.name} takes "
                 f"{max_distance_ms} ({setting}). Raise it, correct or drop the record's timestamp_ms, or reject such "
                 "records."
             )

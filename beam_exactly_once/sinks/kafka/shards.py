@@ -22,8 +22,8 @@ from beam_exactly_once.kafka.transaction_producer import TransactionSettings
 from beam_exactly_once.kafka.transactions import OutgoingRecords, Transaction
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.sinks.kafka.rows import in_order, outgoing
-from beam_exactly_once.sinks.receipts import Receipt, receipt_of, stored_receipt
-from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
+from beam_exactly_once.sinks.receipts import receipt_of, receipt_text
+from beam_exactly_once.sinks.transactional import Delivery, TransactionalSink
 
 _MAX_TOPIC_LENGTH = 249
 _RECEIPT_FORMAT = 2
@@ -67,39 +67,40 @@ def _described(admin: TopicAdmin, connection: KafkaSettings, topic: str) -> Topi
     return facts
 
 
-class KafkaShards(ShardWriter):
+class KafkaShards(TransactionalSink):
     """Produces what a shard has of a batch, and its receipt, in one transaction."""
 
+    kind = "kafka"
+
     def __init__(self, sink: str, output: KafkaOutput, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.shards = output.shards
+        self.location = f"topic {output.topic}"
         self._clock = clock
-        self.where = f"sink {sink!r}, topic {output.topic}"
         self._sink = sink
         self._output = output
 
-    def write(self, write: ShardWrite) -> None:
+    def write(self, delivery: Delivery) -> None:
         """Write a shard of a batch, unless its receipt says that it is there.
 
         The receipt is read once nobody else's transaction of the shard can commit, and set in the transaction that writes.
         """
-        transaction = self._transaction(write.stream_id, write.shard)
+        transaction = self._transaction(delivery.stream_id, delivery.shard)
         try:
-            self._write(write, transaction)
+            self._write(delivery, transaction)
         except SinkUnavailable:
             if not transaction.was_fenced_as_spare:
                 raise
             # Whoever took the id may have written: the receipt is read again.
-            self._write(write, self._transaction(write.stream_id, write.shard, anew=True))
+            self._write(delivery, self._transaction(delivery.stream_id, delivery.shard, anew=True))
 
-    def _write(self, write: ShardWrite, transaction: Transaction) -> None:
+    def _write(self, delivery: Delivery, transaction: Transaction) -> None:
         output = self._output
         with transaction:
-            if not write.is_to_write(self._receipt_of(write)):
+            if not delivery.is_due(self._receipt_of(delivery)):
                 return
             transaction.begin()
-            for batch in in_order(write.rows(), output.order_by):
+            for batch in in_order(delivery.rows(), output.order_by):
                 transaction.produce(output.topic, outgoing(batch, by_partition=output.by_partition))
-            transaction.produce(self._receipts_topic(write.stream_id), self._receipt(write))
+            transaction.produce(self._receipts_topic(delivery.stream_id), self._receipt(delivery))
             transaction.commit()
 
     def check_place(self) -> None:
@@ -152,22 +153,22 @@ class KafkaShards(ShardWriter):
             clock=self._clock,
         )
 
-    def _receipt(self, write: ShardWrite) -> OutgoingRecords:
+    def _receipt(self, delivery: Delivery) -> OutgoingRecords:
         receipt = {
             "format_version": _RECEIPT_FORMAT,
-            "stream_id": write.stream_id,
-            "sink": self._sink,
-            "shard": write.shard,
-            "receipt": stored_receipt(write.receipt()),
+            "stream_id": delivery.stream_id,
+            "sink": delivery.sink,
+            "shard": delivery.shard,
+            "receipt": orjson.loads(delivery.receipt),
         }
         # One key a partition: compaction keeps the newest.
-        return OutgoingRecords([orjson.dumps(receipt)], [b"receipt"], partitions=[write.shard])
+        return OutgoingRecords([orjson.dumps(receipt)], [b"receipt"], partitions=[delivery.shard])
 
-    def _receipt_of(self, write: ShardWrite) -> Receipt | None:
-        connection, topic = self._output.connection, self._receipts_topic(write.stream_id)
+    def _receipt_of(self, delivery: Delivery) -> str | None:
+        connection, topic = self._output.connection, self._receipts_topic(delivery.stream_id)
         with borrowed((connection, topic), lambda: ReceiptsTopic(connection, topic), self._clock) as receipts:
-            value = receipts.newest(write.shard)
-        return None if value is None else read_receipt(value, topic, write.shard)
+            value = receipts.newest(delivery.shard)
+        return None if value is None else read_receipt(value, topic, delivery.shard)
 
 
 def receipts_topic_name(prefix: str, stream_id: str, sink: str) -> str:
@@ -175,7 +176,7 @@ def receipts_topic_name(prefix: str, stream_id: str, sink: str) -> str:
     return f"{prefix}.{stream_id}.{sink}"
 
 
-def read_receipt(value: bytes, topic: str, shard: int) -> Receipt:
+def read_receipt(value: bytes, topic: str, shard: int) -> str:
     """What the newest record of a shard's partition says.
 
     Raises:
@@ -184,7 +185,7 @@ def read_receipt(value: bytes, topic: str, shard: int) -> Receipt:
     try:
         found = orjson.loads(value)
         if found["format_version"] == _RECEIPT_FORMAT and found["shard"] == shard:
-            return receipt_of(found["receipt"])
+            return receipt_text(receipt_of(found["receipt"]))
     except (ValueError, KeyError, TypeError):
         pass
     raise CorruptObject(

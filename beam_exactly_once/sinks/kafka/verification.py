@@ -8,7 +8,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError, SinkUnavailable
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.receipts_topic import ReceiptsTopic
 from beam_exactly_once.sinks.kafka.shards import read_receipt, receipts_topic_name
-from beam_exactly_once.sinks.receipts import Receipt
+from beam_exactly_once.sinks.receipts import Receipt, text_receipt
 from beam_exactly_once.sinks.verification import ReceiptCheck
 
 
@@ -48,4 +48,4 @@ def verify_topic(contents: Contents, sink: str, connection: KafkaSettings) -> Ch
 
 def _receipt(topic: ReceiptsTopic, shard: int) -> Receipt | None:
     value = topic.newest(shard)
-    return None if value is None else read_receipt(value, topic.name, shard)
+    return None if value is None else text_receipt(read_receipt(value, topic.name, shard), topic.name)

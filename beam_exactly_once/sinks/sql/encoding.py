@@ -11,9 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
-from beam_exactly_once.rows.shards import by_shard, shards_by_content
+from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.rows import refuse_equal_keys, shards_of
 from beam_exactly_once.sinks.sql.table import SqlTable, reflected
@@ -25,8 +24,7 @@ class SqlEncoding(RowEncoding):
 
     block_type = tuple[int, pa.RecordBatch]
 
-    def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
-        self.sink = sink
+    def __init__(self, database: SqlDatabase, target: SqlTarget) -> None:
         self.target = target
         self._database = database
         self._table: SqlTable | None = None
@@ -40,7 +38,7 @@ class SqlEncoding(RowEncoding):
         if self._table is None or anew:
             self._table = self._database.transact(
                 lambda connection: reflected(connection, self.target, self._database.dialect),
-                f"sink {self.sink!r}: looking at table {self.target.full_name}",
+                f"looking at table {self.target.full_name}",
             )
         return self._table
 
@@ -50,19 +48,18 @@ class _SqlBlocks:
 
     def __init__(self, encoding: SqlEncoding) -> None:
         self._encoding = encoding
-        self._sink = encoding.sink
         self._target = encoding.target
         self._looked_again = False
-        self._next_shard = RANDOM.randrange(encoding.target.shards)
+        self._turns = turns(encoding.target.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(lambda table: table.block_of_rows(rows, self._sink))
+        return self._sharded(lambda table: table.block_of_rows(rows))
 
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(lambda table: table.block_of_records(fields, self._sink))
+        return self._sharded(lambda table: table.block_of_records(fields))
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        return self._sharded(lambda table: table.block_of_batch(batch, self._sink))
+        return self._sharded(lambda table: table.block_of_batch(batch))
 
     def rest(self) -> list[PlacedBlock]:
         return []
@@ -76,10 +73,9 @@ class _SqlBlocks:
             self._looked_again = True
             batch = block_of(self._encoding.table(anew=True))  # it may have changed since
         if self._target.mode == "upsert":
-            refuse_equal_keys(batch, self._target, self._sink)
+            refuse_equal_keys(batch, self._target)
             if self._target.shards > 1:
                 return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
         elif self._target.direct and self._target.shards > 1:
             return list(by_shard(batch, shards_by_content(batch, self._target.shards)))
-        self._next_shard = (self._next_shard + 1) % self._target.shards
-        return [(self._next_shard, batch)]
+        return [(next(self._turns), batch)]

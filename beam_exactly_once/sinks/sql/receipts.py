@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
-from beam_exactly_once.sinks.receipts import Receipt, receipt_of, stored_receipt
+from beam_exactly_once.sinks.receipts import Receipt, receipt_of, receipt_text
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 
 ReceiptKey: TypeAlias = tuple[str, str, int]
@@ -95,8 +96,8 @@ class SqlReceipts:
         stored = sa.select(receipts.shard, receipts.writer_epoch, receipts.batch_id, receipts.nonce).where(of_sink)
         return {int(found.shard): receipt_of(dict(found._mapping)) for found in connection.execute(stored)}
 
-    def locked(self, connection: sa.Connection, key: ReceiptKey) -> Receipt | None:
-        """The receipt, locked until the transaction ends. Where there is none, a placeholder is locked.
+    def locked(self, connection: sa.Connection, key: ReceiptKey) -> str | None:
+        """The text of the receipt, locked until the transaction ends. Where there is none, a placeholder is locked.
 
         The first statement of a transaction at READ COMMITTED: who waited for another's lock sees what that one committed.
         """
@@ -107,12 +108,12 @@ class SqlReceipts:
         if found is None:
             raise SinkUnavailable(f"the receipt {key} vanished from {self._table.fullname} while it was made.")
         stored = dict(found._mapping)
-        return None if stored == _NO_BATCH else receipt_of(stored)
+        return None if stored == _NO_BATCH else receipt_text(receipt_of(stored))
 
-    def set(self, connection: sa.Connection, key: ReceiptKey, found: Receipt | None, receipt: Receipt) -> None:
+    def set(self, connection: sa.Connection, key: ReceiptKey, found: str | None, receipt: str) -> None:
         """Replace the receipt that was found; compared once more, should a lock have been none."""
-        update = self._table.update().where(self._is(key)).values(**stored_receipt(receipt))
-        for name, value in (_NO_BATCH if found is None else stored_receipt(found)).items():
+        update = self._table.update().where(self._is(key)).values(**orjson.loads(receipt))
+        for name, value in (_NO_BATCH if found is None else orjson.loads(found)).items():
             update = update.where(self._table.c[name] == value)
         if connection.execute(update).rowcount != 1:
             raise SinkUnavailable(f"the receipt {key} of {self._table.fullname} changed although it was locked.")

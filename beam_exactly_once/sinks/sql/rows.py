@@ -48,7 +48,7 @@ def _folded(value: Any) -> str:
     return "".join(letter for letter in plain if not unicodedata.combining(letter)).rstrip()
 
 
-def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[pa.RecordBatch], sink: str) -> None:
+def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[pa.RecordBatch]) -> None:
     """Write all rows that a batch has for one shard.
 
     Raises:
@@ -56,7 +56,7 @@ def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[p
         and the driver's errors.
     """
     if target.mode == "upsert":
-        batches = _newest(list(batches), target, sink)
+        batches = _newest(list(batches), target)
     given = (part for batch in batches for part in _given(batch))
     for names, parts in groupby(given, key=lambda part: tuple(part.schema.names)):
         if target.mode == "append" and connection.dialect.driver == "psycopg":
@@ -94,27 +94,27 @@ def writes_nothing(target: SqlTarget, names: Iterable[str], dialect: str) -> Any
     return insert_statement(target, names, dialect).from_select(names, nothing)
 
 
-def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget, sink: str) -> None:
+def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget) -> None:
     """Find before the commit what :func:`write_rows` would find after it.
 
     Raises:
         ConfigurationError: two rows have one key, and nothing says which is newer.
     """
     if target.newest_by is None:
-        _last_of_keys(pa.Table.from_batches([batch]), target, sink)
+        _last_of_keys(pa.Table.from_batches([batch]), target)
 
 
-def _newest(batches: list[pa.RecordBatch], target: SqlTarget, sink: str) -> Iterator[pa.RecordBatch]:
+def _newest(batches: list[pa.RecordBatch], target: SqlTarget) -> Iterator[pa.RecordBatch]:
     """One row a key, in the order of ``newest_by``, so that also keys that only the database takes for equal end right."""
     if not batches:
         return
     rows = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
     if target.newest_by is not None:
         rows = rows.sort_by([(target.newest_by, "ascending")])
-    yield from rows.take(_last_of_keys(rows, target, sink)).to_batches(max_chunksize=ROWS_AT_ONCE)
+    yield from rows.take(_last_of_keys(rows, target)).to_batches(max_chunksize=ROWS_AT_ONCE)
 
 
-def _last_of_keys(rows: pa.Table, target: SqlTarget, sink: str) -> pa.Array:
+def _last_of_keys(rows: pa.Table, target: SqlTarget) -> pa.Array:
     """The positions of the last row of each key, ascending."""
     keys = list(target.key_columns)
     numbered = rows.select(keys).append_column(_ROW, pa.array(range(rows.num_rows), pa.int64()))
@@ -122,8 +122,8 @@ def _last_of_keys(rows: pa.Table, target: SqlTarget, sink: str) -> pa.Array:
     if target.newest_by is None and last.num_rows < rows.num_rows:
         (key, *_) = last.filter(pc.greater(last[f"{_ROW}_count"], 1)).select(keys).to_pylist()
         raise ConfigurationError(
-            f"sink {sink!r} got several rows with the key {key} in one batch, and nothing says which of them table "
-            f"{target.full_name} is to keep. Give WriteToSql newest_by=, a column whose greatest value wins (of equal values, "
+            f"table {target.full_name} got several rows with the key {key} in one batch, and nothing says which of them "
+            "it is to keep. Give WriteToSql newest_by=, a column whose greatest value wins (of equal values, "
             "one), and start again: rows that wait are written by it, too."
         )
     positions = last[f"{_ROW}_max"]

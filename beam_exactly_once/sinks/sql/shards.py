@@ -9,45 +9,46 @@ import sqlalchemy as sa
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import SinkAhead, SinkBehind
-from beam_exactly_once.sinks.receipts import StagedReceipt
-from beam_exactly_once.sinks.shard_writer import ShardWrite, ShardWriter
+from beam_exactly_once.sinks.receipts import StagedReceipt, receipt_text
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.sinks.sql.rows import write_rows, writes_nothing
 from beam_exactly_once.sinks.sql.table import reflected
 from beam_exactly_once.sinks.sql.target import SqlTarget
+from beam_exactly_once.sinks.transactional import Delivery, TransactionalSink
 
-_TRIAL = StagedReceipt(Attempt(0, 0, "trial"))
+_TRIAL = receipt_text(StagedReceipt(Attempt(0, 0, "trial")))
 """Is written at each start and rolled back, to see that receipts can be written."""
 
 
-class SqlShards(ShardWriter):
+class SqlShards(TransactionalSink):
     """Writes a shard's rows and its receipt in one transaction, the receipt first: who comes second waits, and then sees it."""
 
+    kind = "sql"
+
     def __init__(self, sink: str, database: SqlDatabase, target: SqlTarget) -> None:
-        self.shards = target.shards
-        self.where = f"sink {sink!r}, table {target.full_name}"
+        self.location = f"table {target.full_name}"
         self._sink = sink
         self._database = database
         self._target = target
 
-    def write(self, write: ShardWrite) -> None:
+    def write(self, delivery: Delivery) -> None:
         """Write the rows unless their receipt says that they are there."""
         self._database.transact(
-            lambda connection: self._write(connection, write),
-            f"sink {self._sink!r}: writing batch {write.batch_id} to table {self._target.full_name}",
+            lambda connection: self._write(connection, delivery),
+            f"sink {self._sink!r}: writing batch {delivery.batch_id} to {self.location}",
         )
 
-    def _write(self, connection: sa.Connection, write: ShardWrite) -> None:
-        receipts, key = self._receipts, (write.stream_id, self._sink, write.shard)
+    def _write(self, connection: sa.Connection, delivery: Delivery) -> None:
+        receipts, key = self._receipts, (delivery.stream_id, delivery.sink, delivery.shard)
         found = receipts.locked(connection, key)
-        if write.is_to_write(found):
-            receipts.set(connection, key, found, write.receipt())
-            write_rows(connection, self._target, write.rows(), self._sink)
+        if delivery.is_due(found):
+            receipts.set(connection, key, found, delivery.receipt)
+            write_rows(connection, self._target, delivery.rows())
 
     def check_place(self) -> None:
         """Prove, without writing a row, that rows can be written."""
-        self._database.transact(self._try_table, f"sink {self._sink!r}: trying table {self._target.full_name}")
+        self._database.transact(self._try_table, f"sink {self._sink!r}: trying {self.location}")
 
     def prepare(self, stream_id: str) -> None:
         """Create the table of receipts where there is none."""
@@ -57,7 +58,7 @@ class SqlShards(ShardWriter):
         """Prove, without writing, that receipts can be written, and that the sink is not ahead."""
         if not self._receipts.is_visible(self._database):
             raise SinkBehind(
-                f"sink {self._sink!r}, table {self._target.full_name}: the table of receipts is gone, so nothing says which "
+                f"sink {self._sink!r}, {self.location}: the table of receipts is gone, so nothing says which "
                 "batches the table holds. Restore both, or start a new checkpoint_location with continue_from=CheckpointAt(…) at "
                 "the last batch that it holds."
             )
@@ -67,7 +68,7 @@ class SqlShards(ShardWriter):
         )
         if newest is not None and newest >= next_batch_id:
             raise SinkAhead(
-                f"sink {self._sink!r}, table {self._target.full_name}, holds batch {newest} of this stream, while the next "
+                f"sink {self._sink!r}, {self.location}, holds batch {newest} of this stream, while the next "
                 f"batch of the checkpoint is {next_batch_id}: the checkpoint was restored from an older copy, and would "
                 "write again what is there. Restore the newest checkpoint, or start a new one with continue_from=CheckpointAt(…)."
             )

@@ -55,19 +55,19 @@ class SqlTable:
         fields = [staged_field(one.name, one.type.arrow, has_default=one.has_default) for one in self.columns]
         return pa.schema(fields)
 
-    def block_of_rows(self, rows: Sequence[Any], sink: str) -> pa.RecordBatch:
+    def block_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch:
         """Rows (mappings, NamedTuples, dataclasses, ``beam.Row``) as columns.
 
         Raises:
             UnfitRow: a row does not fit; names the column, its type and the value's.
         """
-        mappings = [_fields(row, sink) for row in rows]
+        mappings = [_fields(row) for row in rows]
         unknown = self._unknown(set().union(*mappings))
         if unknown:
-            raise UnfitRow(self._no_columns(unknown, type(rows[0]), sink))
-        return self._block(lambda name: [row.get(name) for row in mappings], type(rows[0]), sink)
+            raise UnfitRow(self._no_columns(unknown, type(rows[0])))
+        return self._block(lambda name: [row.get(name) for row in mappings], type(rows[0]))
 
-    def block_of_records(self, fields: Sequence[Any], sink: str) -> pa.RecordBatch:
+    def block_of_records(self, fields: Sequence[Any]) -> pa.RecordBatch:
         """Kafka records, as one list of all their fields, as columns.
 
         Raises:
@@ -75,9 +75,9 @@ class SqlTable:
             ConfigurationError: no record fits.
         """
         columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
-        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, Record, sink)
+        return self._block_of_columns(columns, len(fields) // RECORD_FIELDS, Record)
 
-    def block_of_batch(self, batch: pa.RecordBatch, sink: str) -> pa.RecordBatch:
+    def block_of_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """An Arrow batch with the columns of the table.
 
         Raises:
@@ -86,55 +86,55 @@ class SqlTable:
         """
         names = batch.schema.names
         if len(set(names)) != len(names):
-            raise ConfigurationError(f"an Arrow batch for sink {sink!r} has two columns of one name: {names}.")
+            raise ConfigurationError(f"an Arrow batch has two columns of one name: {names}.")
         written = self.schema.names
-        columns = {name: self._values(batch, name, sink) if name in written else None for name in names}
-        return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch, sink)
+        columns = {name: self._values(batch, name) if name in written else None for name in names}
+        return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch)
 
-    def _values(self, batch: pa.RecordBatch, name: str, sink: str) -> list[Any]:
+    def _values(self, batch: pa.RecordBatch, name: str) -> list[Any]:
         column = batch.column(name)
         try:
             return column.to_pylist()  # type: ignore[no-any-return]
         except (ValueError, OverflowError) as error:  # nanoseconds, or a date that Python does not know
             raise UnfitRow(
-                f"a row of an Arrow batch for sink {sink!r} does not fit table {self.name}: column {name!r} is of type "
+                f"a row of an Arrow batch does not fit table {self.name}: column {name!r} is of type "
                 f"{column.type} ({' '.join(str(error).split())[:100]}). Cast it before the sink, or route such rows elsewhere."
             ) from None
 
-    def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type, sink: str) -> pa.RecordBatch:
+    def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type) -> pa.RecordBatch:
         """Of rows that all have the same columns: one that is too much, or lacks, is the fault of none of them."""
         unknown = self._unknown(columns)
         if unknown:
-            raise ConfigurationError(self._no_columns(unknown, kind, sink))
+            raise ConfigurationError(self._no_columns(unknown, kind))
         for column in self.columns:
             if column.is_required and column.name not in columns:
-                raise ConfigurationError(self._no_value(column, kind, sink))
+                raise ConfigurationError(self._no_value(column, kind))
         nulls = [None] * count
-        return self._block(lambda name: columns.get(name, nulls), kind, sink)
+        return self._block(lambda name: columns.get(name, nulls), kind)
 
-    def _block(self, values_of: Callable[[str], list[Any]], kind: type, sink: str) -> pa.RecordBatch:
-        arrays = [self._array(column, values_of(column.name), kind, sink) for column in self.columns]
+    def _block(self, values_of: Callable[[str], list[Any]], kind: type) -> pa.RecordBatch:
+        arrays = [self._array(column, values_of(column.name), kind) for column in self.columns]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _unknown(self, names: Iterable[str]) -> list[str]:
         """Fields of rows that are mistakes."""
         return sorted(str(name) for name in set(names) - set(self.schema.names)) if self.is_whole else []
 
-    def _no_columns(self, unknown: list[str], kind: type, sink: str) -> str:
+    def _no_columns(self, unknown: list[str], kind: type) -> str:
         return (
-            f"a row ({name_of(kind)}) for sink {sink!r} has {', '.join(map(repr, unknown))}, which is no column of table "
+            f"a row ({name_of(kind)}) has {', '.join(map(repr, unknown))}, which is no column of table "
             f"{self.name} that can be written; those are {', '.join(self.schema.names)}. ALTER TABLE {self.name} ADD COLUMN, "
             "or name with columns= what is to be written."
         )
 
-    def _no_value(self, column: Column, kind: type, sink: str) -> str:
+    def _no_value(self, column: Column, kind: type) -> str:
         return (
-            f"a row ({name_of(kind)}) for sink {sink!r} has no value for column {column.name!r} ({column.declared}) of table "
+            f"a row ({name_of(kind)}) has no value for column {column.name!r} ({column.declared}) of table "
             f"{self.name}, which is NOT NULL and has no default, or is needed as a key. Give it one before the "
             "sink, route such rows elsewhere, or change the table."
         )
 
-    def _array(self, column: Column, values: list[Any], kind: type, sink: str) -> pa.Array:
+    def _array(self, column: Column, values: list[Any], kind: type) -> pa.Array:
         exact = column.type.exact
         try:
             staged = values
@@ -143,24 +143,24 @@ class SqlTable:
                 staged = [one if one is None or type(one) in exact else convert(one) for one in values]
             array = pa.array(staged, column.type.arrow)
         except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException):
-            raise self._misfit(column, values, kind, sink) from None
+            raise self._misfit(column, values, kind) from None
         if column.is_required and array.null_count:
-            raise UnfitRow(self._no_value(column, kind, sink))
+            raise UnfitRow(self._no_value(column, kind))
         return array
 
-    def _misfit(self, column: Column, values: list[Any], kind: type, sink: str) -> UnfitRow:
+    def _misfit(self, column: Column, values: list[Any], kind: type) -> UnfitRow:
         for value in values:
             try:
                 staged = value if value is None or type(value) in column.type.exact else column.type.convert(value)
                 pa.array([staged], column.type.arrow)
             except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
                 return UnfitRow(
-                    f"a row ({name_of(kind)}) for sink {sink!r} does not fit table {self.name}: column {column.name!r} is "
+                    f"a row ({name_of(kind)}) does not fit table {self.name}: column {column.name!r} is "
                     f"{column.declared}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
                     f"({' '.join(str(error).split())[:100]}). Convert it before the sink, route such rows elsewhere, or "
                     "change the column."
                 )
-        return UnfitRow(f"rows for sink {sink!r} do not fit column {column.name!r} ({column.declared}).")
+        return UnfitRow(f"rows do not fit column {column.name!r} ({column.declared}).")
 
 
 def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> SqlTable:
@@ -279,8 +279,8 @@ def _refuse_keys(
         )
 
 
-def _fields(row: Any, sink: str) -> Mapping[str, Any]:
+def _fields(row: Any) -> Mapping[str, Any]:
     fields = fields_of(row)
     if fields is None:
-        raise UnfitRow(f"sink {sink!r} got a row of type {name_of(type(row))}. Give it {KINDS}.")
+        raise UnfitRow(f"got a row of type {name_of(type(row))}. Give it {KINDS}.")
     return fields

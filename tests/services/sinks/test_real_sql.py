@@ -22,7 +22,7 @@ from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part, parts_of
-from beam_exactly_once.sinks.sharded import StagedPublisher
+from beam_exactly_once.sinks.sharded import ShardedSink, StagedPublisher
 from beam_exactly_once.sinks.sql import database as sql_database
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.shards import SqlShards
@@ -93,7 +93,7 @@ def decided(stream: SqlStream, **options: Any) -> tuple[StagedPublisher, Part]:
     key_columns = tuple(options.get("key_columns", ()))
     target = SqlTarget(stream.table, None, None, options.get("mode", "append"), key_columns, None, None, 1)
     staged = StagedRows("sql", StoreLocation(stream.checkpoint, None))
-    return StagedPublisher(SqlShards("sql", SqlDatabase(stream.url), target), staged), part
+    return StagedPublisher(ShardedSink("sql", SqlShards("sql", SqlDatabase(stream.url), target), 1), staged), part
 
 
 # -- two at once -------------------------------------------------------------------------------------------------

@@ -97,20 +97,20 @@ class TestRows:
         assert columns_of([row], ["key", "value"]) in ([["k"], ["v"]], [("k",), ("v",)])
 
     def test_files_with_a_schema_take_it(self, row: Any) -> None:
-        (found,) = batch_of_rows([row], SCHEMA, sink="orders").to_pylist()
+        (found,) = batch_of_rows([row], SCHEMA).to_pylist()
         assert found == {**FIELDS, "other": None}
 
     def test_json_takes_it(self, row: Any) -> None:
-        assert json.loads(json_lines([row], sink="orders")) == FIELDS
+        assert json.loads(json_lines([row])) == FIELDS
 
     def test_json_takes_it_inside_another(self, row: Any) -> None:
-        assert json.loads(json_lines([{"a": [row]}], sink="orders"))["a"] in ([FIELDS], [["k", "v"]])
+        assert json.loads(json_lines([{"a": [row]}]))["a"] in ([FIELDS], [["k", "v"]])
 
     def test_a_table_takes_it(self, row: Any) -> None:
-        assert sql_table().block_of_rows([row], "orders").to_pylist() == [FIELDS]
+        assert sql_table().block_of_rows([row]).to_pylist() == [FIELDS]
 
     def test_a_topic_takes_it(self, row: Any) -> None:
-        (found,) = batch_of([row], staged_schema(False, ()), sink="orders").to_pylist()
+        (found,) = batch_of([row], staged_schema(False, ())).to_pylist()
         assert (found["key"], found["value"]) == (b"k", b"v")
 
 
@@ -121,22 +121,22 @@ class TestWhatIsNoRow:
 
     def test_sinks_refuse_it(self, row: Any) -> None:
         with pytest.raises(UnfitRow, match="Give it"):
-            json_lines([row], sink="orders")
+            json_lines([row])
         with pytest.raises(UnfitRow, match="Give it"):
-            sql_table().block_of_rows([row], "orders")
+            sql_table().block_of_rows([row])
 
 
 def test_attributes_are_fields_where_they_are_asked_for_by_name() -> None:
     row = Attributes()
     assert fields_of(row) is None
     assert has_field(row, "value")
-    (found,) = batch_of_rows([row], SCHEMA, sink="orders").to_pylist()
+    (found,) = batch_of_rows([row], SCHEMA).to_pylist()
     assert found == {**FIELDS, "other": None}
-    assert batch_of([row], staged_schema(False, ()), sink="orders").num_rows == 1
+    assert batch_of([row], staged_schema(False, ())).num_rows == 1
 
 
 def test_a_kafka_record_is_one_whose_headers_json_shows_by_name() -> None:
     record = Record("orders", 0, key=b"k", value=b"v", headers=(("source", b"shop"),))
     assert fields_of(record) == record._asdict()
-    written = json.loads(json_lines([record], sink="orders"))
+    written = json.loads(json_lines([record]))
     assert (written["value"], written["headers"]) == ("v", [{"key": "source", "value": "shop"}])

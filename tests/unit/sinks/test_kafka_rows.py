@@ -33,7 +33,7 @@ def topic(partitions: int = 3, **config: object) -> TopicFacts:
 
 
 def records(*rows: Any, schema: pa.Schema = PLAIN) -> pa.RecordBatch:
-    return batch_of(rows, schema, sink="copy")
+    return batch_of(rows, schema)
 
 
 def test_kafka_records_arrow_batches_and_rows_become_the_same_columns() -> None:
@@ -43,11 +43,11 @@ def test_kafka_records_arrow_batches_and_rows_become_the_same_columns() -> None:
     ]
     schema = staged_schema(True, ["offset"])
     assert schema.names == ["partition", "offset", "timestamp_ms", "key", "value", "headers"]
-    by_fields = batch_of_records([field for row in rows for field in row], schema, sink="copy")
+    by_fields = batch_of_records([field for row in rows for field in row], schema)
     arrow = pa.RecordBatch.from_pylist(
         [{**row._asdict(), "headers": [{"key": k, "value": v} for k, v in row.headers]} for row in rows], RECORD_SCHEMA
     )
-    assert by_fields == batch_of_batch(arrow, schema, sink="copy") == records(*rows, schema=schema)
+    assert by_fields == batch_of_batch(arrow, schema) == records(*rows, schema=schema)
     sent = outgoing(by_fields, by_partition=True)
     assert sent == ([b"v", None], [b"k", None], [5000, 6000], [1, 2], [[("h", b"1"), ("h", None)], []])
 
@@ -55,7 +55,7 @@ def test_kafka_records_arrow_batches_and_rows_become_the_same_columns() -> None:
 def test_what_is_missing_is_left_to_kafka() -> None:
     assert outgoing(records({"value": b"v"}), by_partition=False) == ([b"v"], None, None, None, None)
     of_values = pa.record_batch({"value": pa.array([b"a", b"b"], pa.binary()), "id": [1, 2]})
-    assert outgoing(batch_of_batch(of_values, PLAIN, sink="copy"), by_partition=False).values == [b"a", b"b"]
+    assert outgoing(batch_of_batch(of_values, PLAIN), by_partition=False).values == [b"a", b"b"]
 
 
 def test_no_timestamp_is_the_time_of_publishing() -> None:
@@ -71,7 +71,7 @@ def test_a_row_without_a_value_is_refused(row: object) -> None:
 
 def test_an_arrow_batch_without_values_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'value'"):
-        batch_of_batch(pa.record_batch({"id": [1]}), PLAIN, sink="copy")
+        batch_of_batch(pa.record_batch({"id": [1]}), PLAIN)
 
 
 @pytest.mark.parametrize("value", [7, {"id": 1}])
@@ -147,9 +147,9 @@ def test_what_a_topic_refuses_is_refused_before_the_commit(
 ) -> None:
     schema = staged_schema("partition" in refusal, ())
     fine = {"value": b"v", "key": b"k", "partition": 1, "timestamp_ms": NOW_MS}
-    refuse_what_a_topic_refuses(records(fine, schema=schema), facts, sink="copy", now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(records(fine, schema=schema), facts, now_ms=NOW_MS)
     with pytest.raises(UnfitRow, match=refusal):
-        refuse_what_a_topic_refuses(records(fine, row, schema=schema), facts, sink="copy", now_ms=NOW_MS)
+        refuse_what_a_topic_refuses(records(fine, row, schema=schema), facts, now_ms=NOW_MS)
 
 
 def test_a_record_is_as_large_as_its_own_parts() -> None:
@@ -162,17 +162,17 @@ def test_a_record_is_as_large_as_its_own_parts() -> None:
         {"value": bytes(100), "headers": [("h", bytes(400))] * 2},
     )
     facts = topic(max_message_bytes=1000)
-    refuse_what_a_topic_refuses(batch.slice(0, 4), facts, sink="copy", now_ms=NOW_MS)
-    refuse_what_a_topic_refuses(batch.slice(2, 2), facts, sink="copy", now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(batch.slice(0, 4), facts, now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(batch.slice(2, 2), facts, now_ms=NOW_MS)
     with pytest.raises(UnfitRow, match="of up to 1050 bytes"):
-        refuse_what_a_topic_refuses(batch.slice(3), facts, sink="copy", now_ms=NOW_MS)
+        refuse_what_a_topic_refuses(batch.slice(3), facts, now_ms=NOW_MS)
 
 
 def test_a_topic_that_sets_timestamps_itself_takes_any() -> None:
     facts = topic(message_timestamp_after_max_ms=5000, message_timestamp_type="LogAppendTime")
     row = {"value": b"", "timestamp_ms": NOW_MS * 1000}
-    refuse_what_a_topic_refuses(records(row), facts, sink="copy", now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(records(row), facts, now_ms=NOW_MS)
 
 
 def test_a_topic_of_which_nothing_is_known_takes_anything() -> None:
-    refuse_what_a_topic_refuses(records({"value": bytes(10_000_000)}), topic(), sink="copy", now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(records({"value": bytes(10_000_000)}), topic(), now_ms=NOW_MS)

@@ -46,7 +46,7 @@ def staged(dialect: str, declared: Any, value: Any, charset: str | None = None) 
     known = column_type(declared, dialect, charset)
     assert known is not None
     table = SqlTable("orders", (Column("c", repr(declared), known, False, False),), True)
-    return table.block_of_rows([{"c": value}], "sql").column("c").to_pylist()[0]
+    return table.block_of_rows([{"c": value}]).column("c").to_pylist()[0]
 
 
 @pytest.mark.parametrize(("dialect", "declared", "value"), FITTING)
