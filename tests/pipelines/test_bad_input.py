@@ -39,6 +39,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.object_store import Created, ObjectStore, PutResult, open_object_store, override_stores
 from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.sinks.files.manifest import OWNER, owner_bytes
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, WatchedStore, watching
 from support.orders_to_files import OrdersToFiles
 
@@ -158,6 +159,17 @@ def test_a_wiped_checkpoint_does_not_write_its_output_again(stream: OrdersToFile
     refused(stream, SinkAhead, str(stream.output), "stream")
 
 
+def test_of_two_new_streams_on_one_empty_output_the_second_is_refused_before_it_stages(
+    tmp_path: Path, stream: OrdersToFiles
+) -> None:
+    """Both found it empty; the second one's sweep would remove what the first one has committed and not yet published."""
+    output = tmp_path / "shared"
+    open_object_store(str(output)).put_if_absent(OWNER, owner_bytes("0123456789abcdef"))
+    stream.output = output
+    shutil.rmtree(stream.checkpoint)
+    refused(stream, SinkAhead, str(output), "belongs to stream 0123456789abcdef", f"remove {OWNER}")
+
+
 def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream: OrdersToFiles) -> None:
     copy = stream.checkpoint.with_name("copy")
     shutil.copytree(stream.checkpoint, copy)
@@ -167,11 +179,11 @@ def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream:
     refused(stream, SinkAhead, str(stream.output), "older copy")
 
 
-def test_a_location_wiped_under_a_running_driver_is_refused_at_its_next_start(stream: OrdersToFiles) -> None:
-    """The driver goes on writing into the emptied location; nothing there can be taken for a new stream."""
+def test_a_driver_whose_location_is_wiped_publishes_nothing_more(stream: OrdersToFiles) -> None:
+    """Its marker is in the emptied location by then; nothing there can be taken for a new stream."""
     calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: shutil.rmtree(stream.checkpoint))
     with watching(calls):
-        stream.run()
+        refused(stream, CheckpointHole, str(stream.checkpoint), "emptied or replaced")
     refused(stream, CheckpointHole, "metadata.json")
 
 

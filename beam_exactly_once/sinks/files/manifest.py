@@ -3,6 +3,7 @@
     <location>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
     <location>/<column>=<value>/part-<batch id>-<attempt nonce>-<bundle>-<number>.parquet
     <location>/_batches/<batch id>.json
+    <location>/_batches/stream.json
 
 A manifest is written when every file of its batch is visible. A reader through :func:`read_batches` sees whole
 batches in order; a listing of the folder shows every file once, perhaps a batch in parts.
@@ -25,6 +26,8 @@ from beam_exactly_once.object_store import ObjectStore, open_object_store
 
 FORMAT_VERSION = 2
 MANIFESTS = "_batches/"
+OWNER = f"{MANIFESTS}stream.json"
+"""Says whose output it is, before anything is staged there."""
 
 _MANIFEST = re.compile(re.escape(MANIFESTS) + r"(\d{20})\.json")
 _PART = re.compile(r"(?:[^/=]+=[^/]+/)*part-(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.[a-z.]+")
@@ -94,6 +97,26 @@ def manifest_ids(store: ObjectStore, *, after: int = -1) -> Iterator[int]:
         match = _MANIFEST.fullmatch(entry.key)
         if match is not None:
             yield int(match[1])
+
+
+def owner_bytes(stream_id: str) -> bytes:
+    """What :data:`OWNER` holds."""
+    return orjson.dumps({"format_version": FORMAT_VERSION, "stream_id": stream_id})
+
+
+def owner_in(where: str, body: bytes) -> str:
+    """The stream that an :data:`OWNER` names.
+
+    Raises:
+        CorruptObject: it is not one.
+    """
+    try:
+        return str(orjson.loads(body)["stream_id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise CorruptObject(
+            f"{where}/{OWNER} is truncated or is not the name of a stream ({type(error).__name__}). Restore it from a copy; "
+            "nothing but this library may write below _batches/."
+        ) from None
 
 
 def manifest_bytes(stream_id: str, attempt: Attempt, committables: Iterable[Json]) -> bytes:

@@ -9,10 +9,13 @@ from beam_exactly_once.object_store import StagedObject, Taken
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import DriverSide, Part, Publisher
 from beam_exactly_once.sinks.files.manifest import (
+    OWNER,
     batch_id_of_part,
     manifest_bytes,
     manifest_ids,
     manifest_key,
+    owner_bytes,
+    owner_in,
     parse_manifest,
     read_manifest,
 )
@@ -65,8 +68,17 @@ class FilesPublisher(Publisher, DriverSide):
         self._output.store.verify()
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
-        """Prove that the output holds nothing that this stream does not know."""
+        """Take the output for this stream, and prove that it holds nothing that this stream does not know.
+
+        Of two new streams on one empty output, one is refused here: its sweep would remove what the other one has staged.
+        """
         store = self._output.store
+        owner = store.put_if_absent(OWNER, owner_bytes(stream_id))
+        if isinstance(owner, Taken):
+            raise SinkAhead(
+                f"sink {self._sink!r}: {store.uri} belongs to stream {owner_in(store.uri, owner.body)}; this is stream "
+                f"{stream_id}. {_WAY_OUT} If that stream never wrote anything and is gone, remove {OWNER} there."
+            )
         for batch_id in manifest_ids(store, after=next_batch_id - 1):
             self._check_owner(stream_id, batch_id)
             raise SinkAhead(
