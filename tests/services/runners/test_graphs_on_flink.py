@@ -1,0 +1,30 @@
+"""Random graphs, from any start, on a Flink inside the job server: by value, batch by batch.
+
+What goes wrong is printed with its seed; `python tests/graphs/run.py --runner flink --max_nodes 6 --one SEED --shrink` makes
+it small. Kafka and the stores are in memory, since workers live in the driver's process.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from graphs.chunks import FIRST_SEED, check
+from graphs.known_streams import number_stream
+from graphs.runners import flink
+from services.streams.known_graphs import KNOWN
+
+CHUNK = 3
+
+
+@pytest.mark.runs_on("FlinkRunner [local]", storage="memory")
+@pytest.mark.parametrize("story", KNOWN)
+def test_a_known_graph_on_flink(flink_job_server_jar: str, story: str) -> None:
+    with number_stream(flink(flink_job_server_jar)) as stream:
+        KNOWN[story](stream)
+
+
+@pytest.mark.runs_on("FlinkRunner [local]", storage="memory")
+@pytest.mark.parametrize("number", range(2))
+def test_random_graphs_on_flink(flink_job_server_jar: str, number: int) -> None:
+    first_seed = FIRST_SEED + 1_000 + number * CHUNK
+    check(range(first_seed, first_seed + CHUNK), flink(flink_job_server_jar))
