@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import reprlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
+from beam_exactly_once.rows.exact import cast_exactly, refuse_changed
 from beam_exactly_once.rows.fields import KINDS, columns_of
 
 RECORD_FIELDS = len(Record._fields)
@@ -22,7 +23,6 @@ _VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
 _MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """What pyarrow raises for a value that a type cannot hold."""
 _ARRAY_CODES = {pa.int64(): "q", pa.int32(): "i", pa.int8(): "b"}
-_EXACT_INTEGERS = {int, type(None)}
 
 
 def batch_of_rows(rows: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
@@ -82,7 +82,7 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
                 f"{', '.join(batch.schema.names)}. Every batch must have the columns of the sink's schema."
             ) from None
         try:
-            columns.append(_not_null(column if column.type == field.type else column.cast(field.type), field))
+            columns.append(_not_null(column if column.type == field.type else cast_exactly(column, field.type), field))
         except pa.ArrowException as error:
             kind = UnfitRow if isinstance(error, pa.ArrowInvalid) else ConfigurationError
             raise kind(
@@ -166,7 +166,7 @@ def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None
 def _array(values: Sequence[Any], field: pa.Field, kind: type) -> pa.Array:
     try:
         column = pa.array(values, field.type)
-        _refuse_fractions(values, field.type)
+        refuse_changed(values, field.type, column)
     except _MISFIT:
         raise _misfit(values, field, kind) from None
     return _not_null(column, field)
@@ -185,7 +185,7 @@ def _misfit(values: Sequence[Any], field: pa.Field, kind: type) -> UnfitRow:
     for value in values:
         try:
             pa.array([value], field.type)
-            _refuse_fractions([value], field.type)
+            refuse_changed([value], field.type)
         except _MISFIT as error:
             return UnfitRow(
                 f"a row ({name_of(kind)}) does not fit its schema: column {field.name!r} is "
@@ -193,48 +193,6 @@ def _misfit(values: Sequence[Any], field: pa.Field, kind: type) -> UnfitRow:
                 f"({_brief(error)}). Change schema=, convert the value before the sink, or route such rows elsewhere."
             )
     return UnfitRow(f"rows do not fit column {field.name!r} ({field.type}).")
-
-
-def _refuse_fractions(values: Iterable[Any], arrow_type: pa.DataType) -> None:
-    """pyarrow cuts 1.5 to 1 for an integer column without a word; refuse that, also inside lists and structs."""
-    if not _holds_integers(arrow_type):
-        return
-    if pa.types.is_integer(arrow_type):
-        kinds = set(map(type, values))
-        if kinds <= _EXACT_INTEGERS:
-            return
-        for value in values:
-            if value is not None and value != int(value):
-                raise ValueError("an integer column does not take fractions")
-        return
-    present = [value for value in values if value is not None]
-    for inner_type, inner_values in _inner(present, arrow_type):
-        _refuse_fractions(inner_values, inner_type)
-
-
-def _holds_integers(arrow_type: pa.DataType) -> bool:
-    if pa.types.is_integer(arrow_type):
-        return True
-    if pa.types.is_dictionary(arrow_type):
-        return _holds_integers(arrow_type.value_type)
-    return any(_holds_integers(arrow_type.field(number).type) for number in range(arrow_type.num_fields))
-
-
-def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.DataType, list[Any]]]:
-    if pa.types.is_dictionary(arrow_type):
-        yield arrow_type.value_type, values
-    elif pa.types.is_map(arrow_type):
-        pairs = [pair for value in values for pair in (value.items() if isinstance(value, Mapping) else value)]
-        yield arrow_type.key_type, [key for key, _ in pairs]
-        yield arrow_type.item_type, [item for _, item in pairs]
-    elif pa.types.is_struct(arrow_type):
-        for position, field in enumerate(arrow_type):
-            yield (
-                field.type,
-                [value.get(field.name) if isinstance(value, Mapping) else value[position] for value in values],
-            )
-    elif arrow_type.num_fields:
-        yield arrow_type.value_type, list(chain.from_iterable(values))
 
 
 def name_of(kind: type) -> str:

@@ -13,7 +13,7 @@ from beam_exactly_once.errors import (
     SinkAhead,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.sinks.files.manifest import batch_id_of_part, manifest_key, part_name
+from beam_exactly_once.sinks.files.manifest import OWNER, batch_id_of_part, manifest_key, part_name
 from beam_exactly_once.sinks.files.publisher import FilesPublisher
 from support.file_sinks import (
     STREAM,
@@ -27,10 +27,13 @@ from support.file_sinks import (
 
 
 class TestStart:
-    def test_a_new_output_is_fine(self, output: str) -> None:
+    def test_a_new_output_is_taken_for_the_stream(self, output: str) -> None:
         publisher = FilesPublisher("orders", StoreLocation(output, None))
-        publisher.check_start(STREAM, 0)
-        assert keys(output) == []
+        for _ in range(2):
+            publisher.check_start(STREAM, 0)
+        assert keys(output) == [OWNER]
+        with pytest.raises(SinkAhead, match=f"belongs to stream {STREAM}; this is stream 0ther"):
+            publisher.check_start("0ther", 0)
 
     @pytest.mark.parametrize("next_batch_id", [3, 4])
     def test_the_newest_batch_may_lack_its_manifest(self, output: str, next_batch_id: int) -> None:

@@ -1,0 +1,197 @@
+"""A value is in its column as it was, or is refused: rows and Arrow batches alike, whatever the types."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beam_exactly_once.errors import BeamExactlyOnceError, UnfitRow
+from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch
+
+# Derandomised: the same examples in every run. No deadline: a slow machine is no fault.
+repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=400)
+
+UTC = datetime.timezone.utc
+LATE = datetime.datetime(2024, 1, 1, 23, 59, 59, 999999)
+MIDNIGHT = datetime.datetime(2024, 1, 1)
+
+
+def in_column(value: Any, arrow_type: pa.DataType) -> Any:
+    (found,) = batch_of_rows([{"v": value}], pa.schema([("v", arrow_type)])).column(0).to_pylist()
+    return found
+
+
+def cast(values: pa.Array, arrow_type: pa.DataType) -> list[Any]:
+    batch = pa.RecordBatch.from_arrays([values], names=["v"])
+    found: list[Any] = fitted_batch(batch, pa.schema([("v", arrow_type)])).column(0).to_pylist()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "arrow_type"),
+    [
+        (LATE, pa.date32()),
+        (LATE, pa.date64()),
+        (MIDNIGHT.replace(tzinfo=UTC), pa.date32()),
+        (LATE, pa.timestamp("s")),
+        (LATE, pa.timestamp("ms")),
+        (datetime.time(1, 2, 3, tzinfo=UTC), pa.time64("us")),
+        (datetime.time(1, 2, 3, 4), pa.time32("s")),
+        (datetime.time(1, 2, 3, 4), pa.time32("ms")),
+        (datetime.timedelta(microseconds=5), pa.duration("s")),
+        (datetime.timedelta(milliseconds=1, microseconds=5), pa.duration("ms")),
+        (1e300, pa.float32()),
+        (-3.5e38, pa.float32()),
+        (70000.0, pa.float16()),
+        (1.5, pa.int64()),
+        (1.5, pa.timestamp("s")),
+        (1.7, pa.date32()),
+        (1.5, pa.time32("s")),
+        (1.5, pa.duration("ms")),
+        ([MIDNIGHT, LATE], pa.list_(pa.date32())),
+        ({"at": LATE}, pa.struct([("at", pa.timestamp("s"))])),
+        ({"a": 1e300}, pa.map_(pa.string(), pa.float32())),
+        (LATE, pa.dictionary(pa.int32(), pa.timestamp("s"))),
+    ],
+    ids=str,
+)
+def test_a_row_that_its_column_would_change_is_refused(value: Any, arrow_type: pa.DataType) -> None:
+    with pytest.raises(UnfitRow, match="column 'v' is"):
+        in_column(value, arrow_type)
+
+
+@pytest.mark.parametrize(
+    ("value", "arrow_type"),
+    [
+        (MIDNIGHT, pa.timestamp("s")),
+        (LATE, pa.timestamp("us")),
+        (datetime.date(2024, 1, 1), pa.date32()),
+        (datetime.time(1, 2, 3, 4), pa.time64("us")),
+        (datetime.time(1, 2, 3), pa.time32("s")),
+        (datetime.timedelta(seconds=5), pa.duration("s")),
+        (math.inf, pa.float32()),
+        (0.5, pa.float16()),
+        (3, pa.float32()),
+    ],
+    ids=str,
+)
+def test_what_fits_stays(value: Any, arrow_type: pa.DataType) -> None:
+    assert in_column(value, arrow_type) == value
+
+
+def test_a_date_may_be_given_as_its_midnight() -> None:
+    assert in_column(MIDNIGHT, pa.date32()) == MIDNIGHT.date()
+
+
+@pytest.mark.parametrize(
+    ("values", "arrow_type"),
+    [
+        (pa.array([Decimal(12345678901234567890)]), pa.float64()),
+        (pa.array([0.15]), pa.decimal128(3, 1)),
+        (pa.array([2]), pa.bool_()),
+        (pa.array([1.0, 1e300]), pa.float32()),
+        (pa.array([MIDNIGHT, LATE]), pa.date32()),
+        (pa.array([LATE]), pa.timestamp("s")),
+        (pa.array([MIDNIGHT]), pa.time64("us")),
+        (pa.array([[LATE]]), pa.list_(pa.date32())),
+        (pa.array([{"n": 2}]), pa.struct([("n", pa.bool_())])),
+        (pa.array([LATE]).dictionary_encode(), pa.date32()),
+    ],
+    ids=lambda given: str(given.type if isinstance(given, pa.Array) else given),
+)
+def test_a_batch_that_its_column_would_change_is_refused(values: pa.Array, arrow_type: pa.DataType) -> None:
+    with pytest.raises(UnfitRow, match="cannot become"):
+        cast(values, arrow_type)
+
+
+def test_a_batch_that_can_come_back_is_cast() -> None:
+    assert cast(pa.array([1, 0, None]), pa.bool_()) == [True, False, None]
+    assert cast(pa.array([MIDNIGHT, None]), pa.date32()) == [MIDNIGHT.date(), None]
+    assert cast(pa.array([0.1, math.inf, None]), pa.float32()) == [pytest.approx(0.1, rel=1e-7), math.inf, None]
+    assert cast(pa.array([1, 2], pa.int8()), pa.int64()) == [1, 2]
+    assert cast(pa.array(["1", "2"]), pa.int64()) == [1, 2]
+    assert cast(pa.array(["a", "a"]).dictionary_encode(), pa.string()) == ["a", "a"]
+
+
+# -- properties ---------------------------------------------------------------------------------------------------
+
+UNITS = ("s", "ms", "us", "ns")
+TYPES = [
+    *(pa.int8(), pa.int32(), pa.int64(), pa.uint16(), pa.float16(), pa.float32(), pa.float64(), pa.bool_()),
+    *(pa.date32(), pa.date64(), pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")),
+    *(pa.timestamp(unit) for unit in UNITS),
+    *(pa.timestamp(unit, "UTC") for unit in UNITS),
+    *(pa.duration(unit) for unit in UNITS),
+    *(pa.decimal128(5, 2), pa.decimal128(38, 10), pa.decimal256(50, 5)),
+]
+VALUES = (
+    st.integers(-(2**66), 2**66)
+    | st.floats(allow_nan=False)
+    | st.booleans()
+    | st.decimals(allow_nan=False, allow_infinity=False, places=3)
+    | st.dates()
+    | st.times(timezones=st.none() | st.just(UTC))
+    | st.datetimes(timezones=st.none() | st.just(UTC))
+    | st.timedeltas()
+)
+
+
+def meaning(value: Any) -> Any:
+    """Equal for values that mean the same in columns of different types."""
+    if isinstance(value, (bool, int, Decimal)) or (isinstance(value, float) and math.isfinite(value)):
+        return Fraction(value)
+    if isinstance(value, datetime.datetime):
+        return value.replace(tzinfo=None)  # a zone is the column's
+    if isinstance(value, datetime.date):
+        return datetime.datetime.combine(value, datetime.time())
+    if hasattr(value, "to_pydatetime"):  # of a column of nanoseconds
+        return value.to_pydatetime().replace(tzinfo=None)
+    return value
+
+
+def rounds(arrow_type: pa.DataType) -> bool:
+    return arrow_type in (pa.float16(), pa.float32())
+
+
+@repeatable
+@given(VALUES, st.sampled_from(TYPES))
+def test_whatever_the_value_and_the_type(value: Any, arrow_type: pa.DataType) -> None:
+    try:
+        found = in_column(value, arrow_type)
+    except UnfitRow:
+        return
+    except (ValueError, OverflowError):
+        return  # Python cannot say it
+    if rounds(arrow_type):
+        assert math.isinf(found) == math.isinf(value)
+    elif isinstance(value, (int, float, Decimal)) and not isinstance(found, (int, float, Decimal)):
+        assert value == int(value), "a number is a count of the column's units"
+    else:
+        assert meaning(found) == meaning(value)
+
+
+@repeatable
+@given(VALUES, st.sampled_from(TYPES), st.sampled_from(TYPES))
+def test_whatever_the_types_of_batch_and_column(value: Any, of_batch: pa.DataType, of_column: pa.DataType) -> None:
+    try:
+        values = pa.array([value, None], of_batch)
+        was = values.to_pylist()[0]
+        found = cast(values, of_column)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, BeamExactlyOnceError):
+        return  # refused, or Python cannot say it
+    assert found[1] is None
+    if rounds(of_column) or rounds(of_batch):
+        if rounds(of_column) and isinstance(was, float):
+            assert math.isinf(found[0]) == math.isinf(was)
+    elif type(meaning(found[0])) is type(meaning(was)):
+        assert meaning(found[0]) == meaning(was)
+    else:
+        assert pa.array([found[0]], of_column).cast(of_batch).to_pylist() == [was], "a count of units"
