@@ -15,12 +15,14 @@ import pyarrow as pa
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.fields import KINDS, fields_of
+from beam_exactly_once.rows.json_values import refuse_equal_names, refuse_null_numbers
 from beam_exactly_once.rows.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
 """Bytes of field ``key`` that are no UTF-8 stand as base64 under ``key_base64``."""
 
-_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_TEXT_KEYS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+_OPTIONS = _TEXT_KEYS | orjson.OPT_NON_STR_KEYS
 _dumps = orjson.dumps
 
 
@@ -99,13 +101,21 @@ def json_fields(row: Any) -> Mapping[str, Any]:
 def _line(row: Any) -> bytes:
     fields = json_fields(row)
     try:
-        return _dumps(fields, option=_OPTIONS)
-    except TypeError:  # bytes, decimals and the like: rare after json.loads
+        line = _dumps(fields, option=_TEXT_KEYS)
+        refuse_null_numbers(line, fields)
+        return line
+    except (TypeError, ValueError):  # bytes, decimals and the like: rare after json.loads
         pass
     try:
-        return _dumps(_object(fields), option=_OPTIONS)
-    except (TypeError, _NotText) as error:
+        return _dumped(_object(fields))
+    except (TypeError, ValueError, _NotText) as error:
         raise UnfitRow(_unwritable(fields, error)) from None
+
+
+def _dumped(plain: dict[Any, Any]) -> bytes:
+    line = _dumps(plain, option=_OPTIONS)
+    refuse_null_numbers(line, plain)
+    return line
 
 
 def _fields_of(row: Any) -> Mapping[str, Any] | None:
@@ -119,6 +129,7 @@ def _fields_of(row: Any) -> Mapping[str, Any] | None:
 
 
 def _object(fields: Mapping[Any, Any]) -> dict[Any, Any]:
+    refuse_equal_names(fields)
     plain: dict[Any, Any] = {}
     for name, value in fields.items():
         try:
@@ -163,12 +174,14 @@ def _base64(value: Any) -> Any:
 def _unwritable(fields: Mapping[Any, Any], error: Exception) -> str:
     for name, value in fields.items():
         try:
-            _dumps(_object({name: value}), option=_OPTIONS)
-        except (TypeError, _NotText) as field_error:
+            _dumped(_object({name: value}))
+        except (TypeError, ValueError, _NotText) as field_error:
             return (
                 f"a row has a value in field {str(name)[:100]!r} of type {type(value).__name__} that "
                 f"JSON cannot hold: {str(field_error)[:100] or 'bytes that are no text'}. Convert it before the sink."
             )
+    if isinstance(error, ValueError):
+        return f"a row has keys that JSON cannot hold together: {error}. Rename one before the sink."
     return (
         f"a row has bytes that are no text in a field, and another field with the name of "
         f"their base64 ({BASE64_SUFFIX} added): rename one before the sink. {str(error)[:100]}"

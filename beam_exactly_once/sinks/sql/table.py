@@ -135,13 +135,8 @@ class SqlTable:
         )
 
     def _array(self, column: Column, values: list[Any], kind: type) -> pa.Array:
-        exact = column.type.exact
         try:
-            staged = values
-            if not set(map(type, values)) <= exact:
-                convert = column.type.convert
-                staged = [one if one is None or type(one) in exact else convert(one) for one in values]
-            array = pa.array(staged, column.type.arrow)
+            array = column.type.staged(values)
         except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException):
             raise self._misfit(column, values, kind) from None
         if column.is_required and array.null_count:
@@ -151,8 +146,7 @@ class SqlTable:
     def _misfit(self, column: Column, values: list[Any], kind: type) -> UnfitRow:
         for value in values:
             try:
-                staged = value if value is None or type(value) in column.type.exact else column.type.convert(value)
-                pa.array([staged], column.type.arrow)
+                column.type.staged([value])
             except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
                 return UnfitRow(
                     f"a row ({name_of(kind)}) does not fit table {self.name}: column {column.name!r} is "

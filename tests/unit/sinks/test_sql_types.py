@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,8 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.sinks.sql.table import Column, SqlTable
 from beam_exactly_once.sinks.sql.types import column_type
 
+LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
+
 FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
     ("postgresql", postgresql.JSONB(), {"\\": Decimal("0.10")}),
@@ -23,6 +26,14 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
     ("mysql", mysql.SET("a", "b"), ""),
     ("sqlite", sa.REAL(), 1e300),
+    ("mysql", mysql.DATETIME(), datetime(2024, 2, 29, 23, 59, 59)),
+    ("mysql", mysql.DATETIME(fsp=3), datetime(2024, 2, 29, 23, 59, 59, 999000)),
+    ("mysql", mysql.TIME(fsp=6), time(23, 59, 59, 999999)),
+    ("postgresql", postgresql.TIMESTAMP(timezone=True), "9999-12-31T23:59:59-00:00"),
+    ("postgresql", postgresql.TIMESTAMP(), LATE),
+    ("sqlite", sa.DateTime(), LATE),
+    ("postgresql", sa.Date(), datetime(2024, 2, 29)),
+    ("postgresql", postgresql.JSONB(), {"a": None, "b": 1.5}),
 ]
 MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\\0"}),
@@ -39,6 +50,21 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("mysql", mysql.FLOAT(precision=5, scale=2), -999.996),
     ("mysql", mysql.DECIMAL(5, 2, unsigned=True), Decimal("-0.01")),
     ("mysql", mysql.SET("a", "b"), "a,c"),
+    ("mysql", mysql.DATETIME(), LATE),
+    ("mysql", mysql.DATETIME(fsp=3), LATE),
+    ("mysql", mysql.TIMESTAMP(), LATE),
+    ("mysql", mysql.TIME(), time(23, 59, 59, 999999)),
+    ("postgresql", postgresql.TIMESTAMP(precision=0), LATE),
+    ("postgresql", postgresql.TIMESTAMP(timezone=True, precision=3), LATE.replace(tzinfo=timezone.utc)),
+    ("postgresql", postgresql.TIME(precision=0), "23:59:59.6"),
+    ("postgresql", postgresql.TIME(timezone=True), "01:02:03+05:00"),
+    ("postgresql", postgresql.TIMESTAMP(timezone=True), "9999-12-31T23:59:59-05:00"),
+    ("postgresql", postgresql.TIMESTAMP(), "0001-01-01T00:00:00+05:00"),
+    ("mysql", mysql.DATETIME(fsp=6), "9999-12-31T23:59:59-05:00"),
+    ("sqlite", sa.DateTime(), "9999-12-31T23:59:59-05:00"),
+    ("postgresql", sa.Date(), LATE),
+    ("postgresql", postgresql.JSONB(), {"a": [float("nan")]}),
+    ("mysql", mysql.JSON(), {"a": 1e400}),
 ]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -11,6 +11,10 @@ import pyarrow as pa
 
 class Misfit(Exception):
     """A value that a column does not take."""
+
+
+def take_all(staged: pa.Array) -> None:
+    """Nothing to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,20 @@ class ColumnType:
     """Makes another value one of those; raises Misfit, TypeError or ValueError."""
     is_ordered: bool = True
     """Staged values are equal, and less, where the database's are: such a column may be a key."""
+    check: Callable[[pa.Array], None] = field(default=take_all)
+    """Looks at staged values, all at once; raises Misfit."""
+
+    def staged(self, values: Sequence[Any]) -> pa.Array:
+        """Values as they are staged.
+
+        Raises:
+            Misfit, TypeError, ValueError, OverflowError, pyarrow.ArrowException: one of them does not fit.
+        """
+        if not self.exact.issuperset(map(type, values)):
+            values = [one if one is None or type(one) in self.exact else self.convert(one) for one in values]
+        array = pa.array(values, self.arrow)
+        self.check(array)
+        return array
 
 
 Maker: TypeAlias = Callable[[Any, str, str | None], ColumnType | None]

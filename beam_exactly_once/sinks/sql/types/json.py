@@ -11,6 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from beam_exactly_once.rows.json_values import refuse_null_numbers
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, same
 from beam_exactly_once.sinks.sql.types.numbers import decimal_text
 
@@ -18,8 +19,14 @@ _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON text; exact numbers stay exact."""
-    return orjson.dumps(value, default=_json_default).decode()
+    """A value as JSON text; exact numbers stay exact.
+
+    Raises:
+        ValueError, TypeError: JSON cannot hold it.
+    """
+    text = orjson.dumps(value, default=_json_default)
+    refuse_null_numbers(text, value)
+    return text.decode()
 
 
 def _json_default(value: Any) -> Any:

@@ -1,0 +1,43 @@
+"""What JSON lines cannot hold is a row that does not fit, never another value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+
+from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_batch
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"n": math.nan},
+        {"n": math.inf},
+        {"n": [1.5, -math.inf]},
+        {"n": {"deep": [{"er": math.nan}]}},
+        {"n": (math.nan,), "none": None},
+        {1: "a", "1": "b"},
+        {"n": {True: 1, "true": 2}},
+        {"n": {None: 1, "null": 2}},
+    ],
+    ids=str,
+)
+def test_what_json_cannot_say_is_refused(row: dict[Any, Any]) -> None:
+    with pytest.raises(UnfitRow):
+        json_lines([{"id": 1}, row])
+
+
+def test_a_batch_with_a_number_that_is_none_is_refused() -> None:
+    with pytest.raises(UnfitRow, match="'n'.*NaN"):
+        json_lines_of_batch(pa.RecordBatch.from_pydict({"n": [1.5, math.nan]}))
+
+
+@pytest.mark.parametrize("row", [{"a": None, "b": [None, 1.5]}, {"a": "null"}, {1: "a", 2: {True: None}}], ids=str)
+def test_nulls_and_other_keys_stay(row: dict[Any, Any]) -> None:
+    names = {str(key): value for key, value in row.items()}
+    assert orjson.loads(json_lines([row])) == {**names, **({"2": {"true": None}} if 2 in row else {})}
