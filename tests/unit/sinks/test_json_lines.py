@@ -33,7 +33,7 @@ def test_what_json_cannot_say_is_refused(row: dict[Any, Any]) -> None:
 
 
 def test_a_batch_with_a_number_that_is_none_is_refused() -> None:
-    with pytest.raises(UnfitRow, match="'n'.*NaN"):
+    with pytest.raises(UnfitRow, match=r"'n'.*NaN"):
         json_lines_of_batch(pa.RecordBatch.from_pydict({"n": [1.5, math.nan]}))
 
 
