@@ -61,10 +61,13 @@ class OwnSink(SinkUnderTest):
             return [{"id": one, "text": text} for one, text in database.execute(f"select id, text from {name}")]
 
 
-@pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("story", STORIES, ids=str)
-def test_it_keeps_the_contract(story: Story, shards: int, tmp_path: Path) -> None:
-    story.check(OwnSink(tmp_path / "rows.sqlite", shards))
+def test_it_keeps_the_contract(story: Story, tmp_path: Path) -> None:
+    story.check(OwnSink(tmp_path / "rows.sqlite", shards=3))
+
+
+def test_one_shard(tmp_path: Path) -> None:
+    STORY["killed_around_every_call_to_the_publisher"].check(OwnSink(tmp_path / "rows.sqlite", shards=1))
 
 
 def test_another_number_of_shards_at_each_start(tmp_path: Path) -> None:
