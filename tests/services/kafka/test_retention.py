@@ -93,12 +93,14 @@ def test_retention_deletes_what_a_stopped_stream_has_not_read(new_topic: NewTopi
     stream.topic.send(values)
     earliest = stream.topic.wait_retention(1000)
 
-    with pytest.raises(DataLoss, match=rf"lost {earliest - 1} offsets, \[1, {earliest}\)"):
+    with pytest.raises(DataLoss, match=r"lost \d+ offsets, \[1, \d+\)"):
         stream.run()
     stream.run(on_data_loss="skip")
 
-    assert stream.values() == Counter([b"first", *values[earliest - 1 :]])
-    assert stream.lost() == {1: {stream.topic.name: {"0": [[1, earliest]]}}}
+    (lost,) = stream.lost()[1][stream.topic.name]["0"]
+    assert lost[0] == 1
+    assert lost[1] >= earliest, "the broker may delete more while it is asked"
+    assert stream.values() == Counter([b"first", *values[lost[1] - 1 :]])
 
 
 @pytest.mark.runs_on("DirectRunner", trigger="ProcessingTime")
