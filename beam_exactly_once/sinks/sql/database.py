@@ -18,6 +18,7 @@ from beam_exactly_once.patience import Patience
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.secrets import Secret
+from beam_exactly_once.sinks.sql.driver_errors import said_without_values
 
 LOCK_WAIT_S = 60
 """A statement waits that long for another transaction's lock."""
@@ -157,8 +158,7 @@ class SqlDatabase:
 
     def _explained(self, cause: BaseException | None, is_lost: bool, what: str) -> BeamExactlyOnceError:
         """What the driver said, by who must act; never the statement or its values."""
-        said = " ".join(str(cause).partition("\nLINE ")[0].split())[:500].rstrip(".")
-        told = f"{what} in {self.place}: {type(cause).__name__}: {said}"
+        told = f"{what} in {self.place}: {type(cause).__name__}: {said_without_values(cause)}"
         if is_lost or self._is_passing(cause):
             return SinkUnavailable(f"{told}. What was not published is published by the next start.")
         return OutputNotWritable(

@@ -180,11 +180,11 @@ def test_a_text_that_only_the_database_would_refuse_is_found_before_the_commit(s
 def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream: SqlStream) -> None:
     stream.create(KEYED)
     stream.send(orders(0, 1, 2, 2))
-    with pytest.raises(OutputNotWritable, match=r"(?i)duplicate.*\b2\b.*Nothing of this transaction was written"):
+    with pytest.raises(OutputNotWritable, match=r"(23505|1062).*Nothing of this transaction was written"):
         stream.run()
     assert stream.ids() == [0, 1]
     stream.execute(f"ALTER TABLE {stream.table} ADD COLUMN number INTEGER")
-    with pytest.raises(OutputNotWritable, match=r"(?i)duplicate\b"):
+    with pytest.raises(OutputNotWritable, match="23505|1062"):
         stream.run()
     stream.run(**UPSERT, newest_by="id")
     assert stream.ids() == [0, 1, 2]

@@ -1,0 +1,59 @@
+"""What a database's driver says, without the values of rows that it quotes."""
+
+from __future__ import annotations
+
+import re
+
+_ROW_STATES = ("22", "23", "44")
+"""Classes of SQLSTATE that are about a row: data, integrity, a view's condition."""
+_ROW_ERRORS = frozenset(
+    {
+        1022,
+        1048,
+        1062,
+        1110,
+        1153,
+        1169,
+        1216,
+        1217,
+        1263,
+        1264,
+        1265,
+        1291,
+        1292,
+        1364,
+        1366,
+        1367,
+        1369,
+        1406,
+        1411,
+        1416,
+    }
+    | {1441, 1451, 1452, 1525, 1526, 1557, 1586, 1644, 1690, 1761, 1762, 1859, 3140, 3819, 4025, 4078}
+)
+"""The same of MySQL and MariaDB, by number."""
+_NAMES = re.compile(r"(?:column|key|constraint) [`'\"]((?:[\w$]+[`'\"]?\.[`'\"]?)*[\w$]{1,64})[`'\"]", re.IGNORECASE)
+_MAX_LENGTH = 500
+
+
+def said_without_values(cause: BaseException | None) -> str:
+    """The message of an error, or, where it is about a row, its code and the names in it.
+
+    A database quotes the row that it refuses: ``Failing row contains (1, 4111-…)``, ``Duplicate entry '4111-…'``. That is
+    for no log. The names of column and constraint stay.
+    """
+    diagnosis, state = getattr(cause, "diag", None), getattr(cause, "sqlstate", None)
+    if diagnosis is not None and state is not None:
+        if not state.startswith(_ROW_STATES):
+            return _short(diagnosis.message_primary or str(cause))
+        named = {kind: getattr(diagnosis, f"{kind}_name") for kind in ("constraint", "column", "table")}
+        return ", ".join([f"SQLSTATE {state}", *(f"{kind} {name}" for kind, name in named.items() if name)])
+    arguments = getattr(cause, "args", ())
+    if arguments and arguments[0] in _ROW_ERRORS:
+        # The last one: what the row holds may look like a name, and stands before it.
+        return ", ".join([f"error {arguments[0]}", *_NAMES.findall(str(arguments[-1]))[-1:]])
+    return _short(str(cause).partition("\nLINE ")[0])
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:_MAX_LENGTH].rstrip(".")
