@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import by_topic
 from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
+from beam_exactly_once.pipelines.progress.log_lines import log_batch
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
@@ -85,7 +87,16 @@ def run_micro_batches(
         for sink in graph.sinks.values():
             sink.driver_side.check_place()
         writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
+        _LOGGER.info(
+            "writer %d has claimed stream %s at %s", writer.writer_epoch, checkpoint.stream_id, checkpoint.store.uri
+        )
         _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
+
+
+def _in_step(error: Exception) -> str:
+    """The step that a runner blames; the text of an error from a user's code may hold a row, and is not for a log."""
+    found = re.search(r"\[while running '([^']+)'\]", str(error))
+    return "" if found is None else f" in step {found[1]!r}"
 
 
 class _Overtaken(Exception):
@@ -116,7 +127,7 @@ class _ClaimedStream:
         self._writer = writer
         self._checkpoint = writer.checkpoint
         self._retention = Retention(self._checkpoint, settings.retain_batches)
-        self._listen = fan_out(settings.listeners)
+        self._listen = fan_out((log_batch, *settings.listeners))
         self._batch_id = 0
         """Of the next batch."""
         self._first_batch_id: int | None = None
@@ -140,6 +151,7 @@ class _ClaimedStream:
                     self._recover()
                     self._run_batches()
                     self._note_published()
+                _LOGGER.info("the stream stops; its next batch is %d", self._batch_id)
                 return
             except _Overtaken as error:
                 if not left:
@@ -164,6 +176,7 @@ class _ClaimedStream:
             known = error if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
             if isinstance(known, Fenced):
                 raise _Overtaken(str(known)) from error
+            _LOGGER.error("batch %d failed%s: %s", self._batch_id, _in_step(error), known or type(error).__name__)
             if known is None or known is error:
                 raise
             raise known from error
@@ -173,6 +186,12 @@ class _ClaimedStream:
     def _recover(self) -> None:
         """Publish the newest marker again and replay what was planned above it."""
         recovery = self._writer.recover()
+        if recovery.newest is not None or recovery.replays:
+            _LOGGER.info(
+                "the stream stands behind batch %d, which is published again; %d planned batches are replayed",
+                recovery.next_batch_id - 1,
+                len(recovery.replays),
+            )
         self._known.check_sinks(recovery.next_batch_id)
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:

@@ -121,6 +121,7 @@ CAPABILITIES = (
         r"test_long_runs: |300 batches|20 batches share one job server",
     ),
     Capability(RUNNING, "several streams, other kinds of workers", r"test_known_runners: "),
+    Capability(RUNNING, "a line in the log for each batch", r"test_log_lines: "),
     Capability(RUNNING, "SIGTERM lets the batch end", r"test_stopping: |sigterm|a signal lets the batch end"),
     Capability(
         RUNNING,

@@ -184,7 +184,7 @@ def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream
         stream.run()
     assert stream.ids() == [0, 1]
     stream.execute(f"ALTER TABLE {stream.table} ADD COLUMN number INTEGER")
-    with pytest.raises(OutputNotWritable, match="23505|1062"):
+    with pytest.raises(OutputNotWritable, match=r"23505|1062"):
         stream.run()
     stream.run(**UPSERT, newest_by="id")
     assert stream.ids() == [0, 1, 2]
