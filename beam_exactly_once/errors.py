@@ -111,7 +111,7 @@ class CheckpointError(BeamExactlyOnceError):
 
 
 class CorruptObject(CheckpointError):
-    """An object is truncated, is no JSON, or fails its checksum."""
+    """An object is truncated, is not JSON, or fails its checksum."""
 
 
 class ForeignObject(CheckpointError):

@@ -25,7 +25,7 @@ def property_lines(path: str | os.PathLike[str]) -> list[PropertyLine]:
     backslash goes on in the next one; ``\\t``, ``\\n``, ``\\r``, ``\\f``, ``\\uXXXX`` and ``\\\\`` are escapes.
 
     Raises:
-        ConfigurationError: the file cannot be read, or a line is no property; the line's number is named, its
+        ConfigurationError: the file cannot be read, or a line is not a property; the line's number is named, its
             text is not, since it may be a secret.
     """
     name = os.fspath(path)

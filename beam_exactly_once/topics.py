@@ -1,6 +1,6 @@
 """What a topic is: its id, and when a name means another topic than before. Pure.
 
-Kafka gives every topic an id that never comes back. A topic that is deleted and made anew has its old name and another
+Kafka gives every topic an id that never comes back. A topic that is deleted and recreated has its old name and another
 id, and its offsets mean other records, however long its log is.
 """
 
@@ -20,7 +20,7 @@ OnDataLoss: TypeAlias = Literal["fail", "skip"]
 
 _MAX_NAMED = 5
 WAY_OUT = (
-    'To go on, set on_data_loss="skip": what is lost is then put on record, and a topic that was made anew is read from '
+    'To go on, set on_data_loss="skip": what is lost is then put on record, and a topic that was recreated is read from '
     "its earliest offset. To start over, use a new checkpoint_location."
 )
 
@@ -83,7 +83,7 @@ def replaced_message(replaced: Mapping[str, ReplacedTopic], present: TopicIds) -
 
 def _stood(name: str, old: ReplacedTopic, present_id: str) -> str:
     return (
-        f"topic {name} was deleted and made anew: its id is {present_id}, but the stream has read the topic with id "
+        f"topic {name} was deleted and recreated: its id is {present_id}, but the stream has read the topic with id "
         f"{old.topic_id}, {_places(old.next_offsets)}. What that one still held is lost"
     )
 
@@ -99,7 +99,7 @@ def _of_topic(name: str, next_offsets: NextOffsets) -> dict[int, int]:
 def changed_message(expected: TopicIds, present: TopicIds) -> str:
     """Says to a reader that what it was to read belongs to topics that are gone, and the ways on."""
     changed = _listed(
-        f"topic {name} was deleted and made anew: its id is {present[name]}, but the ranges to read are of the topic with "
+        f"topic {name} was deleted and recreated: its id is {present[name]}, but the ranges to read are of the topic with "
         f"id {expected[name]}"
         for name in changed_ids(expected, present)
     )

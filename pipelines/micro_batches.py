@@ -225,7 +225,7 @@ class _ClaimedStream:
     def _sweep(self, published_batch_id: int) -> None:
         """Remove what losing attempts left and what no start needs any more.
 
-        In this order: once a marker is gone, a worker that was forgotten long ago could create it anew, and only finds
+        In this order: once a marker is gone, a worker that was forgotten long ago could create it again, and only finds
         itself too late by its output, which must be gone before.
         """
         for sink in self._graph.sinks.values():

@@ -64,7 +64,7 @@ class ReadyMade:
         description: one line for ``--help``.
         sink: what writes.
         wire: puts the graph into the stream.
-        source_set, sink_set: arguments that ``wire`` sets itself: they are no flags.
+        source_set, sink_set: arguments that ``wire`` sets itself: they are not flags.
         sink_optional: arguments of the sink that ``wire`` takes from elsewhere unless they are given.
         kinds: the value objects that arguments of the source take, where their types do not name them.
     """

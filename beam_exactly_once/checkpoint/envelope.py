@@ -85,7 +85,7 @@ def unseal(data: bytes, *, where: str, kind: str, stream_id: str | None) -> Enve
         envelope = Envelope(stored["kind"], stored["stream_id"], stored["nonce"], stored["body"])
         intact = stored["checksum"] == _checksum(envelope)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise CorruptObject(_corrupt(where, f"is truncated or is no record ({type(error).__name__})")) from None
+        raise CorruptObject(_corrupt(where, f"is truncated or is not a record ({type(error).__name__})")) from None
     if not intact:
         raise CorruptObject(_corrupt(where, "does not match its checksum"))
     if envelope.kind != kind:

@@ -76,7 +76,7 @@ class Checkpoint:
         store.check_reachable()
         data = store.get(layout.METADATA)
         if data is None:
-            # What a test of the store left, when it was cut off, is no part of a checkpoint.
+            # What a test of the store left, when it was cut off, is not a part of a checkpoint.
             entry = next((one for one in store.list() if not one.key.startswith(VERIFY_PREFIX)), None)
             if entry is None:
                 return None
@@ -85,7 +85,7 @@ class Checkpoint:
             if data is None:
                 raise CheckpointHole(
                     f"{store.uri}/{layout.METADATA} is missing, but {entry.key} is there. The location was wiped in "
-                    "part, or is no checkpoint: restore metadata.json from a copy, or use an empty checkpoint_location."
+                    "part, or is not a checkpoint: restore metadata.json from a copy, or use an empty checkpoint_location."
                 )
         return cls(store, _metadata(store, data).stream_id, nonces=nonces)
 

@@ -14,7 +14,7 @@ from beam_exactly_once.topics import ReplacedTopic, TopicIds
 
 Json: TypeAlias = dict[str, Any]
 Outcome: TypeAlias = Literal["committed", "skipped", "abandoned"]
-"""``committed``: published. ``skipped``: passed over on the record. ``abandoned``: the next batch plans its offsets anew."""
+"""``committed``: published. ``skipped``: passed over on the record. ``abandoned``: the next batch plans its offsets again."""
 
 
 _PLAN_DIGEST_LENGTH = 16
@@ -69,7 +69,7 @@ class SourcePlan:
     topic_ids: TopicIds = field(default_factory=dict)
     """The topics that ranges and next offsets are of."""
     replaced: Mapping[str, ReplacedTopic] = field(default_factory=dict)
-    """What the source had read of topics that were found made anew at planning: ``lost`` names offsets of these."""
+    """What the source had read of topics that were found recreated at planning: ``lost`` names offsets of these."""
     isolation_level: str | None = None
     """What a reader must be shown; None where nothing says it."""
 

@@ -81,7 +81,7 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
     if batch_id != newest_id + 1 or batch_id not in planned:
         raise ConfigurationError(
             f"batch {batch_id} of {store.uri} cannot be passed: only the first batch that is planned and not decided can, "
-            + (f"which is batch {planned[0]}." if planned else "and there is none: the next start plans anew.")
+            + (f"which is batch {planned[0]}." if planned else "and there is none: the next start plans again.")
         )
     sinks = checkpoint.definitions(SINKS)
     direct_shards = {name: int(sink["shards"]) for name, sink in sinks.items() if sink.get("direct")}

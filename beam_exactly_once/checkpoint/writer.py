@@ -254,7 +254,7 @@ def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committ
     """The marker that passes a batch which cannot run, on the record. Pure.
 
     ``skipped`` goes on after the batch and records its ranges as lost; ``abandoned`` gives them back, to be planned
-    anew by the next batch.
+    again by the next batch.
     """
     sources: dict[str, SourceCommit] = {}
     for name, source in plan.sources.items():
@@ -270,7 +270,7 @@ def offsets_before(source: SourcePlan) -> dict[TopicPartition, int]:
 
     A partition that the batch does not touch stands where it stood. A lost range ends where reading begins when
     retention cut the log's head; it ends at the old next offset when the log itself became shorter. Of a topic that was
-    made anew it says itself where the source stood in the old one.
+    recreated it says itself where the source stood in the old one.
     """
     before = dict(source.next_offsets)
     first_read = {planned.topic_partition: planned.start for planned in sorted(source.ranges, reverse=True)}

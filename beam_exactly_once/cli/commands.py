@@ -67,7 +67,7 @@ def main() -> None:
     Exit codes: 0 done, 2 wrong use or configuration, 3 fenced by a newer writer, 4 data loss, 5 the checkpoint has
     a fault, 75 try again, 1 anything else.
     """
-    # Libraries warn about what they miss (Beam: its Google extras); that is no concern of these commands.
+    # Libraries warn about what they miss (Beam: its Google extras); that does not concern these commands.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
 
 
@@ -221,7 +221,7 @@ def verify(
 @_at_location
 @click.option("--batch", "batch_id", type=click.IntRange(min=0), required=True, help="The batch that cannot run.")
 @click.option("--skip", is_flag=True, help="Go on behind it; its records are lost, and that is recorded.")
-@click.option("--abandon", is_flag=True, help="Give it up; the next batch reads its offsets anew.")
+@click.option("--abandon", is_flag=True, help="Give it up; the next batch reads its offsets again.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def resolve(
     location: str, storage_options: Mapping[str, str] | None, batch_id: int, skip: bool, abandon: bool, yes: bool

@@ -1,6 +1,6 @@
 """``beam-exactly-once demo``: kill a pipeline again and again, then count what is lost and what is there twice.
 
-The broker lives in this process; the pipeline is a process of its own, killed by SIGKILL and started anew.
+The broker lives in this process; the pipeline is a process of its own, killed by SIGKILL and started again.
 """
 
 from __future__ import annotations

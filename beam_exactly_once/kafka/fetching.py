@@ -232,8 +232,8 @@ class RangeFetcher:
             if error.code() in UNKNOWN_TOPIC_CODES:
                 self._raise_if_hidden()
                 raise UnknownTopic(
-                    f"Kafka has no partition {self._topic_partition} (any more); if the topic was deleted or made "
-                    "anew, start with a new checkpoint_location"
+                    f"Kafka has no partition {self._topic_partition} (any more); if the topic was deleted or "
+                    "recreated, start with a new checkpoint_location"
                 ) from None
             return None
         return bounds
@@ -274,7 +274,7 @@ class RangeFetcher:
         if wanted < earliest:
             cause = "retention deleted it before it was read"
         else:
-            cause = "the log was cut back or the topic was made anew"
+            cause = "the log was cut back or the topic was recreated"
         raise DataLoss(
             f"partition {self._topic_partition} no longer holds offset {wanted}: its log is [{earliest}, {latest}), "
             f"{cause}. Restore the topic, or say in the stream's settings that lost offsets may be skipped"

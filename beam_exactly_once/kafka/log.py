@@ -39,7 +39,7 @@ class KafkaLog(Protocol):
         ...
 
     def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
-        """Partitions and id of each topic, in one request for all of them; asked anew at every call.
+        """Partitions and id of each topic, in one request for all of them; asked again at every call.
 
         Brokers learn of a topic one after the other, so one that is missing is asked for again for some seconds, unless
         ``patient`` is false.
@@ -75,7 +75,7 @@ class KafkaLog(Protocol):
         """What is ready of ``[position, stop)``: at most ``max_records`` records, at least one offset.
 
         The chunk begins at ``position`` and ends at or before ``stop``; read on at its ``stop``. Reading on there
-        is cheap; any other partition or position makes the client start anew.
+        is cheap; any other partition or position makes the client start over.
 
         Raises:
             DataLoss: the log does not hold these offsets any more.

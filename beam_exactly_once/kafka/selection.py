@@ -93,7 +93,7 @@ class TopicPattern(TopicSelection):
     with ``__``.
 
     Raises:
-        ConfigurationError: it is no regular expression.
+        ConfigurationError: it is not a regular expression.
     """
 
     pattern: str

@@ -192,7 +192,7 @@ def read_properties(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
     ``bootstrap.servers`` is returned like any other; take it out for ``KafkaSettings(bootstrap_servers=...)``.
 
     Raises:
-        ConfigurationError: the file cannot be read, a line is no property, or a property exists only in the Java
+        ConfigurationError: the file cannot be read, a line is not a property, or a property exists only in the Java
             client; the line is named by number.
     """
     config: dict[str, ConfigValue] = {}

@@ -16,7 +16,7 @@ class TopicWatch:
     was of the planned topic. The question before only finds out earlier, when nothing has been emitted yet. Both ask the
     brokers: nothing is remembered from one bundle to the next.
 
-    What it rests on: a broker that serves a topic made anew no longer gives out the old id. While brokers still learn of
+    What it rests on: a broker that serves a recreated topic no longer gives out the old id. While brokers still learn of
     a change, one after the other, an answer may be that much too old.
     """
 
@@ -58,7 +58,7 @@ class TopicWatch:
         read = self._expected.keys() - self._replaced
         if read and self._changed(log, read) and self._on_data_loss == "skip":
             raise IncompleteBatch(
-                f"{', '.join(sorted(read))}: deleted and made anew while it was read. Nothing of this batch is committed. "
+                f"{', '.join(sorted(read))}: deleted and recreated while it was read. Nothing of this batch is committed. "
                 "Start again: what was planned of the old topic is then put on record as lost."
             )
 

@@ -81,11 +81,11 @@ class Transaction:
         transactional_id: only one producer of it can commit: the last that entered.
         topic: where records go; it exists.
         max_batch_bytes: largest batch of records to send; a topic's ``max.message.bytes`` bounds it.
-        anew: do not begin with a spare: nobody's transaction may be open once this one is entered.
+        fresh: do not begin with a spare: nobody's transaction may be open once this one is entered.
 
     Attributes:
         was_fenced_as_spare: it failed since its producer was a spare and another one took the id meanwhile, or the
-            cluster forgot it. Unlike with a new producer, that may be long ago and nobody's fault: enter another one, ``anew``.
+            cluster forgot it. Unlike with a new producer, that may be long ago and nobody's fault: enter another one, ``fresh``.
 
     Raises:
         SinkUnavailable: no broker answers, or another producer took the id. Whether an interrupted commit happened is
@@ -101,14 +101,14 @@ class Transaction:
         topic: str,
         *,
         max_batch_bytes: int | None = None,
-        anew: bool = False,
+        fresh: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._settings = settings
         self._id = transactional_id
         self._topic = topic
         self._max_batch_bytes = max_batch_bytes
-        self._anew = anew
+        self._fresh = fresh
         self._clock = clock
         self._began_s: float | None = None
         self._client: TransactionProducer | None = None
@@ -118,7 +118,7 @@ class Transaction:
 
     def __enter__(self) -> Transaction:
         spare: TransactionProducer | None = kept_clients.take(self._key, self._clock)
-        if spare is not None and self._anew:
+        if spare is not None and self._fresh:
             spare.close()
             spare = None
         self._client = spare or TransactionProducer(self._settings, self._id, self._max_batch_bytes)

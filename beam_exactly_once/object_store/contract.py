@@ -287,7 +287,7 @@ def checked_key(key: str) -> str:
         ValueError: it is empty, absolute, or has an empty, ``.`` or ``..`` segment, or a control character.
     """
     if not is_key(key):
-        raise ValueError(f"{key!r} is no key of an object store")
+        raise ValueError(f"{key!r} is not a key of an object store")
     return key
 
 

@@ -121,7 +121,7 @@ def checked_options(uri: str, options: Mapping[str, Any] | None) -> dict[str, st
     """The options of a store.
 
     Raises:
-        ConfigurationError: one is unknown, or is no text.
+        ConfigurationError: one is unknown, or is not text.
     """
     given = dict(options or {})
     unknown = sorted(set(given) - set(KNOWN_OPTIONS))

@@ -61,7 +61,7 @@ class LocalStore(DefiniteStore):
 
     def __init__(self, root: str | Path, **contract: Any) -> None:
         if not str(root):
-            raise ConfigurationError("an empty path is no store: name a folder.")
+            raise ConfigurationError("an empty path is not a store: name a folder.")
         self._root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 (resolve() would follow links)
         if self._root.parent == self._root:
             raise ConfigurationError(f"{root} cannot be a store: name a folder below it.")

@@ -66,7 +66,7 @@ class MemoryKafka:
         self._bounds[place] = LogBounds(before_offset, max(before_offset, self._bounds[place].latest))
 
     def delete_topic(self, topic: str) -> None:
-        """Delete the topic. When :meth:`add_partitions` makes it anew, it has another id."""
+        """Delete the topic. When :meth:`add_partitions` creates it again, it has another id."""
         del self._ids[topic]
         for place in self.partitions_of(topic):
             del self._records[place], self._bounds[place]

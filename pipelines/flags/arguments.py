@@ -60,7 +60,7 @@ def flags_of(
     Args:
         taker: whose arguments.
         prefix: what their flags begin with, such as ``output-``.
-        less: names of arguments that are no flags here.
+        less: names of arguments that are not flags here.
         optional: names of arguments that need not be given although they have no default.
         kinds: the value objects of an argument, where its type does not name them.
     """

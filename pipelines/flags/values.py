@@ -112,12 +112,12 @@ def known_kinds(hint: Any) -> dict[str, Callable[..., Any]]:
 
 
 def is_list(member: Any) -> bool:
-    """Whether a type, which is no union, is one of lists."""
+    """Whether a type, which is not a union, is one of lists."""
     return _is_of(member, Sequence)
 
 
 def is_mapping(member: Any) -> bool:
-    """Whether a type, which is no union, is one of mappings."""
+    """Whether a type, which is not a union, is one of mappings."""
     return _is_of(member, Mapping)
 
 
@@ -177,7 +177,7 @@ def _written(kind: str, make: Callable[..., Any]) -> str:
 
 
 def _as_member(given: Any, member: Any, kinds: Kinds) -> tuple[bool, Any]:
-    """Whether ``given`` is a value of a type that is no union, and that value."""
+    """Whether ``given`` is a value of a type that is not a union, and that value."""
     if get_origin(member) is Literal:
         return given in get_args(member), given
     if is_mapping(member) and isinstance(given, dict):

@@ -88,7 +88,7 @@ ProgressListener: TypeAlias = Callable[[BatchProgress], None]
 class JsonLinesListener:
     """Appends one line of JSON a batch, whole and at once.
 
-    The file is opened anew for every line, so that it may be rotated away or read at any time.
+    The file is opened again for every line, so that it may be rotated away or read at any time.
 
     Args:
         path: a file, created if it is not there; ``-`` is standard output.

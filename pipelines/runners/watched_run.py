@@ -1,7 +1,7 @@
 """One run on a portable runner, watched: ended when it takes too long, and its failures told apart.
 
 Flink waits for ever for a worker that its pool has started and that never comes. And what a runner lost (a task manager,
-a worker, the job server) is no fault of the pipeline: starting again helps.
+a worker, the job server) is not a fault of the pipeline: starting again helps.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_uris_say_which_store(uri: str, kind: type, canonical: str) -> None:
     ("uri", "options", "message"),
     [
         ("hdfs://a/b", None, "scheme 'hdfs' is not known; use a local path, file, memory, s3, s3a or gs"),
-        ("", None, "an empty path is no store"),
+        ("", None, "an empty path is not a store"),
         ("memory://", None, "write memory://name"),
         ("memory:///", None, "write memory://name"),
         ("file://host/a", None, r"file://host/a names a host or a relative path; write file:///path"),

@@ -52,7 +52,7 @@ def test_wrong_options_are_explained(options: dict[str, Any], message: str) -> N
         ("s3://", "names no bucket"),
         ("s3:///x", "names no bucket"),
         ("s3://key:hunter2@own/x", r"s3://\*\*\*@own: credentials do not belong"),
-        ("s3://own/a/../b", "is no key"),
+        ("s3://own/a/../b", "is not a key"),
         ("s3://own--use1-az4--x-s3/a", "directory buckets"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which topics a stream reads while topics come, go, are made anew, or have no ids. Real brokers: tests/services."""
+"""Which topics a stream reads while topics come, go, are recreated, or have no ids. Real brokers: tests/services."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_start_from_another_checkpoint_takes_its_topic_ids_along(
     second = Stream(cluster, tmp_path, "two")
     at = CheckpointAt(stream.checkpoint, 0)
     make_anew(cluster, "b", "c")
-    with pytest.raises(DataLoss, match="made anew"):
+    with pytest.raises(DataLoss, match="recreated"):
         second.run(topics=["orders-eu"], continue_from=at)
     second.run(topics=["orders-eu"], continue_from=at, on_data_loss="skip")
     assert second.values() == ["b", "c"]
@@ -259,7 +259,7 @@ def test_a_topic_that_is_read_again_later_is_still_known(stream: Stream, cluster
     make_anew(cluster, "unseen", "c")
     send(cluster, "orders-us", "d")
     stream.run(topics=["orders-us"])
-    with pytest.raises(DataLoss, match="topic orders-eu was deleted and made anew"):
+    with pytest.raises(DataLoss, match="topic orders-eu was deleted and recreated"):
         stream.run(topics=["orders-us", "orders-eu"])
     assert stream.values() == ["a", "b", "d"]
 
@@ -285,7 +285,7 @@ def test_a_batch_that_found_its_topic_replaced_gives_back_the_old_place(stream: 
     assert {str(one): at for one, at in source.next_offsets.items()} == {"orders-eu-0": 2}
     assert dict(source.topic_ids) == {"orders-eu": "orders-eu#1"}
 
-    with pytest.raises(DataLoss, match="made anew"):
+    with pytest.raises(DataLoss, match="recreated"):
         stream.run(topics=["orders-eu"])
     stream.run(topics=["orders-eu"], on_data_loss="skip")
     assert stream.values() == ["a", "b", "c", "d", "e"]

@@ -135,7 +135,7 @@ class TestCsv:
         [
             ([{"id": 1}], None, "has no schema to write it with"),
             ([Record()], None, "cannot hold column 'headers' of type list"),
-            ([{"id": 1, "name": b"\xff"}], pa.schema([("id", pa.int8()), ("name", pa.binary())]), "'name' that are no UTF-8"),
+            ([{"id": 1, "name": b"\xff"}], pa.schema([("id", pa.int8()), ("name", pa.binary())]), "'name' that are not UTF-8"),
             ([{"id": 1}, {"id": None}], pa.schema([("id", pa.int8())]), "only column 'id'"),
             ([{"id": "x"}], SCHEMA, "'id' is int64"),
         ],
@@ -187,7 +187,7 @@ class TestText:
             ([Record(value=None)], TEXT, "without a value in column 'value'"),
             (["ok", 7], None, "row of type int"),
             ([{"a": "x"}], None, "row of type dict"),
-            (["\ud800"], None, "no Unicode"),
+            (["\ud800"], None, "not Unicode"),
             ([Record(value=b"x")], None, "one column of text or bytes"),
             ([pa.record_batch({"a": ["x"], "b": ["y"]})], None, r"a \(string\), b \(string\)"),
             ([pa.record_batch({"a": [1]})], None, r"a \(int64\)"),

@@ -147,10 +147,10 @@ def test_a_reader_that_drops_a_cut_chunk_is_noticed(monkeypatch: pytest.MonkeyPa
     assert failures > 0
 
 
-# -- topics that are made anew -----------------------------------------------------------------------------------------
+# -- topics that are recreated -----------------------------------------------------------------------------------------
 
 
-def made_anew(cluster: MemoryKafka, size: int) -> None:
+def recreated(cluster: MemoryKafka, size: int) -> None:
     cluster.delete_topic("orders")
     cluster.add_partitions("orders", 1)
     cluster.append(Record("orders", value=b"new") for _ in range(size))
@@ -187,23 +187,23 @@ def nothing() -> None:
 
 
 @pytest.mark.parametrize(("on_data_loss", "error"), [("fail", DataLoss), ("skip", IncompleteBatch)])
-def test_a_bundle_that_saw_its_topic_made_anew_fails(on_data_loss: OnDataLoss, error: type[Exception]) -> None:
+def test_a_bundle_that_saw_its_topic_recreated_fails(on_data_loss: OnDataLoss, error: type[Exception]) -> None:
     """The new log holds every offset that is asked for: nothing but the id tells."""
     cluster = old_topic()
-    with pytest.raises(error, match=r"deleted and made anew"):
-        bundle(cluster, on_data_loss, lambda: made_anew(cluster, 2 * WHOLE.size))
+    with pytest.raises(error, match=r"deleted and recreated"):
+        bundle(cluster, on_data_loss, lambda: recreated(cluster, 2 * WHOLE.size))
 
 
-def test_a_topic_made_anew_before_the_bundle_is_data_loss() -> None:
+def test_a_topic_recreated_before_the_bundle_is_data_loss() -> None:
     cluster = old_topic()
-    made_anew(cluster, 2 * WHOLE.size)
+    recreated(cluster, 2 * WHOLE.size)
     with pytest.raises(DataLoss, match=r"its id is orders#2.*the topic with id orders#1"):
         bundle(cluster, "fail", nothing)
 
 
-def test_a_topic_made_anew_before_the_bundle_is_passed_over_as_lost() -> None:
+def test_a_topic_recreated_before_the_bundle_is_passed_over_as_lost() -> None:
     cluster = old_topic()
-    made_anew(cluster, 2 * WHOLE.size)
+    recreated(cluster, 2 * WHOLE.size)
     assert bundle(cluster, "skip", nothing) == ([], [Piece("orders", WHOLE, 0, 0, (WHOLE,))])
 
 

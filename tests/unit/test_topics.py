@@ -36,7 +36,7 @@ def test_a_replaced_topic_keeps_its_places() -> None:
     replaced = replaced_topics(NEXT_OFFSETS, {"orders": "old", "payments": "p"}, {"orders": "new", "payments": "p"})
     assert replaced == {"orders": ReplacedTopic("old", {0: 5, 1: 7})}
     assert replaced_message(replaced, {"orders": "new"}) == (
-        "topic orders was deleted and made anew: its id is new, but the stream has read the topic with id old, partition 0 up "
+        "topic orders was deleted and recreated: its id is new, but the stream has read the topic with id old, partition 0 up "
         "to 5, partition 1 up to 7. What that one still held is lost"
     )
 

@@ -21,7 +21,7 @@ from beam_exactly_once.sinks.files.partitions import columns_in_files
 STATISTICS_COLUMNS = 32
 """Delta's own default: so many columns, from the first, have statistics."""
 MAX_TEXT_LETTERS = 64
-"""Longer texts are no statistics: a bound that is cut must be cut upwards, which no reader needs that much."""
+"""Longer texts are not statistics: a bound that is cut must be cut upwards, which no reader needs that much."""
 MAX_DECIMAL_DIGITS = 15
 """A JSON number holds so many exactly."""
 

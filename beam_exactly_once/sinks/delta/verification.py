@@ -13,7 +13,7 @@ from beam_exactly_once.sinks.verification import ReceiptCheck
 def verify_table(contents: Contents, sink: str, location: StoreLocation) -> tuple[Check, Check]:
     """Check that the receipt of a table is that of the newest marker, and that files have the rows that markers name.
 
-    Files that the table no longer has were deleted or compacted by their owner: they are no fault. Reads only.
+    Files that the table no longer has were deleted or compacted by their owner: they are not faults. Reads only.
 
     Args:
         contents: of the checkpoint.

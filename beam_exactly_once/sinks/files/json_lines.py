@@ -19,7 +19,7 @@ from beam_exactly_once.rows.json_values import refuse_equal_names, refuse_null_n
 from beam_exactly_once.rows.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
-"""Bytes of field ``key`` that are no UTF-8 stand as base64 under ``key_base64``."""
+"""Bytes of field ``key`` that are not UTF-8 stand as base64 under ``key_base64``."""
 
 _TEXT_KEYS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 _OPTIONS = _TEXT_KEYS | orjson.OPT_NON_STR_KEYS
@@ -27,7 +27,7 @@ _dumps = orjson.dumps
 
 
 class _NotText(Exception):
-    """Bytes that are no UTF-8, where no name can say so; the enclosing field gets the suffix."""
+    """Bytes that are not UTF-8, where no name can say so; the enclosing field gets the suffix."""
 
 
 def json_lines(rows: Iterable[Any]) -> bytes:
@@ -178,11 +178,11 @@ def _unwritable(fields: Mapping[Any, Any], error: Exception) -> str:
         except (TypeError, ValueError, _NotText) as field_error:
             return (
                 f"a row has a value in field {str(name)[:100]!r} of type {type(value).__name__} that "
-                f"JSON cannot hold: {str(field_error)[:100] or 'bytes that are no text'}. Convert it before the sink."
+                f"JSON cannot hold: {str(field_error)[:100] or 'bytes that are not text'}. Convert it before the sink."
             )
     if isinstance(error, ValueError):
         return f"a row has keys that JSON cannot hold together: {error}. Rename one before the sink."
     return (
-        f"a row has bytes that are no text in a field, and another field with the name of "
+        f"a row has bytes that are not text in a field, and another field with the name of "
         f"their base64 ({BASE64_SUFFIX} added): rename one before the sink. {str(error)[:100]}"
     )

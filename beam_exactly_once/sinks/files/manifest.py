@@ -79,7 +79,7 @@ def read_batches(
 def _batches_after(store: ObjectStore, after: int | None) -> Iterator[PublishedBatch]:
     expected = None if after is None else after + 1
     for batch_id in manifest_ids(store, after=-1 if after is None else after):
-        # A listing is no snapshot: what it passed over may have been written while it ran.
+        # A listing is not a snapshot: what it passed over may have been written while it ran.
         for passed_over in range(batch_id if expected is None else expected, batch_id):
             yield _read_or_raise(store, passed_over, batch_id)
         yield _read_or_raise(store, batch_id, batch_id)
@@ -183,7 +183,7 @@ def parse_manifest(output: str, batch_id: int, body: bytes) -> PublishedBatch:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise CorruptObject(
-            f"{where} is truncated or is no manifest ({type(error).__name__}). Restore it from a copy or an older "
+            f"{where} is truncated or is not a manifest ({type(error).__name__}). Restore it from a copy or an older "
             "version; nothing but this library may write below _batches/."
         ) from None
     if batch.batch_id != batch_id:

@@ -32,7 +32,7 @@ def checked_columns(names: Sequence[str]) -> tuple[str, ...]:
     """``partition_by`` as columns.
 
     Raises:
-        ConfigurationError: it is no list of names that readers take for columns.
+        ConfigurationError: it is not a list of names that readers take for columns.
     """
     columns = arguments.names("partition_by", names)
     for name in columns:
@@ -165,7 +165,7 @@ def _folder_name(name: str, text: str | None) -> str:
     try:
         is_short = len(folder.encode()) <= MAX_FOLDER_NAME_BYTES
     except UnicodeEncodeError:
-        raise UnfitRow(f"cannot partition by {name}={text[:80]!r}: it is no Unicode text.") from None
+        raise UnfitRow(f"cannot partition by {name}={text[:80]!r}: it is not Unicode text.") from None
     if not is_short:
         raise UnfitRow(
             f"cannot partition by {name}={text[:80]!r}…: the folder's name would have "

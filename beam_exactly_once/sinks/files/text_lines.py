@@ -48,7 +48,7 @@ def text_lines_of_batch(batch: pa.RecordBatch) -> bytes:
 
 
 def refuse_no_text(schema: pa.Schema) -> None:
-    """Refuse columns that are no lines of text.
+    """Refuse columns that are not lines of text.
 
     Raises:
         ConfigurationError: it is not one column of text or bytes.
@@ -65,7 +65,7 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in types that CSV can hold: bytes become text, dictionaries their values.
 
     Raises:
-        UnfitRow: bytes are no text; a row would be an empty line.
+        UnfitRow: bytes are not text; a row would be an empty line.
         ConfigurationError: a type has no form in CSV.
     """
     schema = csv_schema(batch.schema)
@@ -82,7 +82,7 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
             columns.append(column.cast(field.type))
         except pa.ArrowInvalid:
             raise UnfitRow(
-                f"got a row with bytes in column {field.name!r} that are no UTF-8, which CSV cannot hold. "
+                f"got a row with bytes in column {field.name!r} that are not UTF-8, which CSV cannot hold. "
                 'Make text of them before the sink (base64), or use format="json" or "parquet".'
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -132,6 +132,6 @@ def _one_line_each(lines: bytes, rows: int) -> bytes:
 def _no_text(rows: Sequence[Any]) -> str:
     kinds = sorted({name_of(type(row)) for row in rows} - {"str", "bytes"})
     return (
-        f"got a row of type {', '.join(kinds) or 'str that is no Unicode text'}, and writes text. Give it str, "
+        f"got a row of type {', '.join(kinds) or 'str that is not Unicode text'}, and writes text. Give it str, "
         'bytes, or one column: schema=pyarrow.schema([("value", pyarrow.binary())]).'
     )

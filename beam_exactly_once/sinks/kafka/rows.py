@@ -35,7 +35,7 @@ def batch_of(rows: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
     """Rows as columns. Each must have a ``value``, be it None; all else may be missing.
 
     Raises:
-        UnfitRow: a row is no record.
+        UnfitRow: a row is not a record.
     """
     for row in rows:
         if not has_field(row, "value"):
@@ -100,7 +100,7 @@ def by_shard_of(
         batch: the rows.
         shards: how many there are.
         by_partition: the partition decides, not the key.
-        by_content: records without a key go by what they hold instead of round: anew, each goes where it went before.
+        by_content: records without a key go by what they hold instead of in turns: in a replay each goes where it went before.
     """
     if shards == 1:
         yield 0, batch

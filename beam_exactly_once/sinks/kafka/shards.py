@@ -90,7 +90,7 @@ class KafkaShards(TransactionalSink):
             if not transaction.was_fenced_as_spare:
                 raise
             # Whoever took the id may have written: the receipt is read again.
-            self._write(delivery, self._transaction(delivery.stream_id, delivery.shard, anew=True))
+            self._write(delivery, self._transaction(delivery.stream_id, delivery.shard, fresh=True))
 
     def _write(self, delivery: Delivery, transaction: Transaction) -> None:
         output = self._output
@@ -120,7 +120,7 @@ class KafkaShards(TransactionalSink):
         """Prove that receipts can be written; end what an earlier driver left open in the first shard."""
         with TopicAdmin(self._output.connection) as admin:
             ReceiptsTopic(self._output.connection, self._receipts_topic(stream_id)).check(admin, self._output.shards)
-        with self._transaction(stream_id, 0, anew=True):
+        with self._transaction(stream_id, 0, fresh=True):
             pass
 
     def _writable_output(self, admin: TopicAdmin) -> TopicFacts:
@@ -141,7 +141,7 @@ class KafkaShards(TransactionalSink):
             )
         return name
 
-    def _transaction(self, stream_id: str, shard: int, *, anew: bool = False) -> Transaction:
+    def _transaction(self, stream_id: str, shard: int, *, fresh: bool = False) -> Transaction:
         output = self._output
         facts = topic_facts.get((output.connection, output.topic))
         return Transaction(
@@ -149,7 +149,7 @@ class KafkaShards(TransactionalSink):
             f"{self._receipts_topic(stream_id)}.{shard}",
             output.topic,
             max_batch_bytes=facts.max_record_bytes,
-            anew=anew,
+            fresh=fresh,
             clock=self._clock,
         )
 

@@ -187,7 +187,7 @@ def _parsed(text: str) -> sa.URL:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         raise ConfigurationError(
-            "the url= of WriteToSql is no SQLAlchemy URL, such as postgresql+psycopg://user:password@host/database, "
+            "the url= of WriteToSql is not an SQLAlchemy URL, such as postgresql+psycopg://user:password@host/database, "
             "mysql+pymysql://… or sqlite:////folder/file.db (its text is not shown: it may hold a password)."
         ) from None
     if url.get_backend_name() == "postgresql" and url.drivername == "postgresql":
@@ -241,7 +241,7 @@ def canonical_url(url: str) -> str:
     """A URL that is not a secret, the same on every machine.
 
     Raises:
-        ConfigurationError: it holds a password, is no URL, or its driver is not installed.
+        ConfigurationError: it holds a password, is not a URL, or its driver is not installed.
     """
     parsed = _parsed(url)
     if parsed.password is not None or "password" in parsed.query:

@@ -33,9 +33,9 @@ class SqlEncoding(RowEncoding):
         """See :class:`RowEncoding`."""
         return _SqlBlocks(self)
 
-    def table(self, *, anew: bool = False) -> SqlTable:
-        """The table as it was when it was last looked at; ``anew``: as it is."""
-        if self._table is None or anew:
+    def table(self, *, fresh: bool = False) -> SqlTable:
+        """The table as it was when it was last looked at; ``fresh``: as it is."""
+        if self._table is None or fresh:
             self._table = self._database.transact(
                 lambda connection: reflected(connection, self.target, self._database.dialect),
                 f"looking at table {self.target.full_name}",
@@ -71,7 +71,7 @@ class _SqlBlocks:
             if self._looked_again:
                 raise
             self._looked_again = True
-            batch = block_of(self._encoding.table(anew=True))  # it may have changed since
+            batch = block_of(self._encoding.table(fresh=True))  # it may have changed since
         if self._target.mode == "upsert":
             refuse_equal_keys(batch, self._target)
             if self._target.shards > 1:

@@ -122,7 +122,7 @@ class SqlTable:
 
     def _no_columns(self, unknown: list[str], kind: type) -> str:
         return (
-            f"a row ({name_of(kind)}) has {', '.join(map(repr, unknown))}, which is no column of table "
+            f"a row ({name_of(kind)}) has {', '.join(map(repr, unknown))}, which is not a column of table "
             f"{self.name} that can be written; those are {', '.join(self.schema.names)}. ALTER TABLE {self.name} ADD COLUMN, "
             "or name with columns= what is to be written."
         )
@@ -262,7 +262,7 @@ def _refuse_keys(
     key = set(target.key_columns)
     if key not in uniques:
         raise ConfigurationError(
-            f"key_columns={list(target.key_columns)} of WriteToSql are no primary key and no unique index of table "
+            f"key_columns={list(target.key_columns)} of WriteToSql are neither the primary key nor a unique index of table "
             f"{target.full_name}. Name one, or CREATE UNIQUE INDEX on them."
         )
     others = [unique for unique in uniques if unique and unique != key and unique <= set(written)]

@@ -225,12 +225,12 @@ def test_records_deleted_between_two_chunks_are_data_loss(new_topic: NewTopic, l
 
 
 @pytest.mark.runs_on("DirectRunner")
-def test_a_topic_made_anew_is_data_loss(stream: FileStream) -> None:
+def test_a_topic_recreated_is_data_loss(stream: FileStream) -> None:
     stream.topic.send(numbered("value", 10))
     stream.run()
     stream.topic.make_anew()
     stream.topic.send(numbered("other", 2))
-    with pytest.raises(DataLoss, match="made anew"):
+    with pytest.raises(DataLoss, match="recreated"):
         stream.run()
 
 

@@ -1,4 +1,4 @@
-"""Topics of a real broker that are deleted, made anew, matched by a pattern, or read at another isolation level, at
+"""Topics of a real broker that are deleted, recreated, matched by a pattern, or read at another isolation level, at
 every moment of a batch."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.runs_on("DirectRunner")
 
 NewTopic = Callable[..., Topic]
 
-MADE_ANEW = "was deleted and made anew: its id is"
+MADE_ANEW = "was deleted and recreated: its id is"
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def stop() -> None:
     raise Stop
 
 
-# -- made anew: the new log is as long as the old one, or longer, so that no bound tells ----------------------------
+# -- recreated: the new log is as long as the old one, or longer, so that no bound tells ----------------------------
 
 
 @pytest.mark.parametrize("count", [10, 25])
-def test_made_anew_while_the_stream_is_stopped(stream: FileStream, count: int) -> None:
+def test_recreated_while_the_stream_is_stopped(stream: FileStream, count: int) -> None:
     old, new = numbered("old", 10), numbered("new", count)
     stream.topic.send(old)
     stream.run()
@@ -88,7 +88,7 @@ def test_made_anew_while_the_stream_is_stopped(stream: FileStream, count: int) -
     assert stream.values() == Counter([*old, *new, b"more"])
 
 
-def test_made_anew_with_fewer_partitions(new_topic: NewTopic, tmp_path: Path) -> None:
+def test_recreated_with_fewer_partitions(new_topic: NewTopic, tmp_path: Path) -> None:
     stream = FileStream(new_topic(3), tmp_path)
     for partition in range(3):
         stream.topic.send(numbered(f"old{partition}", 4), partition=partition)
@@ -114,7 +114,7 @@ def test_made_anew_with_fewer_partitions(new_topic: NewTopic, tmp_path: Path) ->
         ),
     ],
 )
-def test_made_anew_between_two_batches(stream: FileStream, trigger: Trigger, max_batches: int | None) -> None:
+def test_recreated_between_two_batches(stream: FileStream, trigger: Trigger, max_batches: int | None) -> None:
     old, new = numbered("old", 10), numbered("new", 12)
     stream.topic.send(old)
 
@@ -145,7 +145,7 @@ def test_what_a_running_stream_knew_of_the_old_topic_is_on_record(stream: FileSt
     assert [sum(batch.offsets_lost.values()) for batch in stream.progress] == [0, 4, 0]
 
 
-def test_made_anew_between_plan_and_read(stream: FileStream) -> None:
+def test_recreated_between_plan_and_read(stream: FileStream) -> None:
     old, new = numbered("old", 10), numbered("new", 25)
     stream.topic.send(old)
     with watching(after_plan(1, lambda: make_anew(stream.topic, new))), pytest.raises(DataLoss, match=MADE_ANEW):
@@ -158,7 +158,7 @@ def test_made_anew_between_plan_and_read(stream: FileStream) -> None:
     assert stream.lost() == {0: {stream.topic.name: {"0": [[0, 10]]}}}
 
 
-def test_made_anew_between_plan_and_replay(stream: FileStream) -> None:
+def test_recreated_between_plan_and_replay(stream: FileStream) -> None:
     old, new = numbered("old", 10), numbered("new", 25)
     stream.topic.send(old)
     with watching(after_plan(1, stop)), pytest.raises(Stop):
@@ -178,7 +178,7 @@ SMALL_QUEUE = {"queued.max.messages.kbytes": 64, "fetch.message.max.bytes": 6553
 
 
 @pytest.mark.parametrize("on_data_loss", ["fail", "skip"])
-def test_made_anew_while_it_is_read(stream: FileStream, on_data_loss: Any) -> None:
+def test_recreated_while_it_is_read(stream: FileStream, on_data_loss: Any) -> None:
     """Neither all of the old topic nor a mixture of both is ever committed."""
     random = Random(7)
     old = [b"old-%d-" % number + random.randbytes(1000) for number in range(5000)]
@@ -188,7 +188,7 @@ def test_made_anew_while_it_is_read(stream: FileStream, on_data_loss: Any) -> No
     with on_first_records(lambda: make_anew(stream.topic, new)):
         with pytest.raises((DataLoss, IncompleteBatch)) as caught:
             stream.run(on_data_loss=on_data_loss, client_config=SMALL_QUEUE)
-        assert "made anew" in str(caught.value)
+        assert "recreated" in str(caught.value)
     assert stream.marker(0) is None
     assert stream.values() == Counter()
 
@@ -200,7 +200,7 @@ def test_made_anew_while_it_is_read(stream: FileStream, on_data_loss: Any) -> No
     ]
 
 
-def test_made_anew_after_all_of_it_was_fetched(stream: FileStream) -> None:
+def test_recreated_after_all_of_it_was_fetched(stream: FileStream) -> None:
     """The last read is over when the topic changes, and its records are the old ones: to be sure, they are refused."""
     stream.topic.send(numbered("old", 10))
     with on_first_records(lambda: make_anew(stream.topic, numbered("new", 25))), pytest.raises(DataLoss):

@@ -139,6 +139,6 @@ def test_a_spare_is_of_no_use_to_who_wants_nothing_open(copy: Copy) -> None:
             other._is_open = False  # as a crash does: nothing aborts it
 
         somebody_else(copy, leave_open)
-        with Transaction(settings, transactional_id, copy.topic, anew=True) as anew:
-            assert not is_spare(anew)
+        with Transaction(settings, transactional_id, copy.topic, fresh=True) as fresh:
+            assert not is_spare(fresh)
         assert numbers_of(records_of(copy.bootstrap_servers, copy.topic)) == [0, 1, 2, 3]

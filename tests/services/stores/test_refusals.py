@@ -96,7 +96,7 @@ def test_a_table_that_changes(stream: SqlStream, sql_variable: str, spoilt: str,
 
 
 def test_a_topic_that_is_deleted(copy: Copy, output: Topic) -> None:
-    """What it held is gone, and nothing else: the batch comes into the one that is made anew."""
+    """What it held is gone, and nothing else: the batch comes into the one that is recreated."""
     # A topic is doubted for 5 s before it is said to be missing.
     copy = Copy(copy.bootstrap_servers, copy.topic, copy.checkpoint, {"timeout_s": 6.0})
     with spoiling(output.delete, "offsets/"), pytest.raises(BeamExactlyOnceError) as first:

@@ -58,7 +58,7 @@ class Weather:
     bundle_repeated: float = 0.0
     commit_repeated: float = 0.0
     worker_forgotten: float = 0.0
-    """The runner takes a worker for dead and runs the batch anew, while the old one still goes to commit."""
+    """The runner takes a worker for dead and runs the batch again, while the old one still goes to commit."""
 
 
 @dataclass(slots=True)
@@ -188,7 +188,7 @@ class Driver:
             self.sweep(plan.batch_id)
 
     def stand_after(self, plan: Plan, won: Marker) -> dict[TopicPartition, int]:
-        """Where the marker says; an operator may have abandoned the batch, whose offsets are then to be planned anew."""
+        """Where the marker says; an operator may have abandoned the batch, whose offsets are then to be planned again."""
         return dict(won.sources[SOURCE].next_offsets)
 
     def sweep(self, published_batch_id: int) -> None:

@@ -71,7 +71,7 @@ def fault_of_flipped(data: bytes, bit: int) -> str | None:
     "data", [b"", b"null", b"[]", b"7", b'"text"', b"{}", b"\x00\xff", b'{"min_reader_version": 1}']
 )
 def test_no_record_at_all(data: bytes) -> None:
-    with pytest.raises(CorruptObject, match=f"{WHERE} is truncated or is no record"):
+    with pytest.raises(CorruptObject, match=f"{WHERE} is truncated or is not a record"):
         opened(data)
 
 

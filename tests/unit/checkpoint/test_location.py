@@ -164,7 +164,7 @@ def test_a_damaged_object(
 
 @pytest.mark.parametrize("key", [key for key in READS if key != layout.METADATA])
 def test_an_object_of_another_stream(checkpoint: Checkpoint, key: str) -> None:
-    """As a driver leaves it that goes on when its location was wiped and used anew."""
+    """As a driver leaves it that goes on when its location was wiped and used again."""
     stored = orjson.loads(checkpoint.store.get(key) or b"")
     foreign = seal(Envelope(stored["kind"], "another stream", stored["nonce"], stored["body"]))
     overwrite(checkpoint.store, key, lambda _: foreign)

@@ -251,7 +251,7 @@ def test_where_a_source_stood_before(ranges: Any, lost: Any, next_offsets: Any, 
     assert offsets_before(SourcePlan(ranges, lost, next_offsets)) == before
 
 
-def test_where_a_source_stood_before_its_topic_was_made_anew() -> None:
+def test_where_a_source_stood_before_its_topic_was_recreated() -> None:
     replaced = {"orders": ReplacedTopic("old", {0: 70, 1: 50, 2: 4})}
     source = SourcePlan(
         (orders(0, 0, 7),), (orders(0, 70, 90),), {P0: 7, P1: 0}, {"orders": "new", "payments": "p"}, replaced

@@ -117,7 +117,7 @@ def refused(stream: HandMadeStream, batch_id: int, flag: str) -> str:
 
 def test_resolve_refuses_any_other_batch(stream: HandMadeStream) -> None:
     stream.run(0, 1)
-    assert "there is none: the next start plans anew." in refused(stream, 2, "--skip")
+    assert "there is none: the next start plans again." in refused(stream, 2, "--skip")
     stream.plan(2)
     assert "is decided: it has a commit marker, which never changes" in refused(stream, 1, "--skip")
     assert "which is batch 2." in refused(stream, 3, "--abandon")

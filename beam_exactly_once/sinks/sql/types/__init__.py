@@ -44,7 +44,7 @@ def _array_type(declared: Any, dialect: str, charset: str | None) -> ColumnType 
 
     def checked(value: Any) -> list[Any]:
         if not isinstance(value, (list, tuple)):
-            raise Misfit("it is no list")
+            raise Misfit("it is not a list")
         return [one if one is None or type(one) in known.exact else known.convert(one) for one in value]
 
     return ColumnType(pa.list_(known.arrow), frozenset(), checked, is_ordered=False)

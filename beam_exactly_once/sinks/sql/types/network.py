@@ -24,7 +24,7 @@ def _address(value: Any) -> str:
     """Of INET, with or without the number of its network's bits."""
     text = str(value)
     if not _ADDRESS.fullmatch(text):  # ipaddress knows netmasks and scopes, PostgreSQL does not
-        raise Misfit("it is no address")
+        raise Misfit("it is not an address")
     ipaddress.ip_interface(text)
     return text
 
@@ -39,7 +39,7 @@ def _network(value: Any) -> str:
 def _mac_address(value: Any) -> str:
     text = str(value)
     if not _MAC_ADDRESS.fullmatch(text):
-        raise Misfit("it is no MAC address")
+        raise Misfit("it is not a MAC address")
     return text
 
 

@@ -80,13 +80,13 @@ def _mysql_floating(declared: Any) -> Callable[[Any], float]:
 
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or value != int(value):
-        raise Misfit("it is no whole number")
+        raise Misfit("it is not a whole number")
     return int(value)
 
 
 def _floating(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        raise Misfit("it is no number")
+        raise Misfit("it is not a number")
     if isinstance(value, int) and int(float(value)) != value:
         raise Misfit("it is not exact as a floating number")
     return float(value)
@@ -128,11 +128,11 @@ def _medium(is_unsigned: bool) -> Callable[[Any], int]:
 
 def _decimal(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
-        raise Misfit("it is no number")
+        raise Misfit("it is not a number")
     try:
         number = Decimal(repr(value) if isinstance(value, float) else value)
     except ArithmeticError:
-        raise Misfit("it is no number") from None
+        raise Misfit("it is not a number") from None
     if not number.is_finite():
         raise Misfit("it is not finite")
     return number
