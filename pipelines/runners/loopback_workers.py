@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, PortableOptions
-from apache_beam.portability import python_urns
+from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_fn_api_pb2, beam_runner_api_pb2
 from apache_beam.runners.worker import sdk_worker, sdk_worker_main, worker_pool_main
 from apache_beam.transforms.environments import ExternalEnvironment
+from apache_beam.utils import proto_utils
 
 
 @contextlib.contextmanager
@@ -54,14 +55,21 @@ class _Pool(worker_pool_main.BeamFnExternalWorkerPoolServicer):
 
 
 class _EndingHarness(sdk_worker.SdkHarness):
-    """Beam's worker, which also ends whole where the runner breaks its connection off, and runs each bundle whole.
+    """Beam's worker, which also ends whole where the runner breaks its connection off, and keeps bundles with state whole.
 
     Beam's own then leaves two threads, and its DoFns without their teardown: with all that they have open.
     """
 
     def _request_process_bundle_split(self, request: beam_fn_api_pb2.InstructionRequest) -> None:
-        """Give nothing back: no other worker would take it. Prism asks slow bundles for a part, and has then lost elements of
-        steps with state."""
+        """Of a bundle with state give nothing back. Prism asks slow bundles for a part, and has then lost elements of such
+        steps."""
+        try:
+            processor = self._bundle_processor_cache.lookup(request.process_bundle_split.instruction_id)
+        except RuntimeError:  # it has failed
+            processor = None
+        if processor is None or not _has_state(processor.process_bundle_descriptor):
+            super()._request_process_bundle_split(request)
+            return
         whole = beam_fn_api_pb2.InstructionResponse(
             instruction_id=request.instruction_id,
             process_bundle_split=beam_fn_api_pb2.ProcessBundleSplitResponse(),
@@ -76,3 +84,12 @@ class _EndingHarness(sdk_worker.SdkHarness):
             ending.callback(self._data_channel_factory.close)
             ending.callback(self._worker_thread_pool.shutdown)
             super().run()
+
+
+def _has_state(bundle: beam_fn_api_pb2.ProcessBundleDescriptor) -> bool:
+    for transform in bundle.transforms.values():
+        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
+            step = proto_utils.parse_Bytes(transform.spec.payload, beam_runner_api_pb2.ParDoPayload)
+            if step.state_specs or step.timer_family_specs:
+                return True
+    return False
