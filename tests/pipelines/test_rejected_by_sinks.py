@@ -58,7 +58,7 @@ def kill(*_: object) -> None:
         ({"id": 2**63}, "column 'id'", "{'id': 9223372036854775808}"),
         ({"id": None}, "no value for column 'id'", "{'id': None}"),
         ({"name": "x"}, "no value for column 'id'", "{'name': 'x'}"),
-        ({"id": 1, "nmae": "x"}, "has 'nmae', which is no column", "{'id': 1, 'nmae': 'x'}"),
+        ({"id": 1, "nmae": "x"}, "has 'nmae', which is not a column", "{'id': 1, 'nmae': 'x'}"),
         (7, "row of type int", "7"),
     ],
 )

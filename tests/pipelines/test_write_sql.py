@@ -299,7 +299,7 @@ UNFIT = [
     pytest.param({"id": 2**63}, "'id'", id="range"),
     pytest.param({"id": None}, "no value for column 'id'.*NOT NULL", id="null"),
     pytest.param({"name": "x"}, "no value for column 'id'.*NOT NULL", id="missing"),
-    pytest.param({"id": 1, "nmae": "x"}, "has 'nmae', which is no column.*id, name", id="unknown field"),
+    pytest.param({"id": 1, "nmae": "x"}, "has 'nmae', which is not a column.*id, name", id="unknown field"),
     pytest.param(7, "type int", id="no row"),
 ]
 

@@ -313,7 +313,7 @@ class TestNames:
             (1.5, "type float"),
             (b"x", "type bytes"),
             (datetime.datetime(2026, 1, 1), "datetime"),
-            ("\ud800", "no Unicode"),
+            ("\ud800", "not Unicode"),
         ],
     )
     def test_values_that_name_no_folder_are_refused(self, output: str, value: Any, message: str) -> None:

@@ -33,12 +33,12 @@ URL = "sqlite:////tmp/orders.db"
         ({"name": "a/b"}, "name='a/b' cannot name"),
         ({"receipts_table": "a.b.c"}, "receipts_table='a.b.c' of WriteToSql must be the name of a table"),
         ({"shards": 0}, "from 1 to 64"),
-        ({"url": "orders.db"}, "no SQLAlchemy URL"),
+        ({"url": "orders.db"}, "not an SQLAlchemy URL"),
         ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),
         ({"url": "sqlite://"}, "needs a file"),
         ({"url": f"postgresql://me:{CANARY}@host/orders"}, "has a password in it"),
         ({"url": f"postgresql://host/orders?password={CANARY}"}, "has a password in it"),
-        ({"url": f"postgresql://me:{CANARY}@host:port/orders"}, "no SQLAlchemy URL"),
+        ({"url": f"postgresql://me:{CANARY}@host:port/orders"}, "not an SQLAlchemy URL"),
     ],
 )
 def test_refused(options: dict[str, Any], message: str) -> None:
