@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import sqlalchemy as sa
 from confluent_kafka.admin import AdminClient
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
@@ -122,6 +123,19 @@ def flink_job_server_jar() -> str:
 def flink_options(flink_job_server_jar: str) -> list[str]:
     """Pipeline options of the session's cluster."""
     return cluster_options(address("flink", "FLINK_MASTER"), address("flink", "BEAM_WORKER_POOL"), flink_job_server_jar)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_databases(worker_id: str) -> None:
+    """A database for each process of tests: streams of one database share its receipts, which tests drop and lock."""
+    for variable in ("POSTGRES_URL", "MARIADB_URL"):
+        if worker_id == "master" or variable not in os.environ:
+            continue
+        url, name = sa.make_url(os.environ[variable]), f"tests_{worker_id}_{os.getpid()}"
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        os.environ[variable] = url.set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
