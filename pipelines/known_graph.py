@@ -12,7 +12,7 @@ from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 
 class KnownGraph:
-    """What ``checkpoint`` knows of ``graph``, read once."""
+    """What ``checkpoint`` knows of ``graph``: read once, and what this driver has recorded since."""
 
     def __init__(self, checkpoint: Checkpoint, graph: StreamGraph) -> None:
         self._checkpoint = checkpoint
@@ -43,8 +43,8 @@ class KnownGraph:
             # A direct sink may hold the next batch, if a driver died before it was committed.
             sink.driver_side.check_start(self._checkpoint.stream_id, next_batch_id + sink.publisher.is_direct)
         for name, sink in self._graph.sinks.items():
-            recorded = self._checkpoint.create_definition(SINKS, name, sink.definition)
-            self._refuse_changed_sink(name, sink.definition, recorded)
+            self._sinks[name] = self._checkpoint.create_definition(SINKS, name, sink.definition)
+            self._refuse_changed_sink(name, sink.definition, self._sinks[name])
 
     def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
         for name in sorted(recorded.keys() - present.keys()):

@@ -56,10 +56,8 @@ class StreamSettings:
 
     trigger: Trigger
     max_batches: int | None
-    continue_from: CheckpointAt | None
-    """Where a new checkpoint goes on from …"""
-    continue_location: StoreLocation | None
-    """… and that checkpoint's location, as this stream reaches it."""
+    continue_from: tuple[CheckpointAt, StoreLocation] | None
+    """Where a new checkpoint goes on from, and that checkpoint's location, as this stream reaches it."""
     listeners: tuple[ProgressListener, ...]
     retain_batches: int
 
@@ -187,17 +185,13 @@ class _ClaimedStream:
         """Publish the newest marker again and replay what was planned above it."""
         recovery = self._writer.recover()
         if recovery.newest is not None or recovery.replays:
-            _LOGGER.info(
-                "the stream stands behind batch %d, which is published again; %d planned batches are replayed",
-                recovery.next_batch_id - 1,
-                len(recovery.replays),
-            )
+            again = "no batch" if recovery.newest is None else f"batch {recovery.newest.batch_id}"
+            _LOGGER.info("recovery publishes %s again, and replays %d planned batches", again, len(recovery.replays))
         self._known.check_sinks(recovery.next_batch_id)
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
             self._run_task(self._task(recovery.newest.batch_id, None))
-            self._checkpoint.create_published(recovery.newest.batch_id)
             self._sweep(recovery.newest.batch_id)
         self._take_positions(recovery.newest)
         for batch_id in recovery.replays:
@@ -210,10 +204,10 @@ class _ClaimedStream:
 
     def _take_positions(self, newest: Marker | None) -> None:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
-        place, location = self._settings.continue_from, self._settings.continue_location
-        elsewhere = None if newest is not None or place is None or location is None else marker_at(place, location)
+        place = self._settings.continue_from
+        elsewhere = None if newest is not None or place is None else marker_at(*place)
         for name, planner in self._planners.items():
-            stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place.location)
+            stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
             planner.take_position(self._checkpoint, newest, stood)
 
     def _replayed(self, batch_id: int) -> Plan:

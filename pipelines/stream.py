@@ -138,7 +138,7 @@ class ExactlyOnceStream(beam.Pipeline):
                 f"continue_from names this stream's own checkpoint_location, {elsewhere.uri}. Leave it out to go on where it "
                 "stands, or give a new checkpoint_location."
             )
-        return replace(self._settings, continue_from=continue_from, continue_location=elsewhere)
+        return replace(self._settings, continue_from=(continue_from, elsewhere))
 
     def _finish_graph(self) -> None:
         graph = self.stream_graph
@@ -196,4 +196,4 @@ def _settings(
         )
     whole_number("max_batches", max_batches, none="no limit")
     whole_number("retain_batches", retain_batches, least=2)  # a start needs the newest, and what it followed
-    return StreamSettings(trigger, max_batches, None, None, tuple(listeners), retain_batches)
+    return StreamSettings(trigger, max_batches, None, tuple(listeners), retain_batches)

@@ -133,7 +133,7 @@ CAPABILITIES = (
         "shuffles, joins, side inputs, branches: random graphs",
         r"random graphs|test_stream_graphs: |test_known_graphs: ",
     ),
-    Capability(GRAPH, "timers within one batch", r"timers|a known graph|random graphs"),
+    Capability(GRAPH, "timers within one batch", r"timers|a known graph|random graphs|bundle with state"),
     Capability(GRAPH, "windows by event time within one batch", r"event time|windows within|windows by|a known graph"),
     Capability(GRAPH, "a start publishes without running your steps", r"test_known_graphs: .*start|a known graph"),
     Capability(

@@ -105,10 +105,6 @@ class Checkpoint:
         body, mine = self._create(layout.writer_key(claim.writer_epoch), "writer", claim.to_json())
         return Decided(WriterClaim.from_json(body), mine)
 
-    def writer_exists(self, writer_epoch: int) -> bool:
-        """Whether the epoch is claimed. One GET."""
-        return self.store.get(layout.writer_key(writer_epoch)) is not None
-
     # -- plans -----------------------------------------------------------------------------------------------
 
     def read_plan(self, batch_id: int) -> Plan | None:

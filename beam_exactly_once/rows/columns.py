@@ -166,7 +166,7 @@ def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None
 def _array(values: Sequence[Any], field: pa.Field, kind: type) -> pa.Array:
     try:
         column = pa.array(values, field.type)
-        refuse_changed(values, field.type, column)
+        refuse_changed(values, field.type)
     except _MISFIT:
         raise _misfit(values, field, kind) from None
     return _not_null(column, field)

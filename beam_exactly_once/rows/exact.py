@@ -7,6 +7,7 @@ name: ``float32`` and ``float16`` round.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
 """What no longer rounds to a finite number."""
+_TOO_LARGE = "it is too large for the column"
 _MIDNIGHT = datetime.time()
 _NUMBERS = (int, float, Decimal)
 """Counts of a column's units, where it holds days, moments or durations."""
@@ -27,30 +29,30 @@ _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.
 
 
 class _Rule(NamedTuple):
-    exact_kinds: frozenset[type]
-    """Python types whose every value the column holds, or Arrow refuses."""
+    plain_kinds: frozenset[type]
+    """Python types whose values are looked at together, if at all."""
+    refuse_plain: Callable[[Sequence[Any]], object]
+    """Raises ValueError (Arrow's errors of data are such) where the column does not hold one of these."""
     is_exact: Callable[[Any], bool]
+    """Whether the column holds a value of another type."""
     complaint: str
 
 
-def refuse_changed(values: Sequence[Any], arrow_type: pa.DataType, column: pa.Array | None = None) -> None:
+def refuse_changed(values: Sequence[Any], arrow_type: pa.DataType) -> None:
     """Refuse Python values that ``pyarrow.array`` would change, also inside lists, maps and structs.
 
     Args:
         values: what it took as ``arrow_type``.
-        column: what it made of them, which may spare a look at each.
 
     Raises:
         ValueError: the column does not hold one of them.
     """
-    if column is not None and arrow_type in _LARGEST and not pc.any(pc.is_inf(column)).as_py():
-        return
     rule = _rule(arrow_type)
     if rule is not None:
-        if not rule.exact_kinds.issuperset(map(type, values)):
-            for value in values:
-                if value is not None and not rule.is_exact(value):
-                    raise ValueError(rule.complaint)
+        if rule.plain_kinds.issuperset(map(type, values)):
+            rule.refuse_plain(values)
+        elif not all(value is None or rule.is_exact(value) for value in values):
+            raise ValueError(rule.complaint)
     elif _may_change(arrow_type):
         present = [value for value in values if value is not None]
         for inner_type, inner_values in _inner(present, arrow_type):
@@ -107,30 +109,63 @@ def _equal(one: pa.Array, other: pa.Array) -> pa.Array:
     return pc.or_(same, pc.and_(pc.is_nan(one), pc.is_nan(other))) if pa.types.is_floating(one.type) else same
 
 
+@functools.lru_cache(maxsize=256)
 def _rule(arrow_type: pa.DataType) -> _Rule | None:
     kinds = pa.types
     if kinds.is_integer(arrow_type):
-        return _Rule(frozenset({int, type(None)}), _is_whole, "an integer column does not take fractions")
+        return _Rule(_plain(int), _take_all, _is_whole, "an integer column does not take fractions")
     if kinds.is_date(arrow_type):
-        return _Rule(frozenset({datetime.date, type(None)}), _is_date, "a column of dates does not take times of day")
-    if kinds.is_timestamp(arrow_type) or kinds.is_duration(arrow_type):
-        step_ns = _STEP_NS[arrow_type.unit]
-        fine = {datetime.datetime, datetime.timedelta, type(None)} if step_ns <= 1000 else set()
-        return _Rule(
-            frozenset(fine), lambda value: _fits(value, step_ns), f"its unit is {arrow_type.unit}: no finer fractions"
-        )
+        return _Rule(_plain(datetime.date), _take_all, _is_date, "a column of dates does not take times of day")
+    if kinds.is_timestamp(arrow_type):
+        return _rule_of_unit(datetime.datetime, arrow_type, pa.timestamp("us", arrow_type.tz))
+    if kinds.is_duration(arrow_type):
+        return _rule_of_unit(datetime.timedelta, arrow_type, pa.duration("us"))
     if kinds.is_time(arrow_type):
-        step_ns = _STEP_NS[arrow_type.unit]
-        complaint = f"a column of times takes no time zone, and its unit is {arrow_type.unit}: no finer fractions"
-        return _Rule(
-            frozenset(), lambda value: getattr(value, "tzinfo", None) is None and _fits(value, step_ns), complaint
-        )
+        return _rule_of_unit(datetime.time, arrow_type, pa.time64("us"))
     if arrow_type in _LARGEST:
-        largest = _LARGEST[arrow_type]
         return _Rule(
-            frozenset(), lambda value: abs(value) < largest or math.isinf(value) or math.isnan(value), "too large"
+            _plain(float), lambda values: _refuse_too_large(values, arrow_type), _is_in(arrow_type), _TOO_LARGE
         )
     return None
+
+
+def _plain(kind: type) -> frozenset[type]:
+    return frozenset({kind, type(None)})
+
+
+def _take_all(values: Sequence[Any]) -> None:
+    """Arrow holds these, or refuses them."""
+
+
+def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType) -> _Rule:
+    """Of a column that may be coarser than Python's values, which ``python_type`` holds whole. Times of day have no zone."""
+    step_ns = _STEP_NS[arrow_type.unit]
+    is_time = kind is datetime.time
+
+    def refuse_plain(values: Sequence[Any]) -> None:
+        if is_time and any(value is not None and value.tzinfo is not None for value in values):
+            raise ValueError(complaint)
+        if step_ns > _STEP_NS["us"]:
+            pa.array(values, python_type).cast(arrow_type)
+
+    def is_exact(value: Any) -> bool:
+        return _fits(value, step_ns) and not (is_time and getattr(value, "tzinfo", None) is not None)
+
+    complaint = f"its unit is {arrow_type.unit}: no finer fractions" + (", and no time zone" if is_time else "")
+    return _Rule(_plain(kind), refuse_plain, is_exact, complaint)
+
+
+def _refuse_too_large(values: Sequence[float | None], arrow_type: pa.DataType) -> None:
+    is_in = _is_in(arrow_type)
+    if arrow_type == pa.float32() and not pc.any(pc.is_inf(pa.array(values, arrow_type))).as_py():
+        return
+    if not all(value is None or is_in(value) for value in values):
+        raise ValueError(_TOO_LARGE)
+
+
+def _is_in(arrow_type: pa.DataType) -> Callable[[Any], bool]:
+    largest = _LARGEST[arrow_type]
+    return lambda value: abs(value) < largest or math.isinf(value) or math.isnan(value)
 
 
 def _is_whole(value: Any) -> bool:

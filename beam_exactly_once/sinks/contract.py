@@ -88,7 +88,8 @@ class DriverSide(abc.ABC):  # noqa: B024 (a sink without a place of its own has 
         """
 
     def check_start(self, stream_id: str, next_batch_id: int) -> None:  # noqa: B027
-        """Prove that the place is this stream's, and holds no batch from ``next_batch_id`` on.
+        """Take the place for this stream, or prove that it is this stream's; and that it holds no batch from
+        ``next_batch_id`` on.
 
         Raises:
             SinkAhead: it holds batches of another stream, or batches that the checkpoint does not know.

@@ -19,7 +19,7 @@ CHUNKS = {"in_process": 16, "two_workers": 5, "one_thread": 2, "threads": 2}
 PLACES = [runner for runner, count in CHUNKS.items() for _ in range(count)]
 
 
-@pytest.mark.parametrize(("number", "runner"), enumerate(PLACES))
+@pytest.mark.parametrize(("number", "runner"), list(enumerate(PLACES)))
 def test_random_graphs_by_value(number: int, runner: str) -> None:
     first_seed = FIRST_SEED + number * CHUNK
     check(range(first_seed, first_seed + CHUNK), RUNNERS[runner])

@@ -57,6 +57,6 @@ def test_claim_recovery_batches_failure_and_stop(tmp_path: Path, caplog: pytest.
     with pytest.raises(RuntimeError, match="JSONDecodeError"):
         run(kafka, tmp_path)
     assert said(caplog)[1:] == [
-        "the stream stands behind batch 1, which is published again; 0 planned batches are replayed",
+        "recovery publishes batch 1 again, and replays 0 planned batches",
         "batch 2 failed in step 'Parse': RuntimeError",
     ]

@@ -18,6 +18,7 @@ from apache_beam.transforms.window import (
 from graphs import test_known_timers as timers
 from graphs.known_streams import NumberStream, number_stream
 from graphs.runners import prism
+from support.split_requests import SlowAndStateful, split_requests
 
 pytestmark = [
     pytest.mark.runs_on("PrismRunner", storage="memory"),
@@ -55,6 +56,22 @@ def test_event_time_of_the_users_is_late_for_no_window(
     stream.start(build, a_batch=4, allow_per_batch=True)
 
     assert stream.published() == [sorted(batch) for batch in sums]
+
+
+def test_a_slow_bundle_with_state_is_not_split(stream: NumberStream) -> None:
+    """Prism asks for a part of it, and has then lost elements."""
+
+    def build(numbers: beam.PCollection[int], to: NumberStream) -> None:
+        keyed = numbers | beam.Map(lambda value: (value % 2, value)).with_output_types(tuple[int, int])
+        to.write(keyed | beam.ParDo(SlowAndStateful()))
+
+    stream.send(range(12))
+    with split_requests() as (asked, split):
+        stream.start(build, allow_per_batch=True)
+
+    assert asked.is_set()
+    assert split == []
+    assert stream.published() == [list(range(12))]
 
 
 def test_two_steps_side_by_side_whose_timers_have_one_name(stream: NumberStream) -> None:

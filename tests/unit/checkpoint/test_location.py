@@ -100,11 +100,7 @@ def test_every_record_comes_back(checkpoint: Checkpoint) -> None:
 def test_what_is_not_there_is_none() -> None:
     checkpoint = fresh_checkpoint()
     assert (checkpoint.read_plan(0), checkpoint.read_marker(0), checkpoint.newest_marker()) == (None, None, None)
-    assert (checkpoint.read_writer(1), checkpoint.writer_exists(1), checkpoint.newest_writer_epoch()) == (
-        None,
-        False,
-        0,
-    )
+    assert (checkpoint.read_writer(1), checkpoint.newest_writer_epoch()) == (None, 0)
 
 
 def test_the_first_create_holds(checkpoint: Checkpoint) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
 
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_batch
+
+
+@dataclass
+class Point:
+    x: float
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,10 @@ from beam_exactly_once.sinks.files.json_lines import json_lines, json_lines_of_b
         {"n": [1.5, -math.inf]},
         {"n": {"deep": [{"er": math.nan}]}},
         {"n": (math.nan,), "none": None},
+        {"n": math.nan, "none": None, "text": "null"},
+        {"n": np.array([1.5, math.nan])},
+        {"n": np.float32("inf")},
+        {"n": Point(math.nan)},
         {1: "a", "1": "b"},
         {"n": {True: 1, "true": 2}},
         {"n": {None: 1, "null": 2}},
