@@ -165,7 +165,7 @@ def _refuse_too_large(values: Sequence[float | None], arrow_type: pa.DataType) -
 
 def _is_in(arrow_type: pa.DataType) -> Callable[[Any], bool]:
     largest = _LARGEST[arrow_type]
-    return lambda value: abs(value) < largest or math.isinf(value) or math.isnan(value)
+    return lambda value: abs(float(value)) < largest or math.isinf(value) or math.isnan(value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -192,7 +192,9 @@ def _as_member(given: Any, member: Any, kinds: Kinds) -> tuple[bool, Any]:
         return True, given
     if isinstance(given, bool) or member in (bool, type(None), Secret):
         return type(given) is member, given
-    return isinstance(member, type) and isinstance(given, (int, float) if member is float else member), given
+    # Python 3.10 takes Sequence[str] for a type.
+    is_kind = get_origin(member) is None and isinstance(member, type)
+    return is_kind and isinstance(given, (int, float) if member is float else member), given
 
 
 def _as_scalar(text: str, member: Any) -> tuple[bool, Any]:

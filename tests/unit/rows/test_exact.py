@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ def test_a_row_that_its_column_would_change_is_refused(value: Any, arrow_type: p
         (datetime.time(1, 2, 3), pa.time32("s")),
         (datetime.timedelta(seconds=5), pa.duration("s")),
         (math.inf, pa.float32()),
-        (0.5, pa.float16()),
+        (np.float16(0.5), pa.float16()),
         (3, pa.float32()),
     ],
     ids=str,
