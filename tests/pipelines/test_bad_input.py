@@ -13,7 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import orjson
+import pyarrow as pa
 import pytest
 
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
@@ -68,7 +70,7 @@ def refused(stream: OrdersToFiles, error: type[BeamExactlyOnceError], *words: st
 
 def test_an_unknown_topic_is_named_before_anything_is_claimed(stream: OrdersToFiles) -> None:
     refused(stream, UnknownTopic, "'refunds'", topics=("refunds",))
-    assert len(list((stream.checkpoint / "writers").iterdir())) == 1
+    assert len(list((stream.folder / "writers").iterdir())) == 1
     stream.run()
     assert stream.written() == [1, 2, 3]
 
@@ -101,7 +103,7 @@ def test_offsets_that_retention_took_are_passed_on_the_record_when_loss_is_allow
     stream.run(on_data_loss="skip")
     assert stream.written() == [1, 2, 5]
     assert stream.progress[-1].offsets_lost["kafka"] == 2
-    marker = orjson.loads((stream.checkpoint / commits_key(1)).read_bytes())["body"]
+    marker = orjson.loads((stream.folder / commits_key(1)).read_bytes())["body"]
     assert marker["sources"]["kafka"]["lost"] == {"orders": {"0": [[2, 4]]}}
 
 
@@ -116,13 +118,13 @@ def test_offsets_that_vanish_between_plan_and_read_are_an_error_or_on_the_record
 
 
 def test_a_newer_format_says_to_upgrade(stream: OrdersToFiles) -> None:
-    edit(stream.checkpoint / "metadata.json", min_reader_version=99)
+    edit(stream.folder / "metadata.json", min_reader_version=99)
     refused(stream, NewerFormat, "metadata.json", "99", "nstall")
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
 def test_a_damaged_marker_is_named(stream: OrdersToFiles, damage: str) -> None:
-    marker = stream.checkpoint / commits_key(0)
+    marker = stream.folder / commits_key(0)
     whole = marker.read_bytes()
     marker.write_bytes(
         {"truncate": whole[:-20], "flip": whole.replace(b'"committed"', b'"abandoned"'), "empty": b""}[damage]
@@ -137,23 +139,23 @@ def test_an_object_of_another_stream_is_named(stream: OrdersToFiles, tmp_path: P
     other = OrdersToFiles(tmp_path / "other")
     other.produce(1)
     other.run()
-    shutil.copy(other.checkpoint / commits_key(0), stream.checkpoint / commits_key(0))
+    shutil.copy(other.folder / commits_key(0), stream.folder / commits_key(0))
     refused(stream, ForeignObject, commits_key(0))
 
 
 def test_a_checkpoint_without_its_metadata_is_refused(stream: OrdersToFiles) -> None:
-    (stream.checkpoint / "metadata.json").unlink()
+    (stream.folder / "metadata.json").unlink()
     refused(stream, CheckpointHole, "metadata.json")
 
 
 def test_a_hole_in_the_plans_is_named(stream: OrdersToFiles) -> None:
-    second = stream.checkpoint / offsets_key(2)
-    shutil.copy(stream.checkpoint / offsets_key(0), second)
+    second = stream.folder / offsets_key(2)
+    shutil.copy(stream.folder / offsets_key(0), second)
     refused(stream, CheckpointHole, "batch 1")
 
 
 def test_a_wiped_checkpoint_does_not_write_its_output_again(stream: OrdersToFiles) -> None:
-    shutil.rmtree(stream.checkpoint)
+    shutil.rmtree(stream.folder)
     refused(stream, SinkAhead, str(stream.output), "stream")
 
 
@@ -164,24 +166,24 @@ def test_of_two_new_streams_on_one_empty_output_the_second_is_refused_before_it_
     output = tmp_path / "shared"
     open_object_store(str(output)).put_if_absent(OWNER, owner_bytes("0123456789abcdef"))
     stream.output = output
-    shutil.rmtree(stream.checkpoint)
+    shutil.rmtree(stream.folder)
     refused(stream, SinkAhead, str(output), "belongs to stream 0123456789abcdef", f"remove {OWNER}")
 
 
 def test_an_older_copy_of_the_checkpoint_does_not_write_its_output_again(stream: OrdersToFiles) -> None:
-    copy = stream.checkpoint.with_name("copy")
-    shutil.copytree(stream.checkpoint, copy)
+    copy = stream.folder.with_name("copy")
+    shutil.copytree(stream.folder, copy)
     stream.run()
-    shutil.rmtree(stream.checkpoint)
-    copy.rename(stream.checkpoint)
+    shutil.rmtree(stream.folder)
+    copy.rename(stream.folder)
     refused(stream, SinkAhead, str(stream.output), "older copy")
 
 
 def test_a_driver_whose_location_is_wiped_publishes_nothing_more(stream: OrdersToFiles) -> None:
     """Its marker is in the emptied location by then; nothing there can be taken for a new stream."""
-    calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: shutil.rmtree(stream.checkpoint))
+    calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), lambda: shutil.rmtree(stream.folder))
     with watching(calls):
-        refused(stream, CheckpointHole, str(stream.checkpoint), "emptied or replaced")
+        refused(stream, CheckpointHole, stream.location, "emptied or replaced")
     refused(stream, CheckpointHole, "metadata.json")
 
 
@@ -228,7 +230,7 @@ def test_an_output_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_two_drivers_on_one_checkpoint_end_with_the_older_one_fenced(stream: OrdersToFiles) -> None:
-    newer = OrdersToFiles(stream.checkpoint.parent)
+    newer = OrdersToFiles(stream.folder.parent)
     newer.cluster = stream.cluster
     calls = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), newer.run)
     with watching(calls), pytest.raises(Fenced, match=r"writer 2 .* was replaced by writer 3"):
@@ -279,7 +281,7 @@ def test_a_wrong_output_of_a_new_stream_can_be_corrected(tmp_path: Path) -> None
 def test_a_test_of_the_store_that_was_cut_off_is_no_stream(tmp_path: Path) -> None:
     stream = OrdersToFiles(tmp_path)
     stream.produce(1)
-    left = stream.checkpoint / ".verify" / "00"
+    left = stream.folder / ".verify" / "00"
     left.parent.mkdir(parents=True)
     left.write_text("left behind")
     stream.run()
@@ -299,10 +301,10 @@ def test_a_batch_that_an_operator_abandons_while_a_driver_replays_it_is_read_by_
     planned = StoreCalls(KillPoint("put_if_absent", "offsets/", 1), stop_here)
     with watching(planned), pytest.raises(Stopped):
         stream.run()
-    proposal = propose(open_object_store(str(stream.checkpoint)), 1, "abandoned")
+    proposal = propose(open_object_store(stream.location), 1, "abandoned")
 
     def abandon() -> None:
-        checkpoint = Checkpoint(open_object_store(str(stream.checkpoint)), proposal.checkpoint.stream_id)
+        checkpoint = Checkpoint(open_object_store(stream.location), proposal.checkpoint.stream_id)
         plan = checkpoint.read_plan(1)
         assert plan is not None
         checkpoint.create_marker(marker_of_resolution(plan, Attempt(1, 1, "operator"), "abandoned", 1))
@@ -324,18 +326,16 @@ def stop_here() -> None:
 
 
 def test_a_sink_that_came_later_begins_where_the_stream_stood(stream: OrdersToFiles) -> None:
-    with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as wider:
-        records = wider | ReadFromKafka("memory:9092", ["orders"], as_arrow=True)
+    def build(records: beam.PCollection[pa.RecordBatch]) -> None:
         _ = records | "Old" >> WriteToFiles(str(stream.output), format="json", name="files")
         _ = records | "New" >> WriteToFiles(f"{stream.output}-new", format="json", name="new")
+
+    stream.run_with(build, as_arrow=True, max_batch_offsets=None)
     assert [(batch.batch_id, batch.rows_written) for batch in read_batches(f"{stream.output}-new")] == [(0, 0), (1, 1)]
     assert [(batch.batch_id, batch.rows_written) for batch in read_batches(str(stream.output))] == [(0, 2), (1, 1)]
     stream.produce(4, 5)
     shutil.rmtree(f"{stream.output}-new/_batches")  # as a consumer does who has read them
-    with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as same:
-        records = same | ReadFromKafka("memory:9092", ["orders"], as_arrow=True)
-        _ = records | "Old" >> WriteToFiles(str(stream.output), format="json", name="files")
-        _ = records | "New" >> WriteToFiles(f"{stream.output}-new", format="json", name="new")
+    stream.run_with(build, as_arrow=True, max_batch_offsets=None)
     assert [(batch.batch_id, batch.rows_written) for batch in read_batches(f"{stream.output}-new")] == [(1, 1), (2, 2)]
 
 
@@ -344,9 +344,7 @@ def test_a_renamed_source_is_refused(stream: OrdersToFiles) -> None:
 
 
 def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream: OrdersToFiles) -> None:
-    import apache_beam as beam
-
-    with stream.cluster.serving(), ExactlyOnceStream(str(stream.checkpoint)) as changed:
+    with stream.cluster.serving(), ExactlyOnceStream(stream.location) as changed:
         _ = (
             changed
             | "Other" >> ReadFromKafka("memory:9092", ["orders"])

@@ -11,7 +11,7 @@ import polars
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, WriteToDelta
+from beam_exactly_once import WriteToDelta
 from beam_exactly_once.errors import (
     Fenced,
     SinkUnavailable,
@@ -74,8 +74,7 @@ def test_folders_of_columns_as_others_read_them(stream: DeltaStream) -> None:
 @pytest.mark.parametrize("as_arrow", [False, True])
 def test_kafka_records_as_they_are(stream: DeltaStream, as_arrow: bool) -> None:
     stream.produce(7, 8)
-    with stream.cluster.serving(), ExactlyOnceStream(stream.location) as pipeline:
-        _ = pipeline | ReadFromKafka("memory:9092", ["orders"], as_arrow=as_arrow) | WriteToDelta(stream.output)
+    stream.run_with(lambda records: records | WriteToDelta(stream.output), as_arrow=as_arrow)
     rows = stream.table.to_pyarrow_table().sort_by("offset").to_pylist()
     assert [(row["topic"], row["offset"], row["value"], row["headers"]) for row in rows] == [
         ("orders", 0, b"7", []),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from beam_exactly_once import ExactlyOnceStream, WriteToDelta
+from beam_exactly_once import Record, WriteToDelta
 from beam_exactly_once.errors import (
     ConfigurationError,
     SinkAhead,
@@ -22,6 +22,7 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.delta_streams import NUMBERS, DeltaStream, Killed, around_commit, kill
+from support.stream_under_test import number_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -61,16 +62,17 @@ def test_another_commit_comes_first(
 
 
 def test_two_sinks_of_one_stream_in_one_table(stream: DeltaStream) -> None:
+    def build(records: beam.PCollection[Record]) -> None:
+        for name, plus in (("first", 0), ("second", 100)):
+            _ = (
+                records
+                | f"Rows {name}" >> beam.Map(lambda one, plus=plus: {"number": number_of(one) + plus})
+                | name >> WriteToDelta(stream.output, schema=NUMBERS, name=name)
+            )
+
     stream.produce(0, 1, 2, 3)
     for _ in range(2):
-        with stream.cluster.serving(), ExactlyOnceStream(stream.location) as pipeline:
-            numbers = stream.numbers(pipeline)
-            for name, plus in (("first", 0), ("second", 100)):
-                _ = (
-                    numbers
-                    | f"Rows {name}" >> beam.Map(lambda number, plus=plus: {"number": number + plus})
-                    | name >> WriteToDelta(stream.output, schema=NUMBERS, name=name)
-                )
+        stream.run_with(build)
     assert stream.read_numbers() == [0, 1, 2, 3, 100, 101, 102, 103]
     assert stream.table.version() == 4
 
@@ -79,7 +81,7 @@ def test_two_streams_in_one_table_leave_each_others_staged_files(
     stream: DeltaStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream.produce(0, 1, 2, 3)
-    second = f"{stream.root}/second"
+    second = f"{stream.location}-second"
     with monkeypatch.context() as patch:
         around_commit(patch, before=kill)
         patch.setattr("beam_exactly_once.sinks.delta.publisher.DeltaPublisher._name_files", lambda *_: None)
@@ -121,7 +123,7 @@ def test_a_batch_of_another_history_with_the_same_number(stream: DeltaStream, mo
 
 @pytest.mark.parametrize("lost", ["two batches", "the table"])
 def test_a_table_that_lost_batches(stream: DeltaStream, lost: str) -> None:
-    copy = Path(stream.root) / "copy"
+    copy = Path(stream.output).with_name("copy")
     stream.produce(*range(4))
     stream.run()
     shutil.copytree(stream.output, copy)

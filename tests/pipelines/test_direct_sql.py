@@ -19,7 +19,6 @@ from beam_exactly_once.errors import (
     SinkBehind,
     UnsupportedPipeline,
 )
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.sql.shards import SqlShards
 from beam_exactly_once.sinks.transactional import Delivery
 from support.command_line import run as command
@@ -57,14 +56,14 @@ def orders(*numbers: int) -> list[dict[str, int]]:
 
 
 def staged_keys(stream: SqlStream) -> list[str]:
-    return [entry.key for entry in open_object_store(stream.checkpoint).list("staging/")]
+    return [entry.key for entry in stream.store().list("staging/")]
 
 
 def test_rows_are_written_once_and_stored_nowhere_else(stream: SqlStream) -> None:
-    stream.send(orders(*range(5)))
+    stream.send_rows(orders(*range(5)))
     run(stream)
     run(stream)
-    stream.send(orders(5))
+    stream.send_rows(orders(5))
     run(stream)
     assert stream.ids() == list(range(6))
     assert stream.execute(RECEIPTS) == [(0, 3), (1, 3)]
@@ -75,7 +74,7 @@ def test_rows_are_written_once_and_stored_nowhere_else(stream: SqlStream) -> Non
 @pytest.mark.parametrize("occurrence", [1, 2, 3, 4])
 def test_killed_after_each_step_of_writing(stream: SqlStream, step: str, occurrence: int) -> None:
     """Two batches in two shards: four transactions."""
-    stream.send(orders(0, 1, 2, 3))
+    stream.send_rows(orders(0, 1, 2, 3))
     dies(stream, step, occurrence)
     run(stream)
     assert stream.ids() == [0, 1, 2, 3]
@@ -83,7 +82,7 @@ def test_killed_after_each_step_of_writing(stream: SqlStream, step: str, occurre
 
 @pytest.mark.parametrize("change", ["another value", "a row more", "a row less", "twice"])
 def test_a_replay_that_differs_is_refused(stream: SqlStream, change: str) -> None:
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     dies(stream, occurrence=2)
     changes = {
         "another value": beam.Map(lambda row: {**row, "name": "changed"}),
@@ -95,13 +94,13 @@ def test_a_replay_that_differs_is_refused(stream: SqlStream, change: str) -> Non
         run(stream, through=changes[change])
     assert stream.ids() == [0, 1]
     run(stream)
-    stream.send(orders(2))
+    stream.send_rows(orders(2))
     run(stream)
     assert stream.ids() == [0, 1, 2]
 
 
 def test_code_may_change_while_nothing_of_the_batch_is_written(stream: SqlStream) -> None:
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     dies(stream, "rows")
     run(stream, through=beam.Map(lambda row: {**row, "name": "new code"}))
     assert stream.rows() == [(0, "new code"), (1, "new code")]
@@ -110,12 +109,12 @@ def test_code_may_change_while_nothing_of_the_batch_is_written(stream: SqlStream
 def test_a_batch_whose_replay_differs_can_be_skipped(stream: SqlStream) -> None:
     """What is there stays, and the shards go on together."""
     counter = itertools.count()
-    stream.send(orders(0, 1, 2))
+    stream.send_rows(orders(0, 1, 2))
     dies(stream, shards=3)
     written = stream.ids()
     with pytest.raises(ReplayDiffers):
         run(stream, shards=3, through=beam.Map(lambda row: {**row, "name": f"run {next(counter)}"}))
-    assert command("resolve", stream.checkpoint, "--batch", 0, "--skip", "--yes").exit_code == 0
+    assert command("resolve", stream.location, "--batch", 0, "--skip", "--yes").exit_code == 0
     run(stream, shards=3)
     assert stream.ids() == sorted([*written, 2])
     assert stream.execute(RECEIPTS) == [(0, 1), (1, 1), (2, 1)]
@@ -123,9 +122,9 @@ def test_a_batch_whose_replay_differs_can_be_skipped(stream: SqlStream) -> None:
 
 def test_a_batch_cannot_be_abandoned(stream: SqlStream) -> None:
     """Its rows may be there, and the next batch would write them again."""
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     dies(stream)
-    result = command("resolve", stream.checkpoint, "--batch", 0, "--abandon", "--yes")
+    result = command("resolve", stream.location, "--batch", 0, "--abandon", "--yes")
     assert result.exit_code == ConfigurationError.exit_code
     assert "has direct=True" in result.stderr
     run(stream)
@@ -144,16 +143,16 @@ def test_neither_shards_nor_the_way_may_change(
     stream: SqlStream, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """Rows would go to other shards, where the receipts do not know them."""
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     stream.run(**before)
-    stream.send(orders(2))
+    stream.send_rows(orders(2))
     with pytest.raises(PipelineChanged, match=r"direct=|shards=2, now 3"):
         stream.run(**after)
     assert stream.ids() == [0, 1]
 
 
 def test_a_direct_sink_is_the_only_one(stream: SqlStream, tmp_path: Path) -> None:
-    both = ExactlyOnceStream(stream.checkpoint)
+    both = ExactlyOnceStream(stream.location)
     rows = both | ReadFromKafka("memory:9092", ["orders"]) | "FromJson" >> beam.Map(row_of)
     _ = rows | WriteToSql(stream.url, stream.table, direct=True)
     _ = rows | WriteToFiles(str(tmp_path / "out"), format="json")
@@ -163,7 +162,7 @@ def test_a_direct_sink_is_the_only_one(stream: SqlStream, tmp_path: Path) -> Non
 
 def test_a_driver_that_wakes_after_a_newer_one_went_on(stream: SqlStream, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is about to write batch 0, which the newer one has written, and batches after it."""
-    stream.send(orders(*range(6)))
+    stream.send_rows(orders(*range(6)))
     write, slept = SqlShards.write, []
 
     def sleeping(writer: SqlShards, one: Delivery) -> None:
@@ -181,9 +180,9 @@ def test_a_driver_that_wakes_after_a_newer_one_went_on(stream: SqlStream, monkey
 
 def test_a_checkpoint_of_five_batches_ago(stream: SqlStream) -> None:
     """Asked before anything runs; and a checkpoint of one batch ago by the receipt."""
-    stream.send(orders(*range(16)))
+    stream.send_rows(orders(*range(16)))
     run(stream)
-    store = open_object_store(stream.checkpoint)
+    store = stream.store()
     last = 7
     store.delete([f"{kind}/{last:020d}.json" for kind in ("offsets", "commits")])
     with pytest.raises(SinkAhead, match="holds batch 7 of plan"):
@@ -196,19 +195,19 @@ def test_a_checkpoint_of_five_batches_ago(stream: SqlStream) -> None:
 
 
 def test_a_sink_that_lost_batches_is_noticed(stream: SqlStream) -> None:
-    stream.send(orders(*range(6)))
+    stream.send_rows(orders(*range(6)))
     run(stream)
     older = "batch_id = 0, nonce = 'older' WHERE shard = 1"
     stream.execute(f"UPDATE beam_exactly_once_receipts SET {older}")
-    stream.send(orders(6))
+    stream.send_rows(orders(6))
     with pytest.raises(SinkBehind, match="shard 1, holds batch 0 of this stream, where batch 3 must find batch 2"):
         run(stream)
 
 
 def test_a_wiped_checkpoint_skips_nothing(stream: SqlStream) -> None:
-    stream.send(orders(0, 1, 2))
+    stream.send_rows(orders(0, 1, 2))
     run(stream)
-    store = open_object_store(stream.checkpoint)
+    store = stream.store()
     store.delete([entry.key for entry in store.list()])
     run(stream)
     assert stream.ids() == [0, 0, 1, 1, 2, 2]
@@ -216,7 +215,7 @@ def test_a_wiped_checkpoint_skips_nothing(stream: SqlStream) -> None:
 
 def test_upserts(stream: SqlStream) -> None:
     stream.execute(f"CREATE UNIQUE INDEX by_id ON {stream.table} (id)")
-    stream.send([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 1, "name": "c"}])
+    stream.send_rows([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 1, "name": "c"}])
     dies(stream, mode="upsert", key_columns=["id"])
     run(stream, mode="upsert", key_columns=["id"])
     assert stream.rows() == [(1, "c"), (2, "b")]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-import secrets
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,12 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once import BatchRows, ExactlyOnceStream, ForEachBatch, ReadFromKafka, Record
+from beam_exactly_once import BatchRows, ExactlyOnceStream, ForEachBatch, ReadFromKafka
 from beam_exactly_once.checkpoint import Checkpoint, StreamWriter
 from beam_exactly_once.errors import ConfigurationError, Fenced, StagedOutputMissing, UnsupportedPipeline
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ledger_sink import number_of
+from support.stream_under_test import StreamUnderTest, number_of
 from support.user_code import CALLS, HOOKS, noting, noting_arrow, storing
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
@@ -30,37 +27,16 @@ pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 NUMBERS = pa.schema([("number", pa.int64())])
 
 
-@dataclass
-class Stream:
-    """Numbers of a topic to user code, two a batch."""
-
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    cluster: MemoryKafka = field(default_factory=lambda: MemoryKafka({"orders": 1}))
-
-    @property
-    def location(self) -> str:
-        return f"memory://{self.id}/checkpoint"
+class Stream(StreamUnderTest):
+    """Numbers of a topic to user code."""
 
     @property
     def calls(self) -> list[tuple[int, list[Any]]]:
-        return CALLS[self.id]
-
-    def produce(self, *numbers: int) -> None:
-        self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
+        return CALLS[self.location]
 
     def run(self, fn: Callable[[BatchRows], None] | None = None) -> None:
-        with self.cluster.serving(), ExactlyOnceStream(self.location) as stream:
-            _ = (
-                stream
-                | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
-                | beam.Map(lambda record: {"number": number_of(record)})
-                | ForEachBatch(fn or noting(self.id, itemgetter("number")), schema=NUMBERS)
-            )
-
-    def checkpoint(self) -> Checkpoint:
-        opened = Checkpoint.open_existing(open_object_store(self.location))
-        assert opened is not None
-        return opened
+        call = ForEachBatch(fn or noting(self.location, itemgetter("number")), schema=NUMBERS)
+        self.run_with(lambda records: records | beam.Map(lambda one: {"number": number_of(one)}) | call)
 
 
 @pytest.fixture
@@ -94,13 +70,13 @@ def test_the_newest_batch_comes_again_at_each_start(stream: Stream) -> None:
 
 def test_arrow_batches(stream: Stream) -> None:
     stream.produce(1, 2)
-    stream.run(noting_arrow(stream.id, lambda batch: (batch.schema, batch.to_pylist())))
+    stream.run(noting_arrow(stream.location, lambda batch: (batch.schema, batch.to_pylist())))
     assert stream.calls == [(0, [(NUMBERS, [{"number": 1}, {"number": 2}])])]
 
 
 @pytest.mark.parametrize("as_arrow", [False, True])
 def test_kafka_records_need_no_schema(stream: Stream, as_arrow: bool) -> None:
-    note = noting(stream.id, lambda row: (row["offset"], row["value"]))
+    note = noting(stream.location, lambda row: (row["offset"], row["value"]))
     stream.produce(7, 8)
     with stream.cluster.serving(), ExactlyOnceStream(stream.location) as pipeline:
         _ = pipeline | ReadFromKafka("memory:9092", ["orders"], as_arrow=as_arrow) | ForEachBatch(note)
@@ -114,12 +90,12 @@ def test_an_error_of_user_code_ends_the_stream_and_the_call_comes_again(stream: 
         if batch_id == 1:
             raise ZeroDivisionError("of user code")
 
-    HOOKS["call", stream.id] = fail_at_1
+    HOOKS["call", stream.location] = fail_at_1
     with pytest.raises(ZeroDivisionError, match="of user code"):
         stream.run()
     assert stream.checkpoint().read_marker(1) is not None, "the batch is committed all the same"
     assert stream.calls == [(0, [1, 2])]
-    del HOOKS["call", stream.id]
+    del HOOKS["call", stream.location]
     stream.run()
     assert stream.calls == [(0, [1, 2]), (1, [3, 4])]
 
@@ -287,7 +263,7 @@ def test_outside_of_a_stream() -> None:
 
 def test_two_of_them_need_names(stream: Stream) -> None:
     stream.produce(1)
-    first, second = f"{stream.id}-first", f"{stream.id}-second"
+    first, second = f"{stream.location}-first", f"{stream.location}-second"
     with stream.cluster.serving(), ExactlyOnceStream(stream.location) as pipeline:
         numbers = (
             pipeline | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(lambda record: {"number": number_of(record)})

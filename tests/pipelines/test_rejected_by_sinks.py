@@ -26,6 +26,7 @@ from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.delta_streams import DeltaStream, around_commit
 from support.rejected_rows import markers, rejected_in
 from support.sql_stream import SqlStream, at_step
+from support.stream_under_test import number_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -64,7 +65,7 @@ def kill(*_: object) -> None:
 )
 def test_a_row_that_does_not_fit_a_table(stream: SqlStream, bad: Path, unfit: Any, reason: str, shown: str) -> None:
     stream.create()
-    stream.send({"id": number} for number in range(6))
+    stream.send_rows({"id": number} for number in range(6))
     stream.run(through=beam.Map(lambda row: unfit if row["id"] in (1, 4, 5) else row), rejected=bad)
     assert stream.ids() == [0, 2, 3]
     assert rejected_in(bad, "step", "error", "row") == [
@@ -73,7 +74,7 @@ def test_a_row_that_does_not_fit_a_table(stream: SqlStream, bad: Path, unfit: An
         [("sql", UNFIT_ROW, shown)] * 2,
     ]
     assert all(reason in found for batch in rejected_in(bad, "reason") for (found,) in batch)
-    decided = markers(stream.checkpoint)
+    decided = markers(stream.location)
     assert [marker.records_rejected for marker in decided] == [{"sql": 1}, {}, {"sql": 2}]
     assert [(marker.rows_written.get("sql", 0), marker.rows_written.get("rejected", 0)) for marker in decided] == [
         (1, 1),
@@ -104,7 +105,7 @@ def test_killed_in_between_neither_rows_nor_rejected_ones_are_lost_or_doubled(
     stream: SqlStream, bad: Path, at: KillPoint | str
 ) -> None:
     stream.create("id BIGINT NOT NULL, name VARCHAR(40)")
-    stream.send({"id": number} for number in range(6))
+    stream.send_rows({"id": number} for number in range(6))
     killing = watching(StoreCalls(at, kill)) if isinstance(at, KillPoint) else at_step(at, 2, kill)
     with killing, pytest.raises(RuntimeError, match="killed here"):
         stream.run(through=beam.Map(spoilt), rejected=bad)
@@ -125,7 +126,7 @@ def arrow_of(number: int) -> pa.RecordBatch:
 
 def test_of_arrow_batches_only_the_rows_that_do_not_fit(stream: SqlStream, bad: Path) -> None:
     stream.create()
-    stream.send({"id": number} for number in range(4))
+    stream.send_rows({"id": number} for number in range(4))
     stream.run(through=beam.Map(lambda row: arrow_of(row["id"])), rejected=bad)
     odd = {1017, 1900, 3017, 3900}
     assert stream.ids() == [number for number in range(4000) if number not in odd]
@@ -134,7 +135,7 @@ def test_of_arrow_batches_only_the_rows_that_do_not_fit(stream: SqlStream, bad: 
 
 def test_an_arrow_value_that_python_does_not_know(stream: SqlStream, bad: Path) -> None:
     stream.create("id BIGINT, day DATE")
-    stream.send([{"id": 1}])
+    stream.send_rows([{"id": 1}])
     days = pa.array([20_000, 10**7, 20_001], pa.date32())
     batch = pa.record_batch({"id": [1, 2, 3], "day": days})
     stream.run(through=beam.Map(lambda row: batch), rejected=bad)
@@ -155,7 +156,7 @@ def test_an_arrow_value_that_python_does_not_know(stream: SqlStream, bad: Path) 
 )
 def test_an_arrow_batch_of_which_no_row_could_fit_fails(stream: SqlStream, bad: Path, batch: pa.RecordBatch) -> None:
     stream.create()
-    stream.send([{"id": 1}])
+    stream.send_rows([{"id": 1}])
     with pytest.raises(ConfigurationError) as caught:
         stream.run(through=beam.Map(lambda row: batch), rejected=bad)
     assert not isinstance(caught.value, UnfitRow)
@@ -165,7 +166,7 @@ def test_an_arrow_batch_of_which_no_row_could_fit_fails(stream: SqlStream, bad: 
 def test_a_table_that_was_changed_meanwhile_is_looked_at_again(stream: SqlStream, bad: Path) -> None:
     """Within one bundle: what fitted before waits in another form than what comes after."""
     stream.create()
-    stream.send([{"id": 0}, {"id": 1}])
+    stream.send_rows([{"id": 0}, {"id": 1}])
 
     def through(row: dict[str, Any]) -> pa.RecordBatch:
         if row["id"] == 0:
@@ -180,20 +181,17 @@ def test_a_table_that_was_changed_meanwhile_is_looked_at_again(stream: SqlStream
 
 def test_kafka_records_that_do_not_fit_are_rejected_whole(stream: SqlStream, bad: Path) -> None:
     stream.create('topic TEXT, "offset" INTEGER, value VARCHAR(20) NOT NULL')
-    cluster = MemoryKafka({"orders": 1})
     headers = (("trace", b"\xfe"),)
-    cluster.append(
+    stream.cluster.append(
         [
             Record("orders", value=b"one", key=b"k"),
             Record("orders", value=b"\xff", key=b"k", headers=headers, timestamp_ms=5),
             Record("orders", value=None),
         ]
     )
-    with cluster.serving(), ExactlyOnceStream(stream.checkpoint) as running:
-        records = running | ReadFromKafka("memory:9092", ["orders"])
-        columns = ["topic", "offset", "value"]
-        unfit = records | WriteToSql(stream.url, stream.table, columns=columns, on_error="reject")
-        _ = unfit | "Rejected" >> WriteToFiles(str(bad), name="rejected")
+    write = WriteToSql(stream.url, stream.table, columns=["topic", "offset", "value"], on_error="reject")
+    rejected = "Rejected" >> WriteToFiles(str(bad), name="rejected")
+    stream.run_with(lambda records: records | write | rejected, max_batch_offsets=None)
     assert stream.execute(f"SELECT * FROM {stream.table}") == [("orders", 0, "one")]
     found = rejected_in(bad, "topic", "offset", "timestamp_ms", "key", "value", "headers", "row")
     assert [row[:5] for row in found[0]] == [("orders", 1, 5, b"k", b"\xff"), ("orders", 2, 0, None, None)]
@@ -202,7 +200,7 @@ def test_kafka_records_that_do_not_fit_are_rejected_whole(stream: SqlStream, bad
 
 def test_equal_keys_are_the_fault_of_no_row(stream: SqlStream, bad: Path) -> None:
     stream.create("id BIGINT PRIMARY KEY, name TEXT")
-    stream.send([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])
+    stream.send_rows([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])
     with pytest.raises(ConfigurationError, match="several rows with the key"):
         stream.run(mode="upsert", key_columns=["id"], rejected=bad)
 
@@ -224,10 +222,9 @@ def test_rows_that_do_not_fit_a_delta_table(
     numbers.produce(*range(6))
 
     def run() -> None:
-        with numbers.cluster.serving(), ExactlyOnceStream(numbers.location) as stream:
-            rows = numbers.numbers(stream) | "Rows" >> beam.Map(delta_row)
-            sink = WriteToDelta(numbers.output, schema=schema, partition_by=["place"], on_error="reject")
-            _ = rows | sink | "Rejected" >> WriteToFiles(str(bad), name="rejected")
+        sink = WriteToDelta(numbers.output, schema=schema, partition_by=["place"], on_error="reject")
+        rejected = "Rejected" >> WriteToFiles(str(bad), name="rejected")
+        numbers.run_with(lambda records: records | beam.Map(lambda one: delta_row(number_of(one))) | sink | rejected)
 
     if killed:
         with monkeypatch.context() as patch:
@@ -295,7 +292,7 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
     stream.cluster.append(
         Record("orders", value=value) for value in (b'{"id": 1}', b"{", b"[1]", b'{"id": "x"}', b'{"id": 2}')
     )
-    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.checkpoint}"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.location}"]
     flags += ["--output-url=${env:SQLITE_URL}", f"--output-table={stream.table}"]
     with stream.cluster.serving():
         assert kafka_to_sql.main(flags) == EXIT_CONFIGURATION
@@ -310,7 +307,7 @@ def test_kafka_to_sql(stream: SqlStream, bad: Path) -> None:
 def test_kafka_to_sql_of_records(stream: SqlStream, bad: Path) -> None:
     stream.create("value TEXT")
     stream.cluster.append(Record("orders", value=value) for value in (b"a", b"\xff", b"b"))
-    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.checkpoint}"]
+    flags = ["--bootstrap-servers=memory:9092", "--topics=orders", f"--checkpoint-location={stream.location}"]
     flags += [
         "--output-url=${env:SQLITE_URL}",
         f"--output-table={stream.table}",

@@ -5,52 +5,41 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
 import apache_beam as beam
 import pytest
 
-from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record
 from beam_exactly_once.checkpoint import Attempt, Checkpoint
 from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.receipts import StagedReceipt
-from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.ledger_sink import LEDGERS, Ledger, WriteToLedger
+from support.stream_under_test import StreamUnderTest, number_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
 
-@dataclass
-class Stream:
-    """Numbers of a topic to a ledger, two a batch."""
-
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    cluster: MemoryKafka = field(default_factory=lambda: MemoryKafka({"orders": 1}))
+class Stream(StreamUnderTest):
+    """Numbers of a topic to a ledger."""
 
     @property
     def ledger(self) -> Ledger:
-        return LEDGERS[self.id]
-
-    @property
-    def location(self) -> str:
-        return f"memory://{self.id}/checkpoint"
-
-    def produce(self, *numbers: int) -> None:
-        self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
+        return LEDGERS[self.location]
 
     def run(self, *, shards: int = 2, through: Callable[[int], int] = int, second: str | None = None) -> None:
-        with self.cluster.serving(), ExactlyOnceStream(self.location) as stream:
-            records = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
-            rows = records | beam.Map(lambda record: {"id": through(int(record.value))})
-            _ = rows | WriteToLedger(self.id, shards)
+        def build(records: beam.PCollection[Any]) -> None:
+            rows = records | beam.Map(lambda record: {"id": through(number_of(record))})
+            _ = rows | WriteToLedger(self.location, shards)
             if second is not None:
                 _ = rows | "Second" >> WriteToLedger(second, shards, name="second")
 
+        self.run_with(build)
+
     def staged(self) -> list[str]:
-        return [entry.key for entry in open_object_store(self.location).list("staging/")]
+        return [entry.key for entry in self.store().list("staging/")]
 
 
 @pytest.fixture
@@ -153,8 +142,7 @@ def test_what_is_published_is_swept_from_staging(stream: Stream) -> None:
 
 
 def newest(stream: Stream) -> tuple[Checkpoint, int]:
-    checkpoint = Checkpoint.open_existing(open_object_store(stream.location))
-    assert checkpoint is not None
+    checkpoint = stream.checkpoint()
     return checkpoint, max(checkpoint.marker_ids())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +11,37 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToDelta
-from beam_exactly_once.checkpoint import Checkpoint
+from beam_exactly_once import WriteToDelta
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.delta.table import TableVersion
-from beam_exactly_once.testing import MemoryKafka
-from support.ledger_sink import number_of
+from support.stream_under_test import StreamUnderTest, number_of
 
 NUMBERS = pa.schema([("number", pa.int64())])
 
 
-@dataclass
-class DeltaStream:
-    """``root`` holds the table and the checkpoint."""
+class DeltaStream(StreamUnderTest):
+    """``root`` holds the table and the checkpoint; ``storage_options`` of ``deltalake`` are for reading."""
 
-    root: str
-    storage_options: dict[str, str] | None = None
-    """Of ``deltalake``, for reading."""
-    cluster: MemoryKafka = field(default_factory=lambda: MemoryKafka({"orders": 1}))
-
-    @property
-    def output(self) -> str:
-        return f"{self.root}/table"
-
-    @property
-    def location(self) -> str:
-        return f"{self.root}/checkpoint"
+    def __init__(self, root: str, storage_options: dict[str, str] | None = None) -> None:
+        super().__init__(f"{root}/checkpoint")
+        self.output = f"{root}/table"
+        self.storage_options = storage_options
 
     @property
     def table(self) -> DeltaTable:
         return DeltaTable(self.output, storage_options=self.storage_options)
 
-    def produce(self, *numbers: int) -> None:
-        self.cluster.append(Record("orders", value=b"%d" % number) for number in numbers)
-
     def run(self, rows: Any = None, location: str | None = None, **sink: Any) -> None:
         """Until nothing is left. ``rows`` makes a row of a number."""
-        sink.setdefault("schema", NUMBERS)
-        with self.cluster.serving(), ExactlyOnceStream(location or self.location) as stream:
-            _ = self.numbers(stream) | "Rows" >> beam.Map(rows or row_of) | WriteToDelta(self.output, **sink)
-
-    @staticmethod
-    def numbers(stream: ExactlyOnceStream) -> Any:
-        read = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
-        return read | "Numbers" >> beam.Map(number_of)
+        write = WriteToDelta(self.output, **{"schema": NUMBERS, **sink})
+        to_row = rows or row_of
+        self.run_with(lambda records: records | beam.Map(lambda one: to_row(number_of(one))) | write, location=location)
 
     def rows(self) -> list[dict[str, Any]]:
         return sorted(self.table.to_pyarrow_table().to_pylist(), key=lambda row: row["number"])
 
     def read_numbers(self) -> list[int]:
         return [row["number"] for row in self.rows()]
-
-    def checkpoint(self) -> Checkpoint:
-        opened = Checkpoint.open_existing(open_object_store(self.location))
-        assert opened is not None
-        return opened
 
     def roll_back_checkpoint(self, batches: int) -> int:
         """As if restored from a copy that was made ``batches`` batches ago; returns the newest batch id that it had."""

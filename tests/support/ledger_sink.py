@@ -94,7 +94,3 @@ class LedgerPublisher(Publisher, DriverSide):
 
     def sweep(self, published_batch_id: int) -> None:
         self._staged.sweep(published_batch_id)
-
-
-def number_of(record: Any) -> int:
-    return int(record.value)

@@ -1,4 +1,4 @@
-"""A stream of one topic in memory to files on disk, run again and again."""
+"""A stream of numbers to files on disk."""
 
 from __future__ import annotations
 
@@ -7,32 +7,21 @@ from typing import Any
 
 import orjson
 
-from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
-from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once import WriteToFiles
+from support.stream_under_test import StreamUnderTest
 
 
-class OrdersToFiles:
-    """Orders, the checkpoint, and the files of one stream."""
+class OrdersToFiles(StreamUnderTest):
+    """Its checkpoint and its output are in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        self.cluster = MemoryKafka({"orders": 1})
-        self.checkpoint = folder / "checkpoint"
+        super().__init__(str(folder / "checkpoint"))
+        self.folder = folder / "checkpoint"
         self.output = folder / "output"
-        self.progress: list[BatchProgress] = []
 
-    def produce(self, *values: int) -> None:
-        self.cluster.append(Record("orders", 0, value=b"%d" % value) for value in values)
-
-    def run(self, *, sink: str | None = None, topics: Any = ("orders",), **read: Any) -> None:
-        with (
-            self.cluster.serving(),
-            ExactlyOnceStream(str(self.checkpoint), listeners=[self.progress.append]) as stream,
-        ):
-            _ = (
-                stream
-                | ReadFromKafka("memory:9092", topics, as_arrow=True, **read)
-                | WriteToFiles(str(self.output), format="json", name=sink)
-            )
+    def run(self, *, sink: str | None = None, max_batch_offsets: int | None = None, **read: Any) -> None:
+        write = WriteToFiles(str(self.output), format="json", name=sink)
+        self.run_with(lambda records: records | write, as_arrow=True, max_batch_offsets=max_batch_offsets, **read)
 
     def written(self) -> list[int]:
         lines = [line for file in self.output.glob("*.json") for line in file.read_bytes().splitlines()]

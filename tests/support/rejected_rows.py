@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from beam_exactly_once import read_batches
-from beam_exactly_once.checkpoint import Checkpoint, Marker
-from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.checkpoint import Marker
+from support.stream_under_test import opened
 
 
 def rejected_in(output: Path, *columns: str) -> list[list[tuple[Any, ...]]]:
@@ -28,7 +28,6 @@ def rejected_in(output: Path, *columns: str) -> list[list[tuple[Any, ...]]]:
 
 
 def markers(location: str) -> list[Marker]:
-    checkpoint = Checkpoint.open_existing(open_object_store(location))
-    assert checkpoint is not None
+    checkpoint = opened(location)
     found = [checkpoint.read_marker(batch_id) for batch_id in sorted(checkpoint.marker_ids())]
     return [marker for marker in found if marker is not None]

@@ -17,8 +17,6 @@ import apache_beam as beam
 import sqlalchemy as sa
 
 from beam_exactly_once import (
-    ExactlyOnceStream,
-    ReadFromKafka,
     Record,
     Secret,
     WriteToFiles,
@@ -27,7 +25,7 @@ from beam_exactly_once import (
 )
 from beam_exactly_once.sinks.sql import shards
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
-from beam_exactly_once.testing import MemoryKafka
+from support.stream_under_test import StreamUnderTest
 
 STEPS = ["lock", "set", "rows", "commit"]
 """What a publisher does in a transaction, in order."""
@@ -38,22 +36,21 @@ def row_of(record: Record) -> dict[str, Any]:
     return row
 
 
-class SqlStream:
-    """One topic to one table, two records a batch.
+class SqlStream(StreamUnderTest):
+    """Orders to one table.
 
     Args:
         variable: of the environment, holds the URL.
-        checkpoint: location; else one in memory.
+        location: of the checkpoint.
         orders: the first that Kafka has.
     """
 
-    def __init__(self, variable: str, checkpoint: str | None = None, orders: int = 0) -> None:
+    def __init__(self, variable: str, location: str | None = None, orders: int = 0) -> None:
+        super().__init__(location)
         self.url = secret_from_env(variable)
         self.engine = sa.create_engine(self.url.resolve(), poolclass=sa.NullPool)
         self.table = f"orders_{secrets.token_hex(4)}"
-        self.checkpoint = checkpoint or f"memory://{secrets.token_hex(8)}/checkpoint"
-        self.cluster = MemoryKafka({"orders": 1})
-        self.send({"id": number} for number in range(orders))
+        self.send_rows({"id": number} for number in range(orders))
 
     def create(self, columns: str = "id BIGINT NOT NULL, name VARCHAR(20)", table: str | None = None) -> None:
         self.execute(f"CREATE TABLE {table or self.table} ({columns})")
@@ -63,8 +60,8 @@ class SqlStream:
             done = connection.exec_driver_sql(statement)
             return [tuple(row) for row in done] if done.returns_rows else []
 
-    def send(self, rows: Any) -> None:
-        self.cluster.append(Record("orders", value=json.dumps(row).encode()) for row in rows)
+    def send_rows(self, rows: Any) -> None:
+        self.send(json.dumps(row).encode() for row in rows)
 
     def run(
         self,
@@ -76,8 +73,8 @@ class SqlStream:
         **options: Any,
     ) -> None:
         url = self.url if url is None else url
-        with self.cluster.serving(), ExactlyOnceStream(self.checkpoint) as stream:
-            records = stream | ReadFromKafka("memory:9092", ["orders"], max_batch_offsets=2)
+
+        def build(records: beam.PCollection[Record]) -> None:
             rows = records | "FromJson" >> beam.Map(row_of)
             rows = rows if through is None else rows | "Through" >> through
             if rejected is None:
@@ -87,6 +84,8 @@ class SqlStream:
                 _ = unfit | "Rejected" >> WriteToFiles(str(rejected), name="rejected")
             if second_table is not None:
                 _ = rows | "Second" >> WriteToSql(url, second_table, name="second")
+
+        self.run_with(build)
 
     def rows(self, columns: str = "id, name") -> list[tuple[Any, ...]]:
         return self.execute(f"SELECT {columns} FROM {self.table} ORDER BY 1")

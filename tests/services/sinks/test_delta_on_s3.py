@@ -89,7 +89,7 @@ def test_options_of_the_store_reach_the_log_too(stream: DeltaStream, monkeypatch
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     stream.produce(0, 1, 2)
-    stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", storage_options=options)
+    stream.run(location=f"memory://{stream.output.split('/')[-2]}", storage_options=options)
     assert stream.read_numbers() == [0, 1, 2]
 
 
@@ -97,7 +97,7 @@ def test_wrong_credentials_are_said_to_be_so(stream: DeltaStream, monkeypatch: p
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-51b2")
     stream.produce(0)
     with pytest.raises((ConfigurationError, OutputNotWritable)) as raised:
-        stream.run(location=f"memory://{stream.root.rpartition('/')[2]}", schema=NUMBERS)
+        stream.run(location=f"memory://{stream.output.split('/')[-2]}", schema=NUMBERS)
     assert "canary-51b2" not in str(raised.value)
 
 

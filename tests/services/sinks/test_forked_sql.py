@@ -31,7 +31,7 @@ def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
 def test_a_child_that_dies_before_its_commit_leaves_nothing_to_its_sibling(stream: SqlStream) -> None:
     """In a session that both hold, the commit of one would be that of the other one's half."""
     stream.create()
-    stream.send([{"id": 0}])
+    stream.send_rows([{"id": 0}])
     stream.run()  # the parent connects
     database = SqlDatabase(stream.url)
 

@@ -17,9 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from beam_exactly_once import secret_from_env
-from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import OutputNotWritable, SinkUnavailable
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part, parts_of
 from beam_exactly_once.sinks.sharded import ShardedSink, StagedPublisher
@@ -85,14 +83,13 @@ def is_waiting(stream: SqlStream, variable: str) -> bool:
 
 def decided(stream: SqlStream, **options: Any) -> tuple[StagedPublisher, Part]:
     """What publishes the newest batch of a stream, and the batch, from the checkpoint."""
-    checkpoint = Checkpoint.open_existing(open_object_store(stream.checkpoint))
-    assert checkpoint is not None
+    checkpoint = stream.checkpoint()
     marker = checkpoint.read_marker(max(checkpoint.marker_ids()))
     assert marker is not None
     (part,) = parts_of(checkpoint.stream_id, marker, "sql")
     key_columns = tuple(options.get("key_columns", ()))
     target = SqlTarget(stream.table, None, None, options.get("mode", "append"), key_columns, None, None, 1)
-    staged = StagedRows("sql", StoreLocation(stream.checkpoint, None))
+    staged = StagedRows("sql", StoreLocation(stream.location, None))
     return StagedPublisher(ShardedSink("sql", SqlShards("sql", SqlDatabase(stream.url), target), 1), staged), part
 
 
@@ -103,7 +100,7 @@ def decided(stream: SqlStream, **options: Any) -> tuple[StagedPublisher, Part]:
 def test_two_publish_the_same_batch_at_once(stream: SqlStream, sql_variable: str, batches: int) -> None:
     """The shard has no receipt yet, or has one. The second waits for the first, and then sees its receipt."""
     stream.create()
-    stream.send(orders(*range(2 * batches)))
+    stream.send_rows(orders(*range(2 * batches)))
     with at_step("lock", batches, kill), pytest.raises(RuntimeError, match="killed here"):
         stream.run()
     publisher, part = decided(stream)
@@ -123,7 +120,7 @@ def test_two_publish_the_same_batch_at_once(stream: SqlStream, sql_variable: str
 
 def test_the_first_of_two_fails_and_the_second_writes(stream: SqlStream, sql_variable: str) -> None:
     stream.create()
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     with at_step("lock", 1, kill), pytest.raises(RuntimeError, match="killed here"):
         stream.run()
     publisher, part = decided(stream)
@@ -146,7 +143,7 @@ def test_a_deadlock_with_somebody_else_is_tried_again(stream: SqlStream, sql_var
     stream.create(KEYED)
     stream.create("id BIGINT", table=f"{stream.table}_weight")
     stream.execute(f"INSERT INTO {stream.table} VALUES (0, 'a'), (1, 'b')")
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     if sql_variable == "POSTGRES_URL":
         stream.execute("ALTER ROLE beam SET deadlock_timeout = '2s'")
     other = stream.engine.connect()
@@ -185,9 +182,9 @@ def test_a_lock_that_is_not_let_go_ends_as_unavailable(
     shorten(monkeypatch, stream, lock_wait_s=1)
     monkeypatch.setattr(sql_database, "MAX_TRIES", 2)
     stream.create()
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     stream.run()
-    stream.send(orders(2))
+    stream.send_rows(orders(2))
     with stream.engine.connect().execution_options(isolation_level="READ COMMITTED") as other:
         other.exec_driver_sql("UPDATE beam_exactly_once_receipts SET shard = shard")
         with pytest.raises(SinkUnavailable, match=r"(?i)writing batch 0.*(lock timeout|lock wait timeout)"):
@@ -213,7 +210,7 @@ def test_a_frozen_client_does_not_keep_its_locks(
     """The server ends its transaction, another one publishes; what wakes finds the receipt."""
     shorten(monkeypatch, stream, idle_s=1)
     stream.create()
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     with at_step("lock", 1, kill), pytest.raises(RuntimeError, match="killed here"):
         stream.run()
     publisher, part = decided(stream)
@@ -239,7 +236,7 @@ def test_a_frozen_client_does_not_keep_its_locks(
 @pytest.mark.parametrize("step", ["lock", "set", "rows"])
 def test_a_connection_that_is_lost_within_a_transaction(stream: SqlStream, proxy: TcpProxy, step: str) -> None:
     stream.create()
-    stream.send(orders(0, 1, 2, 3))
+    stream.send_rows(orders(0, 1, 2, 3))
     with at_step(step, 2, proxy.cut):
         stream.run()
     assert stream.ids() == [0, 1, 2, 3]
@@ -248,7 +245,7 @@ def test_a_connection_that_is_lost_within_a_transaction(stream: SqlStream, proxy
 def test_the_answer_to_a_commit_is_lost(stream: SqlStream, proxy: TcpProxy) -> None:
     """The database has committed, and nobody knows; the receipt says so at the next try."""
     stream.create()
-    stream.send(orders(0, 1, 2, 3))
+    stream.send_rows(orders(0, 1, 2, 3))
     with at_step("rows", 2, lambda: proxy.lose_the_answer_to(b"COMMIT")):
         stream.run()
     assert proxy.answers_lost == 1
@@ -260,7 +257,7 @@ def test_the_database_is_gone_and_comes_back(
 ) -> None:
     monkeypatch.setattr(sql_database, "FIRST_PAUSE_S", 0.01)
     stream.create()
-    stream.send(orders(0, 1, 2, 3))
+    stream.send_rows(orders(0, 1, 2, 3))
     with at_step("rows", 2, proxy.close), pytest.raises(SinkUnavailable) as gone:
         stream.run()
     password = stream.engine.url.password
@@ -275,10 +272,10 @@ def test_the_database_is_gone_and_comes_back(
 @pytest.mark.parametrize("step", STEPS)
 def test_a_process_is_killed_after_each_step(stream: SqlStream, sql_variable: str, step: str) -> None:
     stream.create()
-    life = [sys.executable, str(LIFE), sql_variable, stream.checkpoint, stream.table, "6", step, "2", "SIGKILL"]
+    life = [sys.executable, str(LIFE), sql_variable, stream.location, stream.table, "6", step, "2", "SIGKILL"]
     killed = subprocess.run(life, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-3000:]
-    stream.send(orders(*range(6)))
+    stream.send_rows(orders(*range(6)))
     stream.run()
     assert stream.ids() == list(range(6))
 
@@ -287,7 +284,7 @@ def test_a_kill_between_two_sinks(stream: SqlStream) -> None:
     copies = f"{stream.table}_copies"
     stream.create()
     stream.create(table=copies)
-    stream.send(orders(0, 1, 2, 3))
+    stream.send_rows(orders(0, 1, 2, 3))
     with at_step("commit", 3, kill), pytest.raises(RuntimeError, match="killed here"):
         stream.run(second_table=copies)
     stream.run(second_table=copies)
@@ -318,7 +315,7 @@ def clerk(stream: SqlStream, sql_variable: str, monkeypatch: pytest.MonkeyPatch)
 def test_rights_are_asked_for_before_anything_runs(stream: SqlStream, clerk: str) -> None:
     stream.create(KEYED)
     stream.execute(f"GRANT SELECT ON {stream.table} TO {clerk}")
-    stream.send(orders(0, 1))
+    stream.send_rows(orders(0, 1))
     with pytest.raises(OutputNotWritable, match=f"(?i)denied.*{stream.table}"):
         stream.run()
     stream.execute(f"GRANT INSERT ON {stream.table} TO {clerk}")
@@ -332,21 +329,21 @@ def test_rights_are_asked_for_before_anything_runs(stream: SqlStream, clerk: str
     stream.execute(f"GRANT SELECT, INSERT, UPDATE ON beam_exactly_once_receipts TO {clerk}")
     with pytest.raises(OutputNotWritable, match=f"(?i)denied.*{stream.table}"):
         stream.run(**UPSERT)
-    assert list(open_object_store(stream.checkpoint).list("offsets/")) == []
+    assert list(stream.store().list("offsets/")) == []
     stream.run()
     stream.execute(f"GRANT UPDATE ON {stream.table} TO {clerk}")
-    stream.send(orders(1))
+    stream.send_rows(orders(1))
     stream.run(**UPSERT)
     assert stream.ids() == [0, 1]
 
 
 def test_a_right_that_is_taken_after_the_commit(stream: SqlStream, clerk: str, sql_variable: str) -> None:
     stream.create()
-    stream.send(orders(0))
+    stream.send_rows(orders(0))
     stream.run(url=secret_from_env(sql_variable))  # creates the table of receipts
     for table in (stream.table, "beam_exactly_once_receipts"):
         stream.execute(f"GRANT SELECT, INSERT, UPDATE ON {table} TO {clerk}")
-    stream.send(orders(1, 2, 3))
+    stream.send_rows(orders(1, 2, 3))
     revoke = f"REVOKE INSERT ON {stream.table} FROM {clerk}"
     with (
         watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), lambda: stream.execute(revoke))),
@@ -388,7 +385,7 @@ def test_a_table_of_its_own_for_receipts(stream: SqlStream) -> None:
     schema = f"receipts_{secrets.token_hex(4)}"
     stream.execute(f"CREATE SCHEMA {schema}")
     stream.create()
-    stream.send(orders(0))
+    stream.send_rows(orders(0))
     stream.run(receipts_table=f"{schema}.receipts")
     assert stream.execute(f"SELECT batch_id FROM {schema}.receipts") == [(0,)]
     assert not sa.inspect(stream.engine).has_table("beam_exactly_once_receipts")

@@ -13,7 +13,6 @@ import apache_beam as beam
 import pytest
 
 from beam_exactly_once.errors import OutputNotWritable
-from beam_exactly_once.object_store import open_object_store
 from support.rejected_rows import rejected_in
 from support.sql_stream import SqlStream
 
@@ -73,7 +72,7 @@ def test_values_of_every_type(stream: SqlStream, sql_variable: str, mode: str) -
     declared = [f"c{number} {one[0] if is_postgres else one[1]}" for number, one in enumerate(types)]
     stream.create(f"id BIGINT PRIMARY KEY, {', '.join(declared)}")
     given = {f"c{number}": one[2] for number, one in enumerate(types)}
-    stream.send(orders(1, 2, 3))
+    stream.send_rows(orders(1, 2, 3))
     options = UPSERT if mode == "upsert" else {}
     stream.run(through=beam.Map(lambda row: {**given, **row} if row["id"] != 2 else row), **options)
     for number, (*_, expected) in enumerate(types):
@@ -151,7 +150,7 @@ def test_values_that_do_not_fit_are_rejected_before_the_database_sees_them(
     is_postgres = sql_variable == "POSTGRES_URL"
     values = [(one[0] if is_postgres else one[1], *one[2:]) for one in MISFITS] + MISFITS_OF[sql_variable]
     stream.create(f"id BIGINT, {', '.join(f'c{number} {one[0]}' for number, one in enumerate(values))}")
-    stream.send(orders(*range(2 * len(values))))
+    stream.send_rows(orders(*range(2 * len(values))))
 
     def through(row: dict[str, Any]) -> dict[str, Any]:
         number, is_misfit = divmod(row["id"], 2)
@@ -171,15 +170,15 @@ def test_values_that_do_not_fit_are_rejected_before_the_database_sees_them(
 
 def test_a_text_that_only_the_database_would_refuse_is_found_before_the_commit(stream: SqlStream) -> None:
     stream.create()
-    stream.send([{"id": 1, "name": "x" * 21}])
+    stream.send_rows([{"id": 1, "name": "x" * 21}])
     with pytest.raises(Exception, match="21 characters, the column takes 20"):
         stream.run()
-    assert list(open_object_store(stream.checkpoint).list("commits/")) == []
+    assert list(stream.store().list("commits/")) == []
 
 
 def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream: SqlStream) -> None:
     stream.create(KEYED)
-    stream.send(orders(0, 1, 2, 2))
+    stream.send_rows(orders(0, 1, 2, 2))
     with pytest.raises(OutputNotWritable, match=r"(23505|1062).*Nothing of this transaction was written"):
         stream.run()
     assert stream.ids() == [0, 1]
@@ -194,6 +193,6 @@ def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream
 def test_upsert_by_shards(stream: SqlStream, shards: int) -> None:
     stream.create("id BIGINT PRIMARY KEY, version INTEGER")
     for version in range(4):
-        stream.send({"id": number % 5, "version": version} for number in range(version, version + 4))
+        stream.send_rows({"id": number % 5, "version": version} for number in range(version, version + 4))
     stream.run(**UPSERT, newest_by="version", shards=shards)
     assert stream.rows("id, version") == [(0, 3), (1, 3), (2, 2), (3, 3), (4, 3)]

@@ -82,7 +82,7 @@ def test_a_table_that_changes(stream: SqlStream, sql_variable: str, spoilt: str,
         stream.execute(statements.get(sql_variable, statements.get("", "")).format(table=stream.table))
 
     stream.create()
-    stream.send({"id": number, "name": name} for number, name in enumerate(NAMES))
+    stream.send_rows({"id": number, "name": name} for number, name in enumerate(NAMES))
     with spoiling(lambda: alter("spoil"), decided):
         first = refusal(stream.run)
     second = refusal(stream.run)

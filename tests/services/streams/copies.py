@@ -25,9 +25,9 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.kafka.receipts_topic import ReceiptsTopic
 from beam_exactly_once.kafka.transactions import Transaction
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing import MemoryKafka
 from services.streams.topics import TIMEOUT_S, settle, wait_until
+from support.stream_under_test import opened
 
 LIFE_TIMEOUT_S = 120.0
 READ_TIMEOUT_S = 30.0
@@ -115,9 +115,7 @@ class Copy:
 
     def opened(self) -> Checkpoint:
         """Its checkpoint."""
-        checkpoint = Checkpoint.open_existing(open_object_store(self.checkpoint))
-        assert checkpoint is not None
-        return checkpoint
+        return opened(self.checkpoint)
 
     @property
     def receipts_topic(self) -> str:

@@ -23,8 +23,8 @@ from beam_exactly_once import (
     read_batches,
 )
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Plan
-from beam_exactly_once.object_store import open_object_store
 from services.streams.topics import Topic
+from support.stream_under_test import opened
 
 _ACTS: list[Callable[[], None]] = []
 
@@ -107,6 +107,4 @@ class FileStream:
         return found
 
     def _opened(self) -> Checkpoint:
-        checkpoint = Checkpoint.open_existing(open_object_store(str(self.checkpoint)))
-        assert checkpoint is not None
-        return checkpoint
+        return opened(str(self.checkpoint))
