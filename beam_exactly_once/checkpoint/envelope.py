@@ -1,6 +1,6 @@
 """The envelope around every object of a checkpoint: who wrote it, in which format, and whether it is whole.
 
-    {"format_version": 2, "min_reader_version": 2, "kind": "offsets", "stream_id": "…", "nonce": "…",
+    {"format_version": 3, "min_reader_version": 2, "kind": "offsets", "stream_id": "…", "nonce": "…",
      "checksum": "sha256:…", "body": {…}}
 
 The nonce makes every write unique, so that a writer recognises its own bytes after a lost answer. The
@@ -18,10 +18,12 @@ import orjson
 
 from beam_exactly_once.errors import CorruptObject, ForeignObject, NewerFormat, OlderFormat
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """What this version writes."""
 MIN_READER_VERSION = 2
 """The oldest reader that understands what this version writes."""
+STATE_READER_VERSION = 3
+"""The oldest reader that carries the state of operators on."""
 OLDEST_VERSION = 2
 """The oldest format that this version reads. Format 1 is of before the first release."""
 
@@ -36,12 +38,12 @@ class Envelope:
     body: dict[str, Any]
 
 
-def seal(envelope: Envelope) -> bytes:
-    """The bytes to store."""
+def seal(envelope: Envelope, min_reader_version: int = MIN_READER_VERSION) -> bytes:
+    """The bytes to store, for readers of that version and newer ones."""
     return orjson.dumps(
         {
             "format_version": FORMAT_VERSION,
-            "min_reader_version": MIN_READER_VERSION,
+            "min_reader_version": min_reader_version,
             "kind": envelope.kind,
             "stream_id": envelope.stream_id,
             "nonce": envelope.nonce,

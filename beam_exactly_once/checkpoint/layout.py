@@ -18,9 +18,11 @@ SOURCES = "sources/"
 SINKS = "sinks/"
 SPILLED = "staging/committables/"
 ROWS = "staging/rows/"
+STATE = "state/"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROWS = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.arrow")
+_STATE = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}\.arrow")
 _NUMBERED = re.compile(r"(\d{20})\.json")
 
 
@@ -67,6 +69,22 @@ def rows_key(sink: str, batch_id: int, nonce: str, token: str, number: int) -> s
 def rows_batch_id(key: str) -> int | None:
     """The batch that staged rows are of; None for a name that :func:`rows_key` did not make."""
     match = _ROWS.fullmatch(key.rpartition("/")[2])
+    return None if match is None else int(match[1])
+
+
+def state_prefix(operator: str) -> str:
+    """Where the state of ``operator`` is."""
+    return f"{STATE}{checked_name(operator)}/"
+
+
+def state_key(operator: str, batch_id: int, nonce: str, token: str) -> str:
+    """The state object of one execution of a bundle: the attempt's nonce, the execution's token."""
+    return f"{state_prefix(operator)}{batch_id:020d}-{nonce}-{token}.arrow"
+
+
+def state_batch_id(key: str) -> int | None:
+    """The batch that a state object is of; None for a name that :func:`state_key` did not make."""
+    match = _STATE.fullmatch(key.rpartition("/")[2])
     return None if match is None else int(match[1])
 
 

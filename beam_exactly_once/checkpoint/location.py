@@ -10,7 +10,13 @@ from typing import Generic, TypeVar
 import orjson
 
 from beam_exactly_once.checkpoint import layout
-from beam_exactly_once.checkpoint.envelope import Envelope, seal, unseal
+from beam_exactly_once.checkpoint.envelope import (
+    MIN_READER_VERSION,
+    STATE_READER_VERSION,
+    Envelope,
+    seal,
+    unseal,
+)
 from beam_exactly_once.checkpoint.records import Json, Marker, Plan, WriterClaim
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import CheckpointHole, CorruptObject
@@ -18,8 +24,9 @@ from beam_exactly_once.object_store import VERIFY_PREFIX, ObjectStore, Taken
 from beam_exactly_once.randomness import new_token
 
 GUARANTEE = "exactly_once"
-MAX_MARKER_BYTES = 1 << 20
-"""A marker whose committables are longer than this names them in an object of their own, to stay a small PUT."""
+MAX_MARKER_BYTES = 1 << 18
+"""A marker whose committables and state are longer than this names them in an object of their own, to stay a small PUT."""
+_SPILLED_PARTS = ("committables", "state")
 
 NewNonce = Callable[[], str]
 Record = TypeVar("Record")
@@ -133,7 +140,8 @@ class Checkpoint:
     def create_marker(self, marker: Marker) -> Decided[Marker]:
         """Decide the outcome of a batch, unless it is decided."""
         stored = self._spilled(marker)
-        body, mine = self._create(layout.commits_key(marker.batch_id), "commit", stored, marker.batch_id)
+        reader = STATE_READER_VERSION if marker.state else MIN_READER_VERSION
+        body, mine = self._create(layout.commits_key(marker.batch_id), "commit", stored, marker.batch_id, reader)
         return Decided(marker if mine else Marker.from_json(self._unspilled(body)), mine)
 
     def marker_ids(self, above: int = -1) -> Iterator[int]:
@@ -189,8 +197,11 @@ class Checkpoint:
         data = self.store.get(key)
         return None if data is None else self._body(key, data, kind, batch_id)
 
-    def _create(self, key: str, kind: str, body: Json, batch_id: int | None = None) -> tuple[Json, bool]:
-        written = self.store.put_if_absent(key, seal(Envelope(kind, self.stream_id, self._nonces(), body)))
+    def _create(
+        self, key: str, kind: str, body: Json, batch_id: int | None = None, reader: int = MIN_READER_VERSION
+    ) -> tuple[Json, bool]:
+        sealed = seal(Envelope(kind, self.stream_id, self._nonces(), body), reader)
+        written = self.store.put_if_absent(key, sealed)
         if isinstance(written, Taken):
             return self._body(key, written.body, kind, batch_id), False
         return body, True
@@ -205,23 +216,21 @@ class Checkpoint:
         return body
 
     def _spilled(self, marker: Marker) -> Json:
-        """The marker's JSON; committables that would make it large go to an object of their own first."""
+        """The marker's JSON; what would make it large goes to an object of its own first."""
         stored = marker.to_json()
-        committables = _canonical(stored["committables"])
-        if len(committables) <= MAX_MARKER_BYTES:
+        large = {part: stored[part] for part in _SPILLED_PARTS}
+        content = _canonical(large)
+        if len(content) <= MAX_MARKER_BYTES:
             return stored
         nonce = self._nonces()
         key = layout.spilled_key(marker.batch_id, nonce)
-        self.store.put_if_absent(
-            key, seal(Envelope("committables", self.stream_id, nonce, {"committables": stored["committables"]}))
-        )
-        stored["committables"] = {}
-        stored["spilled"] = {
+        self.store.put_if_absent(key, seal(Envelope("committables", self.stream_id, nonce, large)))
+        spilled = {
             "key": key,
             "count": sum(map(len, marker.committables.values())),
-            "sha256": hashlib.sha256(committables).hexdigest(),
+            "sha256": hashlib.sha256(content).hexdigest(),
         }
-        return stored
+        return {**stored, **{part: {} for part in _SPILLED_PARTS}, "spilled": spilled}
 
     def _unspilled(self, body: Json) -> Json:
         spilled = body.get("spilled")
@@ -231,18 +240,18 @@ class Checkpoint:
         if found is None:
             raise CheckpointHole(
                 f"{self.store.uri}/{spilled['key']}, which names the {spilled['count']} outputs of batch "
-                f"{body['batch_id']}, is missing. Restore it from a copy; nothing else names that output."
+                f"{body['batch_id']}, and the state behind it, is missing. Restore it from a copy; nothing else names them."
             )
-        if hashlib.sha256(_canonical(found["committables"])).hexdigest() != spilled["sha256"]:
+        if hashlib.sha256(_canonical(found)).hexdigest() != spilled["sha256"]:
             raise CorruptObject(
                 f"{self.store.uri}/{spilled['key']} is not what the marker names. Restore it from a copy."
             )
-        return {**body, "committables": found["committables"]}
+        return {**body, **found}
 
 
-def _canonical(committables: Json) -> bytes:
+def _canonical(content: Json) -> bytes:
     """The same bytes for the same content, in whatever order its keys came."""
-    return orjson.dumps(committables, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 def _metadata(store: ObjectStore, data: bytes) -> Envelope:

@@ -229,6 +229,8 @@ class Marker:
     """Records that each rejecting step rejected, by its name; only those that did."""
     plan_digest: str = ""
     """Of the plan that it decides; empty if that could not be read."""
+    state: Mapping[str, Json] = field(default_factory=dict)
+    """What each operator with state remembers after the batch, by its name: see ``state/state_list.py``."""
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
@@ -275,6 +277,7 @@ class Marker:
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "shards": dict(self.shards),
             "plan_digest": self.plan_digest,
+            "state": dict(self.state),
             "records_read": self.records_read,
             "bytes_read": self.bytes_read,
             "rows_written": self.rows_written,
@@ -296,6 +299,7 @@ class Marker:
             stored["shards"],
             {step: int(count) for step, count in stored["records_rejected"].items()},
             stored["plan_digest"],
+            stored.get("state", {}),  # older versions wrote none
         )
 
 

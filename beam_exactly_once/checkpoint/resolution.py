@@ -7,12 +7,12 @@ before it was published: a driver plans a batch only after it has seen that. So 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable, topic_ids
 from beam_exactly_once.checkpoint.layout import SINKS, offsets_key
 from beam_exactly_once.checkpoint.location import Checkpoint
-from beam_exactly_once.checkpoint.records import Attempt, Marker, Outcome, Plan, Predecessor, SourceCommit
+from beam_exactly_once.checkpoint.records import Attempt, Json, Marker, Outcome, Plan, Predecessor, SourceCommit
 from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
@@ -39,6 +39,8 @@ class Proposal:
     """What decided the batch before."""
     direct_shards: Mapping[str, int]
     """The shards of each sink that writes before the marker: they may have a receipt of this batch already."""
+    state: Mapping[str, Json]
+    """What operators remember before the batch, and so behind it: timers that it was to fire are due in the next one."""
 
     @property
     def ranges(self) -> list[tuple[str, OffsetRange]]:
@@ -62,7 +64,7 @@ class Proposal:
                 for name, offsets in self.stands_at.items()
             }
             marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at_ms)
-        return marker.following(self.predecessor, self.direct_shards)
+        return replace(marker, state=self.state).following(self.predecessor, self.direct_shards)
 
 
 def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
@@ -98,7 +100,8 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
     plan = _readable_plan(checkpoint, batch_id, outcome)
     stands_at, stands_in = next_offsets(checkpoint, newest), topic_ids(checkpoint, newest)
     predecessor = None if newest is None else newest.as_predecessor
-    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, predecessor, direct_shards)
+    state = {} if newest is None else newest.state
+    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, predecessor, direct_shards, state)
 
 
 def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:

@@ -163,7 +163,7 @@ class StreamWriter:
            names; the batch is replayed. A crash after it leaves a decided batch: the next start publishes it.
         2. Successor check. A frozen writer's delayed create can succeed after the original marker was swept. Then a newer
            writer, or this one, has gone past the batch. Who finds a newer writer publishes nothing.
-        3. Whoever won the create: is its marker the original? See :meth:`_ensure_original`.
+        3. Whoever won the create: is its marker the original? See :meth:`ensure_original`.
 
         Returns:
             The marker that holds, to be published by the caller also when another attempt won.
@@ -173,7 +173,7 @@ class StreamWriter:
         """
         decided = self.create_marker(marker)
         self.ensure_newest()
-        self._ensure_original(marker.batch_id)
+        self.ensure_original(marker.batch_id)
         return decided.record
 
     def decided(self, batch_id: int) -> Marker:
@@ -185,12 +185,25 @@ class StreamWriter:
         """
         marker = self.checkpoint.read_marker(batch_id)
         self.ensure_newest()
-        self._ensure_original(batch_id)
+        self.ensure_original(batch_id)
         if marker is None:
             raise CheckpointHole(f"the marker of batch {batch_id} vanished from {self.checkpoint.store.uri}.")
         return marker
 
-    def _ensure_original(self, batch_id: int) -> None:
+    def ensure_undecided(self, batch_id: int) -> None:
+        """A batch that still runs is not decided: what its worker misses was not swept behind its back.
+
+        Raises:
+            Fenced: it, or a later one, is decided. One LIST.
+        """
+        decided = next(self.checkpoint.marker_ids(above=batch_id - 1), None)
+        if decided is not None:
+            raise Fenced(
+                f"batch {batch_id} of {self.checkpoint.store.uri} is decided, and batch {decided} has a marker. Nothing to do: "
+                "this is a late worker of a run that has been repeated elsewhere."
+            )
+
+    def ensure_original(self, batch_id: int) -> None:
         """A marker that was just created or read is to be published only while no later batch is decided.
 
         Without this, a worker that its own runner has given up would do harm. It wakes after its driver, still the newest
@@ -219,8 +232,9 @@ def marker_of_attempt(
     pieces: Iterable[Piece],
     committables: Mapping[str, tuple[Json, ...]],
     committed_at_ms: int,
+    state: Mapping[str, Json] | None = None,
 ) -> Marker:
-    """The marker of an attempt that read all of its plan. Pure.
+    """The marker of an attempt that read all of its plan; ``state`` is what operators remember behind it. Pure.
 
     Raises:
         IncompleteBatch: the pieces do not tile the plan exactly once: a reader lost or repeated a range, or
@@ -247,7 +261,16 @@ def marker_of_attempt(
             + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
             + ". Nothing is lost: start again to replay the batch."
         )
-    return Marker(plan.batch_id, "committed", attempt, sources, committables, committed_at_ms, plan_digest=plan.digest)
+    return Marker(
+        plan.batch_id,
+        "committed",
+        attempt,
+        sources,
+        committables,
+        committed_at_ms,
+        plan_digest=plan.digest,
+        state=state or {},
+    )
 
 
 def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committed_at_ms: int) -> Marker:

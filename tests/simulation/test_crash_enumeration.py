@@ -156,7 +156,7 @@ class ForgetsOneWorker(Driver):
 
 
 class BelievesAnyWinner(StreamWriter):
-    def _ensure_original(self, batch_id: int) -> None:
+    def ensure_original(self, batch_id: int) -> None:
         pass
 
 
@@ -165,7 +165,7 @@ class BelievesItsOwnCreate(StreamWriter):
         decided = self.create_marker(marker)
         self.ensure_newest()
         if not decided.mine:
-            self._ensure_original(marker.batch_id)
+            self.ensure_original(marker.batch_id)
         return decided.record
 
 

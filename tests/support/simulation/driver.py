@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -59,6 +60,8 @@ class Weather:
     commit_repeated: float = 0.0
     worker_forgotten: float = 0.0
     """The runner takes a worker for dead and runs the batch again, while the old one still goes to commit."""
+    worker_kept: float = 0.0
+    """The runner gives a worker that it kept what belongs to the batch before."""
 
 
 @dataclass(slots=True)
@@ -76,6 +79,10 @@ class Scene:
     latest: dict[TopicPartition, int]
     """What Kafka shows now."""
     grows_to: int = 0
+    cache: dict[str, bytes] = field(default_factory=dict)
+    """Of the machine that all workers share: sections of state, by digest."""
+    kept: Any = None
+    """What a worker that the runner keeps was given last."""
 
     def nonce(self) -> str:
         return f"{self.random.getrandbits(64):016x}"

@@ -50,10 +50,10 @@ def watch(scene: Scene) -> Ledger:
 
 
 def _marker(scene: Scene, stored: Json) -> Marker:
-    """The marker with the committables that it names elsewhere."""
+    """The marker with what it keeps elsewhere."""
     if "spilled" in stored:
         spilled = orjson.loads(scene.checkpoint_store.objects[stored["spilled"]["key"]])["body"]
-        stored = {**stored, "committables": spilled["committables"]}
+        stored = {**stored, **spilled}
     return Marker.from_json(stored)
 
 

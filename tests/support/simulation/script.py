@@ -39,9 +39,9 @@ class Script:
 class Stage:
     """A small stream and its actors: five offsets in each of two partitions, one batch retained."""
 
-    def __init__(self, driver_class: type[Driver] = Driver) -> None:
+    def __init__(self, driver_class: type[Driver] = Driver, script: Script | None = None) -> None:
         chance = random.Random(1)
-        self.script = Script()
+        self.script = script or Script()
         self.world = World(self.script)
         self.scene = Scene(
             world=self.world,

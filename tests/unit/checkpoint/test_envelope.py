@@ -103,7 +103,7 @@ def test_written_by_a_newer_version_that_this_one_understands() -> None:
 
 def test_written_by_a_newer_version_that_this_one_does_not_understand() -> None:
     newer = change_field(format_version=9, min_reader_version=FORMAT_VERSION + 1)(seal(ENVELOPE))
-    with pytest.raises(NewerFormat, match=r"needs a reader of format version 3; this one reads up to 2\. Install"):
+    with pytest.raises(NewerFormat, match=r"needs a reader of format version 4; this one reads up to 3\. Install"):
         opened(newer)
 
 
@@ -123,7 +123,7 @@ def test_unknown_fields_of_a_body_are_kept() -> None:
 def test_the_stored_form_is_json_for_people() -> None:
     stored = orjson.loads(seal(ENVELOPE))
     assert {name: stored[name] for name in ("format_version", "min_reader_version", "kind", "stream_id")} == {
-        "format_version": 2,
+        "format_version": 3,
         "min_reader_version": 2,
         "kind": "offsets",
         "stream_id": "stream",

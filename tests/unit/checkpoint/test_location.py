@@ -145,7 +145,7 @@ def test_batch_zero_is_a_batch() -> None:
         (lambda data: data[: len(data) // 2], CorruptObject),
         (lambda data: b"", CorruptObject),
         (lambda data: data.replace(b"3", b"4").replace(b"0", b"9"), CorruptObject),
-        (change_field(min_reader_version=3), NewerFormat),
+        (change_field(min_reader_version=4), NewerFormat),
         (change_field(format_version=1, min_reader_version=1), OlderFormat),
     ],
     ids=["truncated", "empty", "changed", "newer", "older"],
@@ -246,7 +246,7 @@ def test_the_loser_of_a_create_reads_the_winners_long_list(spilled: tuple[Checkp
 def test_a_long_list_that_is_lost(spilled: tuple[Checkpoint, str]) -> None:
     checkpoint, key = spilled
     checkpoint.store.delete([key])
-    with pytest.raises(CheckpointHole, match=f"{key}, which names the 6000 outputs of batch 3, is missing"):
+    with pytest.raises(CheckpointHole, match=f"{key}, which names the 6000 outputs of batch 3, and the state behind it, is missing"):
         checkpoint.read_marker(3)
 
 
@@ -267,7 +267,8 @@ def test_a_long_list_that_is_another_one(spilled: tuple[Checkpoint, str]) -> Non
 
 
 def test_a_list_just_short_enough_stays_in_the_marker(monkeypatch: pytest.MonkeyPatch) -> None:
-    length = len(orjson.dumps(marker(3).to_json()["committables"]))
+    stored = marker(3).to_json()
+    length = len(orjson.dumps({part: stored[part] for part in ("committables", "state")}))
     for max_bytes, spilled_objects in ((length, 0), (length - 1, 1)):
         monkeypatch.setattr(location, "MAX_MARKER_BYTES", max_bytes)
         checkpoint = fresh_checkpoint()

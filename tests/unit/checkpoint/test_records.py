@@ -111,6 +111,7 @@ def test_the_stored_form_of_a_marker() -> None:
         "predecessor": None,
         "shards": {},
         "plan_digest": "",
+        "state": {},
         "records_read": 10,
         "bytes_read": 100,
         "rows_written": {"files": 10},

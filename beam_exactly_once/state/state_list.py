@@ -1,0 +1,304 @@
+"""What an operator remembers after a batch: the complete list of live sections, as a commit marker holds it. Pure.
+
+Keys are spread by a hash of 64 bits. A *slice* is a range of hashes, a *section* an immutable sorted table of rows of one slice,
+many sections lie in one *state object*. Of rows with one key the newest section decides.
+
+The idea is that of the manifest of a log-structured merge tree, with the commit marker as the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from beam_exactly_once.checkpoint.layout import state_prefix
+from beam_exactly_once.checkpoint.records import Attempt, Json
+from beam_exactly_once.errors import IncompleteBatch
+
+HASHES = 1 << 64
+"""How many there are; the end of the last slice."""
+FIRST_SLICES = 16
+"""Slices of a new operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A sorted table of rows within a state object."""
+
+    object_key: str
+    offset: int
+    size_bytes: int
+    digest: str
+    """Of its bytes: the first 32 hexadecimal digits of the SHA-256."""
+    rows: int
+    tombstones: int
+
+    def to_json(self) -> list[Any]:
+        """Compact: a marker holds hundreds."""
+        return [self.object_key, self.offset, self.size_bytes, self.digest, self.rows, self.tombstones]
+
+    @classmethod
+    def from_json(cls, stored: Sequence[Any]) -> Section:
+        """The inverse of :meth:`to_json`."""
+        return cls(*stored)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The live sections of a range of hashes, newest first."""
+
+    first_hash: int
+    end_hash: int
+    sections: tuple[Section, ...] = ()
+    next_due_ms: int | None = None
+    """No timer is due before it; one that was superseded may make it too early, never too late."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells this list from every other one."""
+        return _digest([f"{self.first_hash:x}", f"{self.end_hash:x}", [one.to_json() for one in self.sections]])
+
+    def to_json(self) -> Json:
+        """As it travels to the worker that holds it."""
+        return {
+            "first_hash": f"{self.first_hash:x}",
+            "end_hash": f"{self.end_hash:x}",
+            "sections": [section.to_json() for section in self.sections],
+            "next_due_ms": self.next_due_ms,
+        }
+
+    @classmethod
+    def from_json(cls, sent: Json) -> Slice:
+        """The inverse of :meth:`to_json`."""
+        sections = tuple(Section.from_json(one) for one in sent["sections"])
+        return cls(int(sent["first_hash"], 16), int(sent["end_hash"], 16), sections, sent["next_due_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class SliceChange:
+    """What one batch makes of a slice, or of a part of it that becomes a slice of its own."""
+
+    first_hash: int
+    end_hash: int
+    base: str
+    """The digest of the slice that the worker opened."""
+    delta: Section | None = None
+    """The rows that the batch changed; goes in front."""
+    merged: tuple[int, int] = (0, 0)
+    """Positions, from start to before stop, of sections of the base that ``into`` replaces."""
+    into: Section | None = None
+    """What they were merged into; None if nothing of them is alive."""
+    next_due_ms: int | None = None
+
+    def of(self, base: Slice) -> Slice:
+        """The slice after it."""
+        start, stop = self.merged
+        sections = (self.delta, *base.sections[:start], self.into, *base.sections[stop:])
+        return Slice(
+            self.first_hash, self.end_hash, tuple(one for one in sections if one is not None), self.next_due_ms
+        )
+
+    @property
+    def made(self) -> list[Section]:
+        """The sections that it adds."""
+        return [one for one in (self.delta, self.into) if one is not None]
+
+    def to_json(self) -> Json:
+        """As it travels to the commit."""
+        return {
+            "first_hash": f"{self.first_hash:x}",
+            "end_hash": f"{self.end_hash:x}",
+            "base": self.base,
+            "delta": None if self.delta is None else self.delta.to_json(),
+            "merged": list(self.merged),
+            "into": None if self.into is None else self.into.to_json(),
+            "next_due_ms": self.next_due_ms,
+        }
+
+    @classmethod
+    def from_json(cls, sent: Json) -> SliceChange:
+        """The inverse of :meth:`to_json`."""
+        delta, into = (None if sent[name] is None else Section.from_json(sent[name]) for name in ("delta", "into"))
+        start, stop = sent["merged"]
+        bounds = int(sent["first_hash"], 16), int(sent["end_hash"], 16)
+        return cls(*bounds, sent["base"], delta, (start, stop), into, sent["next_due_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What one bundle of a batch makes of an operator's state: its part of the next list."""
+
+    operator: str
+    slices: tuple[SliceChange, ...]
+    rows_in: int
+    """Rows that came to it."""
+    keys_added: int
+    """Keys that it remembers and did not, less those that it forgot."""
+
+    def to_json(self) -> Json:
+        """As it travels to the commit."""
+        return {
+            "operator": self.operator,
+            "slices": [one.to_json() for one in self.slices],
+            "rows_in": self.rows_in,
+            "keys_added": self.keys_added,
+        }
+
+    @classmethod
+    def from_json(cls, sent: Json) -> StateChange:
+        """The inverse of :meth:`to_json`."""
+        slices = tuple(SliceChange.from_json(one) for one in sent["slices"])
+        return cls(sent["operator"], slices, sent["rows_in"], sent["keys_added"])
+
+
+@dataclass(frozen=True)
+class StateList:
+    """All that an operator remembers."""
+
+    generation: int
+    """Of its definition."""
+    slices: tuple[Slice, ...]
+    """In the order of hashes; together they hold every hash once."""
+    fired_ms: int | None = None
+    """Timers up to here have fired. None before the first batch."""
+    keys: int = 0
+
+    @classmethod
+    def empty(cls, generation: int = 1, slices: int = FIRST_SLICES) -> StateList:
+        """Of an operator that is new."""
+        bounds = [HASHES * number // slices for number in range(slices + 1)]
+        return cls(generation, tuple(Slice(first, end) for first, end in pairwise(bounds)))
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """No timer of any slice is due before it."""
+        return min((one.next_due_ms for one in self.slices if one.next_due_ms is not None), default=None)
+
+    @property
+    def sections(self) -> list[Section]:
+        """Every section once."""
+        return list(dict.fromkeys(section for one in self.slices for section in one.sections))
+
+    @property
+    def object_keys(self) -> set[str]:
+        """The state objects that it needs."""
+        return {section.object_key for section in self.sections}
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all sections."""
+        return sum(section.size_bytes for section in self.sections)
+
+    def behind(
+        self, changes: Iterable[StateChange], *, operator: str, attempt: Attempt, fired_ms: int, rows_sent: int
+    ) -> StateList:
+        """The list after a batch.
+
+        Args:
+            changes: of the batch's bundles.
+            operator: whose.
+            attempt: that made them.
+            fired_ms: up to where the batch fired timers.
+            rows_sent: how many rows went to the operator.
+
+        Raises:
+            IncompleteBatch: a part of the state was changed by none or by two, or stands on another list than this one, or rows
+                are missing.
+        """
+        changes = list(changes)
+        slices = sorted((one for change in changes for one in change.slices), key=lambda one: one.first_hash)
+        faults = [*self._faults(slices), *_foreign(slices, state_prefix(operator), attempt)]
+        rows_in = sum(change.rows_in for change in changes)
+        if rows_in != rows_sent:
+            faults.append(f"{rows_sent} rows were sent to it, and {rows_in} came")
+        faults += [
+            f"a timer at {one.next_due_ms} is behind {fired_ms}, up to where the batch fired"
+            for one in slices
+            if one.next_due_ms is not None and one.next_due_ms <= fired_ms
+        ]
+        if faults:
+            raise _incomplete(attempt.batch_id, operator, faults)
+        return replace(
+            self,
+            slices=tuple(one.of(self._slice_with(one)) for one in slices),
+            fired_ms=fired_ms,
+            keys=self.keys + sum(change.keys_added for change in changes),
+        )
+
+    def _slice_with(self, change: SliceChange) -> Slice:
+        return next(one for one in self.slices if one.first_hash <= change.first_hash < one.end_hash)
+
+    def _faults(self, changes: Sequence[SliceChange]) -> list[str]:
+        """Why they are not the whole of this list, each part once; empty if they are."""
+        faults, expected = [], 0
+        for change in changes:
+            if change.first_hash != expected:
+                faults.append(f"hashes from {expected:x} to {change.first_hash:x} were changed by none or by two")
+            expected = change.end_hash
+            base = self._slice_with(change)
+            start, stop = change.merged
+            if change.end_hash > base.end_hash or change.first_hash >= change.end_hash:
+                faults.append(f"hashes from {change.first_hash:x} to {change.end_hash:x} are not of one slice")
+            elif change.base != base.digest or not 0 <= start <= stop <= len(base.sections):
+                faults.append(f"hashes from {change.first_hash:x} stand on another list than that of the batch before")
+        if expected != HASHES:
+            faults.append(f"hashes from {expected:x} on were changed by none")
+        return faults
+
+    def to_json(self) -> Json:
+        """As a marker holds it. Each key of an object stands there once."""
+        keys = sorted(self.object_keys)
+        numbers = {key: number for number, key in enumerate(keys)}
+        return {
+            "generation": self.generation,
+            "fired_ms": self.fired_ms,
+            "keys": self.keys,
+            "objects": keys,
+            "slices": [
+                [f"{one.first_hash:x}", one.next_due_ms, [_numbered(section, numbers) for section in one.sections]]
+                for one in self.slices
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, stored: Json) -> StateList:
+        """The inverse of :meth:`to_json`."""
+        keys = stored["objects"]
+        firsts = [int(first, 16) for first, _, _ in stored["slices"]]
+        slices = tuple(
+            Slice(first, end, tuple(Section(keys[number], *rest) for number, *rest in sections), next_due_ms)
+            for first, end, (_, next_due_ms, sections) in zip(
+                firsts, [*firsts[1:], HASHES], stored["slices"], strict=True
+            )
+        )
+        return cls(stored["generation"], slices, stored["fired_ms"], stored["keys"])
+
+
+def _numbered(section: Section, numbers: dict[str, int]) -> list[Any]:
+    return [numbers[section.object_key], *section.to_json()[1:]]
+
+
+def _foreign(changes: Iterable[SliceChange], prefix: str, attempt: Attempt) -> list[str]:
+    """What is not of this attempt: a worker that was kept from another one."""
+    own = f"{prefix}{attempt.batch_id:020d}-{attempt.nonce}-"
+    keys = {section.object_key for change in changes for section in change.made}
+    return [f"{key} is of another attempt" for key in sorted(keys) if not key.startswith(own)]
+
+
+def _incomplete(batch_id: int, operator: str, faults: Sequence[str]) -> IncompleteBatch:
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return IncompleteBatch(
+        f"batch {batch_id} was not committed, since the state of operator {operator!r} did not come whole: "
+        f"{'; '.join(faults[:3])}{more}. Nothing is lost: start again to replay the batch. If it happens again, run the stream "
+        "on another runner, and report it."
+    )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()[:32]
