@@ -83,9 +83,10 @@ class Asker(abc.ABC):
     def _unavailable(self, subject: str, error: KafkaError) -> BeamExactlyOnceError:
         """Time is up."""
 
-    def _open(self, client: Callable[[dict[str, Any]], Client]) -> Client:
-        config = self._settings.client_config()
-        return open_client(client, config, self._errors, self._settings.secret_texts(config))
+    def _open(self, client: Callable[[dict[str, Any]], Client], settings: KafkaSettings | None = None) -> Client:
+        settings = settings or self._settings
+        config = settings.client_config()
+        return open_client(client, config, self._errors, settings.secret_texts(config))
 
     def _ask_admin(
         self, ask: Callable[[OwnedAdmin, float], Answer], unknown_wait_s: float = UNKNOWN_TOPIC_WAIT_S

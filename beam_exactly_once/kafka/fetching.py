@@ -30,6 +30,8 @@ _MAX_SLICE_MESSAGES = 100
 _WAIT_S = 0.1  # signals are only seen between two calls
 _MAX_CHUNK_BYTES = 16 * 1024 * 1024
 _MAX_ASK_TIMEOUT_S = 5.0
+_PATIENT_AFTER_S = 1.0
+"""When a consumer whose fetches wait longer takes over: brokers that must ask others need more time for an answer."""
 
 # The client's annotations allow for messages made by hand; those of a consumer always have these.
 _offset_of = cast("Callable[[Message], int]", Message.offset)
@@ -39,15 +41,27 @@ _headers_of = cast("Callable[[Message], list[tuple[str, bytes | None]] | None]",
 class RangeFetcher:
     """One consumer, assigned to one partition at a time.
 
+    Where it gets nothing short of a range's end, as of a segment in remote storage, a consumer whose fetches wait longer reads
+    on. It does so up to the next assignment: waiting long costs whoever goes from partition to partition.
+
     Args:
-        consumer: An open consumer with ``enable.partition.eof`` and ``auto.offset.reset=error``.
+        consumer: An open consumer with ``enable.partition.eof`` and ``auto.offset.reset=error``; who gives it closes it.
         errors: What the consumer's ``error_cb`` feeds.
         clock: Bounds waits.
         no_progress_timeout_s: Longest wait for the next record or end.
+        open_patient: Opens a consumer whose fetches wait longer; None: how long they wait is the user's choice.
     """
 
-    def __init__(self, consumer: Consumer, errors: ClientErrors, clock: Clock, no_progress_timeout_s: float) -> None:
-        self._consumer = consumer
+    def __init__(
+        self,
+        consumer: Consumer,
+        errors: ClientErrors,
+        clock: Clock,
+        no_progress_timeout_s: float,
+        open_patient: Callable[[], Consumer] | None = None,
+    ) -> None:
+        self._quick = self._consumer = consumer
+        self._open_patient = open_patient
         self._errors = errors
         self._clock = clock
         self._no_progress_timeout_s = no_progress_timeout_s
@@ -60,12 +74,15 @@ class RangeFetcher:
         self._pending: list[Message] = []  # taken from the consumer, not looked at yet
         self._old_position = -1  # what the consumer gave as its position when it was assigned
         self._fault: str | None = None  # what cannot be true of the records that came last
+        self._looked_for_topic = False
 
     def close(self) -> None:
-        """Close the consumer."""
+        """Close what it opened."""
         self._position = None
         self._pending = []
-        self._consumer.close()
+        patient, self._consumer = self._consumer, self._quick
+        if patient is not self._quick:
+            patient.close()
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int) -> Chunk:
         """See :meth:`beam_exactly_once.kafka.KafkaLog.next_chunk`."""
@@ -73,6 +90,7 @@ class RangeFetcher:
         stands_there = self._position == position and self._topic_partition == topic_partition
         self._position = None  # should this call fail, what it took and did not hand out must be read again
         if not stands_there:
+            self.close()
             self._topic_partition = topic_partition
             self._assign(position)
         columns = self._read(position, stop, max_records)
@@ -93,7 +111,7 @@ class RangeFetcher:
 
         Not of the first: it looks for those at once, and a client that is asked before it has connected may sleep 50 ms.
         """
-        if topic in self._topics:
+        if topic in self._topics or self._consumer is not self._quick:
             return
         if self._topics:
             try:
@@ -107,7 +125,7 @@ class RangeFetcher:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
         taken = _TakenRecords()
         self._fault = None
-        asked = False
+        self._looked_for_topic = False
         began_s = self._clock.monotonic_s()
         while self._seen < stop and len(taken.offsets) < max_records and taken.value_bytes < _MAX_CHUNK_BYTES:
             messages = self._take(min(_MAX_SLICE_MESSAGES, max_records - len(taken.offsets), stop - self._seen))
@@ -118,16 +136,24 @@ class RangeFetcher:
                 if not messages:
                     self._seen = max(self._seen, self._client_position())
             self._accept(messages, stop, taken)
-            waited_s = self._clock.monotonic_s() - began_s
-            if self._seen == position and waited_s > self._refusal_wait_s:
-                self._errors.raise_if_refused()
-                if not asked:
-                    self._raise_if_hidden()
-                    asked = True
-                if waited_s > self._no_progress_timeout_s:
-                    self._give_up(stop)
+            if self._seen == position:
+                self._find_out_why(self._clock.monotonic_s() - began_s, stop)
         self._errors.forget()
         return taken.columns()
+
+    def _find_out_why(self, waited_s: float, stop: int) -> None:
+        """Nothing has come for so long."""
+        if waited_s > _PATIENT_AFTER_S and self._open_patient is not None and self._consumer is self._quick:
+            self._consumer.unassign()
+            self._consumer = self._open_patient()
+            self._assign(self._seen)
+        if waited_s > self._refusal_wait_s:
+            self._errors.raise_if_refused()
+            if not self._looked_for_topic:
+                self._raise_if_hidden()
+                self._looked_for_topic = True
+            if waited_s > self._no_progress_timeout_s:
+                self._give_up(stop)
 
     def _take(self, count: int) -> list[Message]:
         if self._pending:
@@ -257,10 +283,11 @@ class RangeFetcher:
             self._raise_data_loss(bounds, stop - 1)
         if self._fault is not None:
             self._raise_corrupt(self._fault)
+        or_wait = "" if self._open_patient else ", or raise fetch.wait.max.ms if they need longer for an answer"
         raise ReadStalled(
             f"partition {self._topic_partition} delivered neither a record nor its end for "
             f"{self._no_progress_timeout_s:g} s at offset {self._seen}, before {stop}: {self._errors.describe()}. "
-            "Start again when the brokers are well"
+            f"Start again when the brokers are well{or_wait}"
         )
 
     def _raise_corrupt(self, fault: str) -> NoReturn:

@@ -151,8 +151,14 @@ class ConfluentLog(Asker):
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
         """See :meth:`KafkaLog.next_chunk`."""
         if self._fetcher is None:
-            consumer = self._open_consumer()
-            self._fetcher = RangeFetcher(consumer, self._errors, self._clock, self._settings.no_progress_timeout_s)
+            patient = self._settings.patient
+            self._fetcher = RangeFetcher(
+                self._open_consumer(),
+                self._errors,
+                self._clock,
+                self._settings.no_progress_timeout_s,
+                None if patient is None else lambda: self._open(Consumer, patient),
+            )
         try:
             return self._fetcher.next_chunk(topic_partition, position, stop, max_records)
         except KafkaException as exception:  # cannot be pickled, so it must not leave this process
@@ -162,7 +168,9 @@ class ConfluentLog(Asker):
     def close(self) -> None:
         """See :meth:`KafkaLog.close`."""
         super().close()
-        consumer, self._consumer, self._fetcher = self._consumer, None, None
+        fetcher, consumer, self._fetcher, self._consumer = self._fetcher, self._consumer, None, None
+        if fetcher is not None:
+            fetcher.close()
         if consumer is not None:
             consumer.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from beam_exactly_once.arguments import one_of, seconds
@@ -17,6 +17,9 @@ ConfigValue: TypeAlias = str | int | float | bool | Secret | Callable[..., Any]
 
 IsolationLevel: TypeAlias = Literal["read_committed", "read_uncommitted"]
 
+_FETCH_WAIT = "fetch.wait.max.ms"
+_PATIENT_FETCH_WAIT_MS = 500  # Kafka's own default: brokers expect to be waited for that long
+
 _DEFAULTS: Mapping[str, str] = {
     # assign() never joins a group, yet the client insists on a name for one.
     "group.id": "beam-exactly-once-no-group",
@@ -25,7 +28,8 @@ _DEFAULTS: Mapping[str, str] = {
     "fetch.queue.backoff.ms": "10",
     # A reader that goes on to its next partition waits behind a fetch in flight, which a partition at its end holds
     # open for this long: in small batches nearly always. Shorter, and readers that wait for slow steps ask brokers too often.
-    "fetch.wait.max.ms": "5",
+    # A reader that gets nothing changes to a consumer that is `patient`.
+    _FETCH_WAIT: "5",
     # What a reader may hold in memory ahead of its consumer (16 MiB).
     "queued.max.messages.kbytes": "16384",
     # Errors come back through error_cb and end in our messages; only the client's own alarms go to stderr. At 3 it would
@@ -119,6 +123,13 @@ class KafkaSettings:
             f"isolation_level={self.isolation_level!r}, timeout_s={self.timeout_s!r}, "
             f"no_progress_timeout_s={self.no_progress_timeout_s!r})"
         )
+
+    @property
+    def patient(self) -> KafkaSettings | None:
+        """The same for a reader whose fetches wait longer; None: how long they wait is given, and stays."""
+        if _FETCH_WAIT in self.config:
+            return None
+        return replace(self, config={**self.config, _FETCH_WAIT: _PATIENT_FETCH_WAIT_MS})
 
     def client_config(self) -> dict[str, Any]:
         """Properties for ``confluent_kafka.Consumer``, secrets included: call it where the client is made.

@@ -11,12 +11,13 @@ from confluent_kafka import Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import DataLoss
+from beam_exactly_once.errors import DataLoss, ReadStalled
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.client_errors import ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.offsets import LogBounds, TopicPartition
-from support.scripted_broker import ScriptedBroker, ScriptedLog, ScriptedRecord
+from support.scripted_broker import ScriptedBroker
+from support.scripted_log import ScriptedLog, ScriptedRecord
 
 
 def values(count: int) -> list[bytes | None]:
@@ -154,12 +155,12 @@ def test_a_contiguous_reader_does_not_start_anew(broker: ScriptedBroker, logs: d
     place, log = TopicPartition("compacted", 0), logs["compacted"]
     with closing(open_kafka_log(settings(broker, config={"fetch.wait.max.ms": 1_000}))) as reader:
         read(reader, "compacted", log.start_offset, log.start_offset + 1)
-        fetches = broker.fetches
+        fetches = len(broker.waits_ms)
         for start in range(log.start_offset + 1, log.last_stable_offset):
             reader.next_chunk(place, start, start + 1)
 
     # At most the one after which the long poll at the end of the log waits.
-    assert broker.fetches - fetches <= 2
+    assert len(broker.waits_ms) - fetches <= 2
 
 
 def test_a_gap_that_fills_a_whole_range_is_an_empty_chunk(reader: KafkaLog, logs: dict[str, ScriptedLog]) -> None:
@@ -232,6 +233,38 @@ def test_offsets_that_go_back_are_never_handed_out() -> None:
         pytest.raises(DataLoss, match=r"orders-0 is corrupt at offset .*: Kafka delivered offset 1 after 15"),
     ):
         read(reader, "orders", 0, 30)
+
+
+def test_what_lies_in_remote_storage_is_waited_for_and_the_rest_is_not() -> None:
+    remote = ScriptedLog(remote_below=300, remote_ms=400).append(values(200)).append(values(200)).append(values(50))
+    local = ScriptedLog().append(values(20))
+    places = [TopicPartition("orders", 0), TopicPartition("orders", 1)]
+    with (
+        ScriptedBroker({"orders": [remote, local]}) as broker,
+        closing(open_kafka_log(settings(broker))) as reader,
+    ):
+        found = [read(reader, "orders", 0, 250), read(reader, "orders", 250, 450)]
+        waits = broker.waits_ms[-1]
+        elsewhere = reader.next_chunk(places[1], 0, 20)
+
+        assert found == [remote.visible(0, 250), remote.visible(250, 450)]
+        assert waits >= 400
+        assert [record.offset for record in elsewhere.records()] == list(range(20))
+        assert broker.waits_ms[-1] < 400
+
+
+def test_a_wait_of_the_users_own_stays_as_it_is() -> None:
+    log = ScriptedLog(remote_below=3, remote_ms=400).append(values(3))
+    with (
+        ScriptedBroker({"orders": [log]}) as broker,
+        closing(
+            open_kafka_log(settings(broker, config={"fetch.wait.max.ms": 20}, no_progress_timeout_s=2.5))
+        ) as reader,
+        pytest.raises(ReadStalled, match=r"orders-0 delivered neither .* fetch\.wait\.max\.ms"),
+    ):
+        reader.next_chunk(TopicPartition("orders", 0), 0, 3)
+
+    assert set(broker.waits_ms) == {20}
 
 
 class SlowToForget:
