@@ -60,6 +60,8 @@ class ReadFromKafka(NamedTransform):
             trigger.
         decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
         as_arrow: give Arrow batches instead of records, to the decoder too: much the fastest.
+        headers: whether records have their headers. False reads on over a header whose name is not UTF-8, for which the read
+            fails otherwise.
         on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
         on_data_loss: ``"fail"``; or ``"skip"``, which puts offsets that Kafka no longer has on record, in the marker and in
             progress, and goes on.
@@ -86,6 +88,7 @@ class ReadFromKafka(NamedTransform):
         stop: StopValue | None = None,
         decoder: Decoder | None = None,
         as_arrow: bool = False,
+        headers: bool = True,
         on_error: OnError = "fail",
         on_data_loss: OnDataLoss = "fail",
         max_batch_offsets: int | None = None,
@@ -110,6 +113,7 @@ class ReadFromKafka(NamedTransform):
             options_of("client_config", client_config) or {},
             isolation_level=isolation_level,
             timeout_s=timeout_s,
+            headers=headers,
         )
         self._limits = BatchLimits(max_batch_offsets, max_batch_bytes, min_batch_offsets, max_batch_delay_s)
         self._decode = _decode(decoder, on_error, name)

@@ -49,7 +49,7 @@ def open_client(
     """
     errors.concern(config, secret_texts)
     try:
-        return client({**config, "error_cb": errors.remember})
+        return client({**config, "error_cb": errors.remember, "throttle_cb": errors.remember_throttle})
     except KafkaException as exception:
         text = errors.text_of(exception.args[0])
     # Outside of the handler: the client's own exception may quote the configuration.

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, ThrottleEvent
 
 from beam_exactly_once.errors import KafkaRefused
 from beam_exactly_once.kafka.listener import Listener, ask_listener
@@ -52,6 +52,7 @@ class ClientErrors:
         self._secret_texts: Sequence[str] = ()
         self._last: str | None = None
         self._refusal: KafkaError | None = None
+        self._is_throttled = False
 
     def concern(self, config: Mapping[str, Any], secret_texts: Sequence[str]) -> None:
         """Speak of a client with this configuration, and never show the texts."""
@@ -67,9 +68,14 @@ class ClientErrors:
         if error.code() in _CONNECTION_REFUSALS:
             self._refusal = error
 
+    def remember_throttle(self, event: ThrottleEvent) -> None:
+        """Keep that a broker holds its answers back, or does not any more; the client's ``throttle_cb``."""
+        self._is_throttled = event.throttle_time > 0
+
     def forget(self) -> None:
         """The client got on: what it said before explains nothing any more."""
         self._last = self._refusal = None
+        self._is_throttled = False
 
     def text_of(self, error: KafkaError | str) -> str:
         """An error in words, its code's name first, secrets blotted out."""
@@ -77,6 +83,11 @@ class ClientErrors:
 
     def describe(self) -> str:
         """The last error as the end of a sentence."""
+        if self._is_throttled:
+            return (
+                "a quota of this client makes Kafka hold its answers back (consumer_byte_rate, producer_byte_rate or "
+                "request_percentage); raise it, for it must at least let one batch of records pass"
+            )
         if self._last is None:
             return "the client reported no error"
         return f"the client's last error was {self._last}"

@@ -19,9 +19,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnknownTopic
+from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnfitRow, UnknownTopic
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
 from beam_exactly_once.kafka.records import Chunk, Columns, Headers, bytes_of, check_range, rises_strictly
+from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.offsets import TopicPartition
 
 # One call's worth of messages. Small enough that the messages die before the garbage collector counts them and that
@@ -48,7 +49,7 @@ class RangeFetcher:
         consumer: An open consumer with ``enable.partition.eof`` and ``auto.offset.reset=error``; who gives it closes it.
         errors: What the consumer's ``error_cb`` feeds.
         clock: Bounds waits.
-        no_progress_timeout_s: Longest wait for the next record or end.
+        settings: How long to wait for the next record or end, and whether headers are wanted.
         open_patient: Opens a consumer whose fetches wait longer; None: how long they wait is the user's choice.
     """
 
@@ -57,16 +58,17 @@ class RangeFetcher:
         consumer: Consumer,
         errors: ClientErrors,
         clock: Clock,
-        no_progress_timeout_s: float,
+        settings: KafkaSettings,
         open_patient: Callable[[], Consumer] | None = None,
     ) -> None:
         self._quick = self._consumer = consumer
         self._open_patient = open_patient
         self._errors = errors
         self._clock = clock
-        self._no_progress_timeout_s = no_progress_timeout_s
-        self._refusal_wait_s = min(REFUSAL_WAIT_S, no_progress_timeout_s)
-        self._ask_timeout_s = min(_MAX_ASK_TIMEOUT_S, no_progress_timeout_s)
+        self._no_progress_timeout_s = settings.no_progress_timeout_s
+        self._refusal_wait_s = min(REFUSAL_WAIT_S, settings.no_progress_timeout_s)
+        self._ask_timeout_s = min(_MAX_ASK_TIMEOUT_S, settings.no_progress_timeout_s)
+        self._wants_headers = settings.headers
         self._topics: set[str] = set()
         self._topic_partition = TopicPartition("-", 0)
         self._position: int | None = None  # after the last chunk; None: the consumer stands nowhere
@@ -123,7 +125,7 @@ class RangeFetcher:
 
     def _read(self, position: int, stop: int, max_records: int) -> Columns:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
-        taken = _TakenRecords()
+        taken = _TakenRecords(self._wants_headers)
         self._fault = None
         self._looked_for_topic = False
         began_s = self._clock.monotonic_s()
@@ -311,7 +313,8 @@ class RangeFetcher:
 class _TakenRecords:
     """Collects a chunk's columns from slices of messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, wants_headers: bool) -> None:
+        self._wants_headers = wants_headers
         self.offsets: list[int] = []
         self.value_bytes = 0
         self._timestamps_ms: list[int] = []
@@ -323,11 +326,8 @@ class _TakenRecords:
     def add(self, messages: list[Message], offsets: list[int]) -> None:
         """Take one slice; nothing of a message is kept but its bytes and numbers."""
         types, timestamps_ms = zip(*map(Message.timestamp, messages), strict=True)
-        headers = list(map(_headers_of, messages))
-        if self._headers is not None or headers.count(None) < len(headers):
-            if self._headers is None:
-                self._headers = [()] * len(self.offsets)
-            self._headers.extend(tuple(pairs) if pairs else () for pairs in headers)
+        if self._wants_headers:
+            self._add_headers(messages)
         self.offsets += offsets
         self._timestamps_ms += timestamps_ms
         self._timestamp_types += types
@@ -335,6 +335,22 @@ class _TakenRecords:
         values = list(map(Message.value, messages))
         self._values += values
         self.value_bytes += bytes_of(values)
+
+    def _add_headers(self, messages: list[Message]) -> None:
+        headers: list[list[tuple[str, bytes | None]] | None] = []
+        try:
+            headers.extend(map(_headers_of, messages))
+        except SystemError:  # raised once: who asks this message again is given a broken list
+            unreadable = messages[len(headers)]
+            raise UnfitRow(
+                f"record {unreadable.topic()}-{unreadable.partition()} at offset {unreadable.offset()} has a header whose name "
+                "is not UTF-8: the client cannot read it. Nothing of its batch is committed. Read without headers, "
+                "ReadFromKafka(headers=False), until the batch that has it is committed."
+            ) from None
+        if self._headers is not None or headers.count(None) < len(headers):
+            if self._headers is None:
+                self._headers = [()] * len(self.offsets)
+            self._headers.extend(tuple(pairs) if pairs else () for pairs in headers)
 
     def columns(self) -> Columns:
         """What was taken, as a chunk's columns."""

@@ -80,6 +80,7 @@ class KafkaLog(Protocol):
         Raises:
             DataLoss: the log does not hold these offsets any more.
             ReadStalled: neither a record nor the end came within ``no_progress_timeout_s``.
+            UnfitRow: a record has a header that the client cannot read.
             KafkaRefused: the cluster does not let us in, or not read this topic.
             KafkaUnavailable: the client cannot go on.
             UnknownTopic: the partition is gone.
@@ -156,7 +157,7 @@ class ConfluentLog(Asker):
                 self._open_consumer(),
                 self._errors,
                 self._clock,
-                self._settings.no_progress_timeout_s,
+                self._settings,
                 None if patient is None else lambda: self._open(Consumer, patient),
             )
         try:

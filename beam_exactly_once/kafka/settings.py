@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
-from beam_exactly_once.arguments import one_of, seconds
+from beam_exactly_once.arguments import one_of, seconds, true_or_false
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.properties import PropertyLine, property_lines
 from beam_exactly_once.secrets import Secret, referenced, secret_from_file
@@ -91,6 +91,7 @@ class KafkaSettings:
         isolation_level: ``read_committed`` (default) ends at the last stable offset and hides aborted records.
         timeout_s: Longest wait for the cluster's metadata and bounds.
         no_progress_timeout_s: Longest wait of a read for its next record or end.
+        headers: Whether records are read with their headers.
 
     Raises:
         ConfigurationError: a value is missing or out of range, a secret is plain text, or a property is one that the
@@ -102,6 +103,7 @@ class KafkaSettings:
     isolation_level: IsolationLevel = "read_committed"
     timeout_s: float = 30.0
     no_progress_timeout_s: float = 60.0
+    headers: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.bootstrap_servers, str) or not self.bootstrap_servers.strip(" ,"):
@@ -111,6 +113,7 @@ class KafkaSettings:
         one_of("isolation_level", self.isolation_level, get_args(IsolationLevel))
         seconds("timeout_s", self.timeout_s)
         seconds("no_progress_timeout_s", self.no_progress_timeout_s)
+        true_or_false("headers", self.headers)
         object.__setattr__(self, "config", dict(self.config))
         for key, value in self.config.items():
             _check_property(key, value)
@@ -121,7 +124,7 @@ class KafkaSettings:
         return (
             f"KafkaSettings(bootstrap_servers={self.bootstrap_servers!r}, config={{{config}}}, "
             f"isolation_level={self.isolation_level!r}, timeout_s={self.timeout_s!r}, "
-            f"no_progress_timeout_s={self.no_progress_timeout_s!r})"
+            f"no_progress_timeout_s={self.no_progress_timeout_s!r}, headers={self.headers!r})"
         )
 
     @property

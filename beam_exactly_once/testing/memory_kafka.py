@@ -92,10 +92,10 @@ class MemoryKafka:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Let every Kafka client that is opened inside the block read from here, whatever its settings."""
+        """Let every Kafka client that is opened inside the block read from here, wherever it should."""
 
         def open_log(settings: KafkaSettings) -> KafkaLog:
-            return _MemoryLog(self)
+            return _MemoryLog(self, headers=settings.headers)
 
         with override_logs(open_log):
             yield
@@ -104,8 +104,9 @@ class MemoryKafka:
 class _MemoryLog:
     """A client of :class:`MemoryKafka`."""
 
-    def __init__(self, cluster: MemoryKafka) -> None:
+    def __init__(self, cluster: MemoryKafka, *, headers: bool) -> None:
         self._cluster = cluster
+        self._headers = headers
 
     def topics(self) -> list[str]:
         return sorted(self._cluster.ids())
@@ -139,6 +140,8 @@ class _MemoryLog:
                 f"partition {topic_partition} holds [{bounds.earliest}, {bounds.latest}), not offset {position}."
             )
         records = self._cluster.records_of(topic_partition, position, stop, max_records)
+        if not self._headers:
+            records = [record._replace(headers=()) for record in records]
         chunk_stop = records[-1].offset + 1 if len(records) == max_records else min(stop, bounds.latest)
         if not records:
             return Chunk.empty(topic_partition.topic, topic_partition.partition, position, chunk_stop)

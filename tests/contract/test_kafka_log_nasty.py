@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import SystemClock
-from beam_exactly_once.errors import DataLoss, ReadStalled
+from beam_exactly_once.errors import DataLoss, ReadStalled, UnfitRow
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.client_errors import ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
@@ -267,6 +267,33 @@ def test_a_wait_of_the_users_own_stays_as_it_is() -> None:
     assert set(broker.waits_ms) == {20}
 
 
+def test_a_quota_that_lets_nothing_pass_is_named() -> None:
+    log = ScriptedLog().append(values(3))
+    with (
+        ScriptedBroker({"orders": [log]}, throttle_ms=200) as broker,
+        closing(open_kafka_log(settings(broker, no_progress_timeout_s=1.5))) as reader,
+        pytest.raises(ReadStalled, match=r"orders-0 delivered neither .* a quota of this client .*consumer_byte_rate"),
+    ):
+        reader.next_chunk(TopicPartition("orders", 0), 0, 3)
+
+
+def test_a_header_whose_name_is_not_utf_8_names_its_record_and_can_be_left_out() -> None:
+    log = (
+        ScriptedLog().append(values(2)).append(values(1), headers=(("fine", b"1"), ("\udcff", b"2"))).append(values(2))
+    )
+    place = TopicPartition("orders", 0)
+    with ScriptedBroker({"orders": [log]}) as broker:
+        with closing(open_kafka_log(settings(broker))) as reader:
+            for _ in range(2):  # a record that was not handed out is not passed over
+                with pytest.raises(UnfitRow, match=r"orders-0 at offset 2 .* not UTF-8.*headers=False"):
+                    read(reader, "orders", 0, 5)
+            assert read(reader, "orders", 3, 5) == log.visible(3, 5)
+        with closing(open_kafka_log(settings(broker, headers=False))) as reader:
+            chunk = reader.next_chunk(place, 2, 3)
+
+    assert [(record.value, record.headers) for record in chunk.records()] == [(b"value 0", ())]
+
+
 class SlowToForget:
     """A consumer that, for a while after ``assign()``, still gives its old position and has nothing ready."""
 
@@ -296,7 +323,7 @@ class SlowToForget:
 
 def test_the_position_of_an_earlier_assignment_is_not_believed() -> None:
     consumer = SlowToForget(old_position=43)
-    fetcher = RangeFetcher(consumer, ClientErrors(), SystemClock(), no_progress_timeout_s=20)  # type: ignore[arg-type]
+    fetcher = RangeFetcher(consumer, ClientErrors(), SystemClock(), KafkaSettings("nowhere:1"))  # type: ignore[arg-type]
     chunk = fetcher.next_chunk(TopicPartition("orders", 0), 40, 45, 1000)
 
     assert [record.offset for record in chunk.records()] == [40, 41, 42, 43, 44]

@@ -48,10 +48,14 @@ def _array(items: Iterable[bytes]) -> bytes:
 
 
 class ScriptedBroker:
-    """Serves ``{topic: [log of partition 0, log of partition 1, …]}`` on a free loopback port; a context manager."""
+    """Serves ``{topic: [log of partition 0, log of partition 1, …]}`` on a free loopback port; a context manager.
 
-    def __init__(self, topics: Mapping[str, Sequence[ScriptedLog]]) -> None:
+    With ``throttle_ms`` a quota holds each answer to a fetch back for so long, and lets no record pass.
+    """
+
+    def __init__(self, topics: Mapping[str, Sequence[ScriptedLog]], *, throttle_ms: int = 0) -> None:
         self.topics = topics
+        self._throttle_ms = throttle_ms
         self.waits_ms: list[int] = []
         """How long each fetch was ready to wait."""
         self._stopping = threading.Event()
@@ -154,7 +158,7 @@ class ScriptedBroker:
             _text(name) + _array(self._fetch_partition(name, *entry, read_committed, wait_ms) for entry in entries)
             for name, entries in asked
         )
-        return struct.pack(">i", 0) + _array(topics)
+        return struct.pack(">i", self._throttle_ms) + _array(topics)
 
     def _wait_for_data(
         self, asked: list[tuple[str, list[tuple[int, int, int]]]], wait_ms: int, read_committed: bool
@@ -174,8 +178,9 @@ class ScriptedBroker:
             return struct.pack(">ihqqii", partition, _UNKNOWN_TOPIC, -1, -1, 0, 0)
         if not log.start_offset <= offset <= log.high_watermark:
             return struct.pack(">ihqqii", partition, _OFFSET_OUT_OF_RANGE, -1, -1, 0, 0)
-        in_time = offset >= log.remote_below or wait_ms >= log.remote_ms
-        records, aborted = log.fetch(offset, read_committed, max_bytes) if in_time else (b"", [])
+        is_near = offset >= log.remote_below or wait_ms >= log.remote_ms
+        passes = is_near and not self._throttle_ms
+        records, aborted = log.fetch(offset, read_committed, max_bytes) if passes else (b"", [])
         head = struct.pack(">ihqq", partition, _NO_ERROR, log.high_watermark, log.last_stable_offset)
         transactions = _array(struct.pack(">qq", entry.producer_id, entry.first_offset) for entry in aborted)
         return head + transactions + struct.pack(">i", len(records)) + records

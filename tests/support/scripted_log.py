@@ -199,7 +199,7 @@ def _encode_record(record: ScriptedRecord, base_offset: int, base_timestamp: int
     body = b"\0" + _varint(record.timestamp_ms - base_timestamp) + _varint(record.offset - base_offset)
     body += _varbytes(record.key) + _varbytes(record.value) + _varint(len(record.headers))
     for name, value in record.headers:
-        body += _varbytes(name.encode()) + _varbytes(value)
+        body += _varbytes(name.encode(errors="surrogateescape")) + _varbytes(value)
     return _varint(len(body)) + body
 
 
