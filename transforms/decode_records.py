@@ -20,6 +20,8 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, typed
 
 NAME = "decode_records"
+_ESCAPE = b"\\u"
+_size_of = beam.coders.FastPrimitivesCoder().get_impl().estimate_size
 
 Decoder: TypeAlias = Callable[[Record], Any] | Callable[[pa.RecordBatch], pa.RecordBatch]
 """From a record to a row; or from an Arrow batch of records to one of rows."""
@@ -99,6 +101,18 @@ class DecodeRecords(NamedTransform):
         return Decoded(typed(decoded.rows, row_type), rejected)
 
 
+def _decoded(decoder: Decoder, record: Any) -> Any:
+    """What ``decoder`` makes of a record.
+
+    A runner asks for the size of some rows, and fails where text in them has half a character, which JSON can say by an escape
+    and UTF-8 cannot. So a row of which this may be true is asked here, where its record is known.
+    """
+    row = decoder(record)
+    if type(record) is Record and record.value is not None and _ESCAPE in record.value:
+        _size_of(row)
+    return row
+
+
 class _Decode(StatelessDoFn):
     """Names the record that cannot be decoded."""
 
@@ -108,7 +122,7 @@ class _Decode(StatelessDoFn):
 
     def process(self, record: Any) -> list[Any]:
         try:
-            return [self._decoder(record)]
+            return [_decoded(self._decoder, record)]
         except Exception as error:
             if not _is_of_record(error):
                 raise
@@ -129,7 +143,7 @@ class _DecodeOrReject(StatelessDoFn):
 
     def process(self, record: Any) -> Any:
         try:
-            return [self._decoder(record)]
+            return [_decoded(self._decoder, record)]
         except Exception as error:
             if not _is_of_record(error):
                 raise

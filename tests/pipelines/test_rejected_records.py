@@ -94,6 +94,31 @@ class TestDecoding:
         assert (first["value"], first["key_base64"]) == ("{broken", "/2tleQ==")
         assert first["headers"] == [{"key": "trace", "value_base64": "/g=="}, {"key": "none", "value": None}]
 
+    def test_text_that_no_runner_carries_is_rejected_wherever_it_is_in_a_bundle(self) -> None:
+        half = b'{"n": "\\ud83d"}'
+        values = [half, *(b'{"n": %d, "emoji": "\\ud83d\\ude00"}' % number for number in range(40)), half]
+
+        def build(stream: ExactlyOnceStream) -> None:
+            rows, rejected = records(stream) | DecodeRecords(decode, on_error="reject")
+            _ = rows | "Write" >> WriteToFiles("/lake/orders", schema=SCHEMA.append(pa.field("emoji", pa.string())))
+            _ = rejected | "R" >> WriteToFiles("/lake/bad", name="bad")
+
+        run = run_in_memory(build, {"orders": [[Record("orders", 0, value=value) for value in values]]})
+        assert sorted((row["n"], row["emoji"]) for row in run.rows("files")) == [(n, "\U0001f600") for n in range(40)]
+        assert sorted((row["offset"], row["error"], row["value"]) for row in run.rows("bad")) == [
+            (0, "UnicodeEncodeError", half),
+            (41, "UnicodeEncodeError", half),
+        ]
+
+    def test_text_that_no_runner_carries_fails_by_its_record(self) -> None:
+        def build(stream: ExactlyOnceStream) -> None:
+            _ = records(stream) | DecodeRecords(decode) | WriteToFiles("/lake/orders", schema=SCHEMA)
+
+        with pytest.raises(
+            UnfitRow, match="'decode_records' cannot decode record orders-0 at offset 0: UnicodeEncodeError"
+        ):
+            run_in_memory(build, {"orders": [[Record("orders", 0, value=b'{"n": "\\ud83d"}')]]})
+
     def test_of_arrow_batches_only_the_bad_records_are_rejected(self) -> None:
         sizes: list[int] = []
 
