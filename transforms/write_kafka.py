@@ -42,11 +42,12 @@ class WriteToKafka(NamedTransform):
     Input: :class:`~beam_exactly_once.Record` as they come, or dicts, NamedTuples, dataclasses and
     ``beam.Row`` with ``value`` and, if wanted, ``key``, ``headers``, ``timestamp_ms``, ``partition``, or ``pa.RecordBatch``
     with such columns of ``RECORD_SCHEMA``, which are much the fastest. Texts become UTF-8. A record without a timestamp
-    gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``.
+    gets that of its publishing. A row's own ``topic`` and ``offset`` are not used, but by ``order_by``. A
+    :class:`~beam_exactly_once.Rejected` is written with its key, value and headers, and says why in headers ``rejected.…``.
 
     A row that is not a record, or one that the topic would refuse (too large, without a key though the topic is compacted, of a
-    partition that it does not have, too far from now), fails the batch, or is rejected with ``on_error="reject"``, as by
-    ``WriteToFiles``. Before that, the topic is asked once more what it takes.
+    partition that it does not have, at a time before 1970 or too far from now), fails the batch, or is rejected with
+    ``on_error="reject"``, as by ``WriteToFiles``. Before that, the topic is asked once more what it takes.
 
     Order: batches are in order, by key or by partition. Within a batch, the order of a key is that of
     ``order_by``; a batch is then sorted in memory, shard by shard.

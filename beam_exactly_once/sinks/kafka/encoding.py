@@ -12,10 +12,14 @@ from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.columns import batch_of_records
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
+from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.sinks.kafka.rows import (
+    as_staged,
     batch_of,
     batch_of_batch,
     by_shard_of,
+    given_schema,
+    record_of,
     refuse_what_a_topic_refuses,
     staged_schema,
 )
@@ -41,22 +45,26 @@ class _KafkaBlocks:
     def __init__(self, output: KafkaOutput, clock: Clock) -> None:
         self._output = output
         self._clock = clock
-        self._schema = staged_schema(output.by_partition, output.order_by)
+        self._staged = staged_schema(output.by_partition, output.order_by)
+        self._given = given_schema(self._staged)
         self._asked_again = False
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of(rows, self._schema))
+        if Rejected in set(map(type, rows)):
+            rows = [record_of(row) if type(row) is Rejected else row for row in rows]
+        return self._sharded(batch_of(rows, self._given))
 
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
-        return self._sharded(batch_of_records(fields, self._schema))
+        return self._sharded(batch_of_records(fields, self._given))
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
-        return self._sharded(batch_of_batch(batch, self._schema))
+        return self._sharded(batch_of_batch(batch, self._given))
 
     def rest(self) -> list[PlacedBlock]:
         return []
 
-    def _sharded(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+    def _sharded(self, given: pa.RecordBatch) -> list[PlacedBlock]:
+        batch = as_staged(given, self._staged)
         try:
             self._refuse(batch)
         except UnfitRow:

@@ -15,9 +15,13 @@ from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.kafka.transactions import OutgoingRecords
 from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch, name_of
 from beam_exactly_once.rows.fields import has_field
+from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.rows.shards import by_shard, shards_by, shards_by_content
 
 PRODUCED = ("key", "value", "headers", "timestamp_ms")
+REJECTED_PREFIX = "rejected."
+"""Of the names of the headers that say why a record was rejected."""
+REJECTED_FACTS = ("step", "error", "reason", "topic", "partition", "offset", "timestamp_ms")
 PRODUCED_AT_ONCE = 16_384
 """Rows that are Python objects at the same time."""
 RECORD_OVERHEAD_BYTES = 128
@@ -29,6 +33,42 @@ def staged_schema(by_partition: bool, order_by: Sequence[str]) -> pa.Schema:
     """What of a row is kept until it is produced."""
     kept = {*PRODUCED, *(("partition",) if by_partition else ()), *order_by}
     return pa.schema([field for field in RECORD_SCHEMA if field.name in kept])
+
+
+def given_schema(staged: pa.Schema) -> pa.Schema:
+    """What of a row is looked at to make what is staged."""
+    names = {*staged.names, "timestamp_type"}
+    return pa.schema([field for field in RECORD_SCHEMA if field.name in names])
+
+
+def as_staged(batch: pa.RecordBatch, staged: pa.Schema) -> pa.RecordBatch:
+    """Columns of :func:`given_schema` as they are staged: a time that says that there is none is null.
+
+    Kafka's word for that is -1. A :class:`~beam_exactly_once.Record` that was made without one has 0 of the type 0.
+    """
+    times, types = batch.column("timestamp_ms"), batch.column("timestamp_type")
+    is_unset = pc.or_(pc.equal(times, -1), pc.and_(pc.equal(times, 0), pc.fill_null(pc.equal(types, 0), False)))
+    kept = pc.if_else(pc.fill_null(is_unset, False), None, times)
+    columns = [kept if name == "timestamp_ms" else batch.column(name) for name in staged.names]
+    return pa.RecordBatch.from_arrays(columns, schema=staged)
+
+
+def record_of(rejected: Rejected) -> dict[str, Any]:
+    """A rejected record as it is written: key, value and headers as they were, and in more headers why and from where.
+
+    It has the time of its publishing, since a topic may have refused its own. Of a row that was no record, the value is what
+    Python shows of it.
+    """
+    facts = {name: getattr(rejected, name) for name in REJECTED_FACTS}
+    why = [(f"{REJECTED_PREFIX}{name}", str(fact).encode()) for name, fact in facts.items() if fact is not None]
+    return {
+        "topic": rejected.topic,
+        "partition": rejected.partition,
+        "offset": rejected.offset,
+        "key": rejected.key,
+        "value": rejected.value if rejected.row is None else rejected.row.encode(),
+        "headers": [*rejected.headers, *why],
+    }
 
 
 def batch_of(rows: Sequence[Any], schema: pa.Schema) -> pa.RecordBatch:
@@ -69,7 +109,7 @@ def refuse_what_a_topic_refuses(batch: pa.RecordBatch, topic: TopicFacts, *, now
 
     Raises:
         UnfitRow: a record is too large, has no key although the topic is compacted, a header without a name, a partition that
-            the topic does not have, or a time too far from now.
+            the topic does not have, a time that cannot be written, or one too far from now.
     """
     if topic.max_record_bytes is not None:
         largest = int(_sizes(batch).max(initial=0))
@@ -163,15 +203,19 @@ def _refuse_partitions(partitions: pa.Array, topic: TopicFacts) -> None:
         odd = None if partitions.null_count else (lowest if lowest < 0 else highest)
         raise UnfitRow(
             f"got a record for partition {odd} of topic {topic.name}, which has partitions 0 to "
-            f"{topic.partitions - 1}. Add partitions, use partition_by='key', or reject such records."
+            f"{topic.partitions - 1}. Add partitions, use partitioner='key', or reject such records."
         )
 
 
 def _refuse_times(times: pa.Array, topic: TopicFacts, now_ms: int) -> None:
-    given = times.filter(pc.greater(times, 0))
-    if not len(given):
+    bounds = pc.min_max(times)
+    if not bounds["min"].is_valid:
         return
-    bounds = pc.min_max(given)
+    if bounds["min"].as_py() <= 0:
+        raise UnfitRow(
+            f"got a record with timestamp_ms={bounds['min'].as_py()}, which the Kafka client cannot write: times begin at 1, one "
+            "millisecond after the start of 1970. Give None for the time of publishing, or reject such records."
+        )
     for word, distance_ms in (("after", bounds["max"].as_py() - now_ms), ("before", now_ms - bounds["min"].as_py())):
         setting = f"message.timestamp.{word}.max.ms"
         max_distance_ms = topic.config.get(setting)
@@ -190,7 +234,7 @@ def _unless_null(column: pa.Array) -> list[Any] | None:
 def _timestamps(column: pa.Array) -> list[int] | None:
     if column.null_count == len(column):
         return None
-    # Kafka's word for "no timestamp" is -1, the client's is 0.
+    # The client's word for "no timestamp" is 0. Only a topic that sets them itself gets any below.
     times: list[int] = pc.max_element_wise(pc.fill_null(column, 0), 0).to_pylist()
     return times
 

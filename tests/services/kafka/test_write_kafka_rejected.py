@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from beam_exactly_once import Record
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToKafka
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.pipelines import kafka_to_kafka
+from beam_exactly_once.testing import MemoryKafka
 from services.streams.copies import Copy, alter_config, assert_exactly_once, at, fail, numbers_of, records_of
 from services.streams.topics import Topic
 from support.rejected_rows import markers, rejected_in
@@ -41,6 +42,7 @@ def bad(tmp_path: Path) -> Path:
         ({"value": b"no key", "partition": 0}, "without a key, but topic"),
         ({"key": b"k", "value": b"", "partition": 3}, "for partition 3 of topic"),
         ({"key": b"k", "value": b""}, "for partition None of topic"),
+        ({"key": b"k", "value": b"", "timestamp_ms": 0}, "timestamp_ms=0, which the Kafka client cannot write"),
         ({"key": b"k", "value": b"", "partition": 0, "timestamp_ms": 10**13}, "(message.timestamp.after.max.ms)"),
     ],
 )
@@ -115,6 +117,35 @@ def test_none_is_rejected_where_all_fit(copy: Copy, bad: Path) -> None:
     copy.run(12, rejected=bad)
     assert_exactly_once(copy, 12)
     assert rejected_in(bad, "row") == [[], [], []]
+
+
+def test_rejected_records_of_another_step_say_why_in_their_headers(new_topic: Callable[..., Topic], copy: Copy) -> None:
+    letters = new_topic(1)
+    cluster = MemoryKafka({"orders": 1})
+    bad = Record("orders", 0, 0, 0, 1, b"key", b"{broken", (("trace", b"\xff"),))
+    cluster.append([Record("orders", value=b"1"), bad])
+    with cluster.serving(), ExactlyOnceStream(copy.checkpoint) as stream:
+        source = ReadFromKafka("memory:9092", ["orders"], decoder=as_number, on_error="reject")
+        rows, rejected = stream | source
+        _ = rows | WriteToKafka(copy.bootstrap_servers, copy.topic)
+        _ = rejected | "Letters" >> WriteToKafka(copy.bootstrap_servers, letters.name, name="letters")
+    (found,) = records_of(letters.bootstrap_servers, letters.name)
+    assert numbers_of(records_of(copy.bootstrap_servers, copy.topic)) == [1]
+    assert (found.key(), found.value()) == (b"key", b"{broken")
+    assert found.headers() == [
+        ("trace", b"\xff"),
+        ("rejected.step", b"decode_records"),
+        ("rejected.error", b"ValueError"),
+        ("rejected.reason", b"invalid literal for int() with base 10: b'{broken'"),
+        ("rejected.topic", b"orders"),
+        ("rejected.partition", b"0"),
+        ("rejected.offset", b"1"),
+        ("rejected.timestamp_ms", b"0"),
+    ]
+
+
+def as_number(record: Record) -> dict[str, bytes]:
+    return {"value": b"%d" % int(record.value or b"")}
 
 
 def test_kafka_to_kafka(new_topic: Callable[..., Topic], tmp_path: Path, bad: Path) -> None:

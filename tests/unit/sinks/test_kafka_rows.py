@@ -13,12 +13,16 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.kafka.topic_admin import TopicFacts
 from beam_exactly_once.rows.columns import batch_of_records
+from beam_exactly_once.rows.rejected import rejected_of
 from beam_exactly_once.sinks.kafka.rows import (
+    as_staged,
     batch_of,
     batch_of_batch,
     by_shard_of,
+    given_schema,
     in_order,
     outgoing,
+    record_of,
     refuse_what_a_topic_refuses,
     staged_schema,
 )
@@ -59,8 +63,54 @@ def test_what_is_missing_is_left_to_kafka() -> None:
 
 
 def test_no_timestamp_is_the_time_of_publishing() -> None:
-    sent = outgoing(records(*({"value": b"v", "timestamp_ms": ms} for ms in (-1, 0, None, 5))), by_partition=False)
-    assert sent.timestamps_ms == [0, 0, 0, 5]
+    rows = [
+        {"value": b"v", "timestamp_ms": -1},
+        {"value": b"v"},
+        Record(value=b"v"),
+        Record(value=b"v", timestamp_ms=5),
+    ]
+    staged = as_staged(records(*rows, schema=given_schema(PLAIN)), PLAIN)
+    refuse_what_a_topic_refuses(staged, topic(), now_ms=NOW_MS)
+    assert outgoing(staged, by_partition=False).timestamps_ms == [0, 0, 0, 5]
+
+
+@pytest.mark.parametrize("row", [{"timestamp_ms": 0}, {"timestamp_ms": -2}, {"timestamp_ms": 0, "timestamp_type": 1}])
+def test_a_time_that_the_client_would_change_is_refused(row: dict[str, Any]) -> None:
+    staged = as_staged(records({"value": b"v", **row}, schema=given_schema(PLAIN)), PLAIN)
+    with pytest.raises(UnfitRow, match=f"timestamp_ms={row['timestamp_ms']}, which the Kafka client cannot write"):
+        refuse_what_a_topic_refuses(staged, topic(), now_ms=NOW_MS)
+    refuse_what_a_topic_refuses(staged, topic(message_timestamp_type="LogAppendTime"), now_ms=NOW_MS)
+
+
+def test_a_rejected_record_keeps_what_it_had_and_says_why_in_headers() -> None:
+    record = Record("orders", 3, 17, 0, 1, b"key", b"{broken", (("trace", b"\xff"),))
+    rejected = rejected_of(record, ValueError("no JSON: \u00e9"), step="decode_records")
+    assert record_of(rejected) == {
+        "topic": "orders",
+        "partition": 3,
+        "offset": 17,
+        "key": b"key",
+        "value": b"{broken",
+        "headers": [
+            ("trace", b"\xff"),
+            ("rejected.step", b"decode_records"),
+            ("rejected.error", b"ValueError"),
+            ("rejected.reason", "no JSON: \u00e9".encode()),
+            ("rejected.topic", b"orders"),
+            ("rejected.partition", b"3"),
+            ("rejected.offset", b"17"),
+            ("rejected.timestamp_ms", b"0"),
+        ],
+    }
+
+
+def test_a_rejected_row_that_was_no_record_is_its_text() -> None:
+    written = record_of(rejected_of({"n": "x"}, ValueError("no number"), step="files"))
+    assert (written["key"], written["value"], dict(written["headers"])) == (
+        None,
+        b"{'n': 'x'}",
+        {"rejected.step": b"files", "rejected.error": b"ValueError", "rejected.reason": b"no number"},
+    )
 
 
 @pytest.mark.parametrize("row", [{"id": 1, "text": "x"}, {}, 7, b"bytes"])
