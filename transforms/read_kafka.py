@@ -36,7 +36,7 @@ class ReadFromKafka(NamedTransform):
     In an ``ExactlyOnceStream`` each batch reads the ranges planned in the checkpoint. The records carry the
     start of 1970 as their timestamp, so that a step may give them any later one; event time is
     ``record.timestamp_ms``. In an ordinary ``beam.Pipeline`` it is a bounded read up to ``stop``, and the records carry
-    their Kafka timestamp.
+    their Kafka timestamp, or the nearest that Beam has.
 
     Guarantee: each record of the ranges once for each successful execution; exactly-once end to end together with a
     sink of this library in a stream. Parallelism: see :class:`ReadOffsetRanges`; not bound by the number of

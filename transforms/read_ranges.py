@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils import windowed_value
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
@@ -34,6 +36,10 @@ MAX_CHUNK_RECORDS = 1000
 """Records claimed at once. 100 to 1000 is where librdkafka's batch consume is fastest; also bounds memory."""
 MAX_INITIAL_SPLIT_OFFSETS = 250_000
 """A longer range is cut at the start, so that one big partition keeps several workers busy."""
+
+
+_FIRST_MS = -(-MIN_TIMESTAMP.micros // 1000)
+_LAST_MS = GlobalWindow().max_timestamp().micros // 1000
 
 
 class ReadResult(NamedTuple):
@@ -61,7 +67,7 @@ class ReadOffsetRanges(beam.PTransform):
         settings: brokers and client properties; secrets are resolved on the worker.
         as_arrow: give Arrow batches instead of records.
         source: the name that the pieces carry.
-        event_time: give each record its Kafka timestamp; otherwise it keeps that of its range.
+        event_time: give each record its Kafka timestamp, or the nearest one that Beam has; otherwise it keeps that of its range.
         on_data_loss: ``"skip"`` reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
 
     Raises (while running):
@@ -212,10 +218,13 @@ class _ToRecords(StatelessDoFn):
 
 
 class _ToTimedRecords(StatelessDoFn):
-    """Event time from Kafka. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
+    """Event time from Kafka, or the nearest that Beam has. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
 
     def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
-        timestamps_us = map(mul, chunk.columns.timestamps_ms, repeat(1000))
+        timestamps_ms = chunk.columns.timestamps_ms
+        if timestamps_ms and not _FIRST_MS <= min(timestamps_ms) <= max(timestamps_ms) <= _LAST_MS:
+            timestamps_ms = [min(max(one, _FIRST_MS), _LAST_MS) for one in timestamps_ms]
+        timestamps_us = map(mul, timestamps_ms, repeat(1000))
         return map(windowed_value.create, chunk.records(), timestamps_us, repeat((window,)))
 
 

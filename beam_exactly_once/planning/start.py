@@ -120,31 +120,40 @@ class AtOffsets(Start):
 
     def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
         """Those that were given, and the earliest of all others."""
-        _check_explicit_offsets(self.offsets, now)
+        check_explicit_offsets("start", self.offsets, now)
         return {**now.earliest, **self.offsets}
 
 
-def _check_explicit_offsets(offsets: Mapping[TopicPartition, int], now: LogsNow) -> None:
+def check_explicit_offsets(argument: str, offsets: Mapping[TopicPartition, int], now: LogsNow) -> None:
+    """Refuse offsets of ``argument`` that no log has, or not yet, or that nobody would look at.
+
+    Raises:
+        ConfigurationError: one lies above the partition's latest, or in a partition that is not read.
+        DataLoss: one lies below the partition's earliest.
+    """
     unread = [str(one) for one in sorted(set(offsets) - set(now.partitions))]
     if unread:
         raise ConfigurationError(
-            f"the start offsets name partitions that this source does not read: {listed(unread)}. "
+            f"the {argument} offsets name partitions that this source does not read: {listed(unread)}. "
             "Correct them, or the source's topics."
         )
     below, above = [], []
     for topic_partition, offset in sorted(offsets.items()):
         log = now.bounds[topic_partition]
-        fault = f"partition {topic_partition}: start offset {offset}, but the log holds [{log.earliest}, {log.latest})"
+        fault = (
+            f"partition {topic_partition}: {argument} offset {offset}, but the log holds [{log.earliest}, {log.latest})"
+        )
         if offset < log.earliest:
             below.append(fault)
         elif offset > log.latest:
             above.append(fault)
     if above:
         raise ConfigurationError(
-            f"start offsets above the end of the log: {listed(above)}. Give offsets up to it, or use start='latest'."
+            f"{argument} offsets above the end of the log: {listed(above)}. Give offsets up to it, or use {argument}='latest'."
         )
     if below:
+        end = "earliest" if argument == "start" else "latest"
         raise DataLoss(
-            f"Kafka no longer has the start offsets asked for: {listed(below)}. Give offsets that it has, or use "
-            "start='earliest'."
+            f"Kafka no longer has the {argument} offsets asked for: {listed(below)}. Give offsets that it has, or use "
+            f"{argument}='{end}'."
         )

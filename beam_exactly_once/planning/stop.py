@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.planning.given import Offsets, milliseconds, offsets_by_partition
-from beam_exactly_once.planning.start import LogsNow
+from beam_exactly_once.planning.start import LogsNow, check_explicit_offsets
 
 StopValue: TypeAlias = Literal["latest"] | datetime.datetime | Offsets
 """What a user writes: ``"latest"``, a moment with its time zone, or ``{"orders": {0: 23}}``."""
@@ -24,7 +24,11 @@ class Stop(abc.ABC):
 
     @abc.abstractmethod
     def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
-        """The first offset of each partition that is not read."""
+        """The first offset of each partition that is not read.
+
+        Raises:
+            ConfigurationError, DataLoss: as :meth:`Start.first_offsets` does, for offsets that were given.
+        """
 
 
 def stop_of(value: StopValue) -> Stop:
@@ -72,4 +76,5 @@ class UpToOffsets(Stop):
 
     def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
         """Those that were given, and the latest of all others."""
+        check_explicit_offsets("stop", self.offsets, now)
         return {**now.latest, **self.offsets}

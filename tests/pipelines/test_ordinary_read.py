@@ -9,6 +9,8 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once import ReadFromKafka, Record
 from beam_exactly_once.errors import ConfigurationError
@@ -73,6 +75,26 @@ def test_records_carry_their_kafka_timestamp(orders: MemoryKafka) -> None:
             | beam.Values()
         )
         assert_that(sums, equal_to([sum(range(10)), sum(range(10, 20))]))
+
+
+def test_a_time_that_beam_does_not_have_is_its_nearest(orders: MemoryKafka) -> None:
+    times = [1_700_000_000_000_000_000, -(2**63), 7]  # nanoseconds, garbage, a millisecond
+    orders.append(Record("orders", timestamp_ms=time, timestamp_type=1, value=b"new") for time in times)
+    with orders.serving(), beam.Pipeline("FnApiRunner") as pipeline:
+        found = (
+            pipeline
+            | ReadFromKafka("memory:9092", {"orders": [0]}, start={"orders": {0: 10}}, stop="latest")
+            | beam.Map(lambda record, time=beam.DoFn.TimestampParam: (record.timestamp_ms, time.micros))
+        )
+        edges = [GlobalWindow().max_timestamp().micros // 1000 * 1000, -(-MIN_TIMESTAMP.micros // 1000) * 1000]
+        assert_that(found, equal_to(list(zip(times, [*edges, 7000], strict=True))))
+
+
+def test_a_stop_above_the_end_of_the_log_is_a_mistake(orders: MemoryKafka) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"ConfigurationError: stop offsets above the end .* orders-1: stop offset 11"
+    ):
+        read(orders, [], stop={"orders": {1: 11}})
 
 
 def test_a_stop_in_a_stream_is_refused(orders: MemoryKafka) -> None:

@@ -43,6 +43,10 @@ def first(start: Any) -> dict[TopicPartition, int]:
     return start_of(start).first_offsets(NOW)
 
 
+def last(stop: Any) -> dict[TopicPartition, int]:
+    return stop_of(stop).stop_offsets(NOW)
+
+
 @pytest.mark.parametrize("value", VALUES, ids=["earliest", "latest", "moment", "offsets"])
 def test_starts_and_stops_travel(value: Any) -> None:
     for made in [start_of(value), *([] if value == "earliest" else [stop_of(value)])]:
@@ -148,6 +152,28 @@ def test_an_explicit_offset_that_kafka_does_not_have_yet_is_a_mistake() -> None:
 def test_an_explicit_offset_of_a_partition_that_is_not_read_is_a_mistake() -> None:
     with pytest.raises(ConfigurationError, match="does not read: orders-7; payments-0"):
         first({"orders": {0: 15, 7: 15}, "payments": {0: 1}})
+
+
+def test_a_stop_holds_and_the_other_partitions_are_read_to_their_end() -> None:
+    assert last({"orders": {0: 10, 2: 9}}) == {orders(0): 10, orders(1): 0, orders(2): 9}
+
+
+@pytest.mark.parametrize(
+    ("stop", "error", "complaint"),
+    [
+        ({"orders": {0: 21, 2: 6}}, ConfigurationError, r"above the end .* orders-0: stop offset 21, .* \[10, 20\)"),
+        ({"orders": {0: 9}}, DataLoss, r"no longer has the stop offsets .* orders-0: stop offset 9"),
+        (
+            {"orders": {3: 1}},
+            ConfigurationError,
+            "stop offsets name partitions that this source does not read: orders-3",
+        ),
+        ({"order": {0: 12}}, ConfigurationError, "does not read: order-0"),
+    ],
+)
+def test_a_stop_that_no_log_has_is_a_mistake(stop: Any, error: type[Exception], complaint: str) -> None:
+    with pytest.raises(error, match=complaint):
+        last(stop)
 
 
 def test_offsets_of_another_checkpoint_are_passed_on_for_the_topics_that_are_read() -> None:
