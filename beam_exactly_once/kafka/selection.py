@@ -38,6 +38,10 @@ class TopicSelection(abc.ABC):
             UnknownTopic: one of the named topics does not exist; or, at a start, the pattern matches none.
         """
 
+    @abc.abstractmethod
+    def reads(self, topic: str) -> bool:
+        """Whether a topic of this name is read, at least some of it."""
+
     def partitions_in(self, topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:
         """The partitions that are read of these topics, sorted unless the user named them."""
         return partitions_of(topics)
@@ -61,6 +65,10 @@ class NamedTopics(TopicSelection):
         """See :class:`TopicSelection`."""
         return log.describe(self.topics, patient=patient)
 
+    def reads(self, topic: str) -> bool:
+        """Whether it was named."""
+        return topic in self.topics
+
     def __str__(self) -> str:
         return f"topics={list(self.topics)}"
 
@@ -74,6 +82,10 @@ class NamedPartitions(TopicSelection):
     def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
         """See :class:`TopicSelection`."""
         return log.describe(sorted({one.topic for one in self.partitions}), patient=patient)
+
+    def reads(self, topic: str) -> bool:
+        """Whether a partition of it was named."""
+        return any(one.topic == topic for one in self.partitions)
 
     def partitions_in(self, topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:
         """Those that were named."""
@@ -118,6 +130,10 @@ class TopicPattern(TopicSelection):
         if not names and not patient:
             raise UnknownTopic(self._no_match_message(visible))
         return log.describe(names)
+
+    def reads(self, topic: str) -> bool:
+        """Whether it matches."""
+        return bool(self.matching([topic]))
 
     def gone(self, missing: Iterable[str]) -> frozenset[str]:
         """Those that match."""

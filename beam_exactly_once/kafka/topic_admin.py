@@ -92,6 +92,14 @@ class TopicAdmin(Asker):
         replication_factor = len(found.partitions[0].replicas)
         return TopicFacts(topic, len(found.partitions), replication_factor, operations, config)
 
+    def cluster_id(self) -> str:
+        """Kafka's id of the cluster: the same by whatever address it is reached."""
+
+        def describe(client: AdminClient, timeout_s: float) -> str:
+            return str(client.describe_cluster(request_timeout=timeout_s).result().cluster_id)
+
+        return self._ask_for("describe the cluster", describe)
+
     def create(self, topic: str, partitions: int, replication_factor: int, config: Mapping[str, str]) -> None:
         """Create a topic, and wait until the cluster knows it. One that exists stays as it is."""
         new = NewTopic(topic, partitions, replication_factor, config=dict(config))
