@@ -115,6 +115,14 @@ def gone_message(gone: Iterable[str], next_offsets: NextOffsets, pattern: str) -
     )
 
 
+def dropped_message(dropped: NextOffsets) -> str:
+    """What becomes of partitions that a stream has read and that its source no longer names."""
+    topics = _listed(
+        f"topic {name}, read {_places(_of_topic(name, dropped))}" for name in sorted({one.topic for one in dropped})
+    )
+    return f"no longer reads {topics}. It goes on there should they be named again, if Kafka still has what follows"
+
+
 def _listed(sentences: Iterable[str], separator: str = "; ") -> str:
     found = list(sentences)
     more = [f"and {len(found) - _MAX_NAMED} more"] if len(found) > _MAX_NAMED else []

@@ -21,6 +21,7 @@ from beam_exactly_once.planning.topic_view import TopicView
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
+    dropped_message,
     gone_message,
     ids_of,
     replaced_message,
@@ -85,7 +86,8 @@ class SourcePlanner:
     ) -> None:
         """Stand where the newest marker says; a source that it does not know stands at its first offsets.
 
-        First offsets are recorded in the checkpoint, so that ``latest`` means the same at every start.
+        First offsets are recorded in the checkpoint, so that ``latest`` means the same at every start. What was read and is not
+        named any more is said in the log.
 
         Args:
             checkpoint: the stream's own.
@@ -99,6 +101,7 @@ class SourcePlanner:
             committed = newest.sources[self.spec.name]
             self.advance(committed)
             self.measured(committed.records_read, committed.bytes_read)
+            self._note_dropped()
             return
         now = LogsNow(self._kafka.partitions, self._kafka.bounds, self._log.offsets_for_time)
         first = self.spec.start.first_offsets(now) if elsewhere is None else offsets_behind(elsewhere, now)
@@ -120,6 +123,7 @@ class SourcePlanner:
             )
         self._next_offsets = next_offsets_from_json(recorded["first_offsets"])
         self._topic_ids = dict(recorded.get("topic_ids", {}))
+        self._note_dropped()
 
     def take_target(self) -> None:
         """Plan only up to what is there now."""
@@ -180,6 +184,17 @@ class SourcePlanner:
         """Learn the average record size, for limits in bytes."""
         if records:
             self._average_record_bytes = max(1.0, bytes_read / records)
+
+    def _note_dropped(self) -> None:
+        """Say what the source leaves behind; it is the user's choice, or a slip."""
+        reads = self.spec.selection
+        dropped = {
+            one: offset
+            for one, offset in self._next_offsets.items()
+            if not reads.reads(one.topic) or not reads.is_read(one)
+        }
+        if dropped:
+            _LOGGER.warning("source %r %s", self.spec.name, dropped_message(dropped))
 
     def _judge(self, replaced: Mapping[str, ReplacedTopic], present: Mapping[str, str]) -> None:
         """Topics that are others, or that a pattern no longer finds, are data loss."""

@@ -355,13 +355,17 @@ def test_a_checkpoint_survives_new_code_between_the_same_source_and_sink(stream:
     assert stream.written() == [1, 2, 3]
 
 
-def test_partitions_that_are_no_longer_named_keep_their_place(stream: OrdersToFiles) -> None:
+def test_partitions_that_are_no_longer_named_keep_their_place(
+    stream: OrdersToFiles, caplog: pytest.LogCaptureFixture
+) -> None:
     stream.cluster.add_partitions("orders", 2)
     stream.cluster.append([Record("orders", 1, value=b"10")])
     stream.run()
     assert stream.written() == [1, 2, 3, 10]
     stream.cluster.append([Record("orders", 1, value=b"11"), Record("orders", 0, value=b"4")])
+    assert "no longer reads" not in caplog.text
     stream.run(topics={"orders": [0]})
+    assert "source 'kafka' no longer reads topic orders, read partition 1 up to 1. It goes on there" in caplog.text
     assert stream.written() == [1, 2, 3, 4, 10]
     stream.run()
     assert stream.written() == [1, 2, 3, 4, 10, 11]

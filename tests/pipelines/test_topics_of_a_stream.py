@@ -252,13 +252,16 @@ def test_a_start_from_another_checkpoint_has_options_of_its_own_store(
     assert [options for uri, options in opened if uri == stream.checkpoint] == [{"region": "eu-central-1"}] * 2
 
 
-def test_a_topic_that_is_read_again_later_is_still_known(stream: Stream, cluster: MemoryKafka) -> None:
+def test_a_topic_that_is_read_again_later_is_still_known(
+    stream: Stream, cluster: MemoryKafka, caplog: pytest.LogCaptureFixture
+) -> None:
     send(cluster, "orders-eu", "a")
     send(cluster, "orders-us", "b")
     stream.run(topics=["orders-eu", "orders-us"])
     make_anew(cluster, "unseen", "c")
     send(cluster, "orders-us", "d")
     stream.run(topics=["orders-us"])
+    assert "no longer reads topic orders-eu, read partition 0 up to 1. It goes on" in caplog.text
     with pytest.raises(DataLoss, match="topic orders-eu was deleted and recreated"):
         stream.run(topics=["orders-us", "orders-eu"])
     assert stream.values() == ["a", "b", "d"]
