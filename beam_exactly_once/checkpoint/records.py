@@ -107,6 +107,8 @@ class Plan:
     sources: Mapping[str, SourcePlan]
     graph: Json = field(default_factory=dict)
     """Names and kinds of the sources and sinks that planned it, and the limits: for people and for refusals."""
+    _stored: Json | None = field(default=None, init=False, repr=False, compare=False)
+    """What it was read from, which another version may have written: the digest is over all of that."""
 
     @property
     def ranges(self) -> dict[str, tuple[OffsetRange, ...]]:
@@ -121,7 +123,7 @@ class Plan:
 
     def to_json(self) -> Json:
         """As it is stored."""
-        return {
+        return self._stored or {
             "batch_id": self.batch_id,
             "writer_epoch": self.writer_epoch,
             "planned_at_ms": self.planned_at_ms,
@@ -132,13 +134,15 @@ class Plan:
     @classmethod
     def from_json(cls, stored: Json) -> Plan:
         """From what is stored."""
-        return cls(
+        plan = cls(
             int(stored["batch_id"]),
             int(stored["writer_epoch"]),
             int(stored["planned_at_ms"]),
             {name: SourcePlan.from_json(source) for name, source in stored["sources"].items()},
             stored["graph"],
         )
+        object.__setattr__(plan, "_stored", stored)
+        return plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from beam_exactly_once.offsets import LogBounds, TopicPartition
 TAIL_OFFSETS = 64
 """Offsets of the first look at a partition's end. A batch takes two, its receipt and a control record, or as many aborted."""
 _TAIL_GROWTH = 8
+_UNCLEAN = "unclean.leader.election.enable"
 _SEGMENT_BYTES = 16 * 1024 * 1024
 """The newest segment is not compacted: bounds what a partition takes on disk."""
 
@@ -50,7 +51,7 @@ class ReceiptsTopic:
         """Create it, as safe as the topic ``like``, unless it exists."""
         if admin.describe(self._name, doubt_s=0) is not None:
             return
-        config = {"cleanup.policy": "compact", "segment.bytes": str(_SEGMENT_BYTES)}
+        config = {"cleanup.policy": "compact", "segment.bytes": str(_SEGMENT_BYTES), _UNCLEAN: "false"}
         if "min.insync.replicas" in like.config:
             config["min.insync.replicas"] = like.config["min.insync.replicas"]
         try:
@@ -78,6 +79,11 @@ class ReceiptsTopic:
             raise OutputNotWritable(
                 f"topic {self._name} has cleanup.policy={facts.config.get('cleanup.policy')} and would lose the receipts of this "
                 f"sink. Change it: kafka-configs.sh --alter --topic {self._name} --add-config cleanup.policy=compact"
+            )
+        if facts.config.get(_UNCLEAN) == "true":
+            raise OutputNotWritable(
+                f"topic {self._name} has {_UNCLEAN}=true: a broker that lags may lead it, and the receipts of this sink would be "
+                f"lost. Change it: kafka-configs.sh --alter --topic {self._name} --add-config {_UNCLEAN}=false"
             )
         if facts.partitions < shards:
             self._grow(admin, shards)

@@ -64,6 +64,7 @@ def test_the_receipts_topic_is_compacted_and_grows(copy: Copy, admin: AdminClien
     resource = ConfigResource(ResourceType.TOPIC, copy.receipts_topic)
     config = admin.describe_configs([resource])[resource].result(TIMEOUT_S)
     assert config["cleanup.policy"].value == "compact"
+    assert config["unclean.leader.election.enable"].value == "false"
     assert len(admin.list_topics(copy.receipts_topic, timeout=TIMEOUT_S).topics[copy.receipts_topic].partitions) == 3
 
 
@@ -85,6 +86,16 @@ def test_receipts_that_were_deleted_are_noticed(copy: Copy, admin: AdminClient) 
     with pytest.raises(SinkBehind, match="were deleted below offset"):
         copy.run(8, shards=1)
     assert_exactly_once(copy, 4)
+
+
+def test_a_receipts_topic_that_a_lagging_broker_may_lead_is_refused(copy: Copy, admin: AdminClient) -> None:
+    copy.run(4)
+    alter_config(admin, copy.receipts_topic, "unclean.leader.election.enable", "true")
+    with pytest.raises(OutputNotWritable, match=r"--add-config unclean\.leader\.election\.enable=false"):
+        copy.run(8)
+    alter_config(admin, copy.receipts_topic, "unclean.leader.election.enable", "false")
+    copy.run(8)
+    assert_exactly_once(copy, 8)
 
 
 @pytest.mark.parametrize("policy", ["delete", "compact,delete"])

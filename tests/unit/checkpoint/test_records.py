@@ -157,6 +157,16 @@ def test_pieces_that_tile_the_plan() -> None:
     )
 
 
+def test_a_plan_of_another_version_keeps_its_digest_on_the_way_to_workers() -> None:
+    stored = {**PLAN.to_json(), "a_field_of_later": [1, 2]}
+    plan = Plan.from_json(stored)
+    sent = Plan.from_json(orjson.loads(orjson.dumps(plan.to_json())))
+
+    assert sent == plan == PLAN
+    assert sent.digest == plan.digest != PLAN.digest
+    assert replace(plan, writer_epoch=5).digest == replace(PLAN, writer_epoch=5).digest
+
+
 def test_every_plan_has_a_digest_of_its_own() -> None:
     """Also one of the same batch that a driver made from an older copy of the checkpoint: it was made at another time."""
     later = replace(PLAN, planned_at_ms=NOW + 1)
