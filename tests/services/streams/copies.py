@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import apache_beam as beam
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
@@ -245,7 +245,13 @@ def alter_config(admin: AdminClient, topic: str, name: str, value: str) -> None:
     settle(admin.incremental_alter_configs([resource]))
 
     def is_altered() -> bool:
-        return str(admin.describe_configs([resource])[resource].result(TIMEOUT_S)[name].value) == value
+        try:
+            found = admin.describe_configs([resource])[resource].result(TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:  # a topic that is new to this broker
+                return False
+            raise
+        return str(found[name].value) == value
 
     wait_until(is_altered)
 
