@@ -190,6 +190,16 @@ class ObjectStore(abc.ABC):
         """The object's bytes; None when it is definitely absent."""
 
     @abc.abstractmethod
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        """A part of the object; None when the object is definitely absent.
+
+        Args:
+            key: which object.
+            start: where the part begins, from 0.
+            size_bytes: its length, at least 1. It comes back shorter, or empty, where the object ends before.
+        """
+
+    @abc.abstractmethod
     def size_bytes(self, key: str) -> int | None:
         """The object's size; None when it is definitely absent."""
 
@@ -289,6 +299,16 @@ def checked_key(key: str) -> str:
     if not is_key(key):
         raise ValueError(f"{key!r} is not a key of an object store")
     return key
+
+
+def checked_range(start: int, size_bytes: int) -> None:
+    """Refuse what is not a part of an object.
+
+    Raises:
+        ValueError: it begins before the object does, or is empty.
+    """
+    if start < 0 or size_bytes < 1:
+        raise ValueError(f"{size_bytes} bytes from byte {start} on are not a part of an object")
 
 
 def is_key(text: str) -> bool:

@@ -24,6 +24,7 @@ from beam_exactly_once.object_store.contract import (
     Taken,
     checked_key,
     checked_prefix,
+    checked_range,
 )
 from beam_exactly_once.patience import Patience
 from beam_exactly_once.randomness import RANDOM, Random
@@ -84,6 +85,12 @@ class DefiniteStore(ObjectStore):
         checked_key(key)
         return self._definite(f"read {key}", lambda: self._get(key))
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        """See :class:`ObjectStore`."""
+        checked_key(key)
+        checked_range(start, size_bytes)
+        return self._definite(f"read a part of {key}", lambda: self._get_range(key, start, size_bytes))
+
     def size_bytes(self, key: str) -> int | None:
         """See :class:`ObjectStore`."""
         checked_key(key)
@@ -132,6 +139,9 @@ class DefiniteStore(ObjectStore):
 
     @abc.abstractmethod
     def _get(self, key: str) -> bytes | None: ...
+
+    @abc.abstractmethod
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None: ...
 
     @abc.abstractmethod
     def _size_bytes(self, key: str) -> int | None: ...

@@ -32,6 +32,7 @@ MAX_LIST_NAMES = 1000
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
 _TAKEN = 412
+_BEHIND_THE_END = 416
 
 
 class GcsStore(DefiniteStore):
@@ -87,11 +88,20 @@ class GcsStore(DefiniteStore):
 
     def _get(self, key: str) -> bytes | None:
         try:
-            with sorted_errors(self.uri, self._bucket_name, ABSENT):
-                body: bytes = self._blob(self._prefix + key).download_as_bytes(timeout=TIMEOUT_S, retry=None)
-                return body
+            return self._read(key, ABSENT)
         except Refusal:
             return None
+
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        try:
+            return self._read(key, *(ABSENT, _BEHIND_THE_END), start=start, end=start + size_bytes - 1)
+        except Refusal as refusal:
+            return b"" if refusal.status == _BEHIND_THE_END else None
+
+    def _read(self, key: str, *expected: int, **part: int) -> bytes:
+        with sorted_errors(self.uri, self._bucket_name, *expected):
+            body: bytes = self._blob(self._prefix + key).download_as_bytes(timeout=TIMEOUT_S, retry=None, **part)
+            return body
 
     def _size_bytes(self, key: str) -> int | None:
         with sorted_errors(self.uri, self._bucket_name):

@@ -129,6 +129,15 @@ class LocalStore(DefiniteStore):
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        with _named_errors(self._root / key):
+            try:
+                with (self._root / key).open("rb") as file:
+                    file.seek(start)
+                    return file.read(size_bytes)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
     def _size_bytes(self, key: str) -> int | None:
         with _named_errors(self._root / key):
             try:

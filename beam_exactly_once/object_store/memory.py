@@ -61,6 +61,10 @@ class MemoryStore(DefiniteStore):
     def _get(self, key: str) -> bytes | None:
         return self._root.objects.get(key)
 
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        body = self._root.objects.get(key)
+        return None if body is None else body[start : start + size_bytes]
+
     def _size_bytes(self, key: str) -> int | None:
         body = self._root.objects.get(key)
         return None if body is None else len(body)

@@ -103,12 +103,23 @@ class S3Store(DefiniteStore):
 
     def _get(self, key: str) -> bytes | None:
         try:
-            with sorted_errors(self.uri, self._bucket, "NoSuchKey"):  # reading the body may fail, too
-                answer = self._client().get_object(Bucket=self._bucket, Key=self._prefix + key, **self._options.request)
-                body: bytes = answer["Body"].read()
-                return body
+            return self._read(key, "NoSuchKey")
         except Refusal:
             return None
+
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        try:
+            return self._read(key, *("NoSuchKey", "InvalidRange"), Range=f"bytes={start}-{start + size_bytes - 1}")
+        except Refusal as refusal:
+            return b"" if refusal.code == "InvalidRange" else None
+
+    def _read(self, key: str, *expected: str, **part: str) -> bytes:
+        with sorted_errors(self.uri, self._bucket, *expected):  # reading the body may fail, too
+            answer = self._client().get_object(
+                Bucket=self._bucket, Key=self._prefix + key, **self._options.request, **part
+            )
+            body: bytes = answer["Body"].read()
+            return body
 
     def _size_bytes(self, key: str) -> int | None:
         try:

@@ -94,6 +94,12 @@ class WatchedStore(ObjectStore):
         self._calls.after("get", key)
         return body
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        """As the inner store."""
+        body = self._inner.get_range(key, start, size_bytes)
+        self._calls.after("get_range", key)
+        return body
+
     def size_bytes(self, key: str) -> int | None:
         """As the inner store."""
         size_bytes = self._inner.size_bytes(key)

@@ -97,6 +97,7 @@ class ObjectStoreContract:
 
         for absent in ("a", "a/c", "a/b/c", "x"):
             assert store.get(absent) is None
+            assert store.get_range(absent, 0, 1) is None
             assert store.size_bytes(absent) is None
 
     @pytest.mark.parametrize("body", [b"", b"\0\xff" * 10, b"x" * 300_000])
@@ -106,6 +107,22 @@ class ObjectStoreContract:
         assert store.get("body") == body
         assert store.size_bytes("body") == len(body)
         assert list(store.list()) == [ObjectEntry("body", len(body))]
+
+    def test_a_part_of_an_object_ends_where_the_object_does(self, store: ObjectStore) -> None:
+        store.put_if_absent("body", b"0123456789")
+        store.put_if_absent("empty", b"")
+
+        parts = {(0, 10): b"0123456789", (0, 1): b"0", (3, 4): b"3456", (9, 1): b"9", (8, 5): b"89"}
+        parts |= {(10, 1): b"", (1 << 40, 7): b""}
+        assert {part: store.get_range("body", *part) for part in parts} == parts
+        assert store.get_range("empty", 0, 5) == b""
+
+    @pytest.mark.parametrize(("start", "size_bytes"), [(-1, 5), (0, 0), (3, -1)])
+    def test_what_is_no_part_of_an_object_is_refused(self, store: ObjectStore, start: int, size_bytes: int) -> None:
+        store.put_if_absent("body", b"0123456789")
+
+        with pytest.raises(ValueError, match="not a part of an object"):
+            store.get_range("body", start, size_bytes)
 
     def test_a_deleted_object_can_be_created_again(self, store: ObjectStore) -> None:
         store.put_if_absent("a", b"first")
@@ -123,7 +140,7 @@ class ObjectStoreContract:
         "key", ["", "/a", "a/", "a//b", "../a", "a/../b", "..", "./a", "a/.", "a\nb", "a\0b", "a\\b"]
     )
     def test_keys_that_leave_the_root_are_refused(self, store: ObjectStore, key: str) -> None:
-        for use in (store.get, store.size_bytes, store.stage):
+        for use in (store.get, store.size_bytes, store.stage, lambda key: store.get_range(key, 0, 1)):
             with pytest.raises(ValueError, match="is not a key"):
                 use(key)
         with pytest.raises(ValueError, match="is not a key"):

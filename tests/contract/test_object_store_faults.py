@@ -135,10 +135,11 @@ def test_retries_end_when_they_should() -> None:
 @pytest.mark.parametrize("fault", [REQUEST_LOST, ANSWER_LOST])
 def test_reads_and_deletions_are_tried_again(backend: DefiniteStore, fault: Fault) -> None:
     backend.put_if_absent("a/b", b"body")
-    operations = ("get", "size_bytes", "list", "delete", "discard")
+    operations = ("get", "get_range", "size_bytes", "list", "delete", "discard")
     store = FaultyStore(backend, {operation: [fault, fault] for operation in operations})
 
     assert store.get("a/b") == b"body"
+    assert store.get_range("a/b", 1, 2) == b"od"
     assert store.size_bytes("a/b") == 4
     assert [entry.key for entry in store.list("a/")] == ["a/b"]
     store.delete(["a/b"])

@@ -112,12 +112,21 @@ def test_refusals_are_named(server: Scripted, store: GcsStore) -> None:
 
 
 def test_absent_objects_are_none(server: Scripted, store: GcsStore) -> None:
-    server.answers = [(404, {}), (404, {}), (404, {})]
+    server.answers = [(404, {}), (404, {}), (404, {}), (404, {})]
 
     assert store.get("a") is None
+    assert store.get_range("a", 0, 1) is None
     assert store.size_bytes("a") is None
     store.delete(["a"])
     assert server.answers == []
+
+
+def test_a_part_behind_the_end_is_empty_and_a_refused_whole_is_not(server: Scripted, store: GcsStore) -> None:
+    server.answers = [(416, b""), (416, b"")]
+
+    assert store.get_range("a", 7, 1) == b""
+    with pytest.raises(ConfigurationError, match=r"refuses this use of bucket b \(416\)"):
+        store.get("a")
 
 
 def test_pages_are_joined_and_foreign_names_left_out(server: Scripted, store: GcsStore) -> None:

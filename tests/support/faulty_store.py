@@ -87,6 +87,9 @@ class FaultyStore(DefiniteStore):
     def _get(self, key: str) -> bytes | None:
         return self._try("get", lambda: self._inner._get(key))
 
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        return self._try("get_range", lambda: self._inner._get_range(key, start, size_bytes))
+
     def _size_bytes(self, key: str) -> int | None:
         return self._try("size_bytes", lambda: self._inner._size_bytes(key))
 
@@ -144,6 +147,9 @@ class OverwritingStore(ObjectStore):
 
     def get(self, key: str) -> bytes | None:
         return self._inner.get(key)
+
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        return self._inner.get_range(key, start, size_bytes)
 
     def size_bytes(self, key: str) -> int | None:
         return self._inner.size_bytes(key)

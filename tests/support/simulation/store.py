@@ -75,6 +75,11 @@ class SimulatedStore(DefiniteStore):
         self._read("get", key)
         return self.objects.get(key)
 
+    def _get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
+        self._read("get_range", key)
+        body = self.objects.get(key)
+        return None if body is None else body[start : start + size_bytes]
+
     def _size_bytes(self, key: str) -> int | None:
         self._read("size_bytes", key)
         body = self.objects.get(key)
