@@ -1,0 +1,74 @@
+"""Merged runs say what the runs say together."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.run import Run
+from support.state_rows import Row, rows_of, rows_with, run_of
+
+RUNS = st.lists(rows_with(st.sampled_from([b"", b"\0", b"1"])), min_size=1, max_size=5)
+BITS = st.sampled_from([0, 1, 4, 64])
+
+
+def newest(runs: list[list[Row]]) -> dict[tuple[bytes, bytes], Row]:
+    """By key and subkey, as a dict keeps them."""
+    return {row.name: row for rows in reversed(runs) for row in rows}
+
+
+@given(RUNS, BITS, st.sampled_from([1, 3, 1000]))
+def test_the_newest_row_of_each_key_stays(runs: list[list[Row]], bits: int, rows_at_once: int) -> None:
+    together = merged([run_of(rows, bits) for rows in runs], rows_at_once=rows_at_once)
+
+    expected = run_of(list(newest(runs).values()), bits)
+    assert rows_of(together) == rows_of(expected)
+    assert together.hashes.tolist() == expected.hashes.tolist()
+    assert together.versions.tolist() == expected.versions.tolist()
+    assert together.due(-1, 7).tolist() == expected.due(-1, 7).tolist()
+
+
+@given(RUNS, BITS, st.none() | st.integers(0, 6), st.sampled_from([1, 3, 1000]))
+def test_the_oldest_run_forgets_what_is_gone(
+    runs: list[list[Row]], bits: int, expired_ms: int | None, rows_at_once: int
+) -> None:
+    together = merged(
+        [run_of(rows, bits) for rows in runs],
+        drop_tombstones=True,
+        drop_expired_ms=expired_ms,
+        rows_at_once=rows_at_once,
+    )
+
+    live = [
+        row
+        for row in newest(runs).values()
+        if row.value is not None and (expired_ms is None or row.expiry_ms > expired_ms)
+    ]
+    assert rows_of(together) == rows_of(run_of(live, bits))
+
+
+@given(RUNS, BITS, st.data())
+def test_runs_that_lie_side_by_side_may_be_merged_at_any_time(
+    runs: list[list[Row]], bits: int, data: st.DataObject
+) -> None:
+    every = [run_of(rows, bits) for rows in runs]
+    start = data.draw(st.integers(0, len(runs) - 1))
+    stop = data.draw(st.integers(start + 1, len(runs)))
+
+    shorter = [*every[:start], merged(every[start:stop], drop_tombstones=stop == len(runs)), *every[stop:]]
+
+    assert rows_of(merged(shorter, drop_tombstones=True)) == rows_of(merged(every, drop_tombstones=True))
+
+
+def test_what_expires_cannot_be_left_out_before_the_oldest_run() -> None:
+    """The older row of its key would come back."""
+    with pytest.raises(ValueError, match="older rows would come back"):
+        merged([run_of([Row(b"a", b"", b"1", 5)])], drop_expired_ms=5)
+
+
+def test_values_of_different_types_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'int64', 'large_binary'"):
+        merged([run_of([Row(b"a", b"", b"1")]), Run.empty(pa.int64())])
