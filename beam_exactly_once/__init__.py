@@ -1,7 +1,7 @@
 """Exactly-once streams from Kafka for Apache Beam, without a JVM, a receiver or a consumer group.
 
 This is the front door: every name of ``__all__`` is imported from here, and loads its module only then. Streams, sources and
-sinks load Beam; secrets, addresses and :func:`read_batches` do not. Three doors stand beside it:
+sinks load Beam; secrets, addresses, state types and :func:`read_batches` do not. Three doors stand beside it:
 :mod:`beam_exactly_once.errors` has what can be raised, :mod:`beam_exactly_once.sinks` the contract of a sink of your own,
 :mod:`beam_exactly_once.testing` a kit to test streams and sinks. Everything else is private.
 """
@@ -19,14 +19,17 @@ if not (_here / "transforms").is_dir() and (_here.parent / "transforms" / "strea
 __all__ = [
     "RECORD_SCHEMA",
     "REJECTED_SCHEMA",
+    "ArrowState",
     "AvailableNow",
     "BatchProgress",
     "BatchRows",
     "CheckpointAt",
+    "CoderState",
     "DecodeRecords",
     "ExactlyOnceStream",
     "ForEachBatch",
     "JsonLinesListener",
+    "JsonState",
     "ProcessingTime",
     "ProgressListener",
     "PublishedBatch",
@@ -61,6 +64,9 @@ if TYPE_CHECKING:
     from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
     from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
+    from beam_exactly_once.state.types.arrow_state import ArrowState
+    from beam_exactly_once.state.types.coder_state import CoderState
+    from beam_exactly_once.state.types.json_state import JsonState
     from beam_exactly_once.transforms.decode_records import DecodeRecords
     from beam_exactly_once.transforms.for_each_batch import ForEachBatch
     from beam_exactly_once.transforms.read_kafka import ReadFromKafka
@@ -83,6 +89,9 @@ else:
         "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),
         "sinks.files.manifest": ("PublishedBatch", "PublishedFile", "read_batches"),
+        "state.types.arrow_state": ("ArrowState",),
+        "state.types.coder_state": ("CoderState",),
+        "state.types.json_state": ("JsonState",),
         "transforms.decode_records": ("DecodeRecords",),
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),

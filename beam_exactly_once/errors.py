@@ -5,8 +5,8 @@
     │   ├── UnknownTopic        a topic or partition that Kafka does not have
     │   ├── KafkaRefused        Kafka does not let us in, or not at a topic: credentials, certificates, access rules
     │   ├── UnsupportedPipeline a graph whose result a stream cannot promise
-    │   ├── PipelineChanged     the checkpoint knows a source or sink that the pipeline no longer has, or has otherwise
-    │   ├── UnfitRow            a row that a step cannot take, and was not told to reject
+    │   ├── PipelineChanged     the checkpoint knows a source, sink or operator that the pipeline no longer has, or has otherwise
+    │   ├── UnfitRow            a row that a step cannot take, and was not told to reject; a key or state that cannot be kept
     │   ├── OutputNotWritable   a place that refuses writes
     │   └── UnsuitableStore     a store that ignores conditional writes
     ├── Fenced                  nobody: a newer writer goes on with this stream
@@ -77,11 +77,11 @@ class UnsupportedPipeline(ConfigurationError):
 
 
 class PipelineChanged(ConfigurationError):
-    """The checkpoint knows a source or sink that this pipeline does not have, or has otherwise."""
+    """The checkpoint knows a source, sink or operator that this pipeline does not have, or has otherwise."""
 
 
 class UnfitRow(ConfigurationError):
-    """A step cannot take a row: it cannot be decoded, or a sink cannot write it."""
+    """A step cannot take a row: it cannot be decoded, a sink cannot write it, or its key or state cannot be kept."""
 
 
 class OutputNotWritable(ConfigurationError):

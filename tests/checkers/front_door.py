@@ -13,6 +13,7 @@ from beam_exactly_once import (
     BatchProgress,
     CheckpointAt,
     ExactlyOnceStream,
+    JsonState,
     ProcessingTime,
     ProgressListener,
     PublishedBatch,
@@ -56,6 +57,8 @@ assert_type(ReadFromKafka("localhost:9092", ["orders"], start="latest", on_data_
 ReadFromKafka("localhost:9092", {"orders": [0, 1]}, start={"orders": {0: 17}}, decoder=lambda record: record.value)
 ReadFromKafka("localhost:9092", on_data_loss="ignore")  # type: ignore[arg-type]
 assert_type(WriteToFiles("s3://lake/orders"), WriteToFiles)
+assert_type(JsonState(dict, version=2, upgrades={1: dict}), JsonState)
+JsonState(dict, 2)  # type: ignore[misc]
 WriteToFiles(5)  # type: ignore[arg-type]
 WriteToFiles("s3://lake/orders", place="here")  # type: ignore[call-arg]
 
