@@ -58,7 +58,7 @@ ReadFromKafka("localhost:9092", {"orders": [0, 1]}, start={"orders": {0: 17}}, d
 ReadFromKafka("localhost:9092", on_data_loss="ignore")  # type: ignore[arg-type]
 assert_type(WriteToFiles("s3://lake/orders"), WriteToFiles)
 assert_type(JsonState(dict, version=2, upgrades={1: dict}), JsonState)
-JsonState(dict, 2)  # type: ignore[misc]
+JsonState(dict, 2)  # type: ignore[call-arg]
 WriteToFiles(5)  # type: ignore[arg-type]
 WriteToFiles("s3://lake/orders", place="here")  # type: ignore[call-arg]
 

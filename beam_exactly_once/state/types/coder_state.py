@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.state.types.contract import Json, StoredValues, Versioned, Versions, binary_column, unfit
+from beam_exactly_once.state.types.contract import Json, StoredValues, Versioned, Versions, refuse_large, unfit
 
 _BEAM = "apache_beam"
 _BASES = frozenset({"Coder", "FastCoder", "ListLikeCoder"})
@@ -82,7 +82,8 @@ class CoderState(Versioned):
             except Exception as error:  # whatever a coder raises: its text may hold the value
                 why = f"{name_of_coder(self.coder)} does not take it ({type(error).__name__})"
                 raise unfit(operator, type(value), why, "Give it what the coder is for, or use another one.") from None
-        return StoredValues(binary_column(encoded, operator), list(map(self.coder.decode, encoded)))
+        column = refuse_large(pa.array(encoded, pa.large_binary()), operator)
+        return StoredValues(column, list(map(self.coder.decode, encoded)))
 
     def decode(self, column: pa.Array, versions: Versions, *, operator: str) -> list[Any]:
         """What a column of values says.

@@ -141,15 +141,6 @@ class Versioned:
         return values
 
 
-def binary_column(encoded: list[bytes], operator: str) -> pa.LargeBinaryArray:
-    """A column of values that are bytes.
-
-    Raises:
-        UnfitRow: one is larger than :data:`VALUE_MAX_BYTES`.
-    """
-    return refuse_large(pa.array(encoded, pa.large_binary()), operator)
-
-
 def refuse_large(column: pa.LargeBinaryArray, operator: str) -> pa.LargeBinaryArray:
     """``column``, if no value of it is larger than :data:`VALUE_MAX_BYTES`.
 
