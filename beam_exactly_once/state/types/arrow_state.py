@@ -142,10 +142,22 @@ class ArrowState(Versioned):
 
 
 def joined(columns: Sequence[pa.Array]) -> pa.Array:
-    """Columns of values of one operator as one. Structs of several versions become one with the fields of all of them."""
-    tables = [pa.table({"value": column}) for column in columns]
-    whole = pa.concat_tables(tables, promote_options="permissive").column("value").combine_chunks()
-    return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
+    """Columns of values of one operator as one; null stays null. Structs of several versions get the fields of all of them.
+
+    Args:
+        columns: at least one.
+    """
+    fields = {one.name: one for column in columns if pa.types.is_struct(column.type) for one in column.type}
+    whole = pa.struct(list(fields.values()))
+    return pa.concat_arrays([_widened(column, whole) if fields else column for column in columns])
+
+
+def _widened(column: pa.StructArray, arrow_type: pa.StructType) -> pa.StructArray:
+    if column.type == arrow_type:
+        return column
+    present = dict(zip((one.name for one in column.type), column.flatten(), strict=True))
+    arrays = [present.get(one.name, pa.nulls(len(column), one.type)) for one in arrow_type]
+    return pa.StructArray.from_arrays(arrays, fields=list(arrow_type), mask=column.is_null())
 
 
 def _comes_back(value: Any, arrow_type: pa.DataType) -> bool:

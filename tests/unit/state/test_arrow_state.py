@@ -115,6 +115,12 @@ def test_versions_add_and_drop_fields() -> None:
     assert read == [{"n": 3, "new": 7}, {"n": 1, "new": 1}, {"n": 2, "new": 1}, {"n": 3, "new": 7}]
     assert second.decode(one, versions_of(1, 1), operator="counts") == [{"n": 1, "new": 1}, {"n": 2, "new": 1}]
     refuse_changed_state("counts", [first.to_definition(), second.to_definition()], second)
+    tombstones = pa.nulls(1, first.arrow_type)
+    assert joined([tombstones, other, one.slice(1)]).to_pylist() == [
+        None,
+        {"n": 3, "old": None, "new": 7},
+        {"n": 2, "old": "b", "new": None},
+    ]
 
 
 def test_columns_of_one_version_are_joined_as_they_are() -> None:
