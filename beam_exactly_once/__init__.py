@@ -26,6 +26,7 @@ __all__ = [
     "CheckpointAt",
     "CoderState",
     "DecodeRecords",
+    "DeduplicateByKey",
     "ExactlyOnceStream",
     "ForEachBatch",
     "JsonLinesListener",
@@ -38,8 +39,11 @@ __all__ = [
     "Record",
     "Rejected",
     "Secret",
+    "StateCache",
+    "StatefulCombinePerKey",
     "TopicPartition",
     "Trigger",
+    "UpdateStateByKey",
     "WriteToDelta",
     "WriteToFiles",
     "WriteToKafka",
@@ -64,12 +68,18 @@ if TYPE_CHECKING:
     from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
     from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
+    from beam_exactly_once.state.cache import StateCache
     from beam_exactly_once.state.types.arrow_state import ArrowState
     from beam_exactly_once.state.types.coder_state import CoderState
     from beam_exactly_once.state.types.json_state import JsonState
     from beam_exactly_once.transforms.decode_records import DecodeRecords
     from beam_exactly_once.transforms.for_each_batch import ForEachBatch
     from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+    from beam_exactly_once.transforms.stateful.by_key import (
+        DeduplicateByKey,
+        StatefulCombinePerKey,
+        UpdateStateByKey,
+    )
     from beam_exactly_once.transforms.write_delta import WriteToDelta
     from beam_exactly_once.transforms.write_files import WriteToFiles
     from beam_exactly_once.transforms.write_kafka import WriteToKafka
@@ -92,9 +102,11 @@ else:
         "state.types.arrow_state": ("ArrowState",),
         "state.types.coder_state": ("CoderState",),
         "state.types.json_state": ("JsonState",),
+        "state.cache": ("StateCache",),
         "transforms.decode_records": ("DecodeRecords",),
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),
+        "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),
         "transforms.write_delta": ("WriteToDelta",),
         "transforms.write_files": ("WriteToFiles",),
         "transforms.write_kafka": ("WriteToKafka",),

@@ -1,4 +1,4 @@
-"""The sources and sinks that a checkpoint knows, beside those of the graph."""
+"""The sources, sinks and operators that a checkpoint knows, beside those of the graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import PipelineChanged
-from beam_exactly_once.transforms.stream_graph import StreamGraph
+from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.definition import OperatorDefinition, refuse_changed, refuse_changed_state
+from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph
+
+GENERATION = 1
+"""Of every operator, as long as none can be dropped."""
 
 
 class KnownGraph:
@@ -19,16 +24,21 @@ class KnownGraph:
         self._graph = graph
         self._sources = checkpoint.definitions(SOURCES)
         self._sinks = checkpoint.definitions(SINKS)
+        self._operators = checkpoint.operators()
 
     def refuse_changes(self) -> None:
         """
         Raises:
-            PipelineChanged: the graph lost a source or sink that the checkpoint knows, or has it otherwise.
+            PipelineChanged: the graph lost a source, sink or operator that the checkpoint knows, or has it otherwise.
         """
         self._refuse_missing("source", self._sources, self._graph.sources)
         self._refuse_missing("sink", self._sinks, self._graph.sinks)
+        self._refuse_missing("operator", self._operators, self._graph.operators)
         for name, sink in self._graph.sinks.items():
             self._refuse_changed_sink(name, sink.definition, self._sinks.get(name, sink.definition))
+        for name, operator in self._graph.operators.items():
+            if name in self._operators:
+                self._refuse_changed_operator(operator, *self._operators[name])
 
     def check_sinks(self, next_batch_id: int) -> None:
         """Prove that every sink can take the next batch; then record those that are new.
@@ -45,6 +55,28 @@ class KnownGraph:
         for name, sink in self._graph.sinks.items():
             self._sinks[name] = self._checkpoint.create_definition(SINKS, name, sink.definition)
             self._refuse_changed_sink(name, sink.definition, self._sinks[name])
+
+    def hash_seeds(self) -> dict[str, str]:
+        """The seed of each operator's hash, by its name; records the operators that are new.
+
+        Raises:
+            PipelineChanged: another driver recorded an operator otherwise.
+        """
+        seeds = {}
+        for name, operator in self._graph.operators.items():
+            update, generation = operator.update, GENERATION
+            new = OperatorDefinition(name, update.kind, update.state_type.kind, _new_seed())
+            definition = self._checkpoint.create_operator(name, generation, new.to_json())
+            stored = self._checkpoint.create_state_type(name, generation, update.state_type.to_definition())
+            self._refuse_changed_operator(operator, definition, stored)
+            seeds[name] = OperatorDefinition.from_json(definition).seed.hex()
+        return seeds
+
+    def _refuse_changed_operator(self, operator: OperatorSpec, definition: Json, *state_types: Json) -> None:
+        update = operator.update
+        stored = OperatorDefinition.from_json(definition)
+        refuse_changed(stored, OperatorDefinition(operator.name, update.kind, update.state_type.kind, stored.seed))
+        refuse_changed_state(operator.name, state_types, update.state_type)
 
     def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
         for name in sorted(recorded.keys() - present.keys()):
@@ -63,3 +95,7 @@ class KnownGraph:
                 + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
                 "checkpoint_location with continue_from=CheckpointAt(…)."
             )
+
+
+def _new_seed() -> bytes:
+    return bytes.fromhex(new_token() + new_token())

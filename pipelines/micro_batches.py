@@ -19,6 +19,7 @@ from beam_exactly_once.checkpoint import (
     StreamWriter,
     this_process,
 )
+from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import (
@@ -26,6 +27,7 @@ from beam_exactly_once.errors import (
     CheckpointHole,
     Fenced,
     Retryable,
+    UnsupportedPipeline,
     find_in_text,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -38,6 +40,9 @@ from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, T
 from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.shard_seed import OperatorTask
+from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.sweeping import sweep_state
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.stream_graph import StreamGraph
@@ -132,6 +137,10 @@ class _ClaimedStream:
         """Of those that this driver planned itself."""
         self._predecessor: Predecessor | None = None
         """What decided the batch before it."""
+        self._hash_seeds: Mapping[str, str] = {}
+        """Of each operator with state."""
+        self._state: Mapping[str, Json] = {}
+        """What operators remember of the batch before: as its marker says, never as an attempt had it."""
 
     def run(self) -> None:
         """Recover, and run batches.
@@ -188,6 +197,8 @@ class _ClaimedStream:
             again = "no batch" if recovery.newest is None else f"batch {recovery.newest.batch_id}"
             _LOGGER.info("recovery publishes %s again, and replays %d planned batches", again, len(recovery.replays))
         self._known.check_sinks(recovery.next_batch_id)
+        self._hash_seeds = self._known.hash_seeds()
+        self._state = {} if recovery.newest is None else recovery.newest.state
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
@@ -206,6 +217,11 @@ class _ClaimedStream:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
         place = self._settings.continue_from
         elsewhere = None if newest is not None or place is None else marker_at(*place)
+        if elsewhere is not None and elsewhere.state:
+            raise UnsupportedPipeline(
+                f"continue_from: the other stream keeps state in {', '.join(sorted(elsewhere.state))}, which cannot be carried "
+                "along yet: counts would begin at nothing. Go on in its own checkpoint_location."
+            )
         for name, planner in self._planners.items():
             stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
             planner.take_position(self._checkpoint, newest, stood)
@@ -224,6 +240,9 @@ class _ClaimedStream:
         """
         for sink in self._graph.sinks.values():
             sink.publisher.sweep(published_batch_id)
+        if self._graph.operators:
+            oldest_retained = published_batch_id - self._settings.retain_batches + 1
+            sweep_state(self._writer, oldest_retained=oldest_retained, newest=self._state)
         self._retention.sweep_all(published_batch_id)
 
     # -- batches -----------------------------------------------------------------------------------------------
@@ -291,13 +310,20 @@ class _ClaimedStream:
                 planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0))
         self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
+        self._state = {} if decided is None else decided.state
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
-        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor)
+        operators = {} if plan is None else {name: self._operator_task(name, plan) for name in self._graph.operators}
+        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators)
+
+    def _operator_task(self, name: str, plan: Plan) -> OperatorTask:
+        stored = self._state.get(name)
+        base = StateList.empty() if stored is None else StateList.from_json(stored)
+        return OperatorTask(self._hash_seeds[name], base, max(plan.planned_at_ms, base.fired_ms or 0))
 
     def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""
@@ -309,10 +335,10 @@ class _ClaimedStream:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
 
         The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
-        replaced writer's create came late), and on runners without counters.
+        replaced writer's create came late), on runners without counters, and where it holds the state of operators.
         """
         counts = self._run_task(task)
-        if counts.committed:
+        if counts.committed and not self._graph.operators:
             return counts, None
         marker = self._checkpoint.read_marker(task.attempt.batch_id)
         if marker is None:

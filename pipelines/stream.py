@@ -24,6 +24,7 @@ from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt
 from beam_exactly_once.sinks.contract import Publisher
+from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.transforms.commit_batch import CommitBatch
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
 from beam_exactly_once.transforms.named import NamedTransform
@@ -31,6 +32,7 @@ from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 RETAIN_BATCHES = 100
 BATCH_TIMEOUT_S = 3600.0
+STATE_CACHE = StateCache()
 
 
 class ExactlyOnceStream(beam.Pipeline):
@@ -55,6 +57,7 @@ class ExactlyOnceStream(beam.Pipeline):
         listeners: called with one :class:`~beam_exactly_once.BatchProgress` a batch.
         retain_batches: how many plans and markers to keep, at least 2.
         batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
+        state_cache: where each machine keeps the state of operators near.
         allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".
 
     Raises:
@@ -77,6 +80,7 @@ class ExactlyOnceStream(beam.Pipeline):
         listeners: Sequence[ProgressListener] = (),
         retain_batches: int = RETAIN_BATCHES,
         batch_timeout_s: float | None = BATCH_TIMEOUT_S,
+        state_cache: StateCache = STATE_CACHE,
         allow_per_batch: bool = False,
     ) -> None:
         location_of("checkpoint_location", checkpoint_location, "this stream's checkpoint")
@@ -92,7 +96,11 @@ class ExactlyOnceStream(beam.Pipeline):
         repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
         super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
-        self.stream_graph = StreamGraph(emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint, storage_options)
+        if not isinstance(state_cache, StateCache):
+            raise ConfigurationError(f"state_cache={state_cache!r} must be a StateCache: StateCache('/mnt/local').")
+        self.stream_graph = StreamGraph(
+            emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint, storage_options, state_cache
+        )
         if continue_from is not None:
             self._settings = self._continuing(continue_from)
 
@@ -149,7 +157,8 @@ class ExactlyOnceStream(beam.Pipeline):
         pieces = [source.pieces for source in graph.sources.values()]
         committables = [sink.committables for sink in graph.sinks.values()]
         counts = [step.counts for step in graph.rejecting.values()]
-        gathered = [*pieces, *committables, *counts]
+        changes = [reports for operator in graph.operators.values() for reports in operator.reports]
+        gathered = [*pieces, *committables, *counts, *changes]
         leaves = unconsumed(self)
         for name, step in graph.rejecting.items():
             if step.rejected in leaves:

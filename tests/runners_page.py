@@ -128,6 +128,7 @@ CAPABILITIES = (
         "a wrong argument or place is one clear error",
         r"test_bad_input: |test_arguments: |test_store_config|refused",
     ),
+    Capability(GRAPH, "state that survives a batch", r"test_stateful: "),
     Capability(
         GRAPH,
         "shuffles, joins, side inputs, branches: random graphs",

@@ -43,6 +43,7 @@ WRITTEN = {
     "docs/sinks/for_each_batch.md": {"orders": {"for_each_batch": 3}},
     "docs/sinks/kafka.md": {},
     "docs/sinks/sql.md": {"orders": {"sql": 3}},
+    "docs/state.md": {"orders": {"files": 2}},
 }
 """Rows that the code of each page writes, by checkpoint and sink. That of a Kafka output is built alone: to run it takes
 transactions, and the tests of services have those."""

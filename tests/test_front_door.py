@@ -14,9 +14,12 @@ from beam_exactly_once import sinks, testing
 
 LOAD_BEAM = {
     "DecodeRecords",
+    "DeduplicateByKey",
     "ExactlyOnceStream",
     "ForEachBatch",
     "ReadFromKafka",
+    "StatefulCombinePerKey",
+    "UpdateStateByKey",
     "WriteToDelta",
     "WriteToFiles",
     "WriteToKafka",
@@ -40,6 +43,7 @@ LOAD_NO_BEAM = {
     "PublishedFile",
     "Rejected",
     "Secret",
+    "StateCache",
     "TopicPartition",
     "Trigger",
     "__version__",

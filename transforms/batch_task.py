@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from beam_exactly_once.checkpoint import Attempt, Plan, Predecessor
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.state.shard_seed import OperatorTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class BatchTask:
     plan: Plan | None
     predecessor: Predecessor | None = None
     """What decided the batch before. A marker that is published again says it itself."""
+    operators: Mapping[str, OperatorTask] = field(default_factory=dict)
+    """On what each operator with state stands, by its name."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
@@ -25,6 +29,7 @@ class BatchTask:
             "attempt": self.attempt.to_json(),
             "plan": None if self.plan is None else self.plan.to_json(),
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
+            "operators": {name: one.to_json() for name, one in self.operators.items()},
         }
 
     @classmethod
@@ -36,4 +41,5 @@ class BatchTask:
             Attempt.from_json(sent["attempt"]),
             None if plan is None else Plan.from_json(plan),
             None if predecessor is None else Predecessor.from_json(predecessor),
+            {name: OperatorTask.from_json(one) for name, one in sent["operators"].items()},
         )

@@ -22,10 +22,11 @@ from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, StagedOutputMissing
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part, Publisher, parts_of
+from beam_exactly_once.state.state_list import StateChange
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder
 from beam_exactly_once.transforms.commit_counts import CommitCounts
-from beam_exactly_once.transforms.reports import Committable, Gathered, RejectedCount, whose
+from beam_exactly_once.transforms.reports import Committable, Gathered, RejectedCount, RowsSent, whose
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 
 PUBLISH_KEYS = 100
@@ -216,6 +217,9 @@ class _OneBatch:
     pieces: list[Piece]
     committables: dict[str, list[Json]]
     records_rejected: dict[str, int]
+    state_changes: dict[str, list[StateChange]]
+    rows_sent: dict[str, int]
+    """To each operator with state."""
 
 
 def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBatch:
@@ -228,13 +232,14 @@ def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBat
     Raises:
         IncompleteBatch: the runner did not wait for everything, or lost or repeated a part.
     """
-    of_kind: dict[type, list[Any]] = {BatchTask: [], Piece: [], Committable: [], RejectedCount: []}
+    kinds: list[type] = [BatchTask, Piece, Committable, RejectedCount, StateChange, RowsSent]
+    of_kind: dict[type, list[Any]] = {kind: [] for kind in kinds}
     for report in gathered:
         of_kind[type(report)].append(report)
-    tasks, pieces, staged, rejected = of_kind.values()
+    tasks, pieces, staged, rejected, changes, sent = of_kind.values()
     if len(tasks) != 1:
         raise _incomplete(f"it called the commit with {len(tasks)} tasks")
-    came = Counter(map(whose, chain(pieces, staged, rejected)))
+    came = Counter(map(whose, chain(pieces, staged, rejected, changes, sent)))
     for reporter in sorted(complete.keys() | came.keys()):
         if came[reporter] != complete.get(reporter, 0):
             raise _incomplete(
@@ -247,7 +252,13 @@ def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBat
     counts: Counter[str] = Counter()
     for one in rejected:
         counts[one.step] += one.records
-    return _OneBatch(tasks[0], pieces, committables, counts)
+    state_changes: dict[str, list[StateChange]] = {}
+    for one in changes:
+        state_changes.setdefault(one.operator, []).append(one)
+    rows_sent: Counter[str] = Counter()
+    for one in sent:
+        rows_sent[one.operator] += one.rows
+    return _OneBatch(tasks[0], pieces, committables, counts, state_changes, rows_sent)
 
 
 def _incomplete(what: str) -> IncompleteBatch:
@@ -262,9 +273,24 @@ def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int], a
     if task.plan is None:
         return writer.decided(task.attempt.batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(batch.committables.items())}
-    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, at_ms)
+    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, at_ms, _state_behind(batch))
     marker = replace(marker, records_rejected=dict(sorted(batch.records_rejected.items())))
     return writer.commit(marker.following(task.predecessor, shards))
+
+
+def _state_behind(batch: _OneBatch) -> dict[str, Json]:
+    """What each operator remembers behind the batch."""
+    attempt = batch.task.attempt
+    return {
+        name: of_operator.base.behind(
+            batch.state_changes.get(name, ()),
+            operator=name,
+            attempt=attempt,
+            fired_ms=of_operator.fires_to_ms,
+            rows_sent=batch.rows_sent.get(name, 0),
+        ).to_json()
+        for name, of_operator in sorted(batch.task.operators.items())
+    }
 
 
 class _Publish(StatelessDoFn):

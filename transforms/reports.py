@@ -10,12 +10,14 @@ import apache_beam as beam
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.state.state_list import StateChange
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, TaskCoder
 
 
 class Report(abc.ABC):  # noqa: B024 (a union with a name that Beam can have a coder for)
-    """A :class:`BatchTask`, a ``Piece``, a :class:`Committable` or a :class:`RejectedCount`."""
+    """A :class:`BatchTask`, a ``Piece``, a :class:`Committable`, a :class:`RejectedCount`, a ``StateChange`` or a
+    :class:`RowsSent`."""
 
 
 Gathered: TypeAlias = tuple[str, Report]
@@ -58,7 +60,24 @@ class RejectedCount:
         return cls(**sent)
 
 
-for _member in (BatchTask, Piece, Committable, RejectedCount):
+@dataclass(frozen=True, slots=True)
+class RowsSent:
+    """How many rows a bundle sent to an operator with state."""
+
+    operator: str
+    rows: int
+
+    def to_json(self) -> Json:
+        """As it travels to the commit."""
+        return {"operator": self.operator, "rows": self.rows}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> RowsSent:
+        """The inverse of :meth:`to_json`."""
+        return cls(**sent)
+
+
+for _member in (BatchTask, Piece, Committable, RejectedCount, StateChange, RowsSent):
     Report.register(_member)
 
 
@@ -76,6 +95,8 @@ def whose(report: Any) -> str:
             return f"sink {report.sink!r}"
         case RejectedCount():
             return f"rejecting step {report.step!r}"
+        case StateChange() | RowsSent():
+            return f"operator {report.operator!r}"
         case _:
             return "the stream"
 
@@ -92,6 +113,14 @@ class _RejectedCountCoder(JsonCoder):
     value_type = RejectedCount
 
 
+class _StateChangeCoder(JsonCoder):
+    value_type = StateChange
+
+
+class _RowsSentCoder(JsonCoder):
+    value_type = RowsSent
+
+
 class ReportCoder(OneOfCoder):
     """Reports between workers."""
 
@@ -101,6 +130,8 @@ class ReportCoder(OneOfCoder):
         (Piece, _PieceCoder()),
         (Committable, _CommittableCoder()),
         (RejectedCount, _RejectedCountCoder()),
+        (StateChange, _StateChangeCoder()),
+        (RowsSent, _RowsSentCoder()),
     )
 
 

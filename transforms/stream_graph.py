@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.planning import KafkaSource
 from beam_exactly_once.sinks.contract import DriverSide, Publisher
+from beam_exactly_once.state.cache import StateCache
+from beam_exactly_once.state.updates import Update
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import RejectingStep
 from beam_exactly_once.transforms.reports import Gathered
@@ -62,6 +64,15 @@ class SinkSpec:
     driver_side: DriverSide
 
 
+@dataclass(frozen=True, slots=True)
+class OperatorSpec:
+    """An operator with state: what it is, and what its workers report."""
+
+    name: str
+    update: Update
+    reports: Sequence[beam.PCollection[Gathered]]
+
+
 @dataclass
 class StreamGraph:
     """Registry of one stream's sources and sinks.
@@ -72,6 +83,7 @@ class StreamGraph:
         seeds: the same as tasks, for the commit to gather: an empty batch has one, too.
         checkpoint: the stream's checkpoint location, where sinks may stage.
         storage_options: of the stream, for every location of the same kind of store that gives none.
+        state_cache: where workers keep state near.
     """
 
     tasks: beam.PCollection[BatchTask]
@@ -79,8 +91,11 @@ class StreamGraph:
     seeds: beam.PCollection[Gathered]
     checkpoint: StoreLocation
     storage_options: Mapping[str, Any] | None = None
+    state_cache: StateCache = field(default_factory=StateCache)
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
+    operators: dict[str, OperatorSpec] = field(default_factory=dict)
+    """Those with state, by name."""
     rejecting: dict[str, RejectingStep] = field(default_factory=dict)
     """Steps that reject, sinks among them, by name."""
 
@@ -105,6 +120,14 @@ class StreamGraph:
             ConfigurationError: the name is taken, or is not a name.
         """
         return _free_name("sink", name, kind, self.sinks)
+
+    def operator_name(self, name: str | None, kind: str) -> str:
+        """The name that a new operator with state gets. It may be left out for one operator of a kind.
+
+        Raises:
+            ConfigurationError: the name is taken, or is not a name.
+        """
+        return _free_name("operator", name, kind, self.operators)
 
     def rejecting_name(self, name: str | None, default: str) -> str:
         """The name that a new rejecting step gets. It may be left out for one step of a kind.

@@ -19,6 +19,7 @@ SINKS = "sinks/"
 SPILLED = "staging/committables/"
 ROWS = "staging/rows/"
 STATE = "state/"
+OPERATORS = "operators/"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROWS = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.arrow")
@@ -49,6 +50,16 @@ def published_key(batch_id: int) -> str:
 def definition_key(prefix: str, name: str) -> str:
     """What the source or sink ``name`` is; ``prefix`` is :data:`SOURCES` or :data:`SINKS`."""
     return f"{prefix}{checked_name(name)}/definition.json"
+
+
+def operator_key(name: str, generation: int) -> str:
+    """What the operator ``name`` is; an operator that was dropped and comes again is another generation."""
+    return f"{OPERATORS}{checked_name(name)}/{generation:05d}/definition.json"
+
+
+def state_type_key(name: str, generation: int, version: int) -> str:
+    """How version ``version`` of the code stores the states of an operator."""
+    return f"{OPERATORS}{checked_name(name)}/{generation:05d}/state_types/{version:03d}.json"
 
 
 def spilled_key(batch_id: int, nonce: str) -> str:

@@ -191,6 +191,26 @@ class Checkpoint:
         """Record what ``name`` is, unless it is recorded already; returns what is recorded."""
         return self._create(layout.definition_key(prefix, name), "definition", definition)[0]
 
+    # -- operators with state ----------------------------------------------------------------------------------
+
+    def operators(self) -> dict[str, list[Json]]:
+        """Of every operator, by name: its definition, then how each version of the code stores its states. One LIST."""
+        found: dict[str, list[Json]] = {}
+        for entry in self.store.list(layout.OPERATORS):
+            kind = "definition" if entry.key.endswith("/definition.json") else "state_type"
+            body = self._read(entry.key, kind)
+            if body is not None:
+                found.setdefault(entry.key.split("/")[1], []).append(body)
+        return found
+
+    def create_operator(self, name: str, generation: int, definition: Json) -> Json:
+        """Record what an operator is, unless it is recorded already; returns what is recorded."""
+        return self._create(layout.operator_key(name, generation), "definition", definition)[0]
+
+    def create_state_type(self, name: str, generation: int, state_type: Json) -> Json:
+        """Record how a version of the code stores an operator's states, unless it is recorded; returns what is recorded."""
+        return self._create(layout.state_type_key(name, generation, state_type["version"]), "state_type", state_type)[0]
+
     # -- reading and writing -----------------------------------------------------------------------------------
 
     def _read(self, key: str, kind: str, batch_id: int | None = None) -> Json | None:

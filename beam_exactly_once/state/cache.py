@@ -20,7 +20,8 @@ from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.state.cache_file import file_name, run_of_file, write_file
 from beam_exactly_once.state.cache_folder import MAPPED_FROM_BYTES, CacheFolder, Unusable, default_roots
 from beam_exactly_once.state.run import Run
-from beam_exactly_once.state.section import Fetch, SectionRef, read_section
+from beam_exactly_once.state.section import Fetch, read_section
+from beam_exactly_once.state.state_list import Section
 
 MAPPED_COUNTS_AS_BYTES = 1 << 20
 """What a mapped file counts as: the kernel takes its pages back when it needs them, but a process has few descriptors."""
@@ -75,7 +76,7 @@ class SectionCache:
         self._kept: OrderedDict[str, tuple[Run, int]] = OrderedDict()
         self._kept_bytes = 0
 
-    def get(self, ref: SectionRef, fetch: Fetch) -> Run:
+    def get(self, ref: Section, fetch: Fetch) -> Run:
         """A section: from memory, from the disk, else by ``fetch``, whose errors and those of what it fetched are raised."""
         run = self._from_memory(ref)
         if run is None:
@@ -85,11 +86,11 @@ class SectionCache:
                 run = self._to_disk(ref, run)
         return run
 
-    def put(self, ref: SectionRef, run: Run) -> None:
+    def put(self, ref: Section, run: Run) -> None:
         """Keep a section that was just written."""
         self._to_disk(ref, run)
 
-    def _from_memory(self, ref: SectionRef) -> Run | None:
+    def _from_memory(self, ref: Section) -> Run | None:
         with self._lock:
             found = self._kept.get(ref.digest)
             if found is None:
@@ -97,7 +98,7 @@ class SectionCache:
             self._kept.move_to_end(ref.digest)
             return found[0]
 
-    def _from_disk(self, ref: SectionRef) -> Run | None:
+    def _from_disk(self, ref: Section) -> Run | None:
         if self.folder is None:
             return None
         content = self.folder.read(file_name(ref))
@@ -113,7 +114,7 @@ class SectionCache:
         self._keep(ref, run, MAPPED_COUNTS_AS_BYTES if is_mapped else run.size_bytes)
         return run
 
-    def _to_disk(self, ref: SectionRef, run: Run) -> Run:
+    def _to_disk(self, ref: Section, run: Run) -> Run:
         """Write it, and go on with the file where that is mapped: then its memory can be given back."""
         if self.folder is not None and run.size_bytes <= self._settings.max_bytes:
             is_there = self.folder.write(file_name(ref), partial(write_file, ref=ref, run=run))
@@ -122,7 +123,7 @@ class SectionCache:
         self._keep(ref, run, run.size_bytes)
         return run
 
-    def _keep(self, ref: SectionRef, run: Run, size_bytes: int) -> None:
+    def _keep(self, ref: Section, run: Run, size_bytes: int) -> None:
         if size_bytes > self._settings.max_memory_bytes:
             return
         with self._lock:

@@ -14,7 +14,8 @@ import xxhash
 from pyarrow import ipc
 
 from beam_exactly_once.state.run import Run
-from beam_exactly_once.state.section import SectionRef, batch_of, run_in
+from beam_exactly_once.state.section import batch_of, run_in
+from beam_exactly_once.state.state_list import Section
 
 ENCODING = 1
 """Files of another encoding have other names."""
@@ -23,12 +24,12 @@ _TRAILER = struct.Struct("<Q16s16s8s")
 _MAGIC = b"BEO-ST%02d" % ENCODING
 
 
-def file_name(ref: SectionRef) -> str:
+def file_name(ref: Section) -> str:
     """The file of a section, wherever the section lies."""
     return f"{ref.digest}-{ENCODING}.arrow"
 
 
-def write_file(file: BinaryIO, ref: SectionRef, run: Run) -> None:
+def write_file(file: BinaryIO, ref: Section, run: Run) -> None:
     """Write the whole file."""
     batch = batch_of(run)
     digesting = _Digesting(file)
@@ -37,7 +38,7 @@ def write_file(file: BinaryIO, ref: SectionRef, run: Run) -> None:
     file.write(_TRAILER.pack(digesting.size_bytes, digesting.digest(), bytes.fromhex(ref.digest), _MAGIC))
 
 
-def run_of_file(content: pa.Buffer, ref: SectionRef, *, whole: bool) -> Run:
+def run_of_file(content: pa.Buffer, ref: Section, *, whole: bool) -> Run:
     """The run in a file, without a copy.
 
     Args:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from beam_exactly_once.state.ordering import order_of
 from beam_exactly_once.state.run import END_OF_HASHES, TOMBSTONE, Run
+from beam_exactly_once.state.types.arrow_state import joined
 
 ROWS_AT_ONCE = 1 << 18
 """Beside the runs and the result, what is in memory are copies of about so many rows."""
@@ -26,24 +27,21 @@ def merged(
     """One run that says what these say together.
 
     Args:
-        runs_newest_first: at least one; their values are of one type.
+        runs_newest_first: at least one; values of several versions get the fields of all of them.
         drop_tombstones: leave out what is deleted. Only right if no older run remains: an older row would come back.
         drop_expired_ms: leave out rows that expire no later. Needs ``drop_tombstones``, for the same reason; and only right
             where nothing has to be called for them.
         rows_at_once: how many rows are copied at once, unless more have one hash.
 
     Raises:
-        ValueError: rows that expire cannot be left out while older runs remain, or the types of values differ.
+        ValueError: rows that expire cannot be left out while older runs remain.
     """
     if drop_expired_ms is not None and not drop_tombstones:
         raise ValueError("rows that expire may be left out of the oldest run alone: older rows would come back")
-    value_type = runs_newest_first[0].values.type
-    if any(run.values.type != value_type for run in runs_newest_first):
-        raise ValueError(f"values of {sorted({str(run.values.type) for run in runs_newest_first})} cannot be merged")
     plain = [replace(run, by_expiry=None) for run in runs_newest_first]
     pieces = _pieces(plain, max(1, rows_at_once // len(plain)))
-    joined = _joined([_merged_at_once(piece, drop_tombstones, drop_expired_ms) for piece in pieces])
-    return Run.of_sorted(joined.hashes, joined.keys, joined.subkeys, joined.values, joined.expiry_ms, joined.versions)
+    whole = _joined([_merged_at_once(piece, drop_tombstones, drop_expired_ms) for piece in pieces])
+    return Run.of_sorted(whole.hashes, whole.keys, whole.subkeys, whole.values, whole.expiry_ms, whole.versions)
 
 
 def _pieces(runs: Sequence[Run], rows_of_each: int) -> Iterator[list[Run]]:
@@ -82,7 +80,7 @@ def _joined(runs: Sequence[Run]) -> Run:
         np.concatenate([run.hashes for run in runs]),
         pa.concat_arrays([run.keys for run in runs]),
         pa.concat_arrays([run.subkeys for run in runs]),
-        pa.concat_arrays([run.values for run in runs]),
+        joined([run.values for run in runs]),
         np.concatenate([run.expiry_ms for run in runs]),
         np.concatenate([run.versions for run in runs]),
         None,

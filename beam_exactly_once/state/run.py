@@ -66,7 +66,7 @@ class Run:
         Raises:
             ValueError: two rows have the same hash, key and subkey.
         """
-        subkeys = _empty_values(len(keys)) if subkeys is None else subkeys
+        subkeys = empty_values(len(keys)) if subkeys is None else subkeys
         order, repeats = order_of(hashes, keys, subkeys)
         if repeats.any():
             raise ValueError(f"{int(repeats.sum())} rows have the key and subkey of another row")
@@ -94,7 +94,7 @@ class Run:
     @classmethod
     def empty(cls, value_type: pa.DataType) -> Run:
         """Without rows."""
-        none = _empty_values(0)
+        none = empty_values(0)
         values = pa.array([], value_type)
         return cls.of_sorted(np.zeros(0, np.uint64), none, none, values, np.zeros(0, np.int64), np.zeros(0, np.uint8))
 
@@ -188,6 +188,12 @@ class Run:
         live: Numbers = rows[self.versions[rows] != TOMBSTONE]
         return live
 
+    def rows_at(self, rows: Numbers) -> Run:
+        """Some of the rows; given in order."""
+        at = pa.array(rows)
+        columns = (self.keys.take(at), self.subkeys.take(at), self.values.take(at))
+        return Run.of_sorted(self.hashes[rows], *columns, self.expiry_ms[rows], self.versions[rows])
+
     def _have_keys(self, rows: Numbers, keys: pa.LargeBinaryArray) -> Flags:
         return flags(pc.equal(self.keys.take(pa.array(rows)), keys))
 
@@ -247,6 +253,7 @@ def _between(starts: Numbers, stops: Numbers) -> Numbers:
     return rows
 
 
-def _empty_values(count: int) -> pa.LargeBinaryArray:
+def empty_values(count: int) -> pa.LargeBinaryArray:
+    """So many values of no bytes."""
     offsets = pa.py_buffer(np.zeros(count + 1, np.int64))
     return pa.Array.from_buffers(pa.large_binary(), count, [None, offsets, pa.py_buffer(b"")])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +18,7 @@ from beam_exactly_once.errors import CheckpointHole, CorruptObject, NewerFormat
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state.ordering import rises
 from beam_exactly_once.state.run import NEVER, Run
+from beam_exactly_once.state.state_list import Section
 
 FORMAT = b"1"
 DIGEST_DIGITS = 32
@@ -38,20 +38,7 @@ _NESTED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SectionRef:
-    """One section of a state object, as a list names it."""
-
-    object_key: str
-    offset: int
-    size_bytes: int
-    digest: str
-    """SHA-256 of its bytes: the first 32 hexadecimal digits."""
-    rows: int
-    tombstones: int
-
-
-def pack(object_key: str, runs: Iterable[Run]) -> tuple[bytes, list[SectionRef]]:
+def pack(object_key: str, runs: Iterable[Run]) -> tuple[bytes, list[Section]]:
     """The bytes of a state object that holds these runs in their order, and where each of them lies.
 
     Raises:
@@ -60,7 +47,7 @@ def pack(object_key: str, runs: Iterable[Run]) -> tuple[bytes, list[SectionRef]]
     bodies, refs, offset = [], [], 0
     for run in runs:
         body = _encoded(run)
-        refs.append(SectionRef(object_key, offset, len(body), _digest(body), len(run), run.tombstones))
+        refs.append(Section(object_key, offset, len(body), _digest(body), len(run), run.tombstones))
         bodies.append(body)
         offset += len(body)
     return b"".join(bodies), refs
@@ -84,7 +71,7 @@ def fetch_from(store: ObjectStore) -> Fetch:
     return fetch
 
 
-def read_section(ref: SectionRef, body: bytes) -> Run:
+def read_section(ref: Section, body: bytes) -> Run:
     """The run in ``body``.
 
     Raises:
@@ -167,7 +154,7 @@ def _encoded(run: Run) -> bytes:
     return body
 
 
-def _only_batch(ref: SectionRef, body: bytes) -> pa.RecordBatch:
+def _only_batch(ref: Section, body: bytes) -> pa.RecordBatch:
     with ipc.open_stream(pa.py_buffer(body)) as reader:
         written = (reader.schema.metadata or {}).get(_FORMAT_KEY, b"")
         if written != FORMAT and written.isdigit():
@@ -199,5 +186,5 @@ def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:DIGEST_DIGITS]
 
 
-def _corrupt(ref: SectionRef, what: str) -> CorruptObject:
+def _corrupt(ref: Section, what: str) -> CorruptObject:
     return CorruptObject(f"{ref.object_key}: the section at byte {ref.offset} {what}. Restore the object from a copy.")

@@ -88,26 +88,16 @@ class SliceChange:
     end_hash: int
     base: str
     """The digest of the slice that the worker opened."""
-    delta: Section | None = None
-    """The rows that the batch changed; goes in front."""
-    merged: tuple[int, int] = (0, 0)
-    """Positions, from start to before stop, of sections of the base that ``into`` replaces."""
-    into: Section | None = None
-    """What they were merged into; None if nothing of them is alive."""
+    section: Section | None = None
+    """The rows that the batch changed, merged with the newest sections; goes in front. None if there are none."""
+    merged: int = 0
+    """How many of the newest sections of the base are in it, and go."""
     next_due_ms: int | None = None
 
     def of(self, base: Slice) -> Slice:
         """The slice after it."""
-        start, stop = self.merged
-        sections = (self.delta, *base.sections[:start], self.into, *base.sections[stop:])
-        return Slice(
-            self.first_hash, self.end_hash, tuple(one for one in sections if one is not None), self.next_due_ms
-        )
-
-    @property
-    def made(self) -> list[Section]:
-        """The sections that it adds."""
-        return [one for one in (self.delta, self.into) if one is not None]
+        new = () if self.section is None else (self.section,)
+        return Slice(self.first_hash, self.end_hash, (*new, *base.sections[self.merged :]), self.next_due_ms)
 
     def to_json(self) -> Json:
         """As it travels to the commit."""
@@ -115,19 +105,17 @@ class SliceChange:
             "first_hash": f"{self.first_hash:x}",
             "end_hash": f"{self.end_hash:x}",
             "base": self.base,
-            "delta": None if self.delta is None else self.delta.to_json(),
-            "merged": list(self.merged),
-            "into": None if self.into is None else self.into.to_json(),
+            "section": None if self.section is None else self.section.to_json(),
+            "merged": self.merged,
             "next_due_ms": self.next_due_ms,
         }
 
     @classmethod
     def from_json(cls, sent: Json) -> SliceChange:
         """The inverse of :meth:`to_json`."""
-        delta, into = (None if sent[name] is None else Section.from_json(sent[name]) for name in ("delta", "into"))
-        start, stop = sent["merged"]
+        section = None if sent["section"] is None else Section.from_json(sent["section"])
         bounds = int(sent["first_hash"], 16), int(sent["end_hash"], 16)
-        return cls(*bounds, sent["base"], delta, (start, stop), into, sent["next_due_ms"])
+        return cls(*bounds, sent["base"], section, sent["merged"], sent["next_due_ms"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +230,9 @@ class StateList:
                 faults.append(f"hashes from {expected:x} to {change.first_hash:x} were changed by none or by two")
             expected = change.end_hash
             base = self._slice_with(change)
-            start, stop = change.merged
             if change.end_hash > base.end_hash or change.first_hash >= change.end_hash:
                 faults.append(f"hashes from {change.first_hash:x} to {change.end_hash:x} are not of one slice")
-            elif change.base != base.digest or not 0 <= start <= stop <= len(base.sections):
+            elif change.base != base.digest or not 0 <= change.merged <= len(base.sections):
                 faults.append(f"hashes from {change.first_hash:x} stand on another list than that of the batch before")
         if expected != HASHES:
             faults.append(f"hashes from {expected:x} on were changed by none")
@@ -287,7 +274,7 @@ def _numbered(section: Section, numbers: dict[str, int]) -> list[Any]:
 def _foreign(changes: Iterable[SliceChange], prefix: str, attempt: Attempt) -> list[str]:
     """What is not of this attempt: a worker that was kept from another one."""
     own = f"{prefix}{attempt.batch_id:020d}-{attempt.nonce}-"
-    keys = {section.object_key for change in changes for section in change.made}
+    keys = {change.section.object_key for change in changes if change.section is not None}
     return [f"{key} is of another attempt" for key in sorted(keys) if not key.startswith(own)]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from beam_exactly_once.object_store.s3 import S3Store
 from support.faulty_store import ManualClock
-from support.moto_server import MotoServer, moto_server
+from support.servers.moto_server import MotoServer, moto_server
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.client_errors import ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.offsets import LogBounds, TopicPartition
-from support.scripted_broker import ScriptedBroker
-from support.scripted_log import ScriptedLog, ScriptedRecord
+from support.servers.scripted_broker import ScriptedBroker
+from support.servers.scripted_log import ScriptedLog, ScriptedRecord
 
 
 def values(count: int) -> list[bytes | None]:

@@ -11,7 +11,7 @@ import pytest
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.testing import ObjectStoreContract
 from beam_exactly_once.testing.object_store_contract import StoreOpener, staged
-from support.moto_server import MotoServer, moto_server
+from support.servers.moto_server import MotoServer, moto_server
 
 BACKENDS = ("memory", "local", "s3")
 

@@ -17,7 +17,7 @@ from beam_exactly_once.object_store.memory import MemoryStore
 from beam_exactly_once.object_store.s3 import S3Store
 from beam_exactly_once.testing.object_store_contract import staged
 from support.faulty_store import Fault, FaultyStore, OverwritingStore, Try
-from support.moto_server import MotoServer, moto_server
+from support.servers.moto_server import MotoServer, moto_server
 
 REQUEST_LOST, ANSWER_LOST, DELAYED = Fault.REQUEST_LOST, Fault.ANSWER_LOST, Fault.DELAYED
 

@@ -19,7 +19,7 @@ from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, Stag
 from beam_exactly_once.object_store import Created, Mine, ObjectEntry, StagedObject, Taken, gcs_client
 from beam_exactly_once.object_store.gcs import GcsStore
 from support.faulty_store import ManualClock
-from support.moto_server import Quiet
+from support.servers.moto_server import Quiet
 
 OBJECT = {"name": "root/marker", "bucket": "b", "size": "4", "generation": "1", "metageneration": "1"}
 BROKEN = (0, b"")  # the connection breaks

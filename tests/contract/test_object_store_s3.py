@@ -12,7 +12,7 @@ from beam_exactly_once.object_store import Created, Mine, StagedObject, Taken, s
 from beam_exactly_once.object_store.s3 import S3Store
 from beam_exactly_once.testing.object_store_contract import staged
 from support.faulty_store import ManualClock
-from support.moto_server import ACCESS_KEY_ID, HttpFault, MotoServer, moto_server
+from support.servers.moto_server import ACCESS_KEY_ID, HttpFault, MotoServer, moto_server
 
 # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from beam_exactly_once.testing.object_store_contract import staged
 
 # -- options ------------------------------------------------------------------------------------------------------
 from support.forking import succeeds_in_child
-from support.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
+from support.servers.moto_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, MotoServer
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.s3 import S3Store
 from beam_exactly_once.secrets import secret_from_env
 from support.faulty_store import ManualClock
-from support.moto_server import SECRET_ACCESS_KEY, MotoServer, moto_server
+from support.servers.moto_server import SECRET_ACCESS_KEY, MotoServer, moto_server
 
 
 @pytest.fixture

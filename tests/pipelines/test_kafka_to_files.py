@@ -28,7 +28,7 @@ from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.pipelines.kafka_to_files import main
-from support.moto_server import moto_server
+from support.servers.moto_server import moto_server
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

@@ -32,7 +32,7 @@ from support.file_sinks import (
     staged_names,
     store_of,
 )
-from support.moto_server import moto_server
+from support.servers.moto_server import moto_server
 
 SCHEMA = pa.schema([("id", pa.int64()), ("place", pa.string())])
 PLACES = [

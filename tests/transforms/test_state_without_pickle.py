@@ -63,7 +63,7 @@ def at_once(fn: CombineFn, batches: list[list[Any]]) -> Any:
         lambda: CombineFn.maybe_from_callable(min),
         lambda: combiners.SingleInputTupleCombineFn(combiners.MeanCombineFn(), sum, max, combiners.ToListCombineFn()),
     ],
-    ids=str,
+    ids=["count", "mean", "top", "top by key", "smallest", "list", "set", "sum", "max", "min", "tuple"],
 )
 def test_what_a_combine_fn_keeps_comes_back(make: Callable[[], CombineFn]) -> None:
     assert stored_between(make(), BATCHES) == at_once(make(), BATCHES)
@@ -126,7 +126,9 @@ def test_state_goes_through_beams_coders_of_exact_types(coder: coders.Coder, val
         coders.PickleCoder(),
         coders.CloudpickleCoder(),
         coders.TupleCoder((coders.VarIntCoder(), coders.FastPrimitivesCoder())),
-        coders.DeterministicMapCoder(coders.StrUtf8Coder(), coders.FastPrimitivesCoder().as_deterministic_coder("step")),
+        coders.DeterministicMapCoder(
+            coders.StrUtf8Coder(), coders.FastPrimitivesCoder().as_deterministic_coder("step")
+        ),
         coders.LengthPrefixCoder(coders.VarIntCoder()),
         registry.get_coder(Any),
         registry.get_coder(Own),

@@ -28,8 +28,8 @@ from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.raising_thread import RaisingThread
+from support.servers.tcp_proxy import TcpProxy
 from support.sql_stream import STEPS, SqlStream, at_step
-from support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

@@ -199,24 +199,20 @@ class StatefulDriver(Driver):
     def changes_of(self, one: Slice, tables: list[Table], delta: Table, pack: Pack) -> Iterable[SliceChange]:
         """The slice's change; sections are merged when there are many, and a slice may be split."""
         chance = self.scene.random
-        start, stop = 0, 0
-        if len(tables) >= TOO_MANY_SECTIONS:
-            start = chance.randint(0, len(tables) - 2)
-            stop = chance.randint(start + 2, len(tables))
-        into = merged(tables[start:stop], keep_tombstones=stop < len(tables))
+        count = chance.randint(1, len(tables)) if len(tables) >= TOO_MANY_SECTIONS else 0
+        new = merged([delta, *tables[:count]], keep_tombstones=count < len(tables))
         bounds = [one.first_hash, one.end_hash]
         if one.end_hash - one.first_hash == HASHES // SLICES and chance.random() < 0.2:
             bounds.insert(1, (one.first_hash + one.end_hash) // 2)
         for part in (Slice(first, end) for first, end in pairwise(bounds)):
-            own = within(part, delta)
-            dues = [entry.due_ms for entry in within(part, merged([own, *tables])).values() if entry.due_ms is not None]
+            alive = within(part, merged([delta, *tables]))
+            dues = [entry.due_ms for entry in alive.values() if entry.due_ms is not None]
             yield SliceChange(
                 part.first_hash,
                 part.end_hash,
                 one.digest,
-                pack.add(own),
-                (start, stop),
-                pack.add(within(part, into)) if stop > start else None,
+                pack.add(within(part, new)),
+                count,
                 min(dues, default=None),
             )
 

@@ -246,7 +246,9 @@ def test_the_loser_of_a_create_reads_the_winners_long_list(spilled: tuple[Checkp
 def test_a_long_list_that_is_lost(spilled: tuple[Checkpoint, str]) -> None:
     checkpoint, key = spilled
     checkpoint.store.delete([key])
-    with pytest.raises(CheckpointHole, match=f"{key}, which names the 6000 outputs of batch 3, and the state behind it, is missing"):
+    with pytest.raises(
+        CheckpointHole, match=f"{key}, which names the 6000 outputs of batch 3, and the state behind it, is missing"
+    ):
         checkpoint.read_marker(3)
 
 

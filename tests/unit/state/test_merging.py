@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_exactly_once.state.merging import merged
-from beam_exactly_once.state.run import Run
 from support.state_rows import Row, rows_of, rows_with, run_of
 
 RUNS = st.lists(rows_with(st.sampled_from([b"", b"\0", b"1"])), min_size=1, max_size=5)
@@ -67,8 +65,3 @@ def test_what_expires_cannot_be_left_out_before_the_oldest_run() -> None:
     """The older row of its key would come back."""
     with pytest.raises(ValueError, match="older rows would come back"):
         merged([run_of([Row(b"a", b"", b"1", 5)])], drop_expired_ms=5)
-
-
-def test_values_of_different_types_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'int64', 'large_binary'"):
-        merged([run_of([Row(b"a", b"", b"1")]), Run.empty(pa.int64())])

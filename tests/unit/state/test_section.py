@@ -14,7 +14,8 @@ from pyarrow import ipc
 from beam_exactly_once.errors import CheckpointHole, CorruptObject, NewerFormat
 from beam_exactly_once.object_store.memory import MemoryStore
 from beam_exactly_once.state.run import Run
-from beam_exactly_once.state.section import SectionRef, _digest, batch_of, fetch_from, pack, read_section
+from beam_exactly_once.state.section import _digest, batch_of, fetch_from, pack, read_section
+from beam_exactly_once.state.state_list import Section
 from support.state_rows import Row, rows_of, rows_with, run_of
 
 KEY = "state/counts/00000000000000000007-ab.arrow"
@@ -22,17 +23,17 @@ ROWS = rows_with(st.sampled_from([b"", b"\0", b"1"]))
 SOME = [Row(b"a", b"", b"1", 9), Row(b"a", b"x", b"2", 5), Row(b"b", b"", None)]
 
 
-def written(batch: pa.RecordBatch, *, times: int = 1) -> tuple[SectionRef, bytes]:
+def written(batch: pa.RecordBatch, *, times: int = 1) -> tuple[Section, bytes]:
     """A section that only its content could give away."""
     sink = pa.BufferOutputStream()
     with ipc.new_stream(sink, batch.schema) as writer:
         for _ in range(times):
             writer.write_batch(batch)
     body = sink.getvalue().to_pybytes()
-    return SectionRef(KEY, 0, len(body), _digest(body), batch.num_rows, int(run_of(SOME).tombstones)), body
+    return Section(KEY, 0, len(body), _digest(body), batch.num_rows, int(run_of(SOME).tombstones)), body
 
 
-def changed(column: str, values: Any) -> tuple[SectionRef, bytes]:
+def changed(column: str, values: Any) -> tuple[Section, bytes]:
     batch = batch_of(run_of(SOME))
     at = batch.schema.names.index(column)
     return written(batch.set_column(at, batch.schema.field(at), pa.array(values, batch.schema.field(at).type)))
@@ -123,11 +124,11 @@ def test_no_flipped_bit_and_no_cut_is_taken(data: st.DataObject) -> None:
         (changed("by_expiry", [0, 0, 1]), "expire in another order"),
         (changed("by_expiry", [0, 1, 7]), "expire in another order"),
         (changed("version", [1, 1, 1]), "has 3 rows and 0 tombstones, not 3 and 1"),
-        ((SectionRef(KEY, 0, 4, _digest(b"what"), 0, 0), b"what"), "is not a section"),
-        ((SectionRef(KEY, 0, 0, _digest(b""), 0, 0), b""), "is not a section"),
+        ((Section(KEY, 0, 4, _digest(b"what"), 0, 0), b"what"), "is not a section"),
+        ((Section(KEY, 0, 0, _digest(b""), 0, 0), b""), "is not a section"),
     ],
 )
-def test_what_is_no_section_is_refused_whatever_its_checksum(forged: tuple[SectionRef, bytes], complaint: str) -> None:
+def test_what_is_no_section_is_refused_whatever_its_checksum(forged: tuple[Section, bytes], complaint: str) -> None:
     with pytest.raises(CorruptObject, match=rf"{KEY}: the section at byte 0 .*({complaint})"):
         read_section(*forged)
 

@@ -17,7 +17,8 @@ from beam_exactly_once.state import cache_folder
 from beam_exactly_once.state.cache import SectionCache, StateCache, section_cache
 from beam_exactly_once.state.cache_file import file_name
 from beam_exactly_once.state.run import Run
-from beam_exactly_once.state.section import SectionRef, pack
+from beam_exactly_once.state.section import pack
+from beam_exactly_once.state.state_list import Section
 from support.state_rows import Row, rows_of, run_of
 
 BOOT = "01234567-89ab-cdef-0123-456789abcdef"
@@ -65,7 +66,7 @@ def folder_of(settings: StateCache) -> Path:
     return Path(settings.location) / f"beam-exactly-once-state-{os.getuid()}"
 
 
-def file_of(settings: StateCache, ref: SectionRef) -> Path:
+def file_of(settings: StateCache, ref: Section) -> Path:
     return folder_of(settings) / BOOT / file_name(ref)
 
 

@@ -46,14 +46,14 @@ def behind(state: StateList, *slices: SliceChange, rows_in: int = 4, rows_sent: 
     return state.behind(changes, operator="counts", attempt=ATTEMPT, fired_ms=2000, rows_sent=rows_sent)
 
 
-def test_a_batch_puts_its_rows_in_front_and_merges_neighbours() -> None:
+def test_a_batch_puts_its_rows_in_front_merged_with_the_newest_sections() -> None:
     first, second = base().slices
-    change = SliceChange(first.first_hash, first.end_hash, first.digest, section(7), (1, 3), section(8), 5000)
+    change = SliceChange(first.first_hash, first.end_hash, first.digest, section(7), 2, 5000)
     after = behind(base(), untouched(second), change)
-    assert after.slices[0].sections == (section(7), old_section(3), section(8))
+    assert after.slices[0].sections == (section(7), old_section(1))
     assert after.slices[1] == second
     assert (after.fired_ms, after.keys, after.next_due_ms) == (2000, 7, 5000)
-    assert after.object_keys == {KEY, old_section(3).object_key}
+    assert after.object_keys == {KEY, old_section(1).object_key}
 
 
 def test_a_slice_is_split_in_the_batch_that_changes_it() -> None:
@@ -84,10 +84,10 @@ STALE = replace(FIRST, sections=FIRST.sections[1:])
         ([THERE], 4, "from 0 to 8000000000000000 were changed by none or by two"),
         ([HERE, HERE, THERE], 4, "from 8000000000000000 to 0 were changed by none or by two"),
         ([untouched(STALE), THERE], 4, "stand on another list than that of the batch before"),
-        ([replace(HERE, merged=(2, 9)), THERE], 4, "stand on another list"),
+        ([replace(HERE, merged=4), THERE], 4, "stand on another list"),
         ([SliceChange(0, HASHES, FIRST.digest)], 4, "are not of one slice"),
         ([HERE, THERE], 3, "4 rows were sent to it, and 3 came"),
-        ([HERE, replace(THERE, delta=old_section(7))], 4, "is of another attempt"),
+        ([HERE, replace(THERE, section=old_section(7))], 4, "is of another attempt"),
         ([HERE, replace(THERE, next_due_ms=2000)], 4, "a timer at 2000 is behind 2000"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
@@ -121,7 +121,7 @@ def test_what_is_stored_comes_back(state: StateList) -> None:
 @given(st.lists(st.integers(0, 9), max_size=4).map(lambda numbers: tuple(map(section, numbers))))
 def test_a_change_comes_back(sections: tuple[Section, ...]) -> None:
     for one in sections:
-        change = StateChange("counts", (SliceChange(0, HASHES, "d", one, (1, 2), None, 5),), 3, -1)
+        change = StateChange("counts", (SliceChange(0, HASHES, "d", one, 2, 5),), 3, -1)
         assert StateChange.from_json(orjson.loads(orjson.dumps(change.to_json()))) == change
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from support.scripted_log import ScriptedLog
+from support.servers.scripted_log import ScriptedLog
 
 _NO_ERROR, _OFFSET_OUT_OF_RANGE, _UNKNOWN_TOPIC, _COORDINATOR_NOT_AVAILABLE, _UNSUPPORTED_VERSION = 0, 1, 3, 15, 35
 _LATEST, _EARLIEST = -1, -2

@@ -1,0 +1,180 @@
+"""``StateBundle``: what one execution of one bundle does to an operator's state; it ends as one object and one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_exactly_once.checkpoint import Checkpoint, StreamWriter, layout
+from beam_exactly_once.checkpoint.records import Attempt
+from beam_exactly_once.errors import CheckpointHole, IncompleteBatch
+from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.cache import StateCache, section_cache
+from beam_exactly_once.state.compaction import Held, Merge, choose_merges
+from beam_exactly_once.state.hashing import Numbers
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
+from beam_exactly_once.state.keys import decode_keys
+from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run
+from beam_exactly_once.state.section import fetch_from, pack
+from beam_exactly_once.state.shard import Known, OpenSlice, Shard
+from beam_exactly_once.state.shard_seed import ShardSeed
+from beam_exactly_once.state.state_list import Section, SliceChange, StateChange
+from beam_exactly_once.state.updates import MISSING, UNCHANGED, Update
+
+
+class StateBundle:
+    """The shards that one execution of a bundle updates, all of one attempt.
+
+    Args:
+        operator: its name.
+        update: what it does with a key.
+        store: the checkpoint location.
+        cache: where sections are kept near.
+        seed: of any of its shards.
+    """
+
+    def __init__(self, operator: str, update: Update, store: ObjectStore, cache: StateCache, seed: ShardSeed) -> None:
+        self.attempt: Attempt = seed.attempt
+        self._operator = operator
+        self._update = update
+        self._store = store
+        self._fetch = fetch_from(store)
+        self._sections = section_cache(cache)
+        self._writer = StreamWriter(Checkpoint(store, seed.stream_id), seed.attempt.writer_epoch)
+        self._slices: list[OpenSlice] = []
+        self._expires_to_ms = seed.fires_to_ms if update.ttl_ms is not None else None
+        self._rows_in = 0
+        self._keys_added = 0
+
+    def update(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> list[Any]:
+        """Bring the rows of one shard into its state; returns what the operator emits.
+
+        Raises:
+            IncompleteBatch: rows came to a shard that is not theirs.
+            Fenced: the batch is decided, and what it stands on was swept: this is a late worker.
+            CheckpointHole, CorruptObject: state is gone, or damaged.
+            UnfitRow: a new state cannot be stored.
+        """
+        shard = Shard([OpenSlice(one, self._open) for one in seed.slices])
+        self._slices += shard.slices
+        self._rows_in += sum(chunk.rows_in for chunk in chunks)
+        if not chunks:
+            return []
+        groups = joined_chunks(chunks)
+        if not shard.holds(groups.hashes):
+            raise IncompleteBatch(
+                f"rows of operator {self._operator!r} came to a worker that does not hold their keys. Nothing was committed, and "
+                "nothing is lost: start again to replay the batch."
+            )
+        known = shard.look_up(groups.hashes, groups.keys)
+        states = self._states(known, len(groups.hashes))
+        new = self._update.new_states(groups.values, states)
+        shown = self._change(shard, groups, known, new)
+        return self._update.outputs(decode_keys(groups.keys), groups.values, states, shown)
+
+    def finish(self) -> StateChange:
+        """Write what changed as one object, and say what the commit needs to know of it.
+
+        Put-if-absent under a name of its own. A crash before it leaves nothing, a crash after it an object that nobody names,
+        which a sweep removes.
+        """
+        batch_id = self.attempt.batch_id
+        key = layout.state_key(self._operator, batch_id, self.attempt.nonce, new_token())
+        rows = sum(len(one.delta) for one in self._slices if one.delta is not None)
+        merges = choose_merges([_held(one, batch_id) for one in self._slices], rows)
+        merge_of = {merge.slice_number: merge for merge in merges}
+        new = [
+            self._merged(one, merge_of[number]) if number in merge_of else one.delta
+            for number, one in enumerate(self._slices)
+        ]
+        runs = [run for run in new if run is not None and len(run)]
+        body, sections = pack(key, runs)
+        if runs:
+            self._store.put_if_absent(key, body)
+        for section, run in zip(sections, runs, strict=True):
+            self._sections.put(section, run)
+        left = iter(sections)
+        changes = tuple(
+            SliceChange(
+                one.base.first_hash,
+                one.base.end_hash,
+                one.base.digest,
+                next(left) if run is not None and len(run) else None,
+                merge_of[number].sections if number in merge_of else 0,
+            )
+            for number, (one, run) in enumerate(zip(self._slices, new, strict=True))
+        )
+        return StateChange(self._operator, changes, self._rows_in, self._keys_added)
+
+    def _open(self, section: Section) -> Run:
+        try:
+            return self._sections.get(section, self._fetch)
+        except CheckpointHole:
+            self._writer.ensure_newest()
+            self._writer.ensure_undecided(self.attempt.batch_id)
+            raise
+
+    def _states(self, known: Known, count: int) -> list[Any]:
+        """The state of each key before the batch; what has expired is not there any more."""
+        states = [MISSING] * count
+        if known.values is None:
+            return states
+        is_live = np.ones(len(known.places), np.bool_)
+        if self._expires_to_ms is not None:
+            is_live = known.expiry_ms > self._expires_to_ms
+        live = pa.array(np.flatnonzero(is_live))
+        values = self._update.state_type.decode(
+            known.values.take(live), known.versions[is_live], operator=self._operator
+        )
+        for place, value in zip(known.places[is_live].tolist(), values, strict=True):
+            states[place] = value
+        return states
+
+    def _change(self, shard: Shard, groups: KeyedChunk, known: Known, new: Sequence[Any]) -> list[Any]:
+        """Put the new states in front of the old ones; returns them as the next batch will read them."""
+        was_known = np.zeros(len(new), np.bool_)
+        was_known[known.places] = True
+        set_at = [place for place, state in enumerate(new) if state is not None and state is not UNCHANGED]
+        gone_at = [place for place in known.places.tolist() if new[place] is None]
+        state_type = self._update.state_type
+        stored = state_type.encode([new[place] for place in set_at], operator=self._operator)
+        at = np.array(set_at + gone_at, np.int64)
+        if len(at):
+            values = pa.concat_arrays([stored.column, pa.nulls(len(gone_at), state_type.arrow_type)])
+            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
+            keys, expiry_ms = groups.keys.take(pa.array(at)), self._expiries(len(set_at), len(at))
+            shard.change(Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms))
+        self._keys_added += len(set_at) - int(np.count_nonzero(was_known[np.array(set_at, np.int64)])) - len(gone_at)
+        shown: list[Any] = [None] * len(new)
+        for place, value in zip(set_at, stored.values, strict=True):
+            shown[place] = value
+        return shown
+
+    def _expiries(self, set_rows: int, rows: int) -> Numbers | None:
+        if self._expires_to_ms is None or self._update.ttl_ms is None:
+            return None
+        expiries = np.full(rows, NEVER, np.int64)
+        expiries[:set_rows] = self._expires_to_ms + self._update.ttl_ms
+        return expiries
+
+    def _merged(self, one: OpenSlice, merge: Merge) -> Run:
+        """The batch's rows and the newest sections as one. Only with the oldest may tombstones go, and what has expired."""
+        runs = [run for run in (one.delta, *one.runs[: merge.sections]) if run is not None]
+        whole = merged(runs, drop_tombstones=merge.is_base)
+        if not merge.is_base or self._expires_to_ms is None:
+            return whole
+        live = np.flatnonzero(whole.expiry_ms > self._expires_to_ms)
+        self._keys_added -= len(whole) - len(live)
+        return whole.rows_at(live)
+
+
+def _held(one: OpenSlice, batch_id: int) -> list[Held]:
+    return [
+        Held(section.rows, section.tombstones, batch_id - (layout.state_batch_id(section.object_key) or 0))
+        for section in one.base.sections
+    ]

@@ -1,0 +1,67 @@
+"""What travels to the worker of a shard: which attempt, on which lists it stands, up to when timers fire. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from beam_exactly_once.checkpoint.records import Attempt, Json
+from beam_exactly_once.state.state_list import Slice, StateList
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTask:
+    """What one batch needs of an operator's state."""
+
+    hash_seed: str
+    """Of the hash of its keys: 32 hexadecimal digits, which no log shows."""
+    base: StateList
+    """What it remembers of the batch before."""
+    fires_to_ms: int
+    """Timers fire up to here."""
+
+    def to_json(self) -> Json:
+        """As it travels to the workers."""
+        return {"hash_seed": self.hash_seed, "base": self.base.to_json(), "fires_to_ms": self.fires_to_ms}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> OperatorTask:
+        """The inverse of :meth:`to_json`."""
+        return cls(sent["hash_seed"], StateList.from_json(sent["base"]), sent["fires_to_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSeed:
+    """What the worker of one shard needs. Lists and attempt come in one element: of two, one could be of another batch."""
+
+    stream_id: str
+    attempt: Attempt
+    hash_seed: str
+    slices: tuple[Slice, ...]
+    fires_to_ms: int
+    """Time of the batch: what expires no later has expired."""
+
+    def to_json(self) -> Json:
+        """As it travels to the worker."""
+        return {
+            "stream_id": self.stream_id,
+            "attempt": self.attempt.to_json(),
+            "hash_seed": self.hash_seed,
+            "slices": [one.to_json() for one in self.slices],
+            "fires_to_ms": self.fires_to_ms,
+        }
+
+    @classmethod
+    def from_json(cls, sent: Json) -> ShardSeed:
+        """The inverse of :meth:`to_json`."""
+        slices = tuple(map(Slice.from_json, sent["slices"]))
+        attempt = Attempt.from_json(sent["attempt"])
+        return cls(sent["stream_id"], attempt, sent["hash_seed"], slices, sent["fires_to_ms"])
+
+
+def shards_of(slices: Sequence[Slice], shards: int) -> list[tuple[Slice, ...]]:
+    """The slices in so many runs of nearly equal length; in fewer where there are fewer slices. A slice has one worker."""
+    count = min(shards, len(slices))
+    bounds = [len(slices) * number // count for number in range(count + 1)]
+    return [tuple(slices[start:stop]) for start, stop in pairwise(bounds)]

@@ -1,0 +1,142 @@
+"""What operators do with the state of a key, and what they emit. Pure, but for the functions of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from beam_exactly_once.state.types import AccumulatorState, StateType
+
+UNCHANGED = object()
+"""A new state that says that the old one stays."""
+MISSING = object()
+"""An old state that is not there."""
+
+
+class Update(Protocol):
+    """What one operator does. Travels to workers, so it is pickled with the graph."""
+
+    @property
+    def kind(self) -> str:
+        """The word for it in a definition."""
+
+    @property
+    def state_type(self) -> StateType:
+        """How states are stored."""
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """How long a key is remembered after its last change; None: for ever."""
+
+    def lifted(self, values: list[Any]) -> list[Any]:
+        """What travels in the place of the values of one key, fewer if they can be combined where they are."""
+
+    def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
+        """The state of each key behind the batch.
+
+        Args:
+            groups: what came for each key, lifted.
+            states: the states before it; :data:`MISSING` where there is none.
+
+        Returns:
+            None where a key is forgotten, :data:`UNCHANGED` where nothing is to be stored.
+        """
+
+    def outputs(
+        self, keys: Sequence[Any], groups: Sequence[list[Any]], states: Sequence[Any], shown: Sequence[Any]
+    ) -> list[Any]:
+        """What is emitted.
+
+        Args:
+            keys: of the batch.
+            groups: as above.
+            states: before the batch.
+            shown: behind it, as the next batch will read them; None where a key is forgotten.
+        """
+
+
+@dataclass(frozen=True)
+class UpdateEach:
+    """``UpdateStateByKey``: a function of the new values and the old state."""
+
+    fn: Callable[[list[Any], Any], Any]
+    state_type: StateType
+    ttl_ms: int | None
+    kind: str = field(default="update_state_by_key", init=False)
+
+    def lifted(self, values: list[Any]) -> list[Any]:
+        """All of them: only the function knows them."""
+        return values
+
+    def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
+        """One call a key."""
+        fn = self.fn
+        return [fn(values, None if state is MISSING else state) for values, state in zip(groups, states, strict=True)]
+
+    def outputs(
+        self, keys: Sequence[Any], groups: Sequence[list[Any]], states: Sequence[Any], shown: Sequence[Any]
+    ) -> list[Any]:
+        """``(key, state)`` of each key; the state is None where the key is forgotten."""
+        return list(zip(keys, shown, strict=True))
+
+
+@dataclass(frozen=True)
+class CombineEach:
+    """``StatefulCombinePerKey``: a ``CombineFn`` whose accumulators stay."""
+
+    fn: Any
+    """A ``CombineFn`` of Beam, or what has its methods."""
+    ttl_ms: int | None
+    kind: str = field(default="stateful_combine_per_key", init=False)
+
+    @property
+    def state_type(self) -> StateType:
+        """Accumulators, without pickle."""
+        return AccumulatorState(type(self.fn).__qualname__)
+
+    def lifted(self, values: list[Any]) -> list[Any]:
+        """One accumulator."""
+        return [self.fn.add_inputs(self.fn.create_accumulator(), values)]
+
+    def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
+        """The accumulators of the batch merged into the one that was kept."""
+        merge, compact = self.fn.merge_accumulators, self.fn.compact
+        return [
+            compact(merge(accumulators if state is MISSING else [state, *accumulators]))
+            for accumulators, state in zip(groups, states, strict=True)
+        ]
+
+    def outputs(
+        self, keys: Sequence[Any], groups: Sequence[list[Any]], states: Sequence[Any], shown: Sequence[Any]
+    ) -> list[Any]:
+        """``(key, result)`` of each key."""
+        extract = self.fn.extract_output
+        return [(key, extract(accumulator)) for key, accumulator in zip(keys, shown, strict=True)]
+
+
+@dataclass(frozen=True)
+class FirstOfEach:
+    """``DeduplicateByKey``: remembers that a key was there."""
+
+    ttl_ms: int | None
+    kind: str = field(default="deduplicate_by_key", init=False)
+
+    @property
+    def state_type(self) -> StateType:
+        """True for each key."""
+        return AccumulatorState("seen")
+
+    def lifted(self, values: list[Any]) -> list[Any]:
+        """The first; the others of one bundle are duplicates wherever they go."""
+        return values[:1]
+
+    def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
+        """A key that is known stays as it is: its time to live counts from its first pair."""
+        return [True if state is MISSING else UNCHANGED for state in states]
+
+    def outputs(
+        self, keys: Sequence[Any], groups: Sequence[list[Any]], states: Sequence[Any], shown: Sequence[Any]
+    ) -> list[Any]:
+        """``(key, value)`` of each key that is new."""
+        return [(key, values[0]) for key, values, state in zip(keys, groups, states, strict=True) if state is MISSING]

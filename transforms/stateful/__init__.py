@@ -1,0 +1,1 @@
+"""Transforms that remember: steps on keyed collections whose state lives in the checkpoint location."""

@@ -1,0 +1,184 @@
+"""``UpdateStateByKey``, ``StatefulCombinePerKey``, ``DeduplicateByKey``: state that survives a batch, by key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+
+from beam_exactly_once.arguments import seconds, whole_number
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.state.types import JsonState, StateType
+from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Update, UpdateEach
+from beam_exactly_once.transforms.named import NamedTransform
+from beam_exactly_once.transforms.reports import Gathered
+from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, SeedShards, SentToShard, ToShards, UpdateShards
+from beam_exactly_once.transforms.stream_graph import OperatorSpec, sink_graph, typed
+
+SHARDS = 16
+"""As many slices as a new operator has."""
+
+
+class _KeyedTransform(NamedTransform):
+    """What the operators have in common. Subclasses say what they do with a key."""
+
+    def __init__(self, name: str | None, shards: int) -> None:
+        super().__init__(name)
+        whole_number("shards", shards)
+        self._shards = shards
+
+    def _update(self) -> Update:
+        raise NotImplementedError
+
+    def expand(self, pairs: beam.PCollection[tuple[Any, Any]]) -> beam.PCollection[Any]:
+        """Rows to their shards, seeds beside them, one update a shard."""
+        graph = sink_graph(pairs, type(self).__name__)
+        update = self._update()
+        name = graph.operator_name(self._name, update.kind)
+        tasks = beam.pvalue.AsSingleton(graph.tasks)
+        sent = pairs | "ToShards" >> beam.ParDo(ToShards(name, update, self._shards), tasks).with_outputs(
+            REPORTS, main="rows"
+        )
+        seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
+        updated = (
+            (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
+            | beam.Flatten()
+            | "ByShard" >> beam.GroupByKey()
+            | "Update"
+            >> beam.ParDo(UpdateShards(name, update, graph.checkpoint, graph.state_cache)).with_outputs(
+                REPORTS, main="emitted"
+            )
+        )
+        reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
+        graph.operators[name] = OperatorSpec(name, update, reports)
+        return typed(updated["emitted"], tuple[Any, Any])
+
+
+class UpdateStateByKey(_KeyedTransform):
+    """Keeps a state for each key: ``fn(new values, old state)`` makes the new one.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: exactly once. The marker of a batch names its outputs and
+    the state behind it, so both move together or not at all; a replay starts from the state before the batch. Which values of a
+    key come to one call depends on where batches are cut; the final state does not, if ``fn(a + b, s)`` equals
+    ``fn(b, fn(a, s))``.
+
+    Unlike Spark's, it calls ``fn`` for the keys of a batch alone, never with an empty list: a key without new values costs
+    nothing, and is forgotten by ``ttl_s``. The idea is that of Spark's ``updateStateByKey``.
+
+    Parallelism: up to ``shards`` workers, any number at any start. A shard's rows of one batch are in memory.
+
+    Input: ``(key, value)``; a key is None, a bool, an int, a str, bytes, or a tuple of these. Output: ``(key, state)`` of each
+    key of the batch; the state is None where ``fn`` gave None, and the key is forgotten.
+
+    Args:
+        fn: called once for each key of a batch, with the values in any order, and the state or None. It returns the new state,
+            None to forget the key. It must not change the state that it is given.
+        state: how states are stored: ``JsonState``, ``ArrowState`` or ``CoderState``.
+        ttl_s: seconds after its last change, by the batches' planned times, after which a key is forgotten; None: never.
+        name: identifies the state in the checkpoint; may be left out for one such step.
+        shards: the most workers.
+
+    Raises:
+        ConfigurationError: an argument is not possible.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+
+    Raises (while running):
+        UnfitRow: a key or a state cannot be stored; nothing of its batch is committed.
+        CheckpointHole, CorruptObject: state is gone, or damaged.
+        Anything that ``fn`` raises.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[list[Any], Any], Any],
+        *,
+        state: StateType | None = None,
+        ttl_s: float | None = None,
+        name: str | None = None,
+        shards: int = SHARDS,
+    ) -> None:
+        super().__init__(name, shards)
+        if not callable(fn):
+            raise ConfigurationError(f"fn={fn!r} of UpdateStateByKey must be a function: def fn(values, state): ….")
+        self._fn = fn
+        self._state = JsonState() if state is None else state
+        self._ttl_ms = _ttl_ms(ttl_s)
+
+    def _update(self) -> Update:
+        return UpdateEach(self._fn, self._state, self._ttl_ms)
+
+
+class StatefulCombinePerKey(_KeyedTransform):
+    """Combines the values of each key over all batches.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: exactly once, as of :class:`UpdateStateByKey`. The final
+    results do not depend on where batches are cut, if the ``CombineFn`` is exact: not for sums of floats, whose last digits
+    depend on the order, nor for samples and lists.
+
+    Parallelism: values are combined where they are made, then by up to ``shards`` workers.
+
+    Input: ``(key, value)``. Output: ``(key, result)`` of each key of the batch: an upsert keeps the newest.
+
+    Args:
+        fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``. Its accumulators, once compact, are None, bool,
+            int, float, str, bytes, or tuples, lists, dicts and sets of such; others are refused when one comes.
+        ttl_s: as of :class:`UpdateStateByKey`.
+        name: identifies the state in the checkpoint; may be left out for one such step.
+        shards: the most workers.
+
+    Raises:
+        ConfigurationError: an argument is not possible.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+
+    Raises (while running):
+        UnfitRow: a key or an accumulator cannot be stored; nothing of its batch is committed.
+        CheckpointHole, CorruptObject: state is gone, or damaged.
+    """
+
+    def __init__(self, fn: Any, *, ttl_s: float | None = None, name: str | None = None, shards: int = SHARDS) -> None:
+        super().__init__(name, shards)
+        if not isinstance(fn, beam.CombineFn) and not callable(fn):
+            raise ConfigurationError(
+                f"fn={fn!r} of StatefulCombinePerKey must be a CombineFn or a function such as sum."
+            )
+        self._fn = beam.CombineFn.maybe_from_callable(fn)
+        self._ttl_ms = _ttl_ms(ttl_s)
+
+    def _update(self) -> Update:
+        return CombineEach(self._fn, self._ttl_ms)
+
+
+class DeduplicateByKey(_KeyedTransform):
+    """Lets the first pair of each key pass, over all batches.
+
+    Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: exactly once, as of :class:`UpdateStateByKey`. Of several
+    pairs of one key in one batch, any may be the first.
+
+    Parallelism: up to ``shards`` workers.
+
+    Input: ``(key, value)``. Output: ``(key, value)`` of each key that is new.
+
+    Args:
+        ttl_s: seconds after its first pair, by the batches' planned times, after which a key is new again; None: never. While the
+            stream stands still, time goes on: choose it longer than a stop may last.
+        name: identifies the state in the checkpoint; may be left out for one such step.
+        shards: the most workers.
+
+    Raises:
+        ConfigurationError: an argument is not possible.
+        UnsupportedPipeline: applied outside of a stream, or to windowed rows.
+    """
+
+    def __init__(self, *, ttl_s: float | None, name: str | None = None, shards: int = SHARDS) -> None:
+        super().__init__(name, shards)
+        self._ttl_ms = _ttl_ms(ttl_s)
+
+    def _update(self) -> Update:
+        return FirstOfEach(self._ttl_ms)
+
+
+def _ttl_ms(ttl_s: float | None) -> int | None:
+    seconds("ttl_s", ttl_s, none="never")
+    return None if ttl_s is None else math.ceil(ttl_s * 1000)
