@@ -29,6 +29,8 @@ _OURS = (
     layout.SINKS,
     layout.SPILLED,
     layout.PUBLISHED,
+    layout.OPERATORS,
+    layout.STATE,
     ".verify/",
 )
 

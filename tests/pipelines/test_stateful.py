@@ -27,6 +27,7 @@ from beam_exactly_once.errors import CheckpointHole, ConfigurationError, Corrupt
 from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.checkpoints import overwrite
+from support.command_line import run
 from support.stream_under_test import StreamUnderTest, number_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -306,3 +307,10 @@ def test_a_key_that_cannot_be_kept_is_refused_by_its_type(stream: KeyedStream) -
     stream.produce(1)
     with pytest.raises(UnfitRow, match="float"):
         stream.run(beam.MapTuple(lambda key, value: (float(key), value)) | COUNTS)
+
+
+def test_verify_knows_what_an_operator_keeps(stream: KeyedStream) -> None:
+    stream.produce(1, 2)
+    stream.run()
+    verified = run("verify", stream.location)
+    assert (verified.exit_code, "state/" in verified.stdout) == (0, False)
