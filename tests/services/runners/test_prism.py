@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -326,6 +325,6 @@ def test_300_batches_keep_memory_flat(stream: Stream, broker: EmbeddedBroker) ->
     assert len(seen) == 300
     rss, threads, prism_rss = ([one[index] for one in seen] for index in range(3))
     assert max(rss[100:]) <= max(rss[:100]) + 25_000_000
-    assert statistics.median(threads[200:]) <= max(threads[:100]) + 20  # one that ends late is not one that stays
+    assert max(threads[100:]) <= max(threads[:100]) + 20
     assert max(prism_rss[100:]) <= max(prism_rss[:100]) + 20_000_000
     assert stream.numbers() == list(range(300))
