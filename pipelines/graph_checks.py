@@ -34,13 +34,18 @@ def refuse_unsupported(pipeline: beam.Pipeline, *, allow_per_batch: bool) -> Non
 
 
 def refuse_companions_of_direct_sinks(graph: StreamGraph) -> None:
-    """Refuse a sink beside one that writes before the marker: a batch is to be final in none before all have it.
+    """Refuse a sink, or state, beside a sink that writes before the marker: a batch is to be final in none before all have it.
 
     Raises:
         UnsupportedPipeline: naming both.
     """
     for name, sink in graph.sinks.items():
         others = sorted(graph.sinks.keys() - {name})
+        if sink.publisher.is_direct and graph.operators:
+            raise UnsupportedPipeline(
+                f"sink {name!r} has direct=True, and the stream keeps state ({', '.join(sorted(graph.operators))}): a batch that "
+                "is passed by hand could leave rows that the state never saw. Leave direct=True out."
+            )
         if sink.publisher.is_direct and others:
             raise UnsupportedPipeline(
                 f"sink {name!r} has direct=True and is not the only one ({', '.join(others)}): its rows would be final before "

@@ -14,6 +14,8 @@ from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph
 
 GENERATION = 1
 """Of every operator, as long as none can be dropped."""
+_GO_ON = "with continue_from=CheckpointAt(…)"
+_BEGIN = "and new outputs: what operators remember cannot be carried along yet"
 
 
 class KnownGraph:
@@ -31,9 +33,9 @@ class KnownGraph:
         Raises:
             PipelineChanged: the graph lost a source, sink or operator that the checkpoint knows, or has it otherwise.
         """
-        self._refuse_missing("source", self._sources, self._graph.sources)
-        self._refuse_missing("sink", self._sinks, self._graph.sinks)
-        self._refuse_missing("operator", self._operators, self._graph.operators)
+        self._refuse_missing("a source", self._sources, self._graph.sources, _GO_ON)
+        self._refuse_missing("a sink", self._sinks, self._graph.sinks, _GO_ON)
+        self._refuse_missing("an operator", self._operators, self._graph.operators, _BEGIN)
         for name, sink in self._graph.sinks.items():
             self._refuse_changed_sink(name, sink.definition, self._sinks.get(name, sink.definition))
         for name, operator in self._graph.operators.items():
@@ -78,12 +80,14 @@ class KnownGraph:
         refuse_changed(stored, OperatorDefinition(operator.name, update.kind, update.state_type.kind, stored.seed))
         refuse_changed_state(operator.name, state_types, update.state_type)
 
-    def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
+    def _refuse_missing(
+        self, role: str, recorded: Mapping[str, object], present: Mapping[str, object], way_out: str
+    ) -> None:
         for name in sorted(recorded.keys() - present.keys()):
             raise PipelineChanged(
-                f"{self._checkpoint.store.uri} knows a {role} {name!r} that this pipeline does not have (it has: "
+                f"{self._checkpoint.store.uri} knows {role} {name!r} that this pipeline does not have (it has: "
                 f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-                "purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
+                f"purpose, start a new checkpoint_location {way_out}."
             )
 
     def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:

@@ -71,6 +71,8 @@ class OperatorSpec:
     name: str
     update: Update
     reports: Sequence[beam.PCollection[Gathered]]
+    emitted: beam.PCollection[Any]
+    """What it gives to the steps behind it."""
 
 
 @dataclass
@@ -163,6 +165,20 @@ def sink_graph(input_collection: beam.PCollection[Any], transform: str) -> Strea
             "whole: put `beam.WindowInto(beam.window.GlobalWindows())` before it, and carry the window in the rows."
         )
     return graph
+
+
+def ancestors(collection: beam.PCollection[Any]) -> set[beam.PCollection[Any]]:
+    """All collections that ``collection`` is made of, itself among them."""
+    found: set[beam.PCollection[Any]] = set()
+    waiting = [collection]
+    while waiting:
+        one = waiting.pop()
+        if one in found or one.producer is None:
+            continue
+        found.add(one)
+        waiting += [given for given in one.producer.inputs if isinstance(given, beam.PCollection)]
+        waiting += [side_input.pvalue for side_input in one.producer.side_inputs]
+    return found
 
 
 def _free_name(role: str, name: str | None, default: str, taken: Mapping[str, object]) -> str:

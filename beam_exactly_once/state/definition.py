@@ -121,6 +121,6 @@ def _shown(value: Any) -> str:
 
 def _way_out(operator: str) -> str:
     return (
-        f"Change it back; or give it another name=, which begins without state, and without=['operators/{operator}'] "
-        "(`beam-exactly-once state export` keeps a copy of what it has)."
+        f"Change it back. To begin operator {operator!r} without what it remembers, start a new checkpoint_location with new "
+        "outputs: no operator of a stream can be dropped yet."
     )

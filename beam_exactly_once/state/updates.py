@@ -26,6 +26,10 @@ class Update(Protocol):
         """How states are stored."""
 
     @property
+    def adds_up(self) -> bool:
+        """Whether the same value, given twice, changes what is remembered; and a key is emitted again when it changes."""
+
+    @property
     def ttl_ms(self) -> int | None:
         """How long a key is remembered after its last change; None: for ever."""
 
@@ -64,6 +68,7 @@ class UpdateEach:
     state_type: StateType
     ttl_ms: int | None
     kind: str = field(default="update_state_by_key", init=False)
+    adds_up: bool = field(default=True, init=False)
 
     def lifted(self, values: list[Any]) -> list[Any]:
         """All of them: only the function knows them."""
@@ -89,6 +94,7 @@ class CombineEach:
     """A ``CombineFn`` of Beam, or what has its methods."""
     ttl_ms: int | None
     kind: str = field(default="stateful_combine_per_key", init=False)
+    adds_up: bool = field(default=True, init=False)
 
     @property
     def state_type(self) -> StateType:
@@ -121,6 +127,7 @@ class FirstOfEach:
 
     ttl_ms: int | None
     kind: str = field(default="deduplicate_by_key", init=False)
+    adds_up: bool = field(default=False, init=False)
 
     @property
     def state_type(self) -> StateType:

@@ -13,17 +13,26 @@ import orjson
 import pytest
 
 from beam_exactly_once import (
+    CheckpointAt,
     DeduplicateByKey,
     ExactlyOnceStream,
     ReadFromKafka,
     StatefulCombinePerKey,
     UpdateStateByKey,
     WriteToFiles,
+    WriteToSql,
 )
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.checkpoint.resolution import propose, resolve
 from beam_exactly_once.clock import SYSTEM_CLOCK
-from beam_exactly_once.errors import CheckpointHole, ConfigurationError, CorruptObject, PipelineChanged, UnfitRow
+from beam_exactly_once.errors import (
+    CheckpointHole,
+    ConfigurationError,
+    CorruptObject,
+    PipelineChanged,
+    UnfitRow,
+    UnsupportedPipeline,
+)
 from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.checkpoints import overwrite
@@ -292,7 +301,10 @@ def test_a_field_with_a_default_may_be_added(stream: KeyedStream) -> None:
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (UpdateStateByKey(counted, name="other"), "knows a operator 'update_state_by_key'"),
+        (
+            UpdateStateByKey(counted, name="other"),
+            "knows an operator 'update_state_by_key'.*cannot be carried along yet",
+        ),
         (StatefulCombinePerKey(sum, name="update_state_by_key"), "had kind='update_state_by_key', now"),
     ],
 )
@@ -314,3 +326,48 @@ def test_verify_knows_what_an_operator_keeps(stream: KeyedStream) -> None:
     stream.run()
     verified = run("verify", stream.location)
     assert (verified.exit_code, "state/" in verified.stdout) == (0, False)
+
+
+# -- graphs that would count twice -----------------------------------------------------------------------------------
+
+
+def test_totals_of_totals_are_refused(stream: KeyedStream) -> None:
+    def build(records: Any) -> None:
+        counts = records | beam.Map(keyed) | UpdateStateByKey(counted, name="counts")
+        by_count = counts | beam.MapTuple(lambda key, count: (count, key)) | beam.Reshuffle()
+        _ = by_count | StatefulCombinePerKey(sum, name="keys")
+
+    with pytest.raises(UnsupportedPipeline, match="'keys' is behind operator 'counts', which emits a key again"):
+        stream.run_with(build)
+
+
+def test_behind_a_deduplication_all_may_be_counted(stream: KeyedStream) -> None:
+    stream.produce(1, 11, 1, 11, 2)
+    stream.run(
+        "Once" >> beam.ParDo(lambda pair: [(pair[1], pair[0])]) | DeduplicateByKey(ttl_s=None) | swapped() | COUNTS
+    )
+    assert stream.newest() == {1: 2, 2: 1}
+
+
+def swapped() -> beam.PTransform[Any, Any]:
+    return "Swap" >> beam.MapTuple(lambda key, value: (value, key))
+
+
+def test_a_direct_sink_beside_state_is_refused(tmp_path: Path) -> None:
+    stream = ExactlyOnceStream(str(tmp_path / "checkpoint"))
+    counts = stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(keyed) | COUNTS
+    _ = counts | beam.MapTuple(row_of) | WriteToSql(f"sqlite:///{tmp_path}/x.db", "counts", direct=True)
+    with pytest.raises(UnsupportedPipeline, match=r"direct=True, and the stream keeps state \(update_state_by_key\)"):
+        stream.run()
+
+
+def test_another_stream_does_not_go_on_without_the_state(stream: KeyedStream, tmp_path: Path) -> None:
+    """Its counts would begin at nothing."""
+    stream.produce(1)
+    stream.run()
+    other = ExactlyOnceStream(str(tmp_path / "new"), continue_from=CheckpointAt(stream.location))
+    pairs = other | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(keyed) | COUNTS
+    _ = pairs | beam.MapTuple(row_of) | WriteToFiles(str(tmp_path / "new output"), format="json")
+    refusal = "keeps state in update_state_by_key, which cannot be carried along yet"
+    with stream.cluster.serving(), pytest.raises(UnsupportedPipeline, match=refusal):
+        other.run()

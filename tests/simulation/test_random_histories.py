@@ -22,17 +22,13 @@ PARTS = min(8, SEEDS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_record_once(part: int) -> None:
     for seed in range(FIRST_SEED + part, FIRST_SEED + SEEDS, PARTS):
-        simulation = Simulation(seed)
-        faults = simulation.faults()
-        assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"
+        Simulation(seed).assert_sound()
 
 
 def test_every_record_once_when_markers_name_their_committables_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location, "MAX_MARKER_BYTES", 300)
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS // 8):
-        simulation = Simulation(seed)
-        faults = simulation.faults()
-        assert not faults, f"seed {seed}: {faults}\n{simulation.world.story()}"
+        Simulation(seed).assert_sound()
 
 
 def test_a_seed_is_one_history() -> None:

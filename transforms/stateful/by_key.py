@@ -9,13 +9,13 @@ from typing import Any
 import apache_beam as beam
 
 from beam_exactly_once.arguments import seconds, whole_number
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.types import JsonState, StateType
 from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Update, UpdateEach
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, SeedShards, SentToShard, ToShards, UpdateShards
-from beam_exactly_once.transforms.stream_graph import OperatorSpec, sink_graph, typed
+from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, ancestors, sink_graph, typed
 
 SHARDS = 16
 """As many slices as a new operator has."""
@@ -37,6 +37,7 @@ class _KeyedTransform(NamedTransform):
         graph = sink_graph(pairs, type(self).__name__)
         update = self._update()
         name = graph.operator_name(self._name, update.kind)
+        _refuse_totals_of_totals(name, update, pairs, graph)
         tasks = beam.pvalue.AsSingleton(graph.tasks)
         sent = pairs | "ToShards" >> beam.ParDo(ToShards(name, update, self._shards), tasks).with_outputs(
             REPORTS, main="rows"
@@ -52,8 +53,9 @@ class _KeyedTransform(NamedTransform):
             )
         )
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
-        graph.operators[name] = OperatorSpec(name, update, reports)
-        return typed(updated["emitted"], tuple[Any, Any])
+        emitted = typed(updated["emitted"], tuple[Any, Any])
+        graph.operators[name] = OperatorSpec(name, update, reports, emitted)
+        return emitted
 
 
 class UpdateStateByKey(_KeyedTransform):
@@ -177,6 +179,25 @@ class DeduplicateByKey(_KeyedTransform):
 
     def _update(self) -> Update:
         return FirstOfEach(self._ttl_ms)
+
+
+def _refuse_totals_of_totals(
+    name: str, update: Update, pairs: beam.PCollection[tuple[Any, Any]], graph: StreamGraph
+) -> None:
+    """
+    Raises:
+        UnsupportedPipeline: an operator before this one emits a key again in each batch that changes it, so that its value would
+            be added again and again.
+    """
+    if not update.adds_up:
+        return
+    before = ancestors(pairs)
+    for one in graph.operators.values():
+        if one.update.adds_up and one.emitted in before:
+            raise UnsupportedPipeline(
+                f"operator {name!r} is behind operator {one.name!r}, which emits a key again in each batch that changes it: what "
+                "it emitted before would be counted again. Do both in one step; or write the first to a sink, and combine there."
+            )
 
 
 def _ttl_ms(ttl_s: float | None) -> int | None:

@@ -192,6 +192,11 @@ class Simulation:
             self.world.end()
         return self._ends() + ends + faults_of(self.scene, self.ledger)
 
+    def assert_sound(self) -> None:
+        """Play, and fail with the story if anything is not as promised."""
+        faults = self.faults()
+        assert not faults, f"seed {self.seed}: {faults}\n{self.world.story()}"
+
     def _act_1_chaos(self) -> None:
         self._start_life()
         self.world.run()

@@ -143,6 +143,8 @@ class StatefulDriver(Driver):
         changes, fired = [], {}
         for shard in filter(None, (slices[:cut], slices[cut:])):
             of_shard = [one for one in rows if _holds(shard, HASH_OF[key_of(one)])]
+            if of_shard and chance.random() < self.scene.weather.reader_errs:
+                of_shard.pop()  # lost behind the shuffle
             change, of_it = self.update_shard(task, shard, attempt, of_shard)
             if chance.random() < self.scene.weather.bundle_repeated:
                 change, of_it = self.update_shard(task, shard, attempt, of_shard)
