@@ -6,7 +6,7 @@ Needs the extra ``sql``; imported only by what runs.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -58,8 +58,9 @@ def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[p
     if target.mode == "upsert":
         batches = _newest(list(batches), target)
     given = (part for batch in batches for part in _given(batch))
+    is_copied = _is_copied(connection, target)
     for names, parts in groupby(given, key=lambda part: tuple(part.schema.names)):
-        if target.mode == "append" and connection.dialect.driver == "psycopg":
+        if is_copied:
             _copy(connection, target, names, parts)
         else:
             statement = insert_statement(target, names, connection.dialect.name)
@@ -87,11 +88,18 @@ def insert_statement(target: SqlTarget, names: Iterable[str], dialect: str) -> A
     return of_mysql.on_duplicate_key_update(changed)
 
 
-def writes_nothing(target: SqlTarget, names: Iterable[str], dialect: str) -> Any:
-    """The same INSERT of no row: shows whether the table takes it, and whether this user may."""
-    names = list(names)
+def prove_writing(connection: sa.Connection, target: SqlTarget, names: Sequence[str]) -> None:
+    """Write no row, by the statement of :func:`write_rows`: whether the table takes it, and whether this user may.
+
+    Raises:
+        the driver's errors.
+    """
+    if _is_copied(connection, target):
+        _copy(connection, target, names, ())
+        return
     nothing = sa.select(*(sa.null().label(name) for name in names)).where(sa.false())
-    return insert_statement(target, names, dialect).from_select(names, nothing)
+    statement = insert_statement(target, names, connection.dialect.name)
+    connection.execute(statement.from_select(list(names), nothing))
 
 
 def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget) -> None:
@@ -144,15 +152,35 @@ def _given(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield batch
 
 
-def _copy(
-    connection: sa.Connection, target: SqlTarget, names: tuple[str, ...], parts: Iterable[pa.RecordBatch]
-) -> None:
-    """COPY by psycopg: several times faster than INSERT."""
-    quote = connection.dialect.identifier_preparer
-    table = quote.format_table(sa.table(target.table, schema=target.namespace))
-    columns = ", ".join(quote.quote(name) for name in names)
+def _is_copied(connection: sa.Connection, target: SqlTarget) -> bool:
+    """Whether rows are written by COPY of psycopg, several times faster than INSERT.
+
+    PostgreSQL refuses it for views and under row-level security, and runs no rules for it.
+    """
+    if target.mode != "append" or connection.dialect.driver != "psycopg":
+        return False
+    return bool(connection.scalar(_TAKES_COPY, {"table": _quoted(target)}))
+
+
+_TAKES_COPY = sa.text(
+    "SELECT relkind IN ('r', 'p') AND NOT relhasrules AND NOT row_security_active(oid) FROM pg_class "
+    "WHERE oid = to_regclass(:table)"
+)
+
+
+def _quoted(target: SqlTarget) -> str:
+    """The table in SQL. SQLAlchemy's own quoting doubles each percent sign, for drivers that it gives parameters."""
+    return ".".join(_identifier(part) for part in (target.namespace, target.table) if part is not None)
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _copy(connection: sa.Connection, target: SqlTarget, names: Sequence[str], parts: Iterable[pa.RecordBatch]) -> None:
+    statement = f"COPY {_quoted(target)} ({', '.join(map(_identifier, names))}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
         for part in parts:
             for row in zip(*(column.to_pylist() for column in part.columns), strict=True):
                 copy.write_row(row)

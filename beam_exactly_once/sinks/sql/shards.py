@@ -12,7 +12,7 @@ from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.sinks.receipts import StagedReceipt, receipt_text
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
-from beam_exactly_once.sinks.sql.rows import write_rows, writes_nothing
+from beam_exactly_once.sinks.sql.rows import prove_writing, write_rows
 from beam_exactly_once.sinks.sql.table import reflected
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.transactional import Delivery, TransactionalSink
@@ -79,7 +79,7 @@ class SqlShards(TransactionalSink):
 
     def _try_table(self, connection: sa.Connection) -> None:
         table = reflected(connection, self._target, self._database.dialect)
-        connection.execute(writes_nothing(self._target, table.schema.names, self._database.dialect))
+        prove_writing(connection, self._target, table.schema.names)
         connection.rollback()
 
     def _try_receipts(self, connection: sa.Connection, stream_id: str) -> int | None:

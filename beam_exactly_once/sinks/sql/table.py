@@ -18,9 +18,10 @@ from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, Unfi
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
 from beam_exactly_once.rows.fields import KINDS, fields_of
+from beam_exactly_once.sinks.sql.character_sets import characters_of
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
-from beam_exactly_once.sinks.sql.types import ColumnType, Misfit, column_type
+from beam_exactly_once.sinks.sql.types import Characters, ColumnType, Misfit, column_type
 
 _VALUE_REPR = reprlib.Repr()
 _VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
@@ -173,7 +174,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         )
     if dialect == "mysql":
         _refuse_engine(inspector, target)
-    charsets = _charsets(connection, target) if dialect == "mysql" else {}
+    characters = characters_of(connection, target, dialect)
     described = {column["name"]: column for column in inspector.get_columns(table, schema)}
     primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
     keyed = set(target.compared_columns)
@@ -184,7 +185,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
         has_default = _has_default(description) or is_row_id
         if is_chosen and not (is_generated and target.columns is None):
-            columns.append(_column(target, description, name in keyed, has_default, dialect, charsets.get(name)))
+            columns.append(_column(target, description, name in keyed, has_default, dialect, characters.get(name)))
         elif not (description["nullable"] or has_default or is_generated):
             raise ConfigurationError(
                 f"column {name!r} of table {target.full_name} is NOT NULL and has no default, so it must be among the columns= "
@@ -201,10 +202,10 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
 
 
 def _column(
-    target: SqlTarget, description: Any, is_keyed: bool, has_default: bool, dialect: str, charset: str | None
+    target: SqlTarget, description: Any, is_keyed: bool, has_default: bool, dialect: str, characters: Characters | None
 ) -> Column:
     name, declared = description["name"], description["type"]
-    staged_as = column_type(declared, dialect, charset)
+    staged_as = column_type(declared, dialect, characters)
     if staged_as is None:
         raise ConfigurationError(
             f"column {name!r} of table {target.full_name} is of type {declared!r}, which WriteToSql does not know. Leave it out "
@@ -227,18 +228,6 @@ def _has_default(description: Any) -> bool:
 
 def _is_always_identity(description: Any) -> bool:
     return bool((description.get("identity") or {}).get("always"))
-
-
-def _charsets(connection: sa.Connection, target: SqlTarget) -> dict[str, str | None]:
-    """The character sets of MySQL's columns; a table's own declaration tells only what is not its database's default."""
-    found = connection.execute(
-        sa.text(
-            "SELECT column_name, character_set_name FROM information_schema.columns "
-            "WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE())"
-        ),
-        {"table": target.table, "schema": target.namespace},
-    )
-    return {row[0]: row[1] for row in found}
 
 
 def _refuse_engine(inspector: sa.Inspector, target: SqlTarget) -> None:

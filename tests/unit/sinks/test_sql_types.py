@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, time, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
 from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.sinks.sql.character_sets import of_mysql, of_postgresql
 from beam_exactly_once.sinks.sql.table import Column, SqlTable
-from beam_exactly_once.sinks.sql.types import column_type
+from beam_exactly_once.sinks.sql.types import Characters, column_type
 
 LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
 
@@ -21,6 +22,9 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"\\": Decimal("0.10")}),
     ("postgresql", postgresql.INET(), "10.0.0.1/8"),
     ("postgresql", postgresql.MACADDR(), "08002B:010203"),
+    ("postgresql", sa.Numeric(2, 5), "0.000990"),
+    ("postgresql", sa.Numeric(5, -2), "9999900.0"),
+    ("postgresql", sa.Numeric(100, 2), "0.00"),
     ("postgresql", sa.REAL(), float("-inf")),
     ("mysql", mysql.MEDIUMINT(), -(2**23)),
     ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
@@ -42,6 +46,12 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.CIDR(), "10.0.0.1/8"),
     ("postgresql", postgresql.MACADDR(), "08:00:2b-01-02-03"),
     ("postgresql", sa.Numeric(), "1e131072"),
+    ("postgresql", sa.Numeric(2, 5), "0.00100"),
+    ("postgresql", sa.Numeric(2, 5), "0.000001"),
+    ("postgresql", sa.Numeric(5, -2), "150"),
+    ("postgresql", sa.Numeric(5, -2), "1e7"),
+    ("postgresql", sa.Numeric(100, 2), Decimal("0.001")),
+    ("postgresql", sa.Numeric(100, 2), "1e98"),
     ("postgresql", sa.REAL(), 1e39),
     ("postgresql", sa.REAL(), -1e-60),
     ("mysql", mysql.MEDIUMINT(), 2**23),
@@ -68,8 +78,8 @@ MISFITTING: list[tuple[str, Any, Any]] = [
 ]
 
 
-def staged(dialect: str, declared: Any, value: Any, charset: str | None = None) -> Any:
-    known = column_type(declared, dialect, charset)
+def staged(dialect: str, declared: Any, value: Any, characters: Characters | None = None) -> Any:
+    known = column_type(declared, dialect, characters)
     assert known is not None
     table = SqlTable("orders", (Column("c", repr(declared), known, False, False),), True)
     return table.block_of_rows([{"c": value}]).column("c").to_pylist()[0]
@@ -86,19 +96,49 @@ def test_what_does_not_fit(dialect: str, declared: Any, value: Any) -> None:
         staged(dialect, declared, value)
 
 
+class OfMysql:
+    """Stands for a server whose koi8r has one letter besides those of ASCII."""
+
+    def scalar(self, statement: Any, parameters: dict[str, str]) -> str:
+        assert "USING koi8r)" in str(statement)
+        return "".join(one if one.isascii() or one == "\u0416" else "?" for one in parameters["all"])
+
+
 @pytest.mark.parametrize(
     ("charset", "fitting", "misfitting"),
     [
         ("utf8mb4", "\U0001f600", None),
         ("utf8mb3", "\uffff", "\U0001f600"),
-        ("latin1", "\u20ac\x81\xff", "\u0416"),
-        ("ascii", "a", "\xfc"),
-        ("koi8r", "\xfc", None),  # not known here: the database's to judge
-        (None, "\U0001f600", None),
+        ("koi8r", "\u0416\0a", "\xfc"),
+        ("koi8r", "a", "\U0001f600"),
     ],
 )
-def test_what_a_character_set_has(charset: str | None, fitting: str, misfitting: str | None) -> None:
-    assert staged("mysql", sa.String(20), fitting, charset) == fitting
+def test_what_a_character_set_of_mysql_has(charset: str, fitting: str, misfitting: str | None) -> None:
+    characters = of_mysql(cast("sa.Connection", OfMysql()), charset)
+    assert staged("mysql", sa.String(20), fitting, characters) == fitting
     if misfitting is not None:
         with pytest.raises(UnfitRow, match=f"characters that {charset} does not have"):
-            staged("mysql", sa.String(20), f"a{misfitting}", charset)
+            staged("mysql", sa.String(20), f"a{misfitting}", characters)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "fitting", "misfitting"),
+    [
+        ("UTF8", "\U0001f600", None),
+        ("SQL_ASCII", "\U0001f600", None),
+        ("LATIN2", "\u0159", "\u0416"),
+        ("WIN1253", "\u03a9", "\u0159"),
+        ("KOI8R", "\u0416", "\xfc"),
+        ("EUC_JP", "\u3042", "\u0e01"),
+        ("EUC_TW", "\u0416", None),  # Python does not know it: the database's to judge
+    ],
+)
+@pytest.mark.parametrize("declared", [sa.String(20), postgresql.JSONB(), postgresql.ARRAY(sa.String())], ids=repr)
+def test_what_an_encoding_of_postgresql_has(declared: Any, encoding: str, fitting: str, misfitting: str | None) -> None:
+    """Also within a list and within JSON."""
+    characters = of_postgresql(encoding)
+    shape = (lambda text: [text]) if not isinstance(declared, sa.String) else str
+    assert fitting in str(staged("postgresql", declared, shape(fitting), characters))
+    if misfitting is not None:
+        with pytest.raises(UnfitRow, match=f"characters that {encoding} does not have"):
+            staged("postgresql", declared, shape(f"a{misfitting}"), characters)

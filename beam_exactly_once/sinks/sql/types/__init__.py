@@ -12,32 +12,33 @@ import pyarrow as pa
 from sqlalchemy.dialects import postgresql
 
 from beam_exactly_once.sinks.sql.types import binary, json, network, numbers, text, times
+from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit
 
-__all__ = ["ColumnType", "Misfit", "column_type"]
+__all__ = ["Characters", "ColumnType", "Misfit", "column_type"]
 
 
-def column_type(declared: Any, dialect: str, charset: str | None = None) -> ColumnType | None:
+def column_type(declared: Any, dialect: str, characters: Characters | None = None) -> ColumnType | None:
     """How a column that is declared so is staged; None for a type that is not known here.
 
     Args:
         declared: SQLAlchemy's type.
         dialect: SQLAlchemy's name of it.
-        charset: what MySQL keeps its texts in.
+        characters: that a text of the column may have; None: all.
     """
     for ancestor in type(declared).__mro__:
         maker = _MAKERS.get(ancestor)
         if maker is not None:
-            return maker(declared, dialect, charset)
+            return maker(declared, dialect, characters)
     return None
 
 
-def _domain_type(declared: Any, dialect: str, charset: str | None) -> ColumnType | None:
-    return column_type(declared.data_type, dialect)
+def _domain_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType | None:
+    return column_type(declared.data_type, dialect, characters)
 
 
-def _array_type(declared: Any, dialect: str, charset: str | None) -> ColumnType | None:
-    item = column_type(declared.item_type, dialect)
+def _array_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType | None:
+    item = column_type(declared.item_type, dialect, characters)
     if item is None or (declared.dimensions or 1) != 1:
         return None
     known = item

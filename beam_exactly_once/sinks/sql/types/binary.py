@@ -8,6 +8,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_bytes
 
 _BINARY = (sa.LargeBinary, sa.BINARY, sa.VARBINARY, sa.BLOB, mysql.TINYBLOB, mysql.MEDIUMBLOB, mysql.LONGBLOB)
@@ -21,7 +22,7 @@ _MAX_MYSQL_BYTES = {
 }
 
 
-def _binary_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _binary_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     max_bytes = bytes_max_of(declared, dialect)
     if max_bytes is None:
         return ColumnType(pa.binary(), frozenset({bytes}), as_bytes)

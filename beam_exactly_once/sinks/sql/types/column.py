@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from beam_exactly_once.sinks.sql.types.characters import Characters
+
 
 class Misfit(Exception):
     """A value that a column does not take."""
@@ -44,13 +46,13 @@ class ColumnType:
         return array
 
 
-Maker: TypeAlias = Callable[[Any, str, str | None], ColumnType | None]
-"""Of a declared type, its dialect and MySQL's character set, how such a column is staged; None if it cannot be."""
+Maker: TypeAlias = Callable[[Any, str, Characters | None], ColumnType | None]
+"""Of a declared type, its dialect and the characters that texts may have, how such a column is staged; None if it cannot be."""
 
 
 def same(column: ColumnType) -> Maker:
     """A maker for a type that is staged so wherever it is declared."""
-    return lambda declared, dialect, charset: column
+    return lambda declared, dialect, characters: column
 
 
 def refuse(value: Any) -> Any:
@@ -68,3 +70,13 @@ def as_text(value: Any) -> str:
 def as_bytes(value: Any) -> bytes:
     """Bytes of any kind."""
     return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else bytes(refuse(value))
+
+
+def refuse_strangers(text: str, characters: Characters | None) -> None:
+    """Take no text with characters that its column cannot keep.
+
+    Raises:
+        Misfit: it has such.
+    """
+    if characters is not None and not characters.include(text):
+        raise Misfit(f"it has characters that {characters.name} does not have")

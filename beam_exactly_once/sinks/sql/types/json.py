@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from beam_exactly_once.rows.json_values import refuse_null_numbers
-from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, same
+from beam_exactly_once.sinks.sql.types.characters import Characters
+from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, refuse_strangers
 from beam_exactly_once.sinks.sql.types.numbers import decimal_text
 
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -35,14 +36,17 @@ def _json_default(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def _jsonb_text(value: Any) -> str:
-    text = json_text(value)
-    if _JSON_NUL.search(text):
-        raise Misfit("PostgreSQL takes no NUL character in JSONB")
-    return text
+def _json_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
+    is_jsonb = isinstance(declared, postgresql.JSONB)
+
+    def checked(value: Any) -> str:
+        text = json_text(value)
+        if is_jsonb and _JSON_NUL.search(text):
+            raise Misfit("PostgreSQL takes no NUL character in JSONB")
+        refuse_strangers(text, characters)
+        return text
+
+    return ColumnType(pa.string(), frozenset(), checked, is_ordered=False)
 
 
-MAKERS: dict[type, Maker] = {
-    sa.JSON: same(ColumnType(pa.string(), frozenset(), json_text, is_ordered=False)),
-    postgresql.JSONB: same(ColumnType(pa.string(), frozenset(), _jsonb_text, is_ordered=False)),
-}
+MAKERS: dict[type, Maker] = {sa.JSON: _json_type}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, refuse, same
 
 _MAX_DECIMAL_DIGITS = 76
@@ -20,15 +21,15 @@ _MAX_NUMERIC_DIGITS, _MAX_NUMERIC_SCALE = 131_072, 16_383
 """Of PostgreSQL's NUMERIC, before and after the point; other databases take less."""
 
 
-def _boolean_or_integer(declared: Any, dialect: str, charset: str | None) -> ColumnType:
-    return _BOOLEAN if declared.display_width == 1 else _integer_type(declared, dialect, charset)
+def _boolean_or_integer(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
+    return _BOOLEAN if declared.display_width == 1 else _integer_type(declared, dialect, characters)
 
 
-def _integer_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _integer_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     return ColumnType(_integer(declared, dialect), frozenset({int}), _whole)
 
 
-def _medium_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _medium_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     return ColumnType(_integer(declared, dialect), frozenset(), _medium(bool(declared.unsigned)))
 
 
@@ -43,17 +44,19 @@ def _integer(declared: Any, dialect: str) -> pa.DataType:
     return pa.uint32() if is_unsigned else pa.int32()
 
 
-def _decimal_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _decimal_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     digits, scale = declared.precision, declared.scale or 0
-    if digits is None or digits > _MAX_DECIMAL_DIGITS or not 0 <= scale <= digits:
+    if digits is None:
         return ColumnType(pa.string(), frozenset(), decimal_text, is_ordered=False)
+    if digits > _MAX_DECIMAL_DIGITS or not 0 <= scale <= digits:
+        return ColumnType(pa.string(), frozenset(), _bounded_text(digits, scale), is_ordered=False)
     arrow = pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
     if getattr(declared, "unsigned", False):
         return ColumnType(arrow, frozenset(), lambda value: _not_negative(_decimal(value)))
     return ColumnType(arrow, frozenset({Decimal, int}), _decimal)
 
 
-def _float_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _float_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     if dialect == "mysql":
         return ColumnType(pa.float64(), frozenset(), _mysql_floating(declared))
     if dialect != "postgresql":  # SQLite makes NaN NULL
@@ -145,6 +148,20 @@ def decimal_text(value: Any) -> str:
     if len(digits) + int(exponent) > _MAX_NUMERIC_DIGITS or -int(exponent) > _MAX_NUMERIC_SCALE:
         raise Misfit("it has too many digits")
     return str(number)
+
+
+def _bounded_text(digits: int, scale: int) -> Callable[[Any], str]:
+    """For a NUMERIC of more digits than Arrow has, or whose point is outside of its digits."""
+
+    def checked(value: Any) -> str:
+        number = _decimal(value)
+        _, figures, exponent = number.as_tuple()
+        cut = -scale - int(exponent)
+        if (cut > 0 and any(figures[-cut:])) or (number and number.adjusted() >= digits - scale):
+            raise Misfit(f"the column takes {digits} digits, {scale} of them behind the point")
+        return decimal_text(number)
+
+    return checked
 
 
 _BOOLEAN = ColumnType(pa.bool_(), frozenset({bool}), refuse, is_ordered=False)

@@ -11,16 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from beam_exactly_once.sinks.sql.types.binary import bytes_max_of
-from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_text, same
+from beam_exactly_once.sinks.sql.types.characters import Characters
+from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_text, refuse_strangers, same
 from beam_exactly_once.sinks.sql.types.json import json_text
 
-_PLANE_0 = frozenset({"utf8", "utf8mb3", "ucs2"})
-"""Character sets of MySQL that have what Unicode has up to U+FFFF."""
-_LATIN1 = frozenset(bytes(range(256)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d")
-"""What MySQL's latin1 has."""
 
-
-def _text_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _text_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     length, max_bytes = declared.length, bytes_max_of(declared, dialect)
     has_no_nul = dialect == "postgresql"
 
@@ -32,20 +28,10 @@ def _text_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
             raise Misfit("PostgreSQL takes no NUL character in text")
         if max_bytes is not None and len(text.encode()) > max_bytes:
             raise Misfit(f"it has {len(text.encode())} bytes, the column takes {max_bytes}")
-        if not _can_hold(charset, text):
-            raise Misfit(f"it has characters that {charset} does not have")
+        refuse_strangers(text, characters)
         return text
 
     return ColumnType(pa.string(), frozenset(), checked)
-
-
-def _can_hold(charset: str | None, text: str) -> bool:
-    """Whether a character set of MySQL has all of a text; true of sets that are not known here."""
-    if text.isascii():
-        return True
-    if charset == "latin1":
-        return set(text) <= _LATIN1
-    return charset != "ascii" and (charset not in _PLANE_0 or max(text) <= "\uffff")
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
@@ -72,11 +58,11 @@ def _uuid_text(value: Any) -> str:
     return str(value if isinstance(value, uuid.UUID) else uuid.UUID(as_text(value)))
 
 
-def _enum_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _enum_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     return ColumnType(pa.string(), frozenset(), _one_of(tuple(declared.enums)))
 
 
-def _set_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _set_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     return ColumnType(pa.string(), frozenset(), _some_of(tuple(declared.values)), is_ordered=False)
 
 

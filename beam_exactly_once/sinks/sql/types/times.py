@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_text, same
 
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
@@ -83,17 +84,17 @@ def _in_years_of_python(step_us: int) -> Callable[[pa.Array], None]:
     return check
 
 
-def _moment_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _moment_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     zone = "UTC" if declared.timezone else None
     check = _in_years_of_python(_step_us(declared, dialect))
     return ColumnType(pa.timestamp("us", zone), frozenset({datetime.datetime}), _moment, check=check)
 
 
-def _mysql_timestamp_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _mysql_timestamp_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     return ColumnType(pa.timestamp("us"), frozenset(), _mysql_moment, check=_no_finer(_step_us(declared, dialect)))
 
 
-def _time_type(declared: Any, dialect: str, charset: str | None) -> ColumnType:
+def _time_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     return ColumnType(pa.time64("us"), frozenset(), _time, check=_no_finer(_step_us(declared, dialect)))
 
 
