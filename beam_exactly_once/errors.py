@@ -32,7 +32,8 @@
 Nothing is lost on any of them: what was not committed is run again at the next start.
 
 Runners rebuild exceptions in other processes from their text, so every class takes exactly one message, and
-:func:`find_in_text` recovers the class from a traceback's text.
+:func:`find_in_text` recovers the class from a traceback's text. The text of an error that left a step carries a mark which
+only this process and its workers know: what a record says is never taken for an error.
 """
 
 from __future__ import annotations
@@ -53,9 +54,15 @@ class BeamExactlyOnceError(Exception):
     """Root of the tree. ``exit_code`` is what a ready-made pipeline exits with."""
 
     exit_code = EXIT_FAILED
+    _tagged_with_step = False
+    """Beam sets it where an error leaves a step; from there on often only the text travels."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{_mark} {message}" if _mark and self._tagged_with_step else message
 
 
 class ConfigurationError(BeamExactlyOnceError):
@@ -176,15 +183,36 @@ class IncompleteBatch(Retryable):
     """What the readers reported does not tile the plan, so the batch was not committed."""
 
 
-_NAME_IN_TEXT = re.compile(r"beam_exactly_once\.errors\.(\w+): (.*)")
+_mark = ""
+
+
+def mark_errors(mark: str) -> None:
+    """Put a mark into the text of each error that leaves a step, by which :func:`find_in_text` knows it.
+
+    Args:
+        mark: random, the same in a driver and its workers, and nowhere in the input.
+    """
+    global _mark
+    _mark = mark
+
+
+def known_error(error: Exception) -> BeamExactlyOnceError | None:
+    """The error of this library that a runner raised, as it is or as text; None if it raised another one."""
+    if not isinstance(error, BeamExactlyOnceError):
+        return find_in_text(str(error))
+    error._tagged_with_step = False
+    return error
 
 
 def find_in_text(text: str) -> BeamExactlyOnceError | None:
     """The last error of this library that a traceback's text names, or None.
 
-    A runner that runs DoFns in other processes raises ``RuntimeError`` with the worker's traceback as text.
+    A runner that runs DoFns in other processes raises ``RuntimeError`` with the worker's traceback as text. A name without the
+    mark is somebody's text.
     """
-    for name, message in reversed(_NAME_IN_TEXT.findall(text)):
+    if not _mark:
+        return None
+    for name, message in reversed(re.findall(rf"beam_exactly_once\.errors\.(\w+): {_mark} (.*)", text)):
         candidate = globals().get(name)
         if isinstance(candidate, type) and issubclass(candidate, BeamExactlyOnceError):
             return candidate(message)

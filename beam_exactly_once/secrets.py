@@ -14,6 +14,10 @@ from typing import Literal
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.properties import property_lines, read_text
 
+_SECRET_ENDINGS = (
+    *("password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "credentials"),
+    *("apikey", "accesskey", "privatekey", "clientkey", "serverkey", "keypem", "jaasconfig"),
+)
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
@@ -67,6 +71,11 @@ def secret_from_file(path: str | os.PathLike[str], key: str | None = None) -> Se
     if not name:
         raise ConfigurationError("secret_from_file needs the path of a file, got an empty string")
     return Secret("file", name, key)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the value under this name, of a property, an option or a part of a URL, must never be plain text."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()).endswith(_SECRET_ENDINGS)
 
 
 def referenced(text: str) -> Secret | str:

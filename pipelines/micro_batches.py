@@ -23,12 +23,11 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import (
-    BeamExactlyOnceError,
     CheckpointHole,
     Fenced,
     Retryable,
     UnsupportedPipeline,
-    find_in_text,
+    known_error,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import by_topic
@@ -97,9 +96,12 @@ def run_micro_batches(
 
 
 def _in_step(error: Exception) -> str:
-    """The step that a runner blames; the text of an error from a user's code may hold a row, and is not for a log."""
-    found = re.search(r"\[while running '([^']+)'\]", str(error))
-    return "" if found is None else f" in step {found[1]!r}"
+    """The step that a runner blames; the text of an error from a user's code may hold a row, and is not for a log.
+
+    The last that is named: the runner speaks last.
+    """
+    found = re.findall(r"\[while running '([^']+)'\]", str(error))
+    return f" in step {found[-1]!r}" if found else ""
 
 
 class _Overtaken(Exception):
@@ -180,7 +182,7 @@ class _ClaimedStream:
             yield
         except Exception as error:
             self._writer.ensure_newest()
-            known = error if isinstance(error, BeamExactlyOnceError) else find_in_text(str(error))
+            known = known_error(error)
             if isinstance(known, Fenced):
                 raise _Overtaken(str(known)) from error
             _LOGGER.error("batch %d failed%s: %s", self._batch_id, _in_step(error), known or type(error).__name__)

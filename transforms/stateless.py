@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import apache_beam as beam
+
+from beam_exactly_once.errors import mark_errors
+from beam_exactly_once.randomness import new_token
+
+_MARK = new_token()
+mark_errors(_MARK)
 
 
 class StatelessDoFn(beam.DoFn):
@@ -12,8 +19,17 @@ class StatelessDoFn(beam.DoFn):
 
     For every bundle Beam looks for them in the signatures of all methods that ``dir()`` shows, some thirty inherited ones,
     several times over. That is a tenth of the cost of a small batch.
+
+    It brings the driver's mark of errors to the worker that runs it.
     """
 
     def __dir__(self) -> Iterable[str]:
         """No method that could ask for state or timers."""
         return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"fields": self.__dict__, "mark": _MARK}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["fields"])
+        mark_errors(state["mark"])

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from beam_exactly_once.arguments import one_of, seconds, true_or_false
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.properties import PropertyLine, property_lines
-from beam_exactly_once.secrets import Secret, referenced, secret_from_file
+from beam_exactly_once.secrets import Secret, is_secret_name, referenced, secret_from_file
 
 ConfigValue: TypeAlias = str | int | float | bool | Secret | Callable[..., Any]
 """A librdkafka property: plain, a secret by reference, or a callable that returns the text on the worker."""
@@ -69,14 +69,6 @@ _JAVA_ONLY: Mapping[str, str] = {
     "key.serializer": "records are bytes here",
     "value.serializer": "records are bytes here",
 }
-
-_SECRET_KEYS = frozenset({"ssl.key.pem", "sasl.oauthbearer.assertion.private.key.pem", "sasl.jaas.config"})
-_SECRET_ENDINGS = ("password", "passphrase", "secret")
-
-
-def is_secret_key(key: str) -> bool:
-    """Whether this property's value must never be plain text."""
-    return key in _SECRET_KEYS or key.endswith(_SECRET_ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -172,7 +164,7 @@ def _check_property(key: str, value: object) -> None:
         raise ConfigurationError(f"the Kafka property {key} cannot be set: {_OWNED[key]}")
     if key in _JAVA_ONLY:
         raise ConfigurationError(f"the Kafka property {key} exists only in the Java client: {_JAVA_ONLY[key]}")
-    if is_secret_key(key) and not (isinstance(value, Secret) or callable(value)):
+    if is_secret_name(key) and not (isinstance(value, Secret) or callable(value)):
         raise ConfigurationError(
             f"the Kafka property {key} must not be plain text, since settings travel to workers and into logs; "
             "use secret_from_env(...) or secret_from_file(...)"
@@ -222,6 +214,6 @@ def read_properties(path: str | os.PathLike[str]) -> dict[str, ConfigValue]:
 
 def _value_of(line: PropertyLine, path: str | os.PathLike[str]) -> ConfigValue:
     value = referenced(line.value)
-    if isinstance(value, str) and is_secret_key(line.key):
+    if isinstance(value, str) and is_secret_name(line.key):
         return secret_from_file(path, key=line.key)
     return value

@@ -47,7 +47,7 @@ _REFUSALS = {
     errno.ENAMETOOLONG: "use a shorter path, or shorter values of the columns that name its folders",
     errno.EXDEV: "it must be one file system with the hidden folder beside it: use another place",
     errno.EMLINK: "the file system has no hard links to spare: use another place",
-    errno.ENOTSUP: "the file system has no hard links: use another place",
+    errno.ENOTSUP: "the file system has no hard links, or no folders of users: use another place",
 }
 _UNCLEAR = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOENT)
 
@@ -62,6 +62,8 @@ class LocalStore(DefiniteStore):
     def __init__(self, root: str | Path, **contract: Any) -> None:
         if not str(root):
             raise ConfigurationError("an empty path is not a store: name a folder.")
+        if not _can_name_a_file(str(root)):
+            raise ConfigurationError(f"{str(root)!r} has characters that no path can have: name another folder.")
         self._root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 (resolve() would follow links)
         if self._root.parent == self._root:
             raise ConfigurationError(f"{root} cannot be a store: name a folder below it.")
@@ -95,7 +97,7 @@ class LocalStore(DefiniteStore):
         found = []
         with _named_errors(self._staging):
             # Not glob(), which hides errors.
-            for path in sorted(self._staging.iterdir()) if self._staging.is_dir() else []:
+            for path in sorted(self._staging.iterdir()) if self._own_staging() else []:
                 final_key = urllib.parse.unquote(path.name.removeprefix(_STAGED).partition("-")[2])
                 if path.name.startswith(_STAGED) and final_key.startswith(prefix):
                     with suppress(FileNotFoundError):
@@ -104,15 +106,47 @@ class LocalStore(DefiniteStore):
 
     def _begin(self, final_key: str, path: Path) -> StagingWriter:
         with _named_errors(path):
-            _make_folder(self._staging)
+            self._own_staging(make=True)
             return _LocalWriter(final_key, path)
+
+    def _own_staging(self, *, make: bool = False) -> bool:
+        """Whether the staging folder is there, as this user's own or as that of who owns the root.
+
+        In a shared folder anybody could put a link or a folder of their own under its name, and what is staged there is
+        published.
+
+        Raises:
+            OutputNotWritable: somebody has.
+        """
+        try:
+            found = self._staging.lstat()
+        except FileNotFoundError:
+            if not make:
+                return False
+            _make_folder(self._staging.parent)
+            with suppress(FileExistsError):
+                self._staging.mkdir(0o775)
+                _sync_folder(self._staging.parent)
+            found = self._staging.lstat()
+        if stat.S_ISREG(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._staging))
+        root = self._root.stat() if self._root.exists() else None
+        owners = {0, os.geteuid()} if root is None else {0, os.geteuid(), root.st_uid}
+        is_open = found.st_mode & stat.S_IWOTH and not (root is not None and root.st_mode & stat.S_IWOTH)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners or is_open:
+            raise OutputNotWritable(
+                f"{self._staging}, where what is not yet published waits, is a link, belongs to another user, or can be "
+                "written by all users, so others could change what is published. Remove it if nothing of this output waits "
+                "there, or use another place, in a folder that others cannot write to."
+            )
+        return True
 
     def _create(self, key: str, body: bytes) -> bool:
         final = self._root / key
         temporary = self._staging / f"{_TEMPORARY}{new_token(16)}"
         with _named_errors(final):
             _make_folder(final.parent)
-            _make_folder(self._staging)
+            self._own_staging(make=True)
             try:
                 with temporary.open("xb") as file:
                     file.write(body)
@@ -164,6 +198,7 @@ class LocalStore(DefiniteStore):
         final, source = self._root / staged.final_key, self._staged_path(staged)
         with _named_errors(final):
             _make_folder(final.parent)
+            self._own_staging()
             try:
                 published = _link(source, final)
             except FileNotFoundError:
@@ -245,7 +280,18 @@ def _make_folder(folder: Path) -> None:
     except FileExistsError:
         if not folder.is_dir():
             raise
+    except FileNotFoundError:
+        if not folder.parent.is_dir():  # removed meanwhile
+            raise
+        raise OSError(errno.ENOTSUP, "no folder can be made there", str(folder)) from None
     _sync_folder(folder.parent)
+
+
+def _can_name_a_file(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

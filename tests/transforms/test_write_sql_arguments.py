@@ -36,8 +36,19 @@ URL = "sqlite:////tmp/orders.db"
         ({"url": "orders.db"}, "not an SQLAlchemy URL"),
         ({"url": "oracle://host/x"}, "does not know the database 'oracle'"),
         ({"url": "sqlite://"}, "needs a file"),
-        ({"url": f"postgresql://me:{CANARY}@host/orders"}, "has a password in it"),
-        ({"url": f"postgresql://host/orders?password={CANARY}"}, "has a password in it"),
+        ({"url": f"postgresql://me:{CANARY}@host/orders"}, "has a password or another secret in it"),
+        *(
+            ({"url": f"{scheme}://host/orders?{key}={CANARY}"}, "has a password or another secret in it")
+            for scheme, key in [
+                ("postgresql", "password"),
+                ("postgresql", "sslpassword"),
+                ("postgresql", "scram_client_key"),
+                ("postgresql", "oauth_client_secret"),
+                ("mysql", "passwd"),
+                ("mysql", "PassWord"),
+                ("mariadb", "ssl_key_password"),
+            ]
+        ),
         ({"url": f"postgresql://me:{CANARY}@host:port/orders"}, "not an SQLAlchemy URL"),
     ],
 )

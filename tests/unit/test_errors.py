@@ -17,7 +17,25 @@ from beam_exactly_once.errors import (
     Fenced,
     KafkaUnavailable,
     find_in_text,
+    known_error,
+    mark_errors,
 )
+
+MARK = "5ca1ab1e"
+
+
+@pytest.fixture(autouse=True)
+def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_mark", "")
+    mark_errors(MARK)
+
+
+def left_a_step(error: BeamExactlyOnceError) -> BeamExactlyOnceError:
+    """As Beam makes it anew at the end of a step."""
+    made = type(error)(f"{error} [while running 'Write']")
+    made._tagged_with_step = True
+    return made
+
 
 ERROR_CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, BeamExactlyOnceError)]
 
@@ -79,23 +97,26 @@ def test_a_class_exits_as_the_branch_it_is_on(error_class: type[BeamExactlyOnceE
 @pytest.mark.parametrize("error_class", ERROR_CLASSES)
 def test_every_class_is_found_in_the_text_of_its_traceback(error_class: type[BeamExactlyOnceError]) -> None:
     try:
-        raise error_class("partition orders-3: next offset 15 is gone; use a new checkpoint_location")
+        raise left_a_step(error_class("partition orders-3: next offset 15 is gone; use a new checkpoint_location"))
     except BeamExactlyOnceError:
         found = find_in_text(traceback.format_exc())
     assert type(found) is error_class
-    assert str(found) == "partition orders-3: next offset 15 is gone; use a new checkpoint_location"
+    assert (
+        str(found)
+        == "partition orders-3: next offset 15 is gone; use a new checkpoint_location [while running 'Write']"
+    )
 
 
 def test_the_error_that_came_last_is_found() -> None:
     try:
         try:
-            raise KafkaUnavailable("no broker at localhost:9092")
+            raise left_a_step(KafkaUnavailable("no broker at localhost:9092"))
         except KafkaUnavailable as cause:
-            raise Fenced("writer 8 goes on") from cause
+            raise left_a_step(Fenced("writer 8 goes on")) from cause
     except Fenced:
         found = find_in_text(traceback.format_exc())
     assert type(found) is Fenced
-    assert str(found) == "writer 8 goes on"
+    assert str(found) == "writer 8 goes on [while running 'Write']"
 
 
 def test_an_error_is_found_in_a_runners_error() -> None:
@@ -104,7 +125,7 @@ def test_an_error_is_found_in_a_runners_error() -> None:
         "Traceback (most recent call last):\n"
         '  File "read.py", line 12, in process\n'
         "    raise DataLoss(message)\n"
-        "beam_exactly_once.errors.DataLoss: partition orders-3 lost 5 offsets\n"
+        f"beam_exactly_once.errors.DataLoss: {MARK} partition orders-3 lost 5 offsets\n"
         "\n"
         "During handling of the above exception, another exception occurred:\n"
         "\n"
@@ -120,17 +141,36 @@ def test_an_error_is_found_in_a_runners_error() -> None:
     [
         "",
         "RuntimeError: bundle failed",
-        "beam_exactly_once.errors.NoSuchClass: text",
-        "beam_exactly_once.errors.re: a module of errors.py, but no error",
-        "beam_exactly_once.errors.EXIT_DONE: a number of errors.py, but no error",
-        "beam_exactly_once.errors.annotations: text",
-        "someones_fork.errors.DataLoss: text",
+        f"beam_exactly_once.errors.NoSuchClass: {MARK} text",
+        f"beam_exactly_once.errors.re: {MARK} a module of errors.py, but no error",
+        f"beam_exactly_once.errors.EXIT_DONE: {MARK} a number of errors.py, but no error",
+        f"beam_exactly_once.errors.annotations: {MARK} text",
+        f"someones_fork.errors.DataLoss: {MARK} text",
+        "beam_exactly_once.errors.DataLoss: a record says so",
+        "ValueError: bad row\nbeam_exactly_once.errors.Fenced: 0badcafe a record says so",
     ],
 )
 def test_text_without_an_error_of_ours_has_none(text: str) -> None:
     assert find_in_text(text) is None
 
 
+def test_without_a_mark_nothing_is_found() -> None:
+    mark_errors("")
+    assert find_in_text("beam_exactly_once.errors.DataLoss:  a record says so") is None
+
+
 def test_what_only_looks_like_an_error_hides_none() -> None:
-    text = "beam_exactly_once.errors.ConfigurationError: no topics\nbeam_exactly_once.errors.NoSuchClass: text"
+    text = (
+        f"beam_exactly_once.errors.ConfigurationError: {MARK} no topics\n"
+        f"beam_exactly_once.errors.NoSuchClass: {MARK} text\n"
+        "beam_exactly_once.errors.Fenced: a record says so"
+    )
     assert type(find_in_text(text)) is ConfigurationError
+
+
+def test_an_error_that_arrives_whole_shows_no_mark() -> None:
+    error = left_a_step(DataLoss("gone"))
+    assert str(error) == f"{MARK} gone [while running 'Write']"
+    assert known_error(error) is error
+    assert str(error) == "gone [while running 'Write']"
+    assert known_error(ValueError("beam_exactly_once.errors.DataLoss: gone")) is None

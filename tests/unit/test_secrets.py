@@ -9,7 +9,7 @@ import pytest
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.properties import PropertyLine, property_lines
-from beam_exactly_once.secrets import secret_from_env, secret_from_file
+from beam_exactly_once.secrets import is_secret_name, secret_from_env, secret_from_file
 
 
 def test_a_variable_is_read_when_it_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +103,27 @@ def test_a_line_that_is_no_property_is_named_by_number_and_not_quoted(tmp_path: 
     with pytest.raises(ConfigurationError, match=r"client\.properties line 2") as caught:
         property_lines(path)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["sasl.password", "PASSWD", "ssl_key_password", "aws_secret_access_key", "api-key", "db.pwd"]
+)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.username",
+        "ssl.ca.pem",
+        "ssl.key.location",
+        "sslkey",
+        "passfile",
+        "sasl.oauthbearer.token.endpoint.url",
+        "",
+    ],
+)
+def test_names_of_what_is_no_secret(name: str) -> None:
+    """A place is no secret."""
+    assert not is_secret_name(name)

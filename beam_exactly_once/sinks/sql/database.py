@@ -17,7 +17,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, O
 from beam_exactly_once.patience import Patience
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.randomness import RANDOM
-from beam_exactly_once.secrets import Secret
+from beam_exactly_once.secrets import Secret, is_secret_name
 from beam_exactly_once.sinks.sql.driver_errors import said_without_values
 
 LOCK_WAIT_S = 60
@@ -244,10 +244,10 @@ def canonical_url(url: str) -> str:
         ConfigurationError: it holds a password, is not a URL, or its driver is not installed.
     """
     parsed = _parsed(url)
-    if parsed.password is not None or "password" in parsed.query:
+    if parsed.password is not None or any(map(is_secret_name, parsed.query)):
         raise ConfigurationError(
-            "the url= of WriteToSql has a password in it, and it travels to workers and into logs. Give the whole URL as "
-            "secret_from_env(…) or secret_from_file(…)."
+            "the url= of WriteToSql has a password or another secret in it, and it travels to workers and into logs. Give the "
+            "whole URL as secret_from_env(…) or secret_from_file(…)."
         )
     if parsed.get_backend_name() == "sqlite" and not str(parsed.database).startswith("file:"):
         parsed = parsed.set(database=str(Path(str(parsed.database)).resolve()))

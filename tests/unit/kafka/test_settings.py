@@ -97,7 +97,9 @@ def test_later_changes_to_the_given_config_do_not_matter() -> None:
         "ssl.keystore.password",
         "ssl.key.pem",
         "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.oauthbearer.assertion.private.key.passphrase",
+        "sasl.oauthbearer.assertion.private.key.pem",
     ],
 )
 def test_plain_text_secrets_are_refused_without_showing_them(key: str) -> None:
