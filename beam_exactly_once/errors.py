@@ -8,6 +8,7 @@
     │   ├── PipelineChanged     the checkpoint knows a source, sink or operator that the pipeline no longer has, or has otherwise
     │   ├── UnfitRow            a row that a step cannot take, and was not told to reject; a key or state that cannot be kept
     │   ├── OutputNotWritable   a place that refuses writes
+    │   │   └── RowsRefused     rows of a committed batch that the system behind a sink refuses
     │   └── UnsuitableStore     a store that ignores conditional writes
     ├── Fenced                  nobody: a newer writer goes on with this stream
     ├── DataLoss                the operator: Kafka no longer has offsets that were not read yet
@@ -93,6 +94,10 @@ class UnfitRow(ConfigurationError):
 
 class OutputNotWritable(ConfigurationError):
     """The output or checkpoint location refuses writes."""
+
+
+class RowsRefused(OutputNotWritable):
+    """The system behind a sink refuses rows of a committed batch, and takes others."""
 
 
 class UnsuitableStore(ConfigurationError):

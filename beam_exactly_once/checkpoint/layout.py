@@ -20,6 +20,8 @@ SPILLED = "staging/committables/"
 ROWS = "staging/rows/"
 STATE = "state/"
 OPERATORS = "operators/"
+REJECTING = "rejecting/"
+REJECTED = "rejected/"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROWS = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.arrow")
@@ -97,6 +99,16 @@ def state_batch_id(key: str) -> int | None:
     """The batch that a state object is of; None for a name that :func:`state_key` did not make."""
     match = _STATE.fullmatch(key.rpartition("/")[2])
     return None if match is None else int(match[1])
+
+
+def rejecting_key(batch_id: int) -> str:
+    """Says that the rows of a committed batch that a sink's system refuses are to be rejected."""
+    return f"{REJECTING}{batch_id:020d}.json"
+
+
+def rejected_key(sink: str, batch_id: int, shard: int, number: int) -> str:
+    """Rows of a shard of a committed batch that were rejected, the first of them being 0."""
+    return f"{REJECTED}{checked_name(sink)}/{batch_id:020d}-{shard:05d}-{number:05d}.json"
 
 
 def number_in(key: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Generic, TypeVar
 
 import orjson
@@ -178,6 +179,29 @@ class Checkpoint:
             or next(self.plan_ids(above=batch_id), None) is not None
             or next(self.marker_ids(above=batch_id), None) is not None
         )
+
+    # -- rows that were refused after the commit ---------------------------------------------------------------
+
+    def create_rejecting(self, batch_id: int, owner: str, at_ms: int) -> None:
+        """Let rows of a committed batch be rejected that a sink's system refuses."""
+        body = {"batch_id": batch_id, "owner": owner, "decided_at_ms": at_ms}
+        self._create(layout.rejecting_key(batch_id), "rejecting", body, batch_id)
+
+    def read_rejecting(self, batch_id: int) -> Json | None:
+        """Who let rows of a batch be rejected; None: nobody."""
+        return self._read(layout.rejecting_key(batch_id), "rejecting", batch_id)
+
+    def create_rejected(self, sink: str, batch_id: int, shard: int, number: int, body: Json) -> None:
+        """Record rows of a shard that are rejected, unless others are recorded under this number."""
+        self._create(layout.rejected_key(sink, batch_id, shard, number), "rejected", body, batch_id)
+
+    def rejected(self, sink: str, batch_id: int, shard: int) -> Iterator[Json]:
+        """The records of rows of a shard that are rejected, in order. One GET where there is none."""
+        for number in count():
+            body = self._read(layout.rejected_key(sink, batch_id, shard, number), "rejected", batch_id)
+            if body is None:
+                return
+            yield body
 
     # -- definitions of sources and sinks ----------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ before it was published: a driver plans a batch only after it has seen that. So 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable, topic_ids
@@ -151,3 +151,42 @@ def _decided_already(checkpoint: Checkpoint, batch_id: int) -> str:
         f"batch {batch_id} of {checkpoint.store.uri} is decided: it has a commit marker, which never changes. Nothing was "
         "passed. If a part of its output is missing, `beam-exactly-once verify` names it, to be restored from a copy."
     )
+
+
+def allow_rejecting(
+    store: ObjectStore, batch_id: int, *, owner: str, clock: Clock, confirm: Callable[[], None]
+) -> None:
+    """Let the next start reject the rows of a committed batch that a sink's system refuses.
+
+    The claim stops a driver that still runs. A start that publishes the batch finds the permission, and records what it leaves
+    out below ``rejected/``.
+
+    Args:
+        store: the checkpoint location.
+        batch_id: the newest batch.
+        owner: who decides, for people to read.
+        clock: for the times recorded.
+        confirm: asks; called once it is clear that there is something to ask.
+
+    Raises:
+        ConfigurationError: the batch is not the newest, is not committed, or is published.
+        Fenced: a driver was started in the meantime.
+    """
+    _refuse_rejecting(open_readable(store), batch_id)
+    confirm()
+    now = now_ms(clock)
+    writer = StreamWriter.claim(open_readable(store), owner=owner, claimed_at_ms=now)
+    _refuse_rejecting(writer.checkpoint, batch_id)
+    writer.checkpoint.create_rejecting(batch_id, owner, now)
+    writer.ensure_newest()
+
+
+def _refuse_rejecting(checkpoint: Checkpoint, batch_id: int) -> None:
+    newest = checkpoint.newest_marker()
+    if newest is None or newest.batch_id != batch_id or newest.outcome != "committed":
+        raise ConfigurationError(
+            f"batch {batch_id} of {checkpoint.store.uri} is not the newest committed batch, so no sink waits to write it. "
+            "--skip and --abandon are for a batch that is planned and not committed."
+        )
+    if checkpoint.is_published(newest):
+        raise ConfigurationError(f"batch {batch_id} of {checkpoint.store.uri} is published: no sink refused it.")

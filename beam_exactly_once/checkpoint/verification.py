@@ -28,9 +28,12 @@ _OURS = (
     layout.SOURCES,
     layout.SINKS,
     layout.SPILLED,
+    layout.ROWS,
     layout.PUBLISHED,
     layout.OPERATORS,
     layout.STATE,
+    layout.REJECTING,
+    layout.REJECTED,
     ".verify/",
 )
 
@@ -181,6 +184,8 @@ class _Reader:
         self._numbered(
             "notes of what is published", layout.PUBLISHED, layout.published_key, self._checkpoint.read_published
         )
+        if self._below(layout.REJECTING, layout.REJECTED):
+            self._rejected_rows()
         self._each("spilled lists", self._below(layout.SPILLED), self._spilled)
         contents = Contents(
             self._checkpoint,
@@ -194,6 +199,18 @@ class _Reader:
         self._check_claims(writers, contents)
         self._check_definitions(contents)
         return contents
+
+    def _rejected_rows(self) -> None:
+        """What an operator let pass: no fault, and worth a note."""
+        found = self._each("rejected rows", self._below(layout.REJECTED), lambda key: self._envelope(key, "rejected"))
+        check = self.checks[-1]
+        for key, envelope in found.items():
+            body = envelope.body
+            check.notes.append(
+                f"{len(body['rows'])} rows of batch {body['batch_id']} were refused by sink {body['sink']!r} after the commit, "
+                f"and are not in its output: {self._uri}/{key}."
+            )
+        self._numbered("permissions to reject", layout.REJECTING, layout.rejecting_key, self._checkpoint.read_rejecting)
 
     def _below(self, *prefixes: str) -> list[str]:
         return [key for key in self._keys if key.startswith(prefixes)]

@@ -20,7 +20,7 @@ import orjson
 from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
 from beam_exactly_once.checkpoint.layout import SINKS
 from beam_exactly_once.checkpoint.records import Json, Outcome
-from beam_exactly_once.checkpoint.resolution import propose
+from beam_exactly_once.checkpoint.resolution import allow_rejecting, propose
 from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import this_process
@@ -29,7 +29,7 @@ from beam_exactly_once.cli.outputs import KAFKA_TIMEOUT_S, Outputs
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
 from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, read_properties
-from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.secrets import referenced
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
 
@@ -222,18 +222,32 @@ def verify(
 @click.option("--batch", "batch_id", type=click.IntRange(min=0), required=True, help="The batch that cannot run.")
 @click.option("--skip", is_flag=True, help="Go on behind it; its records are lost, and that is recorded.")
 @click.option("--abandon", is_flag=True, help="Give it up; the next batch reads its offsets again.")
+@click.option("--reject", is_flag=True, help="It is committed: write it without the rows that a sink's system refuses.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def resolve(
-    location: str, storage_options: Mapping[str, str] | None, batch_id: int, skip: bool, abandon: bool, yes: bool
+    location: str,
+    storage_options: Mapping[str, str] | None,
+    batch_id: int,
+    skip: bool,
+    abandon: bool,
+    reject: bool,
+    yes: bool,
 ) -> None:
-    """Pass a planned batch that cannot run.
+    """Pass a batch that cannot run, or rows of a committed one that cannot be written.
 
-    It is for a batch that fails at every start: its offsets are gone from Kafka, a record cannot be processed, its
-    plan is unreadable. The checkpoint records that it was skipped or abandoned. Stop the driver before, and start it
-    afterwards.
+    --skip and --abandon are for a planned batch that fails at every start: its offsets are gone from Kafka, a record cannot
+    be processed, its plan is unreadable. The checkpoint records that it was skipped or abandoned.
+
+    --reject is for a committed batch that a database refuses at every start (RowsRefused): the next start writes it without
+    the rows that are refused, and records them below rejected/.
+
+    Stop the driver before, and start it afterwards.
     """
-    if skip == abandon:
-        raise click.UsageError("say what to do with the batch: either --skip or --abandon.")
+    if skip + abandon + reject != 1:
+        raise click.UsageError("say what to do with the batch: either --skip, --abandon or --reject.")
+    if reject:
+        _reject_refused(open_object_store(location, storage_options), batch_id, yes)
+        return
     outcome: Outcome = "skipped" if skip else "abandoned"
     store = open_object_store(location, storage_options)
     proposal = propose(store, batch_id, outcome)
@@ -245,6 +259,21 @@ def resolve(
         click.confirm("Go on?", abort=True)
     resolve_batch(proposal, owner=f"{this_process()} (resolve)", clock=_CLOCK)
     out.print(f"[green]Batch {batch_id} is {outcome}.[/] Start the stream again.")
+
+
+def _reject_refused(store: ObjectStore, batch_id: int, yes: bool) -> None:
+    out = tables.console()
+
+    def confirm() -> None:
+        out.print(
+            f"The next start writes batch {batch_id} of {store.uri} without the rows that a sink's system refuses, and "
+            "records them below rejected/."
+        )
+        if not yes:
+            click.confirm("Go on?", abort=True)
+
+    allow_rejecting(store, batch_id, owner=f"{this_process()} (resolve)", clock=_CLOCK, confirm=confirm)
+    out.print(f"[green]Refused rows of batch {batch_id} may be rejected.[/] Start the stream again.")
 
 
 @main.command(short_help="Kill a pipeline again and again, and count.")

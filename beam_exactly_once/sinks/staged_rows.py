@@ -16,7 +16,7 @@ import pyarrow as pa
 from beam_exactly_once.checkpoint import Attempt, layout
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import CorruptObject, StagedOutputMissing
-from beam_exactly_once.object_store import Taken
+from beam_exactly_once.object_store import ObjectStore, Taken
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.contract import Part
 
@@ -34,6 +34,11 @@ class StagedRows:
     def __init__(self, sink: str, checkpoint: StoreLocation) -> None:
         self._sink = sink
         self._checkpoint = checkpoint
+
+    @property
+    def store(self) -> ObjectStore:
+        """The checkpoint location's."""
+        return self._checkpoint.store
 
     def stage(self, attempt: Attempt, token: str, number: int, shard: int, batches: list[pa.RecordBatch]) -> Json:
         """Write rows of one shard, all of one schema; returns their committable."""

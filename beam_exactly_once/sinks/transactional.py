@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -114,4 +114,12 @@ class TransactionalSink(DriverSide):
 
         Raises:
             SinkAhead, SinkBehind, ReplayDiffers: by ``delivery.is_due``.
+        """
+
+    def find_refused(self, delivery: Delivery, decide: Callable[[Mapping[int, str]], None]) -> None:
+        """Find the rows that make :meth:`write` end with ``OutputNotWritable``; write nothing. Left as it is, it finds none.
+
+        In one transaction, to be rolled back: read the receipt as :meth:`write` does, and return if the delivery is not due. Try
+        the rows one by one, each upon those that were taken. Before the transaction ends, call ``decide`` with the rows that
+        are refused by themselves, counted from 0 in the order of ``delivery.rows()``, and why, without their values.
         """

@@ -145,6 +145,17 @@ class SqlDatabase:
             connection.commit()
             return result
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the driver raises, by itself or within SQLAlchemy."""
+        return sa.exc.DBAPIError, _dbapi(self.engine).Error
+
+    def refusal(self, error: Exception) -> str | None:
+        """What the driver said of what it refused, without values; None for an error that passes, or of a lost connection."""
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+        return None if is_lost or self._is_passing(cause) else f"{type(cause).__name__}: {said_without_values(cause)}"
+
     @contextlib.contextmanager
     def _explaining(self, what: str) -> Iterator[None]:
         try:

@@ -5,6 +5,8 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import sqlalchemy as sa
 
 from beam_exactly_once.checkpoint import Attempt
@@ -12,6 +14,7 @@ from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.sinks.receipts import StagedReceipt, receipt_text
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
+from beam_exactly_once.sinks.sql.refused import refused_rows
 from beam_exactly_once.sinks.sql.rows import prove_writing, write_rows
 from beam_exactly_once.sinks.sql.table import reflected
 from beam_exactly_once.sinks.sql.target import SqlTarget
@@ -45,6 +48,21 @@ class SqlShards(TransactionalSink):
         if delivery.is_due(found):
             receipts.set(connection, key, found, delivery.receipt)
             write_rows(connection, self._target, delivery.rows())
+
+    def find_refused(self, delivery: Delivery, decide: Callable[[Mapping[int, str]], None]) -> None:
+        """Try the rows in savepoints, behind the lock of their receipt."""
+        self._database.transact(
+            lambda connection: self._find_refused(connection, delivery, decide),
+            f"sink {self._sink!r}: trying the rows of batch {delivery.batch_id} in {self.location}",
+        )
+
+    def _find_refused(
+        self, connection: sa.Connection, delivery: Delivery, decide: Callable[[Mapping[int, str]], None]
+    ) -> None:
+        found = self._receipts.locked(connection, (delivery.stream_id, delivery.sink, delivery.shard))
+        if delivery.is_due(found):
+            decide(refused_rows(self._database, connection, self._target, delivery.rows()))
+        connection.rollback()
 
     def check_place(self) -> None:
         """Prove, without writing a row, that rows can be written."""
