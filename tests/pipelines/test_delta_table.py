@@ -196,15 +196,8 @@ def test_vacuum_between_the_names_and_the_commit(
 
 
 def test_the_receipt_outlives_the_commits_of_the_log(stream: DeltaStream) -> None:
-    """Checkpoints of the log carry it on, also where the table forgets the transactions of applications."""
-    DeltaTable.create(
-        stream.output,
-        NUMBERS,
-        configuration={
-            "delta.logRetentionDuration": "interval 0 seconds",
-            "delta.setTransactionRetentionDuration": "interval 0 seconds",
-        },
-    )
+    """Checkpoints of the log carry it on."""
+    DeltaTable.create(stream.output, NUMBERS, configuration={"delta.logRetentionDuration": "interval 0 seconds"})
     stream.produce(0, 1, 2, 3)
     stream.run()
     stream.table.create_checkpoint()
@@ -272,6 +265,11 @@ def test_a_batch_that_was_staged_before_the_columns_came(stream: DeltaStream, mo
         (pa.schema([*NUMBERS, pa.field("must", pa.int64(), nullable=False)]), {}, "has column 'must', not nullable"),
         (pa.schema([pa.field("number", pa.int64(), nullable=False)]), {}, "'number' not nullable"),
         (NUMBERS, {"delta.columnMapping.mode": "name"}, "delta.columnMapping.mode"),
+        (
+            NUMBERS,
+            {"delta.setTransactionRetentionDuration": "interval 30 days"},
+            "setTransactionRetentionDuration='interval 30 days': it forgets the sink's receipts",
+        ),
     ],
 )
 def test_rows_that_are_no_rows_of_the_table(

@@ -51,6 +51,9 @@ def require_deltalake() -> None:
         ) from None
 
 
+_FORGETTING = "delta.setTransactionRetentionDuration"
+
+
 class TableVersion:
     """The table as it is at one moment. A commit is made against this version: what came since is looked at then.
 
@@ -185,9 +188,9 @@ class TableVersion:
         told = {"stream_id": stream_id, "sink": sink, **attempt.to_json()}
         properties = CommitProperties(
             custom_metadata={"beam_exactly_once": orjson.dumps(told).decode()},
-            # Without a time: a table's delta.setTransactionRetentionDuration forgets only those that have one.
+            # With a time: where a table forgets transactions of applications, Spark forgets those that have none first.
             app_transactions=[
-                Transaction(app_id, versions[name]) for name, app_id in _app_ids(stream_id, sink).items()
+                Transaction(app_id, versions[name], at_ms) for name, app_id in _app_ids(stream_id, sink).items()
             ],
         )
         with sorted_errors(self._where):
@@ -200,6 +203,12 @@ class TableVersion:
 
     def _refuse_computed(self) -> None:
         configuration: Mapping[str, str] = self._table.metadata().configuration
+        if _FORGETTING in configuration:
+            raise ConfigurationError(
+                f"{self._where} has {_FORGETTING}={configuration[_FORGETTING]!r}: it forgets the sink's receipts, and a batch "
+                f"could not be told from one that is missing. ALTER TABLE … UNSET TBLPROPERTIES ('{_FORGETTING}'), or write to "
+                "another table."
+            )
         wanted = [key for key in configuration if key.startswith("delta.constraints.")]
         if configuration.get("delta.columnMapping.mode", "none") != "none":
             wanted.append("delta.columnMapping.mode")
