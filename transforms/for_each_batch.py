@@ -57,7 +57,8 @@ class ForEachBatch(NamedTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a row does not fit ``schema``; nothing of its batch is committed.
+        UnfitRow: a row does not fit ``schema``, or holds a time that Python cannot have, such as one of nanoseconds; nothing of
+            its batch is committed.
         StagedOutputMissing, StoreUnavailable: the staged rows cannot be read.
         Anything that ``fn`` raises.
     """
@@ -77,7 +78,7 @@ class ForEachBatch(NamedTransform):
         """Wire *blocks* and *stage*, and register what calls ``fn``."""
         graph = sink_graph(rows, "ForEachBatch")
         name = graph.sink_name(self._name, "for_each_batch")
-        blocks, _ = encoded(rows, ColumnEncoding(self._schema), name, graph, rejects=False)
+        blocks, _ = encoded(rows, ColumnEncoding(self._schema, for_python=True), name, graph, rejects=False)
         committables = blocks | "Stage" >> StageRows(graph, name)
         publisher = CallingPublisher(self._fn, StagedRows(name, graph.checkpoint))
         graph.sinks[name] = SinkSpec(name, {"kind": "for_each_batch"}, publisher, committables, DriverSide())

@@ -11,6 +11,7 @@ import pyarrow as pa
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.columns import batch_of_records, batch_of_rows, fitted_batch, name_of
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
+from beam_exactly_once.rows.python_values import refuse_unreadable
 from beam_exactly_once.rows.rejected import schema_of
 from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
 
@@ -23,6 +24,8 @@ class ColumnEncoding(RowEncoding):
     shards: int = 1
     by_content: bool = False
     """Whether the same row goes to the same shard in every attempt; else blocks take turns."""
+    for_python: bool = False
+    """Whether what writes the rows reads them as Python values, so that all must be such."""
     block_type = tuple[int, pa.RecordBatch]
 
     def blocks(self) -> RowBlocks:
@@ -57,6 +60,8 @@ class _ColumnBlocks:
         return []
 
     def _placed(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
+        if self._encoding.for_python:
+            refuse_unreadable(batch)
         if self._encoding.by_content and self._encoding.shards > 1:
             return list(by_shard(batch, shards_by_content(batch, self._encoding.shards)))
         return [(next(self._turns), batch)]

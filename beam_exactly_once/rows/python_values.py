@@ -1,0 +1,43 @@
+"""Columns that can be read as Python values, whole: what user code gets after the commit is proved before it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_exactly_once.errors import UnfitRow
+
+
+def refuse_unreadable(batch: pa.RecordBatch) -> None:
+    """Find what ``to_pylist()`` would fail on: nanoseconds, days and moments beyond the years 1 to 9999, unknown zones.
+
+    Raises:
+        UnfitRow: a column holds such a value.
+    """
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if not _has_times(field.type):
+            continue
+        try:
+            _read(column)
+        except (ValueError, OverflowError, KeyError, NotImplementedError, pa.ArrowException) as error:
+            raise UnfitRow(
+                f"a row does not fit: column {field.name!r} is of type {field.type}, and holds a value that Python cannot have "
+                f"({type(error).__name__}). Python's times are of microseconds, in the years 1 to 9999, in zones that this "
+                "machine knows. Cast the column before the sink, or route such rows elsewhere."
+            ) from None
+
+
+def _read(column: pa.Array) -> None:
+    if pa.types.is_date(column.type) or (pa.types.is_timestamp(column.type) and column.type.unit != "ns"):
+        for end in pc.min_max(column).values():  # whatever lies between two that can be read can be
+            end.as_py()
+    else:
+        column.to_pylist()
+
+
+def _has_times(arrow_type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(arrow_type):
+        return _has_times(arrow_type.value_type)
+    if not pa.types.is_nested(arrow_type):
+        return bool(pa.types.is_temporal(arrow_type))
+    return any(_has_times(arrow_type.field(number).type) for number in range(arrow_type.num_fields))
