@@ -107,6 +107,22 @@ class StreamGraph:
             options = self.storage_options
         return StoreLocation(location, options)
 
+    def output(self, location: str, options: Mapping[str, Any] | None) -> StoreLocation:
+        """Where a sink writes, apart from the checkpoint.
+
+        Raises:
+            ConfigurationError: one is in the other: readers of the output would find objects of the checkpoint, and who
+                empties the one would empty the other.
+        """
+        output, checkpoint = self.located(location, options).canonical(), self.checkpoint.canonical()
+        shorter, longer = sorted((f"{output.uri}/", f"{checkpoint.uri}/"), key=len)
+        if longer.startswith(shorter):
+            raise ConfigurationError(
+                f"the output {output.uri} and the checkpoint_location {checkpoint.uri} are one place, or one is in the other. "
+                "Give each a folder of its own, side by side."
+            )
+        return output
+
     def source_name(self, name: str | None) -> str:
         """The name that a new source gets. It may be left out for one source.
 

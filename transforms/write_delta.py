@@ -118,7 +118,7 @@ class WriteToDelta(NamedTransform):
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToDelta")
         name = graph.sink_name(self._name, "delta")
-        location = graph.located(self._location, self._storage_options).canonical()
+        location = graph.output(self._location, self._storage_options)
         check_storage(location)
         layout = replace(self._layout, origin=_origin(graph, name))
         stage = beam.ParDo(StageFiles(name, location, layout), beam.pvalue.AsSingleton(graph.attempts))

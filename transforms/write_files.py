@@ -131,7 +131,7 @@ class WriteToFiles(NamedTransform):
         """Wire *blocks* and *stage*, and register what publishes them."""
         graph = sink_graph(rows, "WriteToFiles")
         name = graph.sink_name(self._name, "files")
-        location = graph.located(self._location, self._storage_options).canonical()
+        location = graph.output(self._location, self._storage_options)
         definition = {"kind": "files", "location": location.store.uri}
         for other in graph.sinks.values():
             if other.definition == definition:

@@ -84,7 +84,12 @@ def repeating_runner(
 
 def _chosen(runner: str | PipelineRunner | None, options: PipelineOptions) -> PipelineRunner:
     wanted = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
-    created = create_runner(wanted) if isinstance(wanted, str) else wanted
+    try:
+        created = create_runner(wanted) if isinstance(wanted, str) else wanted
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"runner {wanted} is not known ({error}); use DirectRunner, FlinkRunner or PrismRunner."
+        ) from None
     if isinstance(created, SwitchingDirectRunner):
         created = FnApiRunner()
     if not isinstance(created, FnApiRunner | PortableRunner):

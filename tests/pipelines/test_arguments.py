@@ -194,3 +194,29 @@ def renamed(uri: str) -> ObjectStore:
     store = open_object_store(f"memory://{uri.partition('://')[2] or uri.strip('/')}")
     store.uri = uri
     return store
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "output"),
+    [
+        ("/tmp/apart/a", "/tmp/apart/a"),
+        ("/tmp/apart/a", "file:///tmp/apart/a/output"),
+        ("/tmp/apart/a/_checkpoint", "/tmp/apart/a/"),
+        ("/tmp/apart/a/../a", "/tmp/apart/a/output"),
+    ],
+)
+@pytest.mark.parametrize("sink", [WriteToFiles, WriteToDelta])
+def test_an_output_and_the_checkpoint_are_apart(checkpoint: str, output: str, sink: Any) -> None:
+    rows = stream(checkpoint_location=checkpoint) | read() | beam.Map(dict)
+    with pytest.raises(ConfigurationError, match="Give each a folder of its own, side by side"):
+        _ = rows | sink(output, schema=ROWS)
+
+
+def test_an_output_may_begin_as_the_checkpoint_does() -> None:
+    _ = stream(checkpoint_location="memory://apart/a") | read() | WriteToFiles("memory://apart/a-output")
+
+
+@pytest.mark.parametrize("runner", ["NoSuchRunner", "no.such.Runner", "apache_beam.NoSuchRunner"])
+def test_a_runner_that_is_not_known(runner: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"runner {runner} is not known"):
+        stream(runner=runner)

@@ -104,7 +104,7 @@ def test_resolve_wants_one_decision(stream: HandMadeStream, flags: list[str]) ->
     stream.plan(0)
     result = run("resolve", stream.location, "--batch", 0, "--yes", *flags)
     assert result.exit_code == 2
-    assert "either --skip or --abandon" in result.stderr
+    assert "either --skip, --abandon or --reject" in result.stderr
     assert stream.checkpoint.newest_marker() is None
 
 
