@@ -168,7 +168,8 @@ CAPABILITIES = (
     Capability(
         WRITING,
         "`WriteToSql`",
-        rf"test_write_sql: |test_real_sql|test_forked_sql: |test_kafka_to_sql: |inserter|{ON_RUNNERS}three sinks|random graphs",
+        rf"test_write_sql: |test_real_sql|test_sql_proof: |test_forked_sql: |test_kafka_to_sql: |inserter|{ON_RUNNERS}three sinks|"
+        "random graphs",
     ),
     Capability(WRITING, "`WriteToKafka`", rf"test_write_kafka(_\w+)?: |copier|{ON_RUNNERS}three sinks"),
     Capability(
@@ -209,7 +210,11 @@ CAPABILITIES = (
         r"a worker that never comes",
         {"DirectRunner": "no such limit"},
     ),
-    Capability(FAULTS, "a database, topic or table that refuses after the commit", r"test_refusals: |after the commit"),
+    Capability(
+        FAULTS,
+        "a database, topic or table that refuses after the commit",
+        r"test_refusals: |test_(real_)?refused_rows: |after the commit",
+    ),
     Capability(STORES, "local disk", r"\[local disk\]"),
     Capability(STORES, "memory", r"\[memory\]"),
     Capability(STORES, "S3, on MinIO or moto", r"\[S3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -12,6 +13,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.kafka import Record
+from beam_exactly_once.rows.columns import name_of
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
@@ -177,14 +179,24 @@ def _is_of_record(error: Exception) -> bool:
 
 def _undecodable(name: str, record: Any, error: Exception) -> str:
     return (
-        f"step {name!r} cannot decode {_which(record, error)}: {type(error).__name__}: {' '.join(str(error).split())[:200]}. "
+        f"step {name!r} cannot decode {_which(record, error)}: {_said(error)}. "
         'Nothing of its batch is committed. Mend the function, or pass on_error="reject" and write what is rejected to a sink '
         "of its own."
     )
+
+
+def _said(error: Exception) -> str:
+    """Of JSON also where; what other functions say may hold a part of the record."""
+    where = f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+    return f"{type(error).__name__}{where}"
 
 
 def _which(record: Any, error: Exception) -> str:
     if isinstance(record, pa.RecordBatch):
         return f"an Arrow batch of {record.num_rows} rows"
     row = rejected_of(record, error, step="")
-    return f"row {row.row[:200]}" if row.row else f"record {row.topic}-{row.partition} at offset {row.offset}"
+    return (
+        f"a row of type {name_of(type(record))}"
+        if row.row
+        else f"record {row.topic}-{row.partition} at offset {row.offset}"
+    )

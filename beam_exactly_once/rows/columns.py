@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from array import array
 from collections.abc import Sequence
 from itertools import groupby
@@ -12,14 +11,12 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
-from beam_exactly_once.rows.exact import cast_exactly, refuse_changed
+from beam_exactly_once.rows.exact import Changed, cast_exactly, refuse_changed
 from beam_exactly_once.rows.fields import KINDS, columns_of
 
 RECORD_FIELDS = len(Record._fields)
 """Of one record, where the fields of many are in one list."""
 
-_VALUE_REPR = reprlib.Repr()
-_VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
 _MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """What pyarrow raises for a value that a type cannot hold."""
 _ARRAY_CODES = {pa.int64(): "q", pa.int32(): "i", pa.int8(): "b"}
@@ -87,7 +84,7 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             kind = UnfitRow if isinstance(error, pa.ArrowInvalid) else ConfigurationError
             raise kind(
                 f"column {field.name!r} of an Arrow batch is of type {column.type} and cannot become "
-                f"{field.type}: {_brief(error)}. Change the sink's schema=, or cast the column before it."
+                f"{field.type}: {said(error)}. Change the sink's schema=, or cast the column before it."
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -189,8 +186,8 @@ def _misfit(values: Sequence[Any], field: pa.Field, kind: type) -> UnfitRow:
         except _MISFIT as error:
             return UnfitRow(
                 f"a row ({name_of(kind)}) does not fit its schema: column {field.name!r} is "
-                f"{field.type}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
-                f"({_brief(error)}). Change schema=, convert the value before the sink, or route such rows elsewhere."
+                f"{field.type}, the value is of type {name_of(type(value))} ({said(error)}). "
+                f"Change schema=, convert the value before the sink, or route such rows elsewhere."
             )
     return UnfitRow(f"rows do not fit column {field.name!r} ({field.type}).")
 
@@ -200,5 +197,7 @@ def name_of(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:100]
+def said(error: Exception) -> str:
+    """What an error says of a value, without the value: Arrow and Python quote it."""
+    is_ours = type(error) is ValueError or isinstance(error, Changed | pa.ArrowNotImplementedError)
+    return " ".join(str(error).split())[:100] if is_ours else type(error).__name__

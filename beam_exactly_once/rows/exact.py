@@ -28,6 +28,10 @@ _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.
 """A text is not the number or the date that it spells, so there is nothing to compare."""
 
 
+class Changed(pa.ArrowInvalid):
+    """A value would not be the same in a column."""
+
+
 class _Rule(NamedTuple):
     plain_kinds: frozenset[type]
     """Python types whose values are looked at together, if at all."""
@@ -87,11 +91,11 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
     else:
         try:
             back = cast.cast(column.type)
-        except pa.ArrowException as error:
-            raise pa.ArrowInvalid(f"a value would change ({error})") from None
+        except pa.ArrowException:
+            raise Changed(f"a value of type {column.type} would change as {cast.type}") from None
         is_same = _equal(back, column)
     if not pc.all(pc.fill_null(is_same, True)).as_py():
-        raise pa.ArrowInvalid(f"a value of type {column.type} would change as {cast.type}")
+        raise Changed(f"a value of type {column.type} would change as {cast.type}")
 
 
 def _children(column: pa.Array, cast: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:

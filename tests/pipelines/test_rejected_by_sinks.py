@@ -55,7 +55,7 @@ def kill(*_: object) -> None:
 @pytest.mark.parametrize(
     ("unfit", "reason", "shown"),
     [
-        ({"id": "x"}, "column 'id' is BIGINT(), the value is of type str: 'x'", "{'id': 'x'}"),
+        ({"id": "x"}, "column 'id' is BIGINT(), the value is of type str (", "{'id': 'x'}"),
         ({"id": 2**63}, "column 'id'", "{'id': 9223372036854775808}"),
         ({"id": None}, "no value for column 'id'", "{'id': None}"),
         ({"name": "x"}, "no value for column 'id'", "{'name': 'x'}"),
@@ -201,7 +201,7 @@ def test_kafka_records_that_do_not_fit_are_rejected_whole(stream: SqlStream, bad
 def test_equal_keys_are_the_fault_of_no_row(stream: SqlStream, bad: Path) -> None:
     stream.create("id BIGINT PRIMARY KEY, name TEXT")
     stream.send_rows([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])
-    with pytest.raises(ConfigurationError, match="several rows with the key"):
+    with pytest.raises(ConfigurationError, match="several rows with one key"):
         stream.run(mode="upsert", key_columns=["id"], rejected=bad)
 
 

@@ -245,7 +245,7 @@ def test_the_newest_of_a_key_wins(stream: SqlStream, shards: int) -> None:
 def test_equal_keys_of_a_batch_need_an_order(stream: SqlStream) -> None:
     stream.create(ORDERED)
     stream.send_rows([{"id": 1, "version": 1}, {"id": 1, "version": 2}])
-    with pytest.raises(ConfigurationError, match=r"several rows with the key \{'id': 1\}.*newest_by="):
+    with pytest.raises(ConfigurationError, match=r"several rows with one key \(id\).*newest_by="):
         stream.run(mode="upsert", key_columns=["id"])
     assert stream.ids() == []
     stream.run(mode="upsert", key_columns=["id"], newest_by="version")
@@ -292,8 +292,8 @@ def test_the_database_numbers_rows(stream: SqlStream) -> None:
 # -- what does not fit -------------------------------------------------------------------------------------------
 
 UNFIT = [
-    pytest.param({"id": "x"}, r"column 'id' is BIGINT\(\), the value is of type str: 'x'", id="type"),
-    pytest.param({"id": 1.5}, "'id'.*float: 1.5", id="fraction"),
+    pytest.param({"id": "x"}, r"column 'id' is BIGINT\(\), the value is of type str \(", id="type"),
+    pytest.param({"id": 1.5}, r"'id'.*type float \(it is not a whole number", id="fraction"),
     pytest.param({"id": 2**63}, "'id'", id="range"),
     pytest.param({"id": None}, "no value for column 'id'.*NOT NULL", id="null"),
     pytest.param({"name": "x"}, "no value for column 'id'.*NOT NULL", id="missing"),

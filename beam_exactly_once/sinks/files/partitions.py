@@ -158,17 +158,17 @@ def _folder_name(name: str, text: str | None) -> str:
         return f"{name}={NULL_FOLDER}"
     if text in ("", NULL_FOLDER):
         raise UnfitRow(
-            f"cannot partition by {name}={text!r}: readers would take it for null. Replace it before the sink, "
-            "by null or by another text."
+            f"cannot partition by {name}: its value is an empty text, or the name of the folder of null, and readers would take "
+            "it for null. Replace it before the sink, by null or by another text."
         )
     folder = f"{name}={_ENCODED.sub(_percent, text)}"
     try:
         is_short = len(folder.encode()) <= MAX_FOLDER_NAME_BYTES
     except UnicodeEncodeError:
-        raise UnfitRow(f"cannot partition by {name}={text[:80]!r}: it is not Unicode text.") from None
+        raise UnfitRow(f"cannot partition by {name}: its value is not Unicode text.") from None
     if not is_short:
         raise UnfitRow(
-            f"cannot partition by {name}={text[:80]!r}…: the folder's name would have "
+            f"cannot partition by {name}: the folder's name would have "
             f"{len(folder.encode())} bytes, and {MAX_FOLDER_NAME_BYTES} is the most. Partition by a shorter column, such as "
             "a hash or a prefix of it."
         )

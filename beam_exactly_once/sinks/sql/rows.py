@@ -128,10 +128,9 @@ def _last_of_keys(rows: pa.Table, target: SqlTarget) -> pa.Array:
     numbered = rows.select(keys).append_column(_ROW, pa.array(range(rows.num_rows), pa.int64()))
     last = numbered.group_by(keys).aggregate([(_ROW, "max"), (_ROW, "count")])
     if target.newest_by is None and last.num_rows < rows.num_rows:
-        (key, *_) = last.filter(pc.greater(last[f"{_ROW}_count"], 1)).select(keys).to_pylist()
         raise ConfigurationError(
-            f"table {target.full_name} got several rows with the key {key} in one batch, and nothing says which of them "
-            "it is to keep. Give WriteToSql newest_by=, a column whose greatest value wins (of equal values, "
+            f"table {target.full_name} got several rows with one key ({', '.join(keys)}) in one batch, and nothing says which "
+            "of them it is to keep. Give WriteToSql newest_by=, a column whose greatest value wins (of equal values, "
             "one), and start again: rows that wait are written by it, too."
         )
     positions = last[f"{_ROW}_max"]

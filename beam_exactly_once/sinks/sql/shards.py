@@ -16,7 +16,7 @@ from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.sinks.sql.refused import refused_rows
 from beam_exactly_once.sinks.sql.rows import prove_writing, write_rows
-from beam_exactly_once.sinks.sql.table import reflected
+from beam_exactly_once.sinks.sql.table import reflected, refuse_engine
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.transactional import Delivery, TransactionalSink
 
@@ -101,6 +101,8 @@ class SqlShards(TransactionalSink):
         connection.rollback()
 
     def _try_receipts(self, connection: sa.Connection, stream_id: str) -> int | None:
+        if self._database.dialect == "mysql":
+            refuse_engine(sa.inspect(connection), *self._target.receipts)
         newest = self._receipts.newest_batch_id(connection, stream_id, self._sink)
         key = (stream_id, self._sink, -1)
         self._receipts.set(connection, key, self._receipts.locked(connection, key), _TRIAL)

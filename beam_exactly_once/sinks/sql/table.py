@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,9 +21,6 @@ from beam_exactly_once.sinks.sql.character_sets import characters_of
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import Characters, ColumnType, Misfit, column_type
-
-_VALUE_REPR = reprlib.Repr()
-_VALUE_REPR.maxstring = _VALUE_REPR.maxother = 80
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class SqlTable:
         except (ValueError, OverflowError) as error:  # nanoseconds, or a date that Python does not know
             raise UnfitRow(
                 f"a row of an Arrow batch does not fit table {self.name}: column {name!r} is of type "
-                f"{column.type} ({' '.join(str(error).split())[:100]}). Cast it before the sink, or route such rows elsewhere."
+                f"{column.type} ({type(error).__name__}). Cast it before the sink, or route such rows elsewhere."
             ) from None
 
     def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type) -> pa.RecordBatch:
@@ -151,9 +147,9 @@ class SqlTable:
             except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
                 return UnfitRow(
                     f"a row ({name_of(kind)}) does not fit table {self.name}: column {column.name!r} is "
-                    f"{column.declared}, the value is of type {name_of(type(value))}: {_VALUE_REPR.repr(value)} "
-                    f"({' '.join(str(error).split())[:100]}). Convert it before the sink, route such rows elsewhere, or "
-                    "change the column."
+                    f"{column.declared}, the value is of type {name_of(type(value))} "
+                    f"({error if isinstance(error, Misfit) else type(error).__name__}). Convert it before the sink, route such "
+                    "rows elsewhere, or change the column."
                 )
         return UnfitRow(f"rows do not fit column {column.name!r} ({column.declared}).")
 
@@ -173,7 +169,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
             "correct table=."
         )
     if dialect == "mysql":
-        _refuse_engine(inspector, target)
+        refuse_engine(inspector, table, schema)
     characters = characters_of(connection, target, dialect)
     described = {column["name"]: column for column in inspector.get_columns(table, schema)}
     primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
@@ -230,12 +226,17 @@ def _is_always_identity(description: Any) -> bool:
     return bool((description.get("identity") or {}).get("always"))
 
 
-def _refuse_engine(inspector: sa.Inspector, target: SqlTarget) -> None:
-    engine = inspector.get_table_options(target.table, target.namespace).get("mysql_engine", "InnoDB")
+def refuse_engine(inspector: sa.Inspector, table: str, namespace: str | None) -> None:
+    """Refuse a table of MySQL whose engine has no transactions.
+
+    Raises:
+        OutputNotWritable: it is such.
+    """
+    engine = inspector.get_table_options(table, namespace).get("mysql_engine", "InnoDB")
     if str(engine).lower() != "innodb":
+        name = table if namespace is None else f"{namespace}.{table}"
         raise OutputNotWritable(
-            f"table {target.full_name} is of engine {engine}, which has no transactions: ALTER TABLE {target.full_name} "
-            "ENGINE=InnoDB."
+            f"table {name} is of engine {engine}, which has no transactions: ALTER TABLE {name} ENGINE=InnoDB."
         )
 
 

@@ -96,6 +96,19 @@ def test_no_right_to_insert_is_found_before_the_stream_is_claimed(
     assert list(open_object_store(postgres.checkpoint).list("writers/")) == []
 
 
+def test_receipts_without_transactions_are_refused(stream: SqlStream, sql_variable: str) -> None:
+    if sql_variable != "MARIADB_URL":
+        pytest.skip("of MariaDB alone")
+    stream.create()
+    stream.execute(
+        "CREATE TABLE beam_exactly_once_receipts (stream_id VARCHAR(64), sink VARCHAR(100), shard INTEGER, writer_epoch BIGINT, "
+        "batch_id BIGINT, nonce VARCHAR(64), PRIMARY KEY (stream_id, sink, shard)) ENGINE=MyISAM"
+    )
+    with pytest.raises(OutputNotWritable, match="receipts is of engine MyISAM, which has no transactions"):
+        stream.run()
+    assert stream.ids() == []
+
+
 @pytest.mark.parametrize("name", ["per%cent", "two words", "select", 'a"quote', "Größe", "a:b(c)"])
 @pytest.mark.parametrize("mode", ["append", "upsert"])
 def test_names_of_tables_and_columns(stream: SqlStream, sql_variable: str, mode: str, name: str) -> None:
