@@ -28,7 +28,7 @@ _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.
 """A text is not the number or the date that it spells, so there is nothing to compare."""
 
 
-class Changed(pa.ArrowInvalid):
+class Changed(pa.ArrowInvalid):  # type: ignore[misc]
     """A value would not be the same in a column."""
 
 

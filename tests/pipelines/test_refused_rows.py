@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import RowsRefused
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.command_line import run
 from support.sql_stream import STEPS, SqlStream, at_step
@@ -26,7 +24,7 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStream:
     monkeypatch.setenv("SQLITE_URL", f"sqlite:///{tmp_path / 'orders.db'}")
     stream = SqlStream("SQLITE_URL", str(tmp_path / "checkpoint"))
     stream.create(CHECKED)
-    stream.send(ROWS)
+    stream.send_rows(ROWS)
     return stream
 
 
@@ -35,13 +33,12 @@ def kill(*_: object) -> None:
 
 
 def let_pass(stream: SqlStream, batch_id: int = 1) -> None:
-    assert run("resolve", stream.checkpoint, "--batch", batch_id, "--reject", "--yes").exit_code == 0
+    assert run("resolve", stream.location, "--batch", batch_id, "--reject", "--yes").exit_code == 0
 
 
 def rejected(stream: SqlStream, batch_id: int = 1, shard: int = 0) -> list[tuple[int, Any]]:
     """Numbers and rows."""
-    checkpoint = Checkpoint.open_existing(open_object_store(stream.checkpoint))
-    assert checkpoint is not None
+    checkpoint = stream.checkpoint()
     return [(row["number"], row["row"]) for body in checkpoint.rejected("sql", batch_id, shard) for row in body["rows"]]
 
 
@@ -55,7 +52,7 @@ def test_the_error_names_sink_batch_constraint_and_the_way_out_and_no_value(stre
         assert "CHECK constraint failed: no_cards" in message
         assert "Of the 2 rows" in message
         assert "1 are refused" in message
-        assert f"`beam-exactly-once resolve {stream.checkpoint} --batch 1 --reject`" in message
+        assert f"`beam-exactly-once resolve {stream.location} --batch 1 --reject`" in message
         assert CANARY not in message
     assert stream.ids() == [0, 1]
 
@@ -67,11 +64,11 @@ def test_what_the_operator_let_pass_is_left_out_and_on_the_record(stream: SqlStr
     stream.run()
     assert stream.ids() == [0, 1, 3, 4]
     assert rejected(stream) == [(0, {"id": 2, "name": CANARY})]
-    verified = run("verify", stream.checkpoint)
+    verified = run("verify", stream.location)
     assert verified.exit_code == 0, verified.output
     assert "1 rows of batch 1 were refused by sink 'sql'" in " ".join(verified.output.split())
     assert "not of this library" not in verified.output
-    stream.send([{"id": 5, "name": CANARY}])
+    stream.send_rows([{"id": 5, "name": CANARY}])
     with pytest.raises(RowsRefused):  # it holds for one batch alone
         stream.run()
 
@@ -111,7 +108,7 @@ def test_what_was_rejected_stays_so_when_the_table_would_take_it(stream: SqlStre
 
 def test_every_row_of_a_batch_may_be_refused(stream: SqlStream) -> None:
     stream.cluster = type(stream.cluster)({"orders": 1})
-    stream.send([{"id": number, "name": f"{CANARY}{number}"} for number in range(2)])
+    stream.send_rows([{"id": number, "name": f"{CANARY}{number}"} for number in range(2)])
     with pytest.raises(RowsRefused):
         stream.run()
     let_pass(stream, 0)
@@ -126,7 +123,7 @@ def test_of_upserts_the_newest_that_is_taken_is_written(stream: SqlStream, newes
     stream.table = "versions"
     stream.create("id BIGINT PRIMARY KEY, version INTEGER CHECK (version <> 9)")
     stream.cluster = type(stream.cluster)({"orders": 1})
-    stream.send([{"id": 1, "version": 9}, {"id": 1 if newest_by else 2, "version": 3}])
+    stream.send_rows([{"id": 1, "version": 9}, {"id": 1 if newest_by else 2, "version": 3}])
     options: dict[str, Any] = {"mode": "upsert", "key_columns": ["id"], "newest_by": newest_by}
     with pytest.raises(RowsRefused):
         stream.run(**options)
@@ -141,16 +138,16 @@ def test_of_upserts_the_newest_that_is_taken_is_written(stream: SqlStream, newes
 def test_only_the_batch_that_waits_can_be_let_pass(stream: SqlStream, batch_id: int, why: str) -> None:
     with pytest.raises(RowsRefused):
         stream.run()
-    result = run("resolve", stream.checkpoint, "--batch", batch_id, "--reject", "--yes")
+    result = run("resolve", stream.location, "--batch", batch_id, "--reject", "--yes")
     assert result.exit_code == 2
     assert why in " ".join(result.output.split())
 
 
 def test_a_published_batch_has_nothing_to_let_pass(stream: SqlStream) -> None:
     stream.cluster = type(stream.cluster)({"orders": 1})
-    stream.send([{"id": 1}])
+    stream.send_rows([{"id": 1}])
     stream.run()
-    result = run("resolve", stream.checkpoint, "--batch", 0, "--reject", "--yes")
+    result = run("resolve", stream.location, "--batch", 0, "--reject", "--yes")
     assert result.exit_code == 2
     assert "is published" in result.output
 
@@ -158,12 +155,12 @@ def test_a_published_batch_has_nothing_to_let_pass(stream: SqlStream) -> None:
 def test_who_does_not_confirm_changes_nothing(stream: SqlStream) -> None:
     with pytest.raises(RowsRefused):
         stream.run()
-    before = {entry.key for entry in open_object_store(stream.checkpoint).list()}
-    assert run("resolve", stream.checkpoint, "--batch", 1, "--reject", answer="n\n").exit_code == 1
-    assert {entry.key for entry in open_object_store(stream.checkpoint).list()} == before
+    before = {entry.key for entry in stream.store().list()}
+    assert run("resolve", stream.location, "--batch", 1, "--reject", answer="n\n").exit_code == 1
+    assert {entry.key for entry in stream.store().list()} == before
 
 
 def test_one_thing_is_done_with_a_batch(stream: SqlStream) -> None:
-    result = run("resolve", stream.checkpoint, "--batch", 1, "--reject", "--skip", "--yes")
+    result = run("resolve", stream.location, "--batch", 1, "--reject", "--skip", "--yes")
     assert result.exit_code == 2
     assert "either --skip, --abandon or --reject" in " ".join(result.output.split())

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import OutputNotWritable, RowsRefused
-from beam_exactly_once.object_store import open_object_store
 from support.command_line import run
 from support.sql_stream import SqlStream
 
@@ -28,8 +26,7 @@ def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
 
 
 def rejected(stream: SqlStream) -> list[tuple[int, str, Any]]:
-    checkpoint = Checkpoint.open_existing(open_object_store(stream.checkpoint))
-    assert checkpoint is not None
+    checkpoint = stream.checkpoint()
     bodies = checkpoint.rejected("sql", 0, 0)
     return [(row["number"], row["reason"], row["row"]) for body in bodies for row in body["rows"]]
 
@@ -58,12 +55,12 @@ def test_a_row_that_is_refused_is_let_pass(stream: SqlStream, sql_variable: str,
         stream.execute((DEFERRED if is_postgres else TRIGGER).format(t=stream.table))
     if why == "unique":
         stream.execute(f"INSERT INTO {stream.table} VALUES (2, 'was there')")
-    stream.send(ROWS)
+    stream.send_rows(ROWS)
     options: dict[str, Any] = {"mode": mode, "key_columns": ["id"]} if mode == "upsert" else {}
     with pytest.raises(RowsRefused, match=r"Of the 2 rows that batch 0 has .* 1 are refused") as raised:
         stream.run(**options)
     assert CANARY not in str(raised.value)
-    assert run("resolve", stream.checkpoint, "--batch", 0, "--reject", "--yes").exit_code == 0
+    assert run("resolve", stream.location, "--batch", 0, "--reject", "--yes").exit_code == 0
     stream.run(**options)
     ((number, reason, row),) = rejected(stream)
     assert (number, row) == (1, ROWS[1])
@@ -74,10 +71,10 @@ def test_a_row_that_is_refused_is_let_pass(stream: SqlStream, sql_variable: str,
 def test_a_table_that_takes_no_row_is_no_fault_of_rows(stream: SqlStream) -> None:
     """Neither before an operator let rows pass nor after it."""
     stream.create(f"id BIGINT PRIMARY KEY, name VARCHAR(20), {CHECKED}")
-    stream.send(ROWS)
+    stream.send_rows(ROWS)
     with pytest.raises(RowsRefused):
         stream.run()
-    assert run("resolve", stream.checkpoint, "--batch", 0, "--reject", "--yes").exit_code == 0
+    assert run("resolve", stream.location, "--batch", 0, "--reject", "--yes").exit_code == 0
     stream.execute(f"ALTER TABLE {stream.table} RENAME COLUMN name TO label")
     with pytest.raises(OutputNotWritable):
         stream.run(columns=["id", "label"])

@@ -24,7 +24,7 @@ ROWS: list[dict[str, Any]] = [{"id": 1, "name": "a"}, {"id": 2}, {"id": 3, "name
 @pytest.fixture
 def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
     stream = SqlStream(sql_variable, str(tmp_path / "checkpoint"))
-    stream.send(ROWS)
+    stream.send_rows(ROWS)
     yield stream
     stream.execute("DROP TABLE IF EXISTS beam_exactly_once_receipts")
 
@@ -119,11 +119,11 @@ def test_names_of_tables_and_columns(stream: SqlStream, sql_variable: str, mode:
     stream.table = '"' + f"{name}_{stream.table}".replace('"', '""') + '"'
     options = {"mode": mode, "key_columns": ["id"]} if mode == "upsert" else {}
     stream.cluster = type(stream.cluster)({"orders": 1})
-    stream.send([{"id": 1, name: "a"}, {"id": 2}])
+    stream.send_rows([{"id": 1, name: "a"}, {"id": 2}])
     if (sql_variable, mode, name) == ("MARIADB_URL", "upsert", "per%cent"):  # SQLAlchemy misspells it
         with pytest.raises(OutputNotWritable, match="Unknown column"):
             stream.run(**options)
-        assert list(open_object_store(stream.checkpoint).list("writers/")) == []
+        assert list(stream.store().list("writers/")) == []
         return
     stream.run(**options)
     assert stream.execute(f"SELECT id, {column} FROM {table} ORDER BY 1".replace("%", "%%")) == [(1, "a"), (2, None)]
