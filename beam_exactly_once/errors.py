@@ -1,6 +1,7 @@
 """The errors of this library, arranged by who must act::
 
     BeamExactlyOnceError
+    ├── StepFailed              the author of the pipeline: code of a step raised an exception
     ├── ConfigurationError      the author of the pipeline: change code or flags, then start again
     │   ├── UnknownTopic        a topic or partition that Kafka does not have
     │   ├── KafkaRefused        Kafka does not let us in, or not at a topic: credentials, certificates, access rules
@@ -64,6 +65,10 @@ class BeamExactlyOnceError(Exception):
     def __str__(self) -> str:
         message = super().__str__()
         return f"{_mark} {message}" if _mark and self._tagged_with_step else message
+
+
+class StepFailed(BeamExactlyOnceError):
+    """A step raised an exception of its own. ``__cause__`` is that exception, or what the runner made of it."""
 
 
 class ConfigurationError(BeamExactlyOnceError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,13 +26,12 @@ from beam_exactly_once.errors import (
     Fenced,
     Retryable,
     UnsupportedPipeline,
-    known_error,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import by_topic
+from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.known_graph import KnownGraph
-from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out
-from beam_exactly_once.pipelines.progress.log_lines import log_batch
+from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out, log_lines
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
@@ -89,19 +87,8 @@ def run_micro_batches(
         for sink in graph.sinks.values():
             sink.driver_side.check_place()
         writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
-        _LOGGER.info(
-            "writer %d has claimed stream %s at %s", writer.writer_epoch, checkpoint.stream_id, checkpoint.store.uri
-        )
+        log_lines.log_claim(writer)
         _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
-
-
-def _in_step(error: Exception) -> str:
-    """The step that a runner blames; the text of an error from a user's code may hold a row, and is not for a log.
-
-    The last that is named: the runner speaks last.
-    """
-    found = re.findall(r"\[while running '([^']+)'\]", str(error))
-    return f" in step {found[-1]!r}" if found else ""
 
 
 class _Overtaken(Exception):
@@ -132,7 +119,7 @@ class _ClaimedStream:
         self._writer = writer
         self._checkpoint = writer.checkpoint
         self._retention = Retention(self._checkpoint, settings.retain_batches)
-        self._listen = fan_out((log_batch, *settings.listeners))
+        self._listen = fan_out((log_lines.log_batch, *settings.listeners))
         self._batch_id = 0
         """Of the next batch."""
         self._first_batch_id: int | None = None
@@ -160,7 +147,7 @@ class _ClaimedStream:
                     self._recover()
                     self._run_batches()
                     self._note_published()
-                _LOGGER.info("the stream stops; its next batch is %d", self._batch_id)
+                log_lines.log_stop(self._writer, self._batch_id)
                 return
             except _Overtaken as error:
                 if not left:
@@ -176,35 +163,29 @@ class _ClaimedStream:
         Raises:
             Fenced: a newer writer exists.
             _Overtaken: none does, but a batch was decided behind this driver's back.
-            BeamExactlyOnceError: as it was raised, whatever a runner made of its type.
         """
         try:
             yield
         except Exception as error:
             self._writer.ensure_newest()
-            known = known_error(error)
-            if isinstance(known, Fenced):
-                raise _Overtaken(str(known)) from error
-            _LOGGER.error("batch %d failed%s: %s", self._batch_id, _in_step(error), known or type(error).__name__)
-            if known is None or known is error:
-                raise
-            raise known from error
+            if isinstance(error, Fenced):
+                raise _Overtaken(str(error)) from error
+            log_lines.log_failure(self._writer, self._batch_id, error)
+            raise
 
     # -- start -------------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """Publish the newest marker again and replay what was planned above it."""
         recovery = self._writer.recover()
-        if recovery.newest is not None or recovery.replays:
-            again = "no batch" if recovery.newest is None else f"batch {recovery.newest.batch_id}"
-            _LOGGER.info("recovery publishes %s again, and replays %d planned batches", again, len(recovery.replays))
+        log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
         self._hash_seeds = self._known.hash_seeds()
         self._state = {} if recovery.newest is None else recovery.newest.state
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
-            self._run_task(self._task(recovery.newest.batch_id, None))
+            self._run_graph(self._task(recovery.newest.batch_id, None))
             self._sweep(recovery.newest.batch_id)
         self._take_positions(recovery.newest)
         for batch_id in recovery.replays:
@@ -339,7 +320,7 @@ class _ClaimedStream:
         The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
         replaced writer's create came late), on runners without counters, and where it holds the state of operators.
         """
-        counts = self._run_task(task)
+        counts = self._run_graph(task)
         if counts.committed and not self._graph.operators:
             return counts, None
         marker = self._checkpoint.read_marker(task.attempt.batch_id)
@@ -349,6 +330,16 @@ class _ClaimedStream:
                 f"{self._checkpoint.store.uri}. The runner lost a part of the graph; nothing was committed."
             )
         return counts, marker
+
+    def _run_graph(self, task: BatchTask) -> CommitCounts:
+        """
+        Raises:
+            BeamExactlyOnceError: whatever a runner made of it, or of an exception of the user's code.
+        """
+        try:
+            return self._run_task(task)
+        except Exception as error:
+            raise batch_failure(error, task, self._checkpoint.store.uri)  # noqa: B904 (it has its cause)
 
     def _report(self, plan: Plan, counts: CommitCounts, outcome: str, plan_s: float, run_s: float) -> None:
         commit_s, publish_s = counts.commit_us / 1e6, counts.publish_us / 1e6

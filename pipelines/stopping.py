@@ -6,13 +6,13 @@ import contextlib
 import faulthandler
 import logging
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from beam_exactly_once.errors import EXIT_RETRYABLE, Fenced, Retryable
+from beam_exactly_once.pipelines.failures import failed_step
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,9 +21,6 @@ STOP_TIMEOUT_S = 60.0
 not keep the process for ever."""
 UNWIND_TIMEOUT_S = 10.0
 """How long a batch that is given up may take to end: a step in another thread or in C code cannot be interrupted."""
-
-
-_IN_STEP = re.compile(r"\[while running '([^']+)'\]")
 
 
 class _GivenUp(BaseException):
@@ -57,7 +54,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
                 # In a thread: this one may hold the event's lock at this moment, to wait for it.
                 threading.Thread(target=stop.set, name="stop", daemon=True).start()
                 ending.enter_context(_timer(STOP_TIMEOUT_S, lambda: os.kill(os.getpid(), signal.SIGTERM)))
-                _LOGGER.info("%s: stopping at the end of this batch", signal.Signals(number).name)
+                # A warning: whoever pressed Ctrl-C sees it without any configuration of logging.
+                _LOGGER.warning(
+                    "%s: the stream stops when its running batch has ended, or in %g s. A second one stops it now; nothing "
+                    "is lost.",
+                    signal.Signals(number).name,
+                    STOP_TIMEOUT_S,
+                )
                 return
             if not given_up.is_set():
                 given_up.set()
@@ -71,9 +74,9 @@ def stop_on_signals() -> Iterator[threading.Event]:
         except BaseException as error:
             if not given_up.is_set() or isinstance(error, Fenced):
                 raise
-            in_step = _IN_STEP.search(str(error))
+            step = failed_step(error)
             raise Retryable(
-                f"the batch was given up {f'in step {in_step[1]!r}' if in_step else 'where it stood'}: it did not end within "
+                f"the batch was given up {f'in step {step!r}' if step else 'where it stood'}: it did not end within "
                 f"{STOP_TIMEOUT_S:g} s of the signal to stop, or before a second one. Nothing is lost: the next start goes on "
                 "with it. If the batch is not a large one, the step does not return: look at what it waits for."
             ) from error

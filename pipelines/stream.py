@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -14,7 +15,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from beam_exactly_once.arguments import location_of, options_of, seconds, true_or_false, whole_number
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
 from beam_exactly_once.pipelines.micro_batches import StreamSettings, run_micro_batches
@@ -29,6 +30,8 @@ from beam_exactly_once.transforms.commit_batch import CommitBatch
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.stream_graph import StreamGraph
+
+_LOGGER = logging.getLogger(__name__)
 
 RETAIN_BATCHES = 100
 BATCH_TIMEOUT_S = 3600.0
@@ -124,7 +127,12 @@ class ExactlyOnceStream(beam.Pipeline):
             )
         self._ran = True
         self._finish_graph()
-        return super().run(False)
+        try:
+            return super().run(False)
+        except BeamExactlyOnceError as error:
+            _LOGGER.debug("where the error was raised", exc_info=True)
+            # Its one line says it all, and is to be found: without the frames of Beam and of the driver.
+            raise error.with_traceback(None)  # noqa: B904 (it has its cause)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None

@@ -122,6 +122,11 @@ CAPABILITIES = (
     ),
     Capability(RUNNING, "several streams, other kinds of workers", r"test_known_runners: "),
     Capability(RUNNING, "a line in the log for each batch", r"test_log_lines: "),
+    Capability(
+        RUNNING,
+        "an exception of a step: one line with step, batch and offsets",
+        r"test_failed_steps: |names (batch )?step and offsets",
+    ),
     Capability(RUNNING, "SIGTERM lets the batch end", r"test_stopping: |sigterm|a signal lets the batch end"),
     Capability(
         RUNNING,
@@ -140,7 +145,7 @@ CAPABILITIES = (
     Capability(
         GRAPH,
         "a failing step shows your error, and the batch runs again",
-        r"shows the users error|failing side branch|error of user code|test_incomplete_batches: ",
+        r"shows the users error|names step and offsets and|failing side branch|error of user code|test_incomplete_batches: ",
     ),
     Capability(READING, "ranges are split while they are read", r"range is split|long range|split takes|dofn defers"),
     Capability(

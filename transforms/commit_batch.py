@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
@@ -26,6 +25,7 @@ from beam_exactly_once.state.state_list import StateChange
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder
 from beam_exactly_once.transforms.commit_counts import CommitCounts
+from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.reports import Committable, Gathered, RejectedCount, RowsSent, whose
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 
@@ -88,7 +88,7 @@ beam.coders.registry.register_coder(_ToPublish, _ToPublishCoder)
 beam.coders.registry.register_coder(_BatchToFinish, _FinishCoder)
 
 
-class CommitBatch(beam.PTransform):
+class CommitBatch(Composite):
     """Decides a batch once all of its graph has finished, and makes it visible.
 
     Bounded: one element a batch. The marker is created only when every leaf of the graph has been computed, so
@@ -141,7 +141,7 @@ class CommitBatch(beam.PTransform):
         return beam.pvalue.PDone(seeds.pipeline)
 
 
-class _WaitFor(beam.PTransform):
+class _WaitFor(Composite):
     """Emits nothing, but only once its input is complete."""
 
     def expand(self, leaf: beam.PCollection[Any]) -> beam.PCollection[Gathered]:
@@ -182,10 +182,6 @@ class _Commit(StatelessDoFn):
         self._location = location
         self._shards = dict(shards)
         self._clock = clock
-
-    def default_type_hints(self) -> IOTypeHints:
-        """None: Beam has no hint for any number of side inputs."""
-        return IOTypeHints.empty()
 
     def process(self, one_batch: tuple[str, Iterable[Any]], *complete: Iterable[Gathered]) -> Iterator[tuple[int, Any]]:
         began_s = self._clock.monotonic_s()

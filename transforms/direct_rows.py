@@ -18,6 +18,7 @@ from beam_exactly_once.sinks.contract import Part, part_of_shard
 from beam_exactly_once.sinks.sharded import ShardedSink
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
+from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph
@@ -41,7 +42,7 @@ _Sent.register(pa.RecordBatch)
 beam.coders.registry.register_coder(_Sent, _SentCoder)
 
 
-class WriteDirectly(beam.PTransform):
+class WriteDirectly(Composite):
     """Writes rows by shard, before the marker. Input: ``(shard, pa.RecordBatch)``. Output: what a commit gathers.
 
     Bounded a batch. Every shard gets its rows and a receipt in every batch, also without rows. Parallelism: one worker a shard,

@@ -11,6 +11,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.reports import Gathered, ReportCoder, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
@@ -41,7 +42,7 @@ class EmitTask(StatelessDoFn):
         yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), START_OF_TIME))
 
 
-class BatchTasks(beam.PTransform):
+class BatchTasks(Composite):
     """The root of a stream's graph: one task a batch."""
 
     def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:

@@ -1,13 +1,27 @@
-"""``NamedTransform``: a source, sink or step whose name is its identity in the checkpoint, and its label in Beam."""
+"""``Composite``, the base of the library's composites; ``NamedTransform``, one whose name is its identity in the checkpoint, and
+its label in Beam."""
 
 from __future__ import annotations
 
 import apache_beam as beam
+from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.checkpoint.layout import checked_name
 
 
-class NamedTransform(beam.PTransform):
+class Composite(beam.PTransform):
+    """A transform whose annotations are for people and checkers.
+
+    Beam would read those of ``expand``, and knows none that is text: it takes each for anything, and says so in the log.
+    Collections say their types themselves.
+    """
+
+    def default_type_hints(self) -> IOTypeHints:
+        """None."""
+        return IOTypeHints.empty()
+
+
+class NamedTransform(Composite):
     """A transform that takes ``name=``.
 
     Two of a class need no ``"label" >>`` while their names differ: ``WriteToFiles(orders)``, ``WriteToFiles(rejected)``.

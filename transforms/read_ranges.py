@@ -21,10 +21,11 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, open_kafka_log
+from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, at_hand, open_kafka_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.topics import OnDataLoss
+from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
 from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.reports import Gathered, gathered
@@ -51,7 +52,7 @@ class ReadResult(NamedTuple):
     """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit."""
 
 
-class ReadOffsetRanges(beam.PTransform):
+class ReadOffsetRanges(Composite):
     """Reads exactly the given offset ranges of Kafka.
 
     Bounded. Input: a PCollection of :class:`PlannedRange`; output: a :class:`ReadResult`. Every record in the ranges
@@ -212,12 +213,19 @@ def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
     return OffsetRange(lost.topic, lost.partition, lost.start, min(lost.stop, stop))
 
 
-class _ToRecords(StatelessDoFn):
+class _GivingOut(StatelessDoFn):
+    """Whoever wants to know where a step behind it failed can ask :mod:`~beam_exactly_once.kafka.at_hand`."""
+
+    def finish_bundle(self) -> None:
+        at_hand.all_given_out(self)
+
+
+class _ToRecords(_GivingOut):
     def process(self, chunk: Chunk) -> Iterator[Record]:
-        return chunk.records()
+        return chunk.records(at_hand.record_by_record(self, chunk))
 
 
-class _ToTimedRecords(StatelessDoFn):
+class _ToTimedRecords(_GivingOut):
     """Event time from Kafka, or the nearest that Beam has. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
 
     def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
@@ -225,9 +233,11 @@ class _ToTimedRecords(StatelessDoFn):
         if timestamps_ms and not _FIRST_MS <= min(timestamps_ms) <= max(timestamps_ms) <= _LAST_MS:
             timestamps_ms = [min(max(one, _FIRST_MS), _LAST_MS) for one in timestamps_ms]
         timestamps_us = map(mul, timestamps_ms, repeat(1000))
-        return map(windowed_value.create, chunk.records(), timestamps_us, repeat((window,)))
+        records = chunk.records(at_hand.record_by_record(self, chunk))
+        return map(windowed_value.create, records, timestamps_us, repeat((window,)))
 
 
-class _ToArrow(StatelessDoFn):
+class _ToArrow(_GivingOut):
     def process(self, chunk: Chunk) -> list[pa.RecordBatch]:
+        at_hand.as_a_whole(self, chunk)
         return [chunk.to_arrow()]

@@ -15,6 +15,7 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.sinks.staged_rows import StagedRows
+from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.reports import Committable, Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph, refuse_two_attempts
@@ -24,7 +25,7 @@ MAX_OBJECT_BYTES = 32 * 1024 * 1024
 MAX_WAITING_BYTES = 2 * MAX_OBJECT_BYTES
 
 
-class StageRows(beam.PTransform):
+class StageRows(Composite):
     """Stages rows by shard. Input: ``(shard, pa.RecordBatch)``. Output: what a commit gathers.
 
     Bounded a batch. Every bundle writes objects of its own. Parallelism: that of the input.

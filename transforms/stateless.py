@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
+from apache_beam import typehints
+from apache_beam.typehints.decorators import IOTypeHints
 
 from beam_exactly_once.errors import mark_errors
 from beam_exactly_once.randomness import new_token
@@ -33,3 +35,10 @@ class StatelessDoFn(beam.DoFn):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state["fields"])
         mark_errors(state["mark"])
+
+    def default_type_hints(self) -> IOTypeHints:
+        """Elements may be anything, until a step says what it gives: annotations are for people and checkers.
+
+        Beam would read those of ``process``, and knows none that is text: it takes each for anything, and says so in the log.
+        """
+        return IOTypeHints.empty().with_output_types(typehints.Any)

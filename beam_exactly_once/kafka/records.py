@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, repeat
 from operator import attrgetter, lt
 from typing import NamedTuple, TypeAlias, cast
@@ -72,6 +72,10 @@ def with_event_date(batch: pa.RecordBatch) -> pa.RecordBatch:
     )
     dates = pc.if_else(is_date, timestamps_ms, None).cast(pa.timestamp("ms")).cast(pa.date32())
     return pa.RecordBatch.from_arrays([*batch.columns, dates], names=[*batch.schema.names, EVENT_DATE])
+
+
+# Beam reads them where the function is given to beam.Map, and knows no annotation that is text.
+with_event_date.__annotations__ = {"batch": pa.RecordBatch, "return": pa.RecordBatch}
 
 
 class Columns(NamedTuple):
@@ -175,13 +179,17 @@ class Chunk:
         """The columns themselves; do not change them."""
         return self._columns
 
-    def records(self) -> Iterator[Record]:
-        """The records in order, built one by one as they are asked for."""
+    def records(self, offsets: Iterable[int] | None = None) -> Iterator[Record]:
+        """The records in order, built one by one as they are asked for.
+
+        Args:
+            offsets: those of the chunk, for a caller who wants to see how many were asked for.
+        """
         columns = self._columns
         rows = zip(
             repeat(self.topic),
             repeat(self.partition),
-            columns.offsets,
+            columns.offsets if offsets is None else offsets,
             columns.timestamps_ms,
             columns.timestamp_types,
             columns.keys,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
+from typing import TextIO, TypeGuard
 
 from rich.console import Console
 from rich.live import Live
@@ -16,7 +18,7 @@ from beam_exactly_once.pipelines.progress.listeners import BatchProgress
 class LiveBar:
     """A :data:`~beam_exactly_once.ProgressListener` that redraws one line at each batch.
 
-    What others print meanwhile appears above the line. It starts no thread. :meth:`close` gives the terminal back.
+    What others print and log meanwhile appears above the line. It starts no thread. :meth:`close` gives the terminal back.
 
     Args:
         console: where to draw; None is standard error.
@@ -31,7 +33,11 @@ class LiveBar:
             # Standard output stays what it is when it goes to a file or another program.
             redirect_stdout=sys.stdout.isatty(),
         )
+        plain = sys.stderr
         self._live.start(refresh=True)
+        # The handlers of the log hold the terminal itself, and would write into the line.
+        self._logging = [handler for handler in logging.getLogger().handlers if _writes_to(handler, plain)]
+        self._log_to(sys.stderr)
 
     def __call__(self, progress: BatchProgress) -> None:
         """Redraw the line."""
@@ -41,6 +47,11 @@ class LiveBar:
     def close(self) -> None:
         """Leave the last line standing and give the terminal back. May be called again."""
         self._live.stop()
+        self._log_to(sys.stderr)
+
+    def _log_to(self, stream: TextIO) -> None:
+        for handler in self._logging:
+            handler.setStream(stream)
 
 
 @contextlib.contextmanager
@@ -51,6 +62,10 @@ def live_bar(console: Console | None = None) -> Iterator[LiveBar]:
         yield bar
     finally:
         bar.close()
+
+
+def _writes_to(handler: logging.Handler, stream: TextIO) -> TypeGuard[logging.StreamHandler[TextIO]]:
+    return isinstance(handler, logging.StreamHandler) and handler.stream is stream
 
 
 def _line(progress: BatchProgress, records_so_far: int) -> Text:

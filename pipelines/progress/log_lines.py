@@ -1,16 +1,41 @@
-"""One line in the log for each batch."""
+"""What a stream says in the log: one line for what it does, with the same as fields of the log record, for log systems.
+
+Every line has ``stream``, the id; the others are ``writer_epoch``, ``batch_id``, ``step``, ``error`` and ``batch``, where they
+are known. No line holds a value of a row.
+"""
 
 from __future__ import annotations
 
 import logging
 
+from beam_exactly_once.checkpoint import Recovery, StreamWriter
+from beam_exactly_once.errors import BeamExactlyOnceError
+from beam_exactly_once.pipelines.failures import failed_step
 from beam_exactly_once.pipelines.progress.listeners import BatchProgress
 
 _LOGGER = logging.getLogger(__name__)
 
 
+def log_claim(writer: StreamWriter) -> None:
+    """Say that this driver is the newest writer."""
+    stream, epoch = writer.checkpoint.stream_id, writer.writer_epoch
+    extra = {"stream": stream, "writer_epoch": epoch}
+    _LOGGER.info("writer %d has claimed stream %s at %s", epoch, stream, writer.checkpoint.store.uri, extra=extra)
+
+
+def log_recovery(writer: StreamWriter, recovery: Recovery) -> None:
+    """Say what is published again and replayed, if anything is."""
+    if recovery.newest is None and not recovery.replays:
+        return
+    again = "no batch" if recovery.newest is None else f"batch {recovery.newest.batch_id}"
+    extra = _fields(writer, recovery.next_batch_id)
+    _LOGGER.info(
+        "recovery publishes %s again, and replays %d planned batches", again, len(recovery.replays), extra=extra
+    )
+
+
 def log_batch(progress: BatchProgress) -> None:
-    """A listener that says at INFO how a batch went. What a listener knows is in the record's ``batch``, for log systems."""
+    """A listener that says how a batch went. What a listener knows is in the record's ``batch``."""
     rows = ", ".join(f"{count} rows to {sink}" for sink, count in progress.rows_written.items())
     _LOGGER.info(
         "batch %d %s: %d records read, %s, in %.1f s",
@@ -19,5 +44,26 @@ def log_batch(progress: BatchProgress) -> None:
         progress.records_read,
         rows,
         progress.total_s,
-        extra={"batch": progress.to_json()},
+        extra={
+            "stream": progress.stream_id,
+            "writer_epoch": progress.writer_epoch,
+            "batch_id": progress.batch_id,
+            "batch": progress.to_json(),
+        },
     )
+
+
+def log_failure(writer: StreamWriter, batch_id: int, error: Exception) -> None:
+    """Say that the stream ends with an error. The text of one that is not the library's may hold a row."""
+    said = f": {error}" if isinstance(error, BeamExactlyOnceError) else ""
+    extra = {**_fields(writer, batch_id), "step": failed_step(error), "error": type(error).__name__}
+    _LOGGER.error("batch %d failed: %s%s", batch_id, type(error).__name__, said, extra=extra)
+
+
+def log_stop(writer: StreamWriter, next_batch_id: int) -> None:
+    """Say that the stream stops, as it should."""
+    _LOGGER.info("the stream stops; its next batch is %d", next_batch_id, extra=_fields(writer, next_batch_id))
+
+
+def _fields(writer: StreamWriter, batch_id: int) -> dict[str, object]:
+    return {"stream": writer.checkpoint.stream_id, "writer_epoch": writer.writer_epoch, "batch_id": batch_id}

@@ -16,9 +16,10 @@ import pytest
 
 from beam_exactly_once import BatchRows, ExactlyOnceStream, ForEachBatch, ReadFromKafka
 from beam_exactly_once.checkpoint import Checkpoint, StreamWriter
-from beam_exactly_once.errors import ConfigurationError, Fenced, StagedOutputMissing, UnsupportedPipeline
+from beam_exactly_once.errors import ConfigurationError, Fenced, StagedOutputMissing, StepFailed, UnsupportedPipeline
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from support.ending import ends_with
 from support.stream_under_test import StreamUnderTest, number_of
 from support.user_code import CALLS, HOOKS, noting, noting_arrow, storing
 
@@ -116,7 +117,7 @@ def test_the_rule_makes_it_exactly_once_under_kills(stream: Stream, tmp_path: Pa
     database = str(tmp_path / "numbers.db")
     stream.produce(0, 1, 2, 3, 4)
     calls = StoreCalls(killed, kill)
-    with watching(calls), contextlib.suppress(RuntimeError):
+    with watching(calls), contextlib.suppress(StepFailed, RuntimeError):
         stream.run(storing(database))
     stream.run(storing(database))
     stream.run(storing(database))
@@ -133,7 +134,7 @@ def test_the_rule_when_user_code_dies_before_its_own_commit(stream: Stream, tmp_
 
     stream.produce(0, 1, 2, 3, 4)
     HOOKS["commit", database] = kill_there
-    with pytest.raises(RuntimeError, match="killed here"):
+    with ends_with("killed here"):
         stream.run(storing(database))
     assert stored(database) == list(range(2 * batch_id))
     del HOOKS["commit", database]
@@ -153,7 +154,7 @@ def test_the_rule_when_each_attempt_makes_other_rows(stream: Stream, tmp_path: P
         attempt = chance.randint(1, 10**6)
         with (
             watching(calls),
-            contextlib.suppress(RuntimeError),
+            contextlib.suppress(StepFailed, RuntimeError),
             stream.cluster.serving(),
             ExactlyOnceStream(stream.location) as pipeline,
         ):

@@ -5,22 +5,42 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_exactly_once import ExactlyOnceStream, ForEachBatch, ReadFromKafka, Record, WriteToFiles
-from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ForEachBatch,
+    ReadFromKafka,
+    Record,
+    WriteToDelta,
+    WriteToFiles,
+    WriteToKafka,
+    WriteToSql,
+    with_event_date,
+)
+from beam_exactly_once.errors import StepFailed, UnfitRow
+from beam_exactly_once.kafka import EVENT_DATE
 from beam_exactly_once.testing import MemoryKafka
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
 
-def run(kafka: MemoryKafka, folder: Path) -> None:
-    with kafka.serving(), ExactlyOnceStream(f"{folder}/checkpoint") as stream:
+FIELDS = ("stream", "writer_epoch", "batch_id", "step", "error")
+"""Of log records, for log systems."""
+
+
+def run(kafka: MemoryKafka, folder: Path, *flags: str) -> None:
+    with (
+        kafka.serving(),
+        ExactlyOnceStream(f"{folder}/checkpoint", options=PipelineOptions([*flags])) as stream,
+    ):
         records = stream | ReadFromKafka("in-memory:9092", ["orders"], max_batch_offsets=2)
         _ = (
             records
@@ -29,9 +49,13 @@ def run(kafka: MemoryKafka, folder: Path) -> None:
         )
 
 
+def of_library(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [one for one in caplog.records if one.name.startswith("beam_exactly_once")]
+
+
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the library's own loggers said, without seconds."""
-    lines = [one.getMessage() for one in caplog.records if one.name.startswith("beam_exactly_once")]
+    lines = [one.getMessage() for one in of_library(caplog)]
     caplog.clear()
     return [line.rpartition(", in ")[0] or line for line in lines]
 
@@ -57,12 +81,78 @@ def test_claim_recovery_batches_failure_and_stop(tmp_path: Path, caplog: pytest.
     ]
 
     kafka.append([Record("orders", value=b"secret, and not JSON")])
-    with pytest.raises(RuntimeError, match="JSONDecodeError"):
+    with pytest.raises(StepFailed) as raised:
         run(kafka, tmp_path)
+    fields = [{name: getattr(one, name, None) for name in FIELDS} for one in of_library(caplog)]
+    stream_id = fields[0]["stream"]
+    assert fields == [
+        {"stream": stream_id, "writer_epoch": 2, "batch_id": None, "step": None, "error": None},
+        {"stream": stream_id, "writer_epoch": 2, "batch_id": 2, "step": None, "error": None},
+        {"stream": stream_id, "writer_epoch": 2, "batch_id": 2, "step": "Parse", "error": "StepFailed"},
+    ]
     assert said(caplog)[1:] == [
         "recovery publishes batch 1 again, and replays 0 planned batches",
-        "batch 2 failed in step 'Parse': RuntimeError",
+        f"batch 2 failed: StepFailed: {raised.value}",
     ]
+
+
+KAFKA = "in-memory:9092"
+ROWS = pa.schema([("n", pa.int64())])
+
+
+def rejecting(stream: ExactlyOnceStream) -> None:
+    rows, undecodable = stream | ReadFromKafka(KAFKA, ["orders"], decoder=len, on_error="reject")
+    unfit = rows | WriteToFiles("orders", schema=ROWS, on_error="reject")
+    _ = (undecodable, unfit) | beam.Flatten() | WriteToFiles("rejected", name="rejected")
+
+
+def by_date(stream: ExactlyOnceStream) -> None:
+    records = stream | ReadFromKafka(KAFKA, ["orders"], as_arrow=True) | beam.Map(with_event_date)
+    _ = records | WriteToFiles("orders", partition_by=[EVENT_DATE])
+
+
+def written_by(sink: Callable[[], Any]) -> Callable[[ExactlyOnceStream], None]:
+    def build(stream: ExactlyOnceStream) -> None:
+        _ = stream | ReadFromKafka(KAFKA, ["orders"]) | beam.Map(lambda record: {"n": record.offset}) | sink()
+
+    return build
+
+
+GRAPHS: dict[str, Callable[[ExactlyOnceStream], None]] = {
+    "rejecting": rejecting,
+    "by date": by_date,
+    "files": written_by(lambda: WriteToFiles("orders", format="json")),
+    "table": written_by(lambda: WriteToSql("sqlite:///orders.db", "orders")),
+    "table, direct": written_by(lambda: WriteToSql("sqlite:///orders.db", "orders", direct=True)),
+    "topic": written_by(lambda: WriteToKafka(KAFKA, "copies")),
+    "topic, direct": written_by(lambda: WriteToKafka(KAFKA, "copies", direct=True)),
+    "Delta": written_by(lambda: WriteToDelta("orders", schema=ROWS)),
+    "function": written_by(lambda: ForEachBatch(print, schema=ROWS)),
+}
+
+
+@pytest.mark.parametrize("build", GRAPHS.values(), ids=GRAPHS)
+def test_beam_has_nothing_to_say_of_the_annotations_of_a_graph(
+    build: Callable[[ExactlyOnceStream], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """At a start, its lines hid those of the stream."""
+    caplog.set_level(logging.INFO)
+    stream = ExactlyOnceStream(f"{tmp_path}/checkpoint")
+    build(stream)
+    stream._finish_graph()
+    stream._publishing_graph()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--direct_running_mode=multi_threading"]], ids=["in this thread", "in threads"])
+def test_the_workers_have_nothing_to_say_of_them_either(
+    flags: list[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    kafka = MemoryKafka({"orders": 1})
+    kafka.append([Record("orders", value=b"{}")])
+    run(kafka, tmp_path, *flags)
+    assert [one.getMessage() for one in caplog.records if one.name.startswith("apache_beam.typehints")] == []
 
 
 # -- what a record says chooses neither the class of an error nor the step that the log blames ---------------------------

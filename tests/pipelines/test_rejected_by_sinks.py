@@ -24,6 +24,7 @@ from beam_exactly_once.pipelines import kafka_to_delta, kafka_to_sql
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.delta_streams import DeltaStream, around_commit
+from support.ending import ends_with
 from support.rejected_rows import markers, rejected_in
 from support.sql_stream import SqlStream, at_step
 from support.stream_under_test import number_of
@@ -107,7 +108,7 @@ def test_killed_in_between_neither_rows_nor_rejected_ones_are_lost_or_doubled(
     stream.create("id BIGINT NOT NULL, name VARCHAR(40)")
     stream.send_rows({"id": number} for number in range(6))
     killing = watching(StoreCalls(at, kill)) if isinstance(at, KillPoint) else at_step(at, 2, kill)
-    with killing, pytest.raises(RuntimeError, match="killed here"):
+    with killing, ends_with("killed here"):
         stream.run(through=beam.Map(spoilt), rejected=bad)
     stream.run(through=beam.Map(spoilt), rejected=bad)
     assert stream.ids() == [0, 2, 3, 5]
@@ -229,7 +230,7 @@ def test_rows_that_do_not_fit_a_delta_table(
     if killed:
         with monkeypatch.context() as patch:
             around_commit(patch, commit=2, **{killed: kill})
-            with pytest.raises(RuntimeError, match="killed here"):
+            with ends_with("killed here"):
                 run()
     run()
     assert numbers.read_numbers() == [0, 2, 3]

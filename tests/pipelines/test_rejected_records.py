@@ -26,6 +26,7 @@ from beam_exactly_once import (
 )
 from beam_exactly_once.errors import ConfigurationError, DataLoss, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
+from support.ending import ends_with
 
 BAD = Record("orders", 3, 0, 1_700_000_000_000, 1, b"\xffkey", b"{broken", (("trace", b"\xfe"), ("none", None)))
 BATCHES = {"orders": [[b'{"n": 1}', BAD, b'{"n": 2}'], [b'{"n": 3}'], [b"null!", b"[", b'{"n": 4}']]}
@@ -148,7 +149,11 @@ class TestDecoding:
             rows = records(stream, as_arrow=as_arrow) | DecodeRecords(decode_batch if as_arrow else decode)
             _ = rows | WriteToFiles("/lake/orders", schema=SCHEMA)
 
-        which = "an Arrow batch" if as_arrow else "record orders-3 at offset 0: JSONDecodeError: Expecting"
+        which = (
+            "an Arrow batch"
+            if as_arrow
+            else "record orders-3 at offset 0: the function raises json.decoder.JSONDecodeError"
+        )
         with pytest.raises(UnfitRow, match=f"step 'decode_records' cannot decode {which}"):
             run_in_memory(build, BATCHES)
 
@@ -307,7 +312,7 @@ def test_the_marker_says_what_was_rejected_and_a_replay_rejects_again(tmp_path: 
                 _ = rejected | beam.Reshuffle() | beam.Map(refuse)
 
     with cluster.serving():
-        with pytest.raises(RuntimeError, match="after staging"):
+        with ends_with("after staging"):
             run(fails=True)
         assert not list((tmp_path / "bad").rglob("*.parquet"))
         run(fails=False)

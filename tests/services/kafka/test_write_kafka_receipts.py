@@ -37,6 +37,7 @@ from services.streams.copies import (
     records_of,
 )
 from services.streams.topics import TIMEOUT_S, Topic, settle
+from support.ending import ends_with
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 NewTopicMade = Callable[..., Topic]
@@ -137,7 +138,7 @@ def test_a_wiped_checkpoint_skips_nothing(copy: Copy) -> None:
 
 def test_what_is_committed_needs_its_source_no_more(copy: Copy) -> None:
     """Compaction removed every record of the batch between its commit and its publish."""
-    with at("begin_transaction", 1, fail), pytest.raises(RuntimeError, match="killed here"):
+    with at("begin_transaction", 1, fail), ends_with("killed here"):
         copy.run(4)
     copy.run(8, compacted_to=range(4, 8))
     assert_exactly_once(copy, 8)

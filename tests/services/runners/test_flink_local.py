@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
-from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
+from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE, StepFailed
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
 from services.streams.flink_streams import WAIT_S, Gate, gated_command, local_options, started, values
@@ -133,7 +134,7 @@ def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream
     assert len(stream.rows()) > 20, "groups of several batches were joined"
 
 
-def test_a_failed_step_shows_the_users_error_and_the_batch_runs_again(stream: Stream) -> None:
+def test_a_failed_step_names_step_and_offsets_and_the_batch_runs_again(stream: Stream) -> None:
     def numbers(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
         return records | beam.Map(lambda record: {"number": int(record.value)})
 
@@ -145,8 +146,14 @@ def test_a_failed_step_shows_the_users_error_and_the_batch_runs_again(stream: St
 
         return numbers(records) | beam.Map(fail)
 
-    with pytest.raises(RuntimeError, match="an unlucky number"):
+    with pytest.raises(StepFailed) as raised:
         stream.run(failing, NUMBERS)
+    assert re.match(
+        r"step 'Map\(fail\).*' of batch 0 ended with ValueError\. Read last: orders-\d at offset \d+(, orders-.*)*\. "
+        r"Batch 0 reads orders-0\[0, \d+\)",
+        str(raised.value),
+    ), raised.value
+    assert "an unlucky number" in repr(raised.value.__cause__)
     assert stream.rows() == []
 
     stream.run(numbers, NUMBERS)

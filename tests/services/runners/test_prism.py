@@ -4,6 +4,7 @@ again."""
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from beam_exactly_once import (
     WriteToFiles,
     read_batches,
 )
-from beam_exactly_once.errors import EXIT_DONE, DataLoss
+from beam_exactly_once.errors import EXIT_DONE, DataLoss, StepFailed
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
@@ -148,7 +149,7 @@ def test_a_group_by_key_groups_one_batch(stream: Stream, broker: EmbeddedBroker)
     assert totals == {0: 20, 1: 20, 2: 20}
 
 
-def test_a_failed_batch_shows_the_users_error_and_runs_again(stream: Stream, broker: EmbeddedBroker) -> None:
+def test_a_failed_batch_names_step_and_offsets_and_runs_again(stream: Stream, broker: EmbeddedBroker) -> None:
     send(broker, range(20))
 
     def failing(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
@@ -159,8 +160,14 @@ def test_a_failed_batch_shows_the_users_error_and_runs_again(stream: Stream, bro
 
         return numbers(records) | beam.Map(fail)
 
-    with pytest.raises(RuntimeError, match="an unlucky number"):
+    with pytest.raises(StepFailed) as raised:
         stream.run(broker.bootstrap_servers, through=failing, schema=NUMBERS)
+    assert re.match(
+        r"step 'Map\(fail\).*' of batch 0 ended with ValueError\. Read last: orders-\d at offset \d+(, orders-.*)*\. "
+        r"Batch 0 reads orders-0\[0, \d+\)",
+        str(raised.value),
+    ), raised.value
+    assert "an unlucky number" in repr(raised.value.__cause__)
     assert stream.numbers() == []
 
     stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS)

@@ -252,3 +252,25 @@ def test_what_others_print_to_standard_output_stays_whole(capsys: pytest.Capture
         tell = fan_out([bar, JsonLinesListener("-")])
         tell(BATCH)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [BATCH_JSON]
+
+
+def test_lines_of_the_log_stand_above_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler holds the terminal from before; it has it again afterwards."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    elsewhere = logging.StreamHandler(io.StringIO())
+    handlers = [logging.StreamHandler(terminal), elsewhere]
+    for handler in handlers:
+        logging.getLogger().addHandler(handler)
+    try:
+        with live_bar(Console(file=terminal, force_terminal=True, width=80)) as bar:
+            bar(BATCH)
+            logging.getLogger("orders").warning("slow batch")
+            bar(BATCH)
+    finally:
+        for handler in handlers:
+            logging.getLogger().removeHandler(handler)
+    line, _, rest = terminal.getvalue().partition("slow batch\n")
+    assert line.endswith("\x1b[2K")  # the live line was taken away before
+    assert re.match(r"(\x1b\[\S+)*batch 42", rest)  # and stands below
+    assert [handler.stream for handler in handlers] == [terminal, elsewhere.stream]

@@ -1,0 +1,110 @@
+"""Why a batch failed: which step, at which records, and the way out, in one line that holds no value of a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import TracebackType
+
+from beam_exactly_once.checkpoint import Plan
+from beam_exactly_once.errors import BeamExactlyOnceError, StepFailed, UnfitRow, known_error
+from beam_exactly_once.kafka.at_hand import take_at_hand
+from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.transforms.batch_task import BatchTask
+
+MAX_RANGES = 8
+"""Ranges of offsets that a message names."""
+_IN_STEP = re.compile(r" ?\[while running '([^']+)'\]")
+"""What Beam adds to the text of an exception, behind whatever the exception says itself."""
+_IN_STEP_OF_BATCH = re.compile(r"^step '([^']+)' of batch ")
+_TYPE_IN_TEXT = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(?:\w+\.)*(\w+)")
+"""The type that a traceback ends with. The first one of a text stands above all that exceptions say."""
+_BEHIND_THE_MARKER = ("CommitBatch/Publish", "CommitBatch/Finish")
+
+
+def failed_step(error: BaseException) -> str | None:
+    """The step that a runner, or a :class:`StepFailed`, blames, if it blames one."""
+    found = (_IN_STEP_OF_BATCH if isinstance(error, StepFailed) else _IN_STEP).findall(str(error))
+    return found[-1] if found else None
+
+
+def batch_failure(error: Exception, task: BatchTask, checkpoint_uri: str) -> BeamExactlyOnceError:
+    """The error of a batch, to be raised instead of what a runner made of it.
+
+    Its cause is the exception of the user's code, from its own line on, where that is known; else what the runner raised.
+
+    Args:
+        error: what a run of the graph raised.
+        task: what was run.
+        checkpoint_uri: of the stream.
+    """
+    own = _as_raised(error)
+    known = known_error(error) if own is error else own if isinstance(own, BeamExactlyOnceError) else None
+    at_hand = take_at_hand([] if task.plan is None else _ranges(task.plan))
+    failure: BeamExactlyOnceError
+    cause: BaseException | None
+    if known is None:
+        failure, cause = StepFailed(_step_failed(error, own, task, at_hand, checkpoint_uri)), own
+    else:
+        text = _IN_STEP.sub("", str(known))
+        is_of_row = isinstance(known, UnfitRow) and task.plan is not None
+        failure = type(known)(f"{text}{_where(task.plan, at_hand) if is_of_row and task.plan else ''}")
+        cause = known.__cause__ if own is known else error
+    failure.__cause__ = cause if cause is None else cause.with_traceback(_of_the_step(cause.__traceback__))
+    return failure
+
+
+def _as_raised(error: Exception) -> BaseException:
+    """What code of the pipeline raised: Beam makes another exception of it, to add the step."""
+    is_tagged = getattr(error, "_tagged_with_step", False)
+    return error.__context__ if is_tagged and error.__context__ is not None else error
+
+
+def _step_failed(
+    error: Exception, own: BaseException, task: BatchTask, at_hand: Sequence[OffsetRange], checkpoint_uri: str
+) -> str:
+    batch_id, step = task.attempt.batch_id, failed_step(error)
+    failed = f"{'the run' if step is None else f'step {step!r}'} of batch {batch_id} ended with {_type_of(error, own)}."
+    if task.plan is None or (step or "").startswith(_BEHIND_THE_MARKER):
+        return (
+            f"{failed} The batch is committed, and not all of it is published. Mend what is called there, and start again: "
+            "every start publishes the newest batch before it reads on."
+        )
+    return (
+        f"{failed}{_where(task.plan, at_hand)} Nothing of it is committed, and each start runs it again. Mend the step; or "
+        'have records that it cannot take rejected, by DecodeRecords(…, on_error="reject"); or pass the batch: '
+        f"beam-exactly-once resolve {checkpoint_uri} --batch {batch_id} --skip"
+    )
+
+
+def _type_of(error: Exception, own: BaseException) -> str:
+    """The type of the exception that code of the pipeline raised: its own, or what a worker's text says."""
+    found = _TYPE_IN_TEXT.search(str(error)) if own is error else None
+    return type(own).__name__ if found is None else found[1]
+
+
+def _where(plan: Plan, at_hand: Sequence[OffsetRange]) -> str:
+    """A sentence: what the batch reads, and what was read of it last."""
+    last = f" Read last: {', '.join(map(_named, at_hand))}." if at_hand else ""
+    ranges = _ranges(plan)
+    more = f" and {len(ranges) - MAX_RANGES} more ranges" if len(ranges) > MAX_RANGES else ""
+    return f"{last} Batch {plan.batch_id} reads {', '.join(map(str, ranges[:MAX_RANGES]))}{more}."
+
+
+def _ranges(plan: Plan) -> list[OffsetRange]:
+    return [one for source in plan.sources.values() for one in source.ranges]
+
+
+def _named(given_out: OffsetRange) -> str:
+    return f"{given_out.topic_partition} at offset {given_out.start}" if given_out.size == 1 else str(given_out)
+
+
+def _of_the_step(traceback: TracebackType | None) -> TracebackType | None:
+    """What is left of a traceback below the frames of the runner: those of the step; all of it where there are none."""
+    below = one = traceback
+    while one is not None:
+        path = one.tb_frame.f_code.co_filename.replace("\\", "/")
+        if "apache_beam/runners/" in path:
+            below = one.tb_next
+        one = one.tb_next
+    return traceback if below is None else below

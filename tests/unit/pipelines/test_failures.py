@@ -1,0 +1,77 @@
+"""The error of a failed batch, whatever the exception says and however a runner passes it on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_exactly_once.checkpoint import Attempt, Plan, SourcePlan
+from beam_exactly_once.errors import DataLoss, StepFailed, UnfitRow
+from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.pipelines.failures import batch_failure, failed_step
+from beam_exactly_once.transforms.batch_task import BatchTask
+
+READS = OffsetRange("orders", 0, 3, 9)
+TEXTS = st.text(alphabet="ab:.'[]\n \t") | st.sampled_from(
+    ["row\nid: 7", "Traceback (most recent call last):\n  File x\nRow: 7", "no [while running 'Other'] of ours"]
+)
+
+
+def task(*ranges: OffsetRange) -> BatchTask:
+    plan = Plan(7, 1, 0, {"kafka": SourcePlan(ranges, (), {})})
+    return BatchTask("stream", Attempt(1, 7, "nonce"), plan, None)
+
+
+def as_beam_raises_it(error: Exception, step: str) -> Exception:
+    """In one process: with the step behind its text, and the exception itself as context."""
+    raised = RuntimeError(f"{error!r} [while running '{step}']")
+    raised._tagged_with_step = True  # type: ignore[attr-defined]
+    raised.__context__ = error
+    return raised
+
+
+def as_a_worker_sends_it(error: Exception, step: str) -> Exception:
+    """From another process, or a thread that is called as one: a text."""
+    frames = 'Traceback (most recent call last):\n  File "orders.py", line 9, in parse\n    return json.loads(value)\n'
+    kind = f"{type(error).__module__}.{type(error).__name__}"
+    return RuntimeError(
+        f"{frames}{kind}: {error}\n\nDuring handling of the above exception, another exception occurred:\n\n"
+        f"{frames}RuntimeError: {kind}: {error} [while running '{step}']\n"
+    )
+
+
+@given(TEXTS, st.sampled_from([as_beam_raises_it, as_a_worker_sends_it]))
+def test_nothing_of_what_the_exception_says_is_in_the_error(said: str, passed_on: object) -> None:
+    raised = passed_on(ValueError(said), "Parse")  # type: ignore[operator] # one of the two above
+    failure = batch_failure(raised, task(READS), "s3://checkpoints/orders")
+    assert type(failure) is StepFailed
+    assert str(failure) == (
+        "step 'Parse' of batch 7 ended with ValueError. Batch 7 reads orders-0[3, 9). Nothing of it is committed, and each "
+        "start runs it again. Mend the step; or have records that it cannot take rejected, by "
+        'DecodeRecords(…, on_error="reject"); or pass the batch: beam-exactly-once resolve s3://checkpoints/orders --batch 7 '
+        "--skip"
+    )
+    assert failed_step(failure) == failed_step(raised) == "Parse"
+
+
+@pytest.mark.parametrize("passed_on", [as_beam_raises_it, as_a_worker_sends_it])
+def test_an_error_of_the_library_keeps_its_type_and_text(passed_on: object) -> None:
+    class_and_text = [(DataLoss, "orders-0: [3, 5) is gone."), (UnfitRow, "sink 'files': column 'n' is int64.")]
+    for error_class, text in class_and_text:
+        error = error_class(text)
+        raised = passed_on(error, "Read")  # type: ignore[operator]
+        if passed_on is as_a_worker_sends_it:
+            raised = RuntimeError(str(raised).replace("orders.", "beam_exactly_once.errors.", 1))
+        failure = batch_failure(raised, task(READS), "s3://checkpoints/orders")
+        assert type(failure) is error_class
+        where = " Batch 7 reads orders-0[3, 9)." if error_class is UnfitRow else ""
+        assert str(failure) == text + where
+
+
+def test_of_many_ranges_the_first_are_named() -> None:
+    ranges = [OffsetRange("orders", partition, 0, 1) for partition in range(30)]
+    text = str(batch_failure(ValueError(), task(*ranges), "s3://checkpoints/orders"))
+    assert text.startswith("the run of batch 7 ended with ValueError. Batch 7 reads orders-0[0, 1), orders-1[0, 1)")
+    assert "orders-7[0, 1) and 22 more ranges. " in text
+    assert "orders-8" not in text
