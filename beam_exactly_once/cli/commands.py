@@ -287,7 +287,7 @@ def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, see
 
     Needs nothing but this library: the broker lives in this process.
     """
-    from beam_exactly_once.cli.demo import run_demo, show
+    from beam_exactly_once.cli.demo import run_demo, show, show_next_steps
 
     out = tables.console()
     with contextlib.ExitStack() as temporary:
@@ -295,8 +295,7 @@ def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, see
         folder = work_dir or temporary.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
         result = run_demo(records, kills, Path(folder), seed, out)
     show(result, out)
-    if work_dir is not None:
-        out.print(f"Look at it: beam-exactly-once status {Path(work_dir) / 'checkpoint'}", soft_wrap=True)
+    show_next_steps(work_dir, out)
     if not result.is_exact:
         ctx.exit(EXIT_FAILED)
 

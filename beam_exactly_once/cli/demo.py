@@ -17,6 +17,7 @@ from pathlib import Path
 import orjson
 import pyarrow.parquet as pq
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -121,6 +122,34 @@ def show(result: DemoResult, console: Console) -> None:
         f"{result.seconds:.1f}",
     )
     console.print(table)
+    console.print()
+    console.print(_verdict(result), soft_wrap=True)
+
+
+def show_next_steps(work_dir: str | None, console: Console) -> None:
+    """What to do next; ``work_dir`` is None if nothing is kept."""
+    steps = [("Your own topics:", "beam-exactly-once run kafka-to-files --help")]
+    if work_dir is None:
+        steps.insert(0, ("Keep what it wrote:", "beam-exactly-once demo --work-dir demo"))
+    else:
+        checkpoint = Path(work_dir) / "checkpoint"
+        steps.insert(0, ("Where it stands:", f"beam-exactly-once status {checkpoint}"))
+        steps.insert(1, ("Check every file:", f"beam-exactly-once verify {checkpoint}"))
+    console.print()
+    for what, command in steps:
+        console.print(f"[dim]{what:<20}[/]{escape(command)}", soft_wrap=True)
+
+
+def _verdict(result: DemoResult) -> str:
+    """One sentence."""
+    times = "once" if len(result.kills) == 1 else f"{len(result.kills)} times"
+    killed = f"although the pipeline was killed {times}" if result.kills else "without a kill"
+    if result.is_exact:
+        return f"[green]Each of {result.produced:,} records is in the files exactly once, {killed}.[/]"
+    return (
+        f"[red]Of {result.produced:,} records, {result.lost:,} are lost and {result.duplicated:,} are there twice.[/] That must "
+        "never be: please report it, with the flags that you gave."
+    )
 
 
 def _kills(kills: int, random_: Random) -> Iterator[tuple[str, KillPoint | None, float | None]]:

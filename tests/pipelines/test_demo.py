@@ -26,3 +26,10 @@ def test_a_small_demo_finds_nothing_lost_and_nothing_twice(tmp_path: Path) -> No
     assert numbers[:5] == ["5,000", "5,000", "0", "0", "3"]
     assert list((tmp_path / "demo" / "output").glob("*.parquet"))
     assert (tmp_path / "demo" / "checkpoint" / "metadata.json").is_file()
+    assert demo.stdout.splitlines()[-5:] == [
+        "Each of 5,000 records is in the files exactly once, although the pipeline was killed 3 times.",
+        "",
+        f"Where it stands:    beam-exactly-once status {tmp_path}/demo/checkpoint",
+        f"Check every file:   beam-exactly-once verify {tmp_path}/demo/checkpoint",
+        "Your own topics:    beam-exactly-once run kafka-to-files --help",
+    ]
