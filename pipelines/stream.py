@@ -57,7 +57,7 @@ class ExactlyOnceStream(beam.Pipeline):
         runner: name or instance, instead of the options' one.
         options: Beam's; the runner is taken from them.
         storage_options: of the checkpoint's object store, and of every location on the same kind of store that gives none.
-        listeners: called with one :class:`~beam_exactly_once.BatchProgress` a batch.
+        listeners: called with one :class:`~beam_exactly_once.BatchProgress` a batch; one of them, or a list.
         retain_batches: how many plans and markers to keep, at least 2.
         batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
         state_cache: where each machine keeps the state of operators near.
@@ -80,7 +80,7 @@ class ExactlyOnceStream(beam.Pipeline):
         runner: str | PipelineRunner | None = None,
         options: PipelineOptions | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        listeners: Sequence[ProgressListener] = (),
+        listeners: Sequence[ProgressListener] | ProgressListener = (),
         retain_batches: int = RETAIN_BATCHES,
         batch_timeout_s: float | None = BATCH_TIMEOUT_S,
         state_cache: StateCache = STATE_CACHE,
@@ -120,7 +120,10 @@ class ExactlyOnceStream(beam.Pipeline):
         return super().apply(transform, pvalueish, label)
 
     def run(self, test_runner_api: bool | str = "AUTO") -> PipelineResult:
-        """Run the stream to the end of its trigger. Called once, by leaving the ``with`` block."""
+        """Run the stream to the end of its trigger. Called once, by leaving the ``with`` block.
+
+        ``metrics()`` of the result has the counters of your steps, summed over all batches.
+        """
         if self._ran:
             raise ConfigurationError(
                 "this stream ran already. Leave the `with` block to run it, and make a new ExactlyOnceStream to run again."
@@ -198,7 +201,10 @@ class ExactlyOnceStream(beam.Pipeline):
 
 
 def _settings(
-    trigger: Trigger, max_batches: int | None, listeners: Sequence[ProgressListener], retain_batches: int
+    trigger: Trigger,
+    max_batches: int | None,
+    listeners: Sequence[ProgressListener] | ProgressListener,
+    retain_batches: int,
 ) -> StreamSettings:
     """The driver's settings, checked.
 
@@ -207,9 +213,11 @@ def _settings(
     """
     if not isinstance(trigger, AvailableNow | ProcessingTime):
         raise ConfigurationError(f"trigger={trigger!r} is not known; use AvailableNow() or ProcessingTime(10).")
+    if callable(listeners):
+        listeners = [listeners]
     if not isinstance(listeners, Sequence) or not all(callable(listener) for listener in listeners):
         raise ConfigurationError(
-            f"listeners={listeners!r} must be a list of functions of a BatchProgress: listeners=[…]."
+            f"listeners={listeners!r} must be a function of a BatchProgress, or a list of such: listeners=[…]."
         )
     whole_number("max_batches", max_batches, none="no limit")
     whole_number("retain_batches", retain_batches, least=2)  # a start needs the newest, and what it followed

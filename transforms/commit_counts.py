@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from apache_beam.metrics import Metrics, MetricsFilter
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.metrics import Metrics
+from apache_beam.metrics.execution import MetricResult
 
 from beam_exactly_once.checkpoint import Marker
 
@@ -61,12 +61,13 @@ class CommitCounts:
                 Metrics.counter(NAMESPACE, name).inc(value)
 
     @classmethod
-    def read(cls, result: PipelineResult) -> CommitCounts:
-        """What a run has counted, in the driver."""
-        found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+    def read(cls, counters: Iterable[MetricResult]) -> CommitCounts:
+        """What a run has counted, in the driver: its counters, among those of the user."""
         by_name: dict[str, Any] = {name: {} for name in _BY_NAME}
         single: dict[str, Any] = {}
-        for counter in found:
+        for counter in counters:
+            if counter.key.metric.namespace != NAMESPACE:
+                continue
             # Portable runners report no attempted value, and Beam then takes a committed 0 for none.
             name, dot, whose = counter.key.metric.name.partition(".")
             (by_name[name] if dot else single)[whose or name] = int(counter.result or 0)

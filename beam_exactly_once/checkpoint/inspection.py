@@ -133,6 +133,12 @@ class StreamStatus:
         return self.decided + len(self.in_flight)
 
     @property
+    def starts_since_planned(self) -> int:
+        """How many writers have claimed the stream since the first batch in flight was planned: each found it undecided."""
+        plan = self.in_flight[0].plan if self.in_flight else None
+        return 0 if plan is None or self.writer is None else self.writer.writer_epoch - plan.writer_epoch
+
+    @property
     def lag_offsets(self) -> dict[str, dict[TopicPartition, int]] | None:
         """Offsets of each source that wait to be read; None unless Kafka was asked."""
         found = {
@@ -161,6 +167,7 @@ class StreamStatus:
                 "decided": self.decided,
                 "planned": self.planned,
                 "in_flight": [batch.to_json() for batch in self.in_flight],
+                "starts_since_planned": self.starts_since_planned,
             },
             "newest": None if self.newest is None else self.newest.to_json(),
             "recent": [batch.to_json() for batch in self.recent],

@@ -117,7 +117,9 @@ def _table(title: str, *columns: str) -> Table:
 
 def _batches(status: StreamStatus) -> str:
     in_flight = ", ".join(str(batch.batch_id) for batch in status.in_flight)
-    return f"{status.decided:,} decided, " + (f"batch {in_flight} in flight" if in_flight else "none in flight")
+    starts = status.starts_since_planned
+    again = f" [yellow](started {starts} more time{'s'[: starts > 1]} since)[/]" if starts else ""
+    return f"{status.decided:,} decided, " + (f"batch {in_flight} in flight{again}" if in_flight else "none in flight")
 
 
 def _newest(newest: BatchSummary | None, now: datetime.datetime) -> str:

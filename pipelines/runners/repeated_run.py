@@ -11,10 +11,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import apache_beam as beam
 from apache_beam.internal import pickler
+from apache_beam.metrics.metric import MetricResults
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
@@ -32,6 +33,7 @@ from beam_exactly_once.kafka.kept_clients import keeping_clients
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
+from beam_exactly_once.pipelines.runners.stream_metrics import StreamMetrics
 from beam_exactly_once.pipelines.runners.watched_run import watched_run
 from beam_exactly_once.pipelines.runners.whole_elements import refuse_timed_flushes
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -105,14 +107,14 @@ class _RepeatingFnApiRunner(StageByStage):
 
     def run_via_runner_api(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
         self.refuse_unsupported(proto, options)
-        graphs = _Graphs(proto, self.repeated.publishing)
+        graphs, metrics = _Graphs(proto, self.repeated.publishing), StreamMetrics()
 
         def run_task(task: BatchTask) -> CommitCounts:
-            return CommitCounts.read(super(_RepeatingFnApiRunner, self).run_via_runner_api(graphs.of(task), options))
+            return _counted(super(_RepeatingFnApiRunner, self).run_via_runner_api(graphs.of(task), options), metrics)
 
         with keeping_clients():
             self.repeated.drive(run_task)
-        return _Done()
+        return _Done(metrics)
 
 
 class _RepeatingPortableRunner(PortableRunner):
@@ -124,17 +126,24 @@ class _RepeatingPortableRunner(PortableRunner):
         refuse_timed_flushes(options)
         timeout_s = self.repeated.batch_timeout_s
         with loopback_workers(proto, options), one_job_server(self, options, timeout_s):
-            graphs = _Graphs(proto, self.repeated.publishing)
+            graphs, metrics = _Graphs(proto, self.repeated.publishing), StreamMetrics()
 
             def run_task(task: BatchTask) -> CommitCounts:
                 with watched_run(timeout_s) as watch:
                     result = super(_RepeatingPortableRunner, self).run_portable_pipeline(graphs.of(task), options)
                     watch(result)
                     result.wait_until_finish()
-                    return CommitCounts.read(result)
+                    return _counted(result, metrics)
 
             self.repeated.drive(run_task)
-        return _Done()
+        return _Done(metrics)
+
+
+def _counted(result: PipelineResult, metrics: StreamMetrics) -> CommitCounts:
+    """What a run's commit counted; the metrics of the user's steps are added to ``metrics``."""
+    found = result.metrics().query()
+    metrics.add(found)
+    return CommitCounts.read(found[MetricResults.COUNTERS])
 
 
 class _Graphs:
@@ -176,11 +185,13 @@ def _task_transform(proto: beam_runner_api_pb2.Pipeline) -> beam_runner_api_pb2.
 class _Done(PipelineResult):
     """A stream is over when ``run()`` returns."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: StreamMetrics) -> None:
         super().__init__(PipelineState.DONE)
+        self._metrics = metrics
 
     def wait_until_finish(self, duration: int | None = None) -> str:
         return str(self._state)
 
-    def metrics(self) -> Any:
-        raise NotImplementedError("a stream reports by its progress listeners")
+    def metrics(self) -> StreamMetrics:
+        """Those of the user's steps."""
+        return self._metrics

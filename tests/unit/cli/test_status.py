@@ -96,6 +96,7 @@ def test_status_as_json(stream: HandMadeStream) -> None:
                     "offsets_lost": {},
                 }
             ],
+            "starts_since_planned": 0,
         },
         "newest": newest,
         "recent": [newest],
@@ -134,6 +135,18 @@ def test_status_of_a_stream_that_has_not_decided_anything(stream: HandMadeStream
     assert "0 decided, batch 0 in flight" in shown("status", stream.location)
     found = orjson.loads(run("status", stream.location, "--json").stdout)
     assert (found["newest"], found["recent"], found["lag_offsets"]) == (None, [], None)
+
+
+def test_status_shows_that_a_batch_is_tried_again_and_again(stream: HandMadeStream) -> None:
+    stream.run(0)
+    stream.plan(1)
+    assert "batches     1 decided, batch 1 in flight\n" in shown("status", stream.location)
+    stream.claim()
+    assert "batch 1 in flight (started 1 more time since)\n" in shown("status", stream.location)
+    stream.claim()
+    assert "batch 1 in flight (started 2 more times since)\n" in shown("status", stream.location)
+    batches = orjson.loads(run("status", stream.location, "--json").stdout)["batches"]
+    assert batches["starts_since_planned"] == 2
 
 
 def test_status_shows_what_kafka_has_lost(stream: HandMadeStream) -> None:
