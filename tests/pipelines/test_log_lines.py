@@ -180,10 +180,11 @@ def run_one(value: bytes, step: beam.PTransform[Any, Any]) -> None:
 @pytest.mark.parametrize("text", FORGED)
 def test_text_of_a_record_in_an_error_of_user_code(text: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "beam_exactly_once")
-    with pytest.raises(ValueError, match="while running 'Step'"):
+    with pytest.raises(StepFailed, match=r"^step 'Step' of batch 0 ended with ValueError") as raised:
         run_one(text.encode(), beam.Map(fail_with_text))
-    lines = [one.getMessage() for one in caplog.records if one.name.endswith("micro_batches")]
-    assert lines[-1] == "batch 0 failed in step 'Step': ValueError"
+    assert text not in str(raised.value)
+    lines = [one.getMessage() for one in caplog.records if one.name.endswith("log_lines")]
+    assert lines[-1] == f"batch 0 failed: StepFailed: {raised.value}"
 
 
 def test_an_error_of_the_library_is_known_and_shows_no_mark() -> None:
