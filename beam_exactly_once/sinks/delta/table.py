@@ -22,6 +22,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, O
 from beam_exactly_once.object_store.contract import without_credentials
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.delta.schema import delta_schema, missing_columns
+from beam_exactly_once.sinks.delta.statistics import completed
 from beam_exactly_once.sinks.delta.storage import deltalake_options
 from beam_exactly_once.sinks.files.partitions import values_of_folders
 from beam_exactly_once.sinks.receipts import StagedReceipt
@@ -169,6 +170,7 @@ class TableVersion:
 
         attempt = receipt.attempt
         partition_columns = self._table.metadata().partition_columns
+        columns = pa.schema(self._table.schema().to_arrow())
         actions = [
             AddAction(
                 path=file["final_key"],
@@ -176,7 +178,7 @@ class TableVersion:
                 partition_values=values_of_folders(file["final_key"]),
                 modification_time=at_ms,
                 data_change=True,
-                stats=orjson.dumps(file["statistics"]).decode(),
+                stats=completed(file["statistics"], columns, partition_columns),
             )
             for file in files
         ]
