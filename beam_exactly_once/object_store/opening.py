@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.object_store.memory import MemoryStore
 
 StoreFactory: TypeAlias = Callable[[str, Mapping[str, Any] | None], ObjectStore]
+
+_URL_LETTERS = re.compile("[?#%]")
 
 _OVERRIDES: list[StoreFactory] = []
 
@@ -31,7 +34,7 @@ def open_object_store(uri: str, options: Mapping[str, Any] | None = None) -> Obj
 
     Args:
         uri: ``/path``, ``file:///path``, ``memory://name``, ``s3://bucket/prefix`` (or ``s3a://``),
-            ``gs://bucket/prefix``.
+            ``gs://bucket/prefix``. After a scheme, without the letters that have a meaning in URLs: ?, # and %.
         options: the backend's own; see its class.
 
     Raises:
@@ -45,13 +48,15 @@ def open_object_store(uri: str, options: Mapping[str, Any] | None = None) -> Obj
             return _OVERRIDES[visible - 1](uri, options)
         finally:
             _VISIBLE.overrides = before
-    scheme, separator, _ = uri.partition("://")
+    scheme, separator, path = uri.partition("://")
+    if separator and scheme != "memory":
+        _refuse_url_letters(scheme, path)
     if not separator or scheme == "file":
         _no_options(uri, options)
         return LocalStore(_local_path(uri))
     if scheme == "memory":
         _no_options(uri, options)
-        if not uri.partition("://")[2].strip("/"):
+        if not path.strip("/"):
             raise ConfigurationError(f"{uri} names no store; write memory://name.")
         return MemoryStore(uri.rstrip("/"))
     if scheme in ("s3", "s3a"):
@@ -75,6 +80,17 @@ def override_stores(factory: StoreFactory) -> Iterator[None]:
         yield
     finally:
         _OVERRIDES.remove(factory)
+
+
+def _refuse_url_letters(scheme: str, path: str) -> None:
+    """What others read as a query, a fragment or an encoded letter would be another place to them."""
+    found = _URL_LETTERS.search(path)
+    if found is not None:  # what follows a ? may be a password
+        raise ConfigurationError(
+            f"{without_credentials(f'{scheme}://{path[: found.start()]}')}… has a {found[0]} in its name, no letter in a "
+            "URL: others would look elsewhere. Use a name without ?, # and %"
+            + (", or write the path without file://." if scheme == "file" else ".")
+        )
 
 
 def _local_path(uri: str) -> str:

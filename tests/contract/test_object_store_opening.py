@@ -24,6 +24,7 @@ from beam_exactly_once.object_store.memory import MemoryStore
         ("/tmp/b/../a", LocalStore, "/tmp/a"),
         ("file:///tmp/a", LocalStore, "/tmp/a"),
         ("file://localhost/tmp/a/", LocalStore, "/tmp/a"),
+        ("/tmp/que?stion/ha#sh/per%20cent", LocalStore, "/tmp/que?stion/ha#sh/per%20cent"),
         ("~/a", LocalStore, str(Path.home() / "a")),
         ("memory://a/", MemoryStore, "memory://a"),
         ("gs://bucket/a/b/", GcsStore, "gs://bucket/a/b"),
@@ -43,6 +44,10 @@ def test_uris_say_which_store(uri: str, kind: type, canonical: str) -> None:
         ("", None, "an empty path is not a store"),
         ("memory://", None, "write memory://name"),
         ("memory:///", None, "write memory://name"),
+        ("s3://bucket/que?stion", None, r"s3://bucket/que… has a \? in its name"),
+        ("s3a://bucket/ha#sh/a", None, "s3a://bucket/ha… has a # in its name"),
+        ("gs://bucket/per%20cent", None, "gs://bucket/per… has a % in its name"),
+        ("file:///tmp/a%20b", None, "has a % in its name.*or write the path without file://"),
         ("file://host/a", None, r"file://host/a names a host or a relative path; write file:///path"),
         ("file://a", None, "names a host"),
         ("/tmp/a", {"region_name": "x"}, "/tmp/a takes no storage_options, but got region_name"),
@@ -59,6 +64,12 @@ def test_uris_say_which_store(uri: str, kind: type, canonical: str) -> None:
 def test_what_cannot_be_opened_is_explained(uri: str, options: dict[str, Any] | None, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         open_object_store(uri, options)
+
+
+def test_what_follows_a_question_mark_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        open_object_store("s3://bucket/a?secret=hunter2")
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

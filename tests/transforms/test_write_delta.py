@@ -28,6 +28,8 @@ NUMBERS = pa.schema([("number", pa.int64())])
     [
         ("", {}, "must be the URI of a table"),
         ("memory://lake/orders", {}, "cannot be a Delta table"),
+        ("/lake/per%20cent", {}, "reads %20 in a name as a space"),
+        ("/lake/back\\slash", {}, "so the log would be in another place"),
         ("gs://lake/orders", {"storage_options": {"user_project": "payer"}}, "takes no storage_options user_project"),
         ("/lake", {"add_columns": "yes"}, "add_columns='yes'"),
         ("/lake", {"compression": "zip"}, "compression='zip' is not known for parquet"),

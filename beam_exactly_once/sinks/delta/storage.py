@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 
+_MISREAD = re.compile(r"%|\\")
 _S3_WRITE_OPTIONS = {
     "ServerSideEncryption": "aws_server_side_encryption",
     "SSEKMSKeyId": "aws_sse_kms_key_id",
@@ -15,11 +18,16 @@ def check_storage(location: StoreLocation) -> None:
     """Refuse a store that delta-rs cannot reach as the library does.
 
     Raises:
-        ConfigurationError: memory, or an option that delta-rs does not have.
+        ConfigurationError: memory, a name that delta-rs reads as another one, or an option that it does not have.
     """
     if location.uri.startswith("memory://"):
         raise ConfigurationError(
             f"{location.uri} cannot be a Delta table: nothing but this library knows such a store. Use a path, s3:// or gs://."
+        )
+    if _MISREAD.search(location.uri):  # of a local path; others have none of these letters
+        raise ConfigurationError(
+            f"{location.uri} cannot be a Delta table: delta-rs reads %20 in a name as a space, and \\ as a slash, so the log "
+            "would be in another place than the files. Use a name without them."
         )
     unknown = sorted({"user_project", "kms_key_name"} & set(location.options or {}))
     if unknown:

@@ -72,6 +72,15 @@ def test_folders_of_columns_as_others_read_them(stream: DeltaStream) -> None:
     assert some["number"].to_pylist() == [2]
 
 
+@pytest.mark.parametrize("name", ["que?stion", "ha#sh", "two words"])
+def test_log_and_files_are_in_one_place_whatever_its_name(stream: DeltaStream, name: str) -> None:
+    stream.root = f"{stream.root}/{name}"
+    stream.produce(0)
+    stream.run()
+    assert stream.read_numbers() == [0]
+    assert len(list(Path(stream.output).glob("*.parquet"))) == 1
+
+
 @pytest.mark.parametrize("as_arrow", [False, True])
 def test_kafka_records_as_they_are(stream: DeltaStream, as_arrow: bool) -> None:
     stream.produce(7, 8)

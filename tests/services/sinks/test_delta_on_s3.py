@@ -10,6 +10,7 @@ import pytest
 
 from beam_exactly_once import secret_from_env
 from beam_exactly_once.errors import ConfigurationError, Fenced, OutputNotWritable
+from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.restricted import restricted_to
@@ -57,6 +58,25 @@ def test_folders_with_names_that_are_encoded(stream: DeltaStream) -> None:
     stream.produce(*range(len(texts)))
     stream.run(lambda number: {"number": number, "text": texts[number]}, schema=schema, partition_by=["text"])
     assert stream.rows() == [{"number": number, "text": text} for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("name", ["two words", "a+b&c=d;e", "[é]{ß}:@'~"])
+def test_log_and_files_are_in_one_place_whatever_its_name(stream: DeltaStream, name: str) -> None:
+    stream.root = f"{stream.root}/{name}"
+    stream.produce(0, 1, 2)
+    stream.run()
+    assert stream.read_numbers() == [0, 1, 2]
+    found = {entry.key.partition("/")[0] for entry in open_object_store(stream.output).list()}
+    assert "_delta_log" in found
+    assert len(found) == 3, "the log, and the files of two batches"
+
+
+@pytest.mark.parametrize("name", ["que?stion", "ha#sh", "per%20cent"])
+def test_names_that_are_read_as_others(stream: DeltaStream, name: str) -> None:
+    checkpoint = stream.location
+    stream.root = f"{stream.root}/{name}"
+    with pytest.raises(ConfigurationError, match="Use a name without"):
+        stream.run(location=checkpoint)
 
 
 def test_a_driver_wakes_up_after_a_newer_one_went_on(stream: DeltaStream, monkeypatch: pytest.MonkeyPatch) -> None:
