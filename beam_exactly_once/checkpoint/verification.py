@@ -34,6 +34,8 @@ _OURS = (
     layout.STATE,
     layout.REJECTING,
     layout.REJECTED,
+    layout.OPERATORS,
+    layout.STATE,
     ".verify/",
 )
 

@@ -8,35 +8,35 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-import orjson
 
 from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
 from beam_exactly_once.checkpoint.layout import SINKS
-from beam_exactly_once.checkpoint.records import Json, Outcome
+from beam_exactly_once.checkpoint.records import Outcome
 from beam_exactly_once.checkpoint.resolution import allow_rejecting, propose
 from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import this_process
 from beam_exactly_once.cli import tables
+from beam_exactly_once.cli.options import JSON, at_location, client_config, print_json
 from beam_exactly_once.cli.outputs import KAFKA_TIMEOUT_S, Outputs
+from beam_exactly_once.cli.state_commands import state
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
 from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, read_properties
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.secrets import referenced
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
+from beam_exactly_once.state.verification import verify_state
 
 READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta")
 """Named here, so that Beam is loaded only to run one."""
 _CLOCK: Clock = SYSTEM_CLOCK
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _Commands(click.Group):
@@ -71,52 +71,6 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
 
 
-def _options(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
-    options = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE.")
-        options[key] = value
-    return options or None
-
-
-def _at_location(command: _Command) -> _Command:
-    """The argument and option that name a checkpoint."""
-    command = click.option(
-        "--storage-options",
-        multiple=True,
-        callback=_options,
-        metavar="KEY=VALUE",
-        help="Option of the checkpoint's store, e.g. endpoint_url=http://localhost:9000. Repeatable.",
-    )(command)
-    return click.argument("location")(command)
-
-
-def _client_config(flag: str) -> Callable[[_Command], _Command]:
-    """The options that say how to reach Kafka besides its address."""
-
-    def add(command: _Command) -> _Command:
-        command = click.option(
-            f"{flag}-file",
-            type=click.Path(exists=True, dir_okay=False),
-            metavar="FILE",
-            help="Kafka client properties; bootstrap.servers may stand there too.",
-        )(command)
-        return click.option(
-            flag,
-            multiple=True,
-            callback=_options,
-            metavar="KEY=VALUE",
-            help="Kafka client property. ${env:NAME} and ${file:/path} are secrets. Repeatable.",
-        )(command)
-
-    return add
-
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-
-
 @main.command(
     add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
@@ -144,13 +98,13 @@ def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
 
 
 @main.command()
-@_at_location
+@at_location
 @click.option("--bootstrap-servers", metavar="HOST:PORT", help="Ask Kafka, to show the lag.")
-@_client_config("--client-config")
+@client_config("--client-config")
 @click.option(
     "--batches", "recent_batches", type=click.IntRange(min=0), default=10, show_default=True, help="Batches to show."
 )
-@_JSON
+@JSON
 def status(
     location: str,
     storage_options: Mapping[str, str] | None,
@@ -167,18 +121,18 @@ def status(
             found = _with_lag(found, bootstrap_servers, _config(client_config, client_config_file))
     finally:  # without the lag, when Kafka does not answer
         if as_json:
-            _print_json(found.to_json())
+            print_json(found.to_json())
         else:
             tables.show_status(found, _CLOCK.utc_now(), tables.console())
 
 
 @main.command(short_help="Check a checkpoint and what it says is published.")
-@_at_location
+@at_location
 @click.option("--output-url", metavar="URL", help="Of the database that sinks write to: ${env:NAME} or ${file:/path}.")
 @click.option("--output-receipts-table", metavar="TABLE", help="As in the pipeline, if it says one.")
 @click.option("--output-bootstrap-servers", metavar="HOST:PORT", help="Of the cluster that sinks write to.")
-@_client_config("--output-client-config")
-@_JSON
+@client_config("--output-client-config")
+@JSON
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -206,11 +160,12 @@ def verify(
             store, storage_options, output_url, output_receipts_table, None if servers is None else str(servers), config
         )
         checks += outputs.checks(verification.contents)
+        checks += verify_state(verification.contents)
     is_clean = not any(check.faults for check in checks)
     if as_json:
         stream_id = None if verification.contents is None else verification.contents.checkpoint.stream_id
         found = [check.to_json() for check in checks]
-        _print_json({"location": store.uri, "stream_id": stream_id, "clean": is_clean, "checks": found})
+        print_json({"location": store.uri, "stream_id": stream_id, "clean": is_clean, "checks": found})
     else:
         tables.show_checks(store.uri, checks, tables.console())
     if not is_clean:
@@ -218,7 +173,7 @@ def verify(
 
 
 @main.command()
-@_at_location
+@at_location
 @click.option("--batch", "batch_id", type=click.IntRange(min=0), required=True, help="The batch that cannot run.")
 @click.option("--skip", is_flag=True, help="Go on behind it; its records are lost, and that is recorded.")
 @click.option("--abandon", is_flag=True, help="Give it up; the next batch reads its offsets again.")
@@ -315,5 +270,4 @@ def _with_lag(found: StreamStatus, bootstrap_servers: str | None, config: dict[s
         return found.with_bounds(log.bounds(sorted(partitions)))
 
 
-def _print_json(found: Json) -> None:
-    sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+main.add_command(state)

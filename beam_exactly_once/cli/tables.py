@@ -16,6 +16,7 @@ from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.inspection import BatchSummary, Position, StreamStatus
 from beam_exactly_once.checkpoint.resolution import Proposal
 from beam_exactly_once.clock import moment_text
+from beam_exactly_once.state.looking import OperatorSummary
 
 WIDTH_WITHOUT_TERMINAL = 120
 MAX_PARTITIONS = 50
@@ -73,6 +74,17 @@ def show_checks(location: str, checks: Sequence[Check], to: Console) -> None:
 
 def _faults(count: int) -> str:
     return f"{count} fault{'s' if count > 1 else ''}"
+
+
+def show_operators(batch_id: int, operators: Sequence[OperatorSummary], to: Console) -> None:
+    """What each operator remembers."""
+    table = _table(
+        f"State behind batch {batch_id}", "operator", "kind", "state", ">keys", ">bytes", ">sections", ">objects"
+    )
+    for one in operators:
+        counts = (one.keys, one.size_bytes, one.sections, one.objects)
+        table.add_row(escape(one.name), one.kind, one.state, *(f"{count:,}" for count in counts))
+    to.print(table)
 
 
 def show_proposal(proposal: Proposal, to: Console) -> None:

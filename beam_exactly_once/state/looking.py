@@ -1,0 +1,168 @@
+"""What people ask of state: which operators there are, what one remembers of a key, and all of it. Reads only."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from beam_exactly_once.checkpoint import Checkpoint, Marker
+from beam_exactly_once.checkpoint.inspection import open_readable
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.state import tagged
+from beam_exactly_once.state.definition import OperatorDefinition
+from beam_exactly_once.state.hashing import hash_keys
+from beam_exactly_once.state.keys import decode_keys, encode_key
+from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.run import NEVER, Run
+from beam_exactly_once.state.section import fetch_from, read_section
+from beam_exactly_once.state.state_list import Slice, StateList
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSummary:
+    """An operator, as a marker has it."""
+
+    name: str
+    kind: str
+    state: str
+    keys: int
+    size_bytes: int
+    sections: int
+    objects: int
+
+    def to_json(self) -> Json:
+        """For machines."""
+        return {field: getattr(self, field) for field in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedKey:
+    """What is remembered of one key."""
+
+    key: Any
+    value: Any
+    """As JSON has it; the bytes of a coder in base64."""
+    version: int
+    """Of the state type that wrote it."""
+    expires_at_ms: int | None
+
+    def to_json(self) -> Json:
+        """For machines."""
+        key = base64.b64encode(self.key).decode() if isinstance(self.key, bytes) else self.key
+        return {"key": key, "value": self.value, "version": self.version, "expires_at_ms": self.expires_at_ms}
+
+
+class StateView:
+    """The state of a stream behind one batch.
+
+    Args:
+        store: the checkpoint location.
+        batch_id: a batch whose marker is retained; None is the newest.
+
+    Raises:
+        ConfigurationError: there is no such marker.
+        CheckpointError: the checkpoint cannot be used.
+    """
+
+    def __init__(self, store: ObjectStore, batch_id: int | None = None) -> None:
+        self._checkpoint: Checkpoint = open_readable(store)
+        marker = self._checkpoint.newest_marker() if batch_id is None else self._checkpoint.read_marker(batch_id)
+        if marker is None:
+            which = (
+                "no batch is decided yet"
+                if batch_id is None
+                else f"batch {batch_id} has no marker any more, or not yet"
+            )
+            raise ConfigurationError(
+                f"{store.uri}: {which}. `beam-exactly-once status {store.uri}` shows the batches it has."
+            )
+        self.marker: Marker = marker
+        self._definitions = {
+            name: OperatorDefinition.from_json(found[0]) for name, found in self._checkpoint.operators().items()
+        }
+
+    def operators(self) -> list[OperatorSummary]:
+        """Of every operator, how much it remembers."""
+        return [self._summary(name, StateList.from_json(stored)) for name, stored in sorted(self.marker.state.items())]
+
+    def _summary(self, name: str, state: StateList) -> OperatorSummary:
+        definition = self._definitions[name]
+        sizes = state.keys, state.size_bytes, len(state.sections), len(state.object_keys)
+        return OperatorSummary(name, definition.kind, definition.state, *sizes)
+
+    def of_key(self, operator: str, key: Any) -> RememberedKey | None:
+        """What an operator remembers of a key; None if nothing.
+
+        Reads the sections of one slice.
+
+        Raises:
+            ConfigurationError: there is no such operator.
+            UnfitRow: this is not a key.
+            CheckpointHole, CorruptObject: a section is gone, or damaged.
+        """
+        state = self._list_of(operator)
+        encoded = pa.array([encode_key(key, operator=operator)], pa.large_binary())
+        (key_hash,) = hash_keys(encoded, self._definitions[operator].seed).tolist()
+        of_slice = next(one for one in state.slices if one.first_hash <= key_hash < one.end_hash)
+        for found in self._remembered(operator, of_slice):
+            if found.key == key and type(found.key) is type(key):
+                return found
+        return None
+
+    def all_keys(self, operator: str) -> Iterator[RememberedKey]:
+        """All that an operator remembers, slice by slice.
+
+        Raises:
+            ConfigurationError: there is no such operator.
+            CheckpointHole, CorruptObject: a section is gone, or damaged.
+        """
+        for one in self._list_of(operator).slices:
+            yield from self._remembered(operator, one)
+
+    def _list_of(self, operator: str) -> StateList:
+        if operator not in self.marker.state:
+            names = ", ".join(sorted(self.marker.state)) or "none"
+            raise ConfigurationError(
+                f"there is no operator {operator!r} behind batch {self.marker.batch_id}: there are {names}."
+            )
+        return StateList.from_json(self.marker.state[operator])
+
+    def _remembered(self, operator: str, one: Slice) -> Iterator[RememberedKey]:
+        if not one.sections:
+            return
+        fetch = fetch_from(self._checkpoint.store)
+        runs = [
+            read_section(section, fetch(section.object_key, section.offset, section.size_bytes))
+            for section in one.sections
+        ]
+        run = merged([one_run.slice(one.first_hash, one.end_hash) for one_run in runs], drop_tombstones=True)
+        expiries = run.expiry_ms.tolist()
+        values = _values(run, self._definitions[operator].state)
+        for key, value, version, expiry in zip(
+            decode_keys(run.keys), values, run.versions.tolist(), expiries, strict=True
+        ):
+            yield RememberedKey(key, value, version, None if expiry == NEVER else expiry)
+
+
+def _values(run: Run, state: str) -> list[Any]:
+    """The values of a run, without the code that wrote them."""
+    if not np.count_nonzero(run.versions):
+        return []
+    match state:
+        case "json":
+            return list(map(orjson.loads, run.values.to_pylist()))
+        case "accumulator":
+            return tagged.decode_column(run.values)
+        case "coder":
+            return [base64.b64encode(value).decode() for value in run.values.to_pylist()]
+        case _:
+            values: list[Any] = run.values.to_pylist()
+            return values
