@@ -133,7 +133,7 @@ CAPABILITIES = (
         "a wrong argument or place is one clear error",
         r"test_bad_input: |test_arguments: |test_store_config|refused",
     ),
-    Capability(GRAPH, "state that survives a batch", r"test_stateful: "),
+    Capability(GRAPH, "state that survives a batch", r"test_stateful: |test_state_commands: |test_state_on_runners: "),
     Capability(
         GRAPH,
         "shuffles, joins, side inputs, branches: random graphs",
