@@ -51,16 +51,9 @@ def stop_on_signals() -> Iterator[threading.Event]:
             nonlocal asked
             if not asked:
                 asked = True  # first of all: the next signal may come while this function runs
-                # In a thread: this one may hold the event's lock at this moment, to wait for it.
-                threading.Thread(target=stop.set, name="stop", daemon=True).start()
+                # In a thread: this one may be about to wait for the event, or to write to the log or to where it goes.
+                threading.Thread(target=_stop, args=(stop, number), name="stop", daemon=True).start()
                 ending.enter_context(_timer(STOP_TIMEOUT_S, lambda: os.kill(os.getpid(), signal.SIGTERM)))
-                # A warning: whoever pressed Ctrl-C sees it without any configuration of logging.
-                _LOGGER.warning(
-                    "%s: the stream stops when its running batch has ended, or in %g s. A second one stops it now; nothing "
-                    "is lost.",
-                    signal.Signals(number).name,
-                    STOP_TIMEOUT_S,
-                )
                 return
             if not given_up.is_set():
                 given_up.set()
@@ -80,6 +73,16 @@ def stop_on_signals() -> Iterator[threading.Event]:
                 f"{STOP_TIMEOUT_S:g} s of the signal to stop, or before a second one. Nothing is lost: the next start goes on "
                 "with it. If the batch is not a large one, the step does not return: look at what it waits for."
             ) from error
+
+
+def _stop(stop: threading.Event, number: int) -> None:
+    stop.set()
+    # A warning: whoever pressed Ctrl-C sees it without any configuration of logging.
+    _LOGGER.warning(
+        "%s: the stream stops when its running batch has ended, or in %g s. A second one stops it now; nothing is lost.",
+        signal.Signals(number).name,
+        STOP_TIMEOUT_S,
+    )
 
 
 @contextlib.contextmanager

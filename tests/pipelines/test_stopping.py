@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,12 @@ def test_a_signal_in_the_moment_in_which_the_driver_begins_to_wait_is_seen() -> 
         assert stop.wait(60)
 
 
+def stopped_and_waiting() -> None:
+    with stopping.stop_on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(60)
+
+
 def test_a_second_signal_counts_while_the_first_one_is_still_being_told(caplog: pytest.LogCaptureFixture) -> None:
     class Impatient(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -138,8 +145,8 @@ def test_a_second_signal_counts_while_the_first_one_is_still_being_told(caplog: 
     impatient = Impatient()
     logger.addHandler(impatient)
     try:
-        with pytest.raises(Retryable, match="given up"), stopping.stop_on_signals():
-            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Retryable, match="given up"):
+            stopped_and_waiting()
     finally:
         logger.removeHandler(impatient)
 
