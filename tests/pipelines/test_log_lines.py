@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once import (
@@ -25,9 +29,11 @@ from beam_exactly_once import (
     WriteToSql,
     with_event_date,
 )
-from beam_exactly_once.errors import StepFailed, UnfitRow
+from beam_exactly_once.errors import DataLoss, StepFailed, UnfitRow, find_in_text
 from beam_exactly_once.kafka import EVENT_DATE
+from beam_exactly_once.rows.column_encoding import ColumnEncoding
 from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.transforms.encode_rows import ToBlocks
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -191,3 +197,21 @@ def test_an_error_of_the_library_is_known_and_shows_no_mark() -> None:
     with pytest.raises(UnfitRow, match=r"^sink 'for_each_batch'") as raised:
         run_one(FORGED[1].encode(), beam.Map(lambda record: {"a": record.value}))
     assert type(raised.value) is UnfitRow
+
+
+def test_a_worker_of_another_process_gets_the_mark_with_its_steps() -> None:
+    """What it says of an error is known to the driver, and to no other one."""
+    sent = base64.b64encode(pickler.dumps(ToBlocks(ColumnEncoding(None), "orders"))).decode()
+    program = (
+        "import base64\n"
+        "from apache_beam.internal import pickler\n"
+        "from beam_exactly_once import errors\n"
+        f"pickler.loads(base64.b64decode({sent!r}))\n"
+        "error = errors.DataLoss('gone')\n"
+        "error._tagged_with_step = True\n"
+        "print(f'{type(error).__module__}.{type(error).__name__}: {error}')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    found = find_in_text(told)
+    assert (type(found), str(found)) == (DataLoss, "gone")
+    assert find_in_text(told.replace("errors.DataLoss: ", "errors.DataLoss: 0")) is None
