@@ -40,7 +40,9 @@ only this process and its workers know: what a record says is never taken for an
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -204,6 +206,16 @@ def mark_errors(mark: str) -> None:
     """
     global _mark
     _mark = mark
+
+
+@contextlib.contextmanager
+def leaving_step() -> Iterator[None]:
+    """Mark errors that leave a splittable DoFn, where Beam does not set its own sign."""
+    try:
+        yield
+    except BeamExactlyOnceError as error:
+        error._tagged_with_step = True
+        raise
 
 
 def known_error(error: Exception) -> BeamExactlyOnceError | None:

@@ -20,7 +20,7 @@ from apache_beam.utils import windowed_value
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint import Piece
-from beam_exactly_once.errors import DataLoss, IncompleteBatch
+from beam_exactly_once.errors import DataLoss, IncompleteBatch, leaving_step
 from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, at_hand, open_kafka_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
@@ -151,6 +151,10 @@ class _ReadRange(StatelessDoFn):
         tracker: OffsetRangeTracker = beam.DoFn.RestrictionParam(_RangeProvider()),  # noqa: B008 (Beam's way)
     ) -> Iterator[Any]:
         """Read until the restriction's end, which may come nearer while reading."""
+        with leaving_step():
+            yield from self._read(planned, tracker)
+
+    def _read(self, planned: PlannedRange, tracker: OffsetRangeTracker) -> Iterator[Any]:
         offsets = planned.offsets
         start = position = tracker.current_restriction().start
         records = bytes_read = 0

@@ -18,6 +18,7 @@ from beam_exactly_once.errors import (
     KafkaUnavailable,
     find_in_text,
     known_error,
+    leaving_step,
     mark_errors,
 )
 
@@ -174,3 +175,12 @@ def test_an_error_that_arrives_whole_shows_no_mark() -> None:
     assert known_error(error) is error
     assert str(error) == "gone [while running 'Write']"
     assert known_error(ValueError("beam_exactly_once.errors.DataLoss: gone")) is None
+
+
+def test_an_error_that_leaves_a_splittable_step_is_found() -> None:
+    try:
+        with leaving_step():
+            raise DataLoss("gone")
+    except DataLoss:
+        found = find_in_text(traceback.format_exc())
+    assert (type(found), str(found)) == (DataLoss, "gone")
