@@ -55,9 +55,16 @@ def batch_failure(error: Exception, task: BatchTask, checkpoint_uri: str) -> Bea
 
 
 def _as_raised(error: Exception) -> BaseException:
-    """What code of the pipeline raised: Beam makes another exception of it, to add the step."""
-    is_tagged = getattr(error, "_tagged_with_step", False)
-    return error.__context__ if is_tagged and error.__context__ is not None else error
+    """What code of the pipeline raised: Beam makes another exception of it, to add the step.
+
+    An error of the library keeps its type then, and is passed on as it is where it leaves a splittable step.
+    """
+    original = error.__context__
+    if original is None or not getattr(error, "_tagged_with_step", False):
+        return error
+    if isinstance(error, BeamExactlyOnceError) and type(original) is not type(error):
+        return error
+    return original
 
 
 def _step_failed(

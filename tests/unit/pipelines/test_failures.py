@@ -80,6 +80,22 @@ def test_an_error_of_the_library_keeps_its_type_and_text(passed_on: object) -> N
         assert str(failure) == text + where
 
 
+def test_what_an_error_of_the_reader_came_of_is_not_taken_for_it() -> None:
+    """Beam passes what leaves a splittable step as it is."""
+
+    def read() -> None:
+        with errors.leaving_step():
+            try:
+                raise OSError("the client's own words")
+            except OSError:
+                raise DataLoss("orders-0: [3, 5) is gone.") from None
+
+    with pytest.raises(DataLoss) as raised:
+        read()
+    failure = batch_failure(raised.value, task(READS), "s3://checkpoints/orders")
+    assert (type(failure), str(failure)) == (DataLoss, "orders-0: [3, 5) is gone.")
+
+
 def test_of_many_ranges_the_first_are_named() -> None:
     ranges = [OffsetRange("orders", partition, 0, 1) for partition in range(30)]
     text = str(batch_failure(ValueError(), task(*ranges), "s3://checkpoints/orders"))
