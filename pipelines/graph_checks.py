@@ -12,7 +12,7 @@ from apache_beam.transforms import userstate
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_exactly_once.errors import UnsupportedPipeline
-from beam_exactly_once.transforms.stream_graph import StreamGraph
+from beam_exactly_once.transforms.stream_graph import StreamGraph, windows_refused
 
 _PER_BATCH_BY_DESIGN = frozenset({"_GroupIntoBatchesDoFn", "_StatefulBatchElementsDoFn"})
 """Beam's own stateful DoFns whose result is right when each batch starts from nothing."""
@@ -87,12 +87,7 @@ class _Refusals(PipelineVisitor):
         for output in node.outputs.values():
             windowing = getattr(output, "windowing", None)
             if windowing is not None and not isinstance(windowing.windowfn, GlobalWindows):
-                raise UnsupportedPipeline(
-                    f"step {node.full_label!r} puts elements into {type(windowing.windowfn).__name__}, and a window "
-                    "would close at the end of each batch of a stream, with only that batch's elements in it. Group by a "
-                    "time column computed from record.timestamp_ms and merge in the sink, or pass allow_per_batch=True to "
-                    "ExactlyOnceStream if windows within one batch are what you mean."
-                )
+                raise windows_refused(node.full_label, output)
 
 
 def _is_stateful(fn: Any) -> bool:

@@ -18,6 +18,7 @@ from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
+from beam_exactly_once.pipelines.graph_warnings import warn_of_batches
 from beam_exactly_once.pipelines.micro_batches import StreamSettings, run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
@@ -93,7 +94,6 @@ class ExactlyOnceStream(beam.Pipeline):
         checkpoint = StoreLocation(checkpoint_location, storage_options).canonical()
         self._settings = _settings(trigger, max_batches, listeners, retain_batches)
         self._clock: Clock = SYSTEM_CLOCK
-        self._allow_per_batch = allow_per_batch
         self._ran = False
         options = options if options is not None else PipelineOptions([])
         repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
@@ -102,7 +102,7 @@ class ExactlyOnceStream(beam.Pipeline):
         if not isinstance(state_cache, StateCache):
             raise ConfigurationError(f"state_cache={state_cache!r} must be a StateCache: StateCache('/mnt/local').")
         self.stream_graph = StreamGraph(
-            emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint, storage_options, state_cache
+            emitted[TASK], emitted[ATTEMPT], emitted[SEED], checkpoint, storage_options, state_cache, allow_per_batch
         )
         if continue_from is not None:
             self._settings = self._continuing(continue_from)
@@ -163,7 +163,9 @@ class ExactlyOnceStream(beam.Pipeline):
         graph = self.stream_graph
         if not graph.sources:
             raise ConfigurationError("the stream has no source: apply ReadFromKafka to it.")
-        refuse_unsupported(self, allow_per_batch=self._allow_per_batch)
+        refuse_unsupported(self, allow_per_batch=graph.allow_per_batch)
+        if not graph.allow_per_batch:
+            warn_of_batches(self)
         refuse_companions_of_direct_sinks(graph)
         pieces = [source.pieces for source in graph.sources.values()]
         committables = [sink.committables for sink in graph.sinks.values()]

@@ -86,6 +86,7 @@ class StreamGraph:
         checkpoint: the stream's checkpoint location, where sinks may stage.
         storage_options: of the stream, for every location of the same kind of store that gives none.
         state_cache: where workers keep state near.
+        allow_per_batch: the user wants state, timers and windows within one batch.
     """
 
     tasks: beam.PCollection[BatchTask]
@@ -94,6 +95,7 @@ class StreamGraph:
     checkpoint: StoreLocation
     storage_options: Mapping[str, Any] | None = None
     state_cache: StateCache = field(default_factory=StateCache)
+    allow_per_batch: bool = False
     sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
     operators: dict[str, OperatorSpec] = field(default_factory=dict)
@@ -176,6 +178,8 @@ def sink_graph(input_collection: beam.PCollection[Any], transform: str) -> Strea
             "`with beam.Pipeline() as pipeline:`, or one of Beam's own writers."
         )
     if not isinstance(input_collection.windowing.windowfn, GlobalWindows):
+        if not graph.allow_per_batch:  # else they would be refused only when the stream runs
+            raise windows_refused(_windowing_step(input_collection), input_collection)
         raise UnsupportedPipeline(
             f"the input of {transform} is in windows of {input_collection.windowing.windowfn}. A batch is committed as a "
             "whole: put `beam.WindowInto(beam.window.GlobalWindows())` before it, and carry the window in the rows."
@@ -195,6 +199,24 @@ def ancestors(collection: beam.PCollection[Any]) -> set[beam.PCollection[Any]]:
         waiting += [given for given in one.producer.inputs if isinstance(given, beam.PCollection)]
         waiting += [side_input.pvalue for side_input in one.producer.side_inputs]
     return found
+
+
+def windows_refused(step: str, collection: beam.PCollection[Any]) -> UnsupportedPipeline:
+    """The error of a step that puts elements into windows."""
+    return UnsupportedPipeline(
+        f"step {step!r} puts elements into {type(collection.windowing.windowfn).__name__}, and a window would close at the end "
+        "of each batch of a stream, with only that batch's elements in it. Group by a time column computed from "
+        "record.timestamp_ms and merge in the sink, or pass allow_per_batch=True to ExactlyOnceStream if windows within one "
+        "batch are what you mean."
+    )
+
+
+def _windowing_step(collection: beam.PCollection[Any]) -> str:
+    """The first step above whose output is in these windows."""
+    step = collection.producer
+    while above := [one for one in step.inputs if one.windowing.windowfn == collection.windowing.windowfn]:
+        step = above[0].producer
+    return str(step.full_label)
 
 
 def _free_name(role: str, name: str | None, default: str, taken: Mapping[str, object]) -> str:

@@ -116,6 +116,11 @@ class WriteToSql(NamedTransform):
         self._url = url if isinstance(url, Secret) else _canonical_url(url)
         self._rejects = checked_on_error(on_error, direct=direct)
 
+    @property
+    def replaces_rows(self) -> bool:
+        """Whether a row takes the place of an earlier one with its key."""
+        return self._target.mode == "upsert"
+
     def expand(self, rows: beam.PCollection[Any]) -> beam.pvalue.PDone | beam.PCollection[Rejected]:
         """Wire *blocks* and *stage*, and register what publishes them."""
         from beam_exactly_once.sinks.sql.database import SqlDatabase

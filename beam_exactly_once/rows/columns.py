@@ -13,6 +13,7 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.rows.exact import Changed, cast_exactly, refuse_changed
 from beam_exactly_once.rows.fields import KINDS, columns_of
+from beam_exactly_once.rows.iso_texts import reader_of
 
 RECORD_FIELDS = len(Record._fields)
 """Of one record, where the fields of many are in one list."""
@@ -162,11 +163,24 @@ def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None
 
 def _array(values: Sequence[Any], field: pa.Field, kind: type) -> pa.Array:
     try:
-        column = pa.array(values, field.type)
-        refuse_changed(values, field.type)
+        column = _exact_array(values, field.type)
     except _MISFIT:
         raise _misfit(values, field, kind) from None
     return _not_null(column, field)
+
+
+def _exact_array(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array:
+    """The array of ``values``, among them texts of dates, times and moments. Raises one of ``_MISFIT``."""
+    try:
+        column = pa.array(values, arrow_type)
+    except pa.ArrowTypeError:
+        read = reader_of(arrow_type)
+        if read is None or str not in map(type, values):
+            raise
+        values = [read(value) if type(value) is str else value for value in values]
+        column = pa.array(values, arrow_type)
+    refuse_changed(values, arrow_type)
+    return column
 
 
 def _not_null(column: pa.Array, field: pa.Field) -> pa.Array:
@@ -181,8 +195,7 @@ def _not_null(column: pa.Array, field: pa.Field) -> pa.Array:
 def _misfit(values: Sequence[Any], field: pa.Field, kind: type) -> UnfitRow:
     for value in values:
         try:
-            pa.array([value], field.type)
-            refuse_changed([value], field.type)
+            _exact_array([value], field.type)
         except _MISFIT as error:
             return UnfitRow(
                 f"a row ({name_of(kind)}) does not fit its schema: column {field.name!r} is "

@@ -150,7 +150,10 @@ def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType)
         if is_time and any(value is not None and value.tzinfo is not None for value in values):
             raise ValueError(complaint)
         if step_ns > _STEP_NS["us"]:
-            pa.array(values, python_type).cast(arrow_type)
+            try:
+                pa.array(values, python_type).cast(arrow_type)
+            except pa.ArrowInvalid:  # says the value
+                raise ValueError(complaint) from None
 
     def is_exact(value: Any) -> bool:
         return _fits(value, step_ns) and not (is_time and getattr(value, "tzinfo", None) is not None)

@@ -138,10 +138,16 @@ def _beam_options() -> set[str]:
 def _nearest(name: str, ours: Iterable[str], of_beam: Iterable[str]) -> str:
     """What may have been meant: one of our flags rather than one of Beam's."""
     for known, likeness in ((ours, 0.7), (of_beam, 0.8), (ours, 0.5)):
-        near = difflib.get_close_matches(_hyphens(name), sorted(known), n=1, cutoff=likeness)
+        by_words = {_sorted_words(one): one for one in sorted(known)}
+        near = difflib.get_close_matches(_sorted_words(_hyphens(name)), by_words, n=1, cutoff=likeness)
         if near:
-            return f" Is {near[0]} meant?"
+            return f" Is {by_words[near[0]]} meant?"
     return " --help lists ours."
+
+
+def _sorted_words(flag: str) -> str:
+    """A flag whose words are in another order is the same to people."""
+    return " ".join(sorted(flag.strip("-").split("-")))
 
 
 def _hyphened(word: str, known: Iterable[str]) -> str:

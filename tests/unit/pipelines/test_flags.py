@@ -12,6 +12,7 @@ import pytest
 
 from beam_exactly_once import ProcessingTime, Secret, secret_from_env, secret_from_file
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.pipelines import kafka_to_files
 from beam_exactly_once.pipelines.flags.arguments import Argument, flags_of
 from beam_exactly_once.pipelines.flags.parsing import FlagParser
 from beam_exactly_once.pipelines.flags.values import Unreadable, known_kinds, value_of
@@ -172,6 +173,7 @@ def test_beam_gets_its_own_flags_as_it_spells_them() -> None:
             ["--location=a", "--flink-mister=b"],
             "--flink-mister is not known, here or by Apache Beam. Is --flink-master meant?",
         ),
+        (["--location=a", "--rows_max=9"], "--rows_max is not known, here or by Apache Beam. Is --max-rows meant?"),
         (["--location=a", "orders"], "orders is not known, here or by Apache Beam."),
         (["--max-rows=1"], "--location must be given."),
         (["--location=a", "--max-rows=all"], "--max-rows must be a whole number"),
@@ -189,3 +191,21 @@ def test_refused_with_2(argv: list[str], message: str, capsys: pytest.CaptureFix
 def test_a_file_that_cannot_be_read_is_named() -> None:
     with pytest.raises(ConfigurationError, match="/nowhere"):
         parser("").parse(["--location=a", "--client-config-file=/nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--isolation_levl=read_uncommitted", "--isolation-level"),
+        ("--max_offset_per_batch=9", "--max-batch-offsets"),
+        ("--rejected_ouput=s3://lake/rejected", "--rejected-"),
+    ],
+)
+def test_a_misspelt_flag_of_a_ready_made_pipeline_is_never_ignored(
+    flag: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--bootstrap-servers=b:9092", "--topics=orders", "--output-location=o", "--checkpoint-location=c"]
+    with pytest.raises(SystemExit) as ended:
+        kafka_to_files.main([*given, flag])
+    assert ended.value.code == 2
+    assert f"Is {meant}" in capsys.readouterr().err

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from beam_exactly_once.rows.iso_texts import day_of, moment_of, time_of
 from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, as_text, same
 
+_Read = TypeVar("_Read")
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 """What Python, which writes the rows, has of moments: the years from 1 to 9999."""
 _MYSQL_MOMENTS = (datetime.datetime(1970, 1, 1, 0, 0, 1), datetime.datetime(2038, 1, 19, 3, 14, 7))
 
 
+def _read(read: Callable[[str], _Read], text: str) -> _Read:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise Misfit(str(error)) from None
+
+
 def _moment(value: Any) -> datetime.datetime:
     if isinstance(value, datetime.datetime):
         return value
-    text = as_text(value)
-    return datetime.datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith(("Z", "z")) else text)
+    return _read(moment_of, as_text(value))
 
 
 def _mysql_moment(value: Any) -> datetime.datetime:
@@ -41,11 +49,11 @@ def _day(value: Any) -> datetime.date:
         if value.time() != datetime.time() or value.tzinfo is not None:
             raise Misfit("a date has no time of day")
         return value.date()
-    return datetime.date.fromisoformat(as_text(value))
+    return _read(day_of, as_text(value))
 
 
 def _time(value: Any) -> datetime.time:
-    time = value if isinstance(value, datetime.time) else datetime.time.fromisoformat(as_text(value))
+    time = value if isinstance(value, datetime.time) else _read(time_of, as_text(value))
     if time.tzinfo is not None:
         raise Misfit("the zone of a time would be lost")
     return time

@@ -1,0 +1,92 @@
+"""What a graph does batch by batch that its user may have meant for the whole stream: allowed, and said in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+
+from beam_exactly_once.transforms.emit_task import BatchTasks
+from beam_exactly_once.transforms.for_each_batch import ForEachBatch
+from beam_exactly_once.transforms.write_delta import WriteToDelta
+from beam_exactly_once.transforms.write_files import WriteToFiles
+from beam_exactly_once.transforms.write_kafka import WriteToKafka
+from beam_exactly_once.transforms.write_sql import WriteToSql
+from beam_exactly_once.transforms.write_to import WriteTo
+
+_LOGGER = logging.getLogger(__name__)
+
+_SINKS = (ForEachBatch, WriteTo, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql)
+_COMBINING = (beam.CombinePerKey, beam.CombineValues)
+
+
+def warn_of_batches(pipeline: beam.Pipeline) -> None:
+    """Warn of rows that every batch writes again, and of results that a later batch replaces."""
+    pipeline.visit(_Warnings())
+
+
+class _Warnings(PipelineVisitor):
+    """Visits what makes a collection before what reads it."""
+
+    def __init__(self) -> None:
+        self._constant: dict[Any, str] = {}
+        """Collections that are the same in each batch, and the step where they begin."""
+        self._repeated: dict[Any, str] = {}
+        """Collections with rows of such, and the step where those begin."""
+        self._combined: dict[Any, str] = {}
+        """Collections with a result of one batch for a key, and the step that combines."""
+
+    def enter_composite_transform(self, node: AppliedPTransform) -> None:
+        if isinstance(node.transform, _COMBINING):
+            for output in node.outputs.values():
+                self._combined.setdefault(output, node.full_label)  # the outermost: one is made of the other
+        elif isinstance(node.transform, beam.Reshuffle):
+            self._take_over(node)  # it groups inside, and gives what it got
+        elif isinstance(node.transform, _SINKS):
+            for rows in node.inputs:
+                self._warn(rows, node)
+
+    def visit_transform(self, node: AppliedPTransform) -> None:
+        inputs = _collections(node.inputs)
+        read = [*inputs, *(side_input.pvalue for side_input in node.side_inputs)]
+        if not inputs:
+            if not isinstance(node.parent.transform, BatchTasks):
+                self._constant.update(dict.fromkeys(node.outputs.values(), node.full_label.split("/")[0]))
+        elif self._constant.keys() >= set(read):
+            self._constant.update(dict.fromkeys(node.outputs.values(), self._constant[inputs[0]]))
+        elif not self._constant.keys() >= set(inputs):  # else a side input of the batch makes another row each time
+            self._take_over(node)
+
+    def _take_over(self, node: AppliedPTransform) -> None:
+        """What is said of an input holds for all outputs."""
+        for one in _collections(node.inputs):
+            begins = self._constant.get(one) or self._repeated.get(one)
+            if begins and not isinstance(node.transform, beam.GroupByKey):
+                self._repeated.update(dict.fromkeys(node.outputs.values(), begins))
+            if one in self._combined:
+                self._combined.update(dict.fromkeys(node.outputs.values(), self._combined[one]))
+
+    def _warn(self, rows: Any, sink: AppliedPTransform) -> None:
+        begins = self._constant.get(rows) or self._repeated.get(rows)
+        if begins:
+            _LOGGER.warning(
+                "rows of step %r do not come from Kafka: they are the same in each batch, and each batch writes them again to "
+                "%r. Give them to a step as a side input, or write them once with an ordinary beam.Pipeline.",
+                begins,
+                sink.full_label,
+            )
+        if rows in self._combined and getattr(sink.transform, "replaces_rows", False):
+            _LOGGER.warning(
+                'step %r combines the rows of one batch, and %r has mode="upsert": what a later batch has for a key replaces '
+                "the result of an earlier one, and is not added to it. For totals over all batches append a row for each key "
+                "and batch, and add them up in a view.",
+                self._combined[rows],
+                sink.full_label,
+            )
+
+
+def _collections(values: Iterable[Any]) -> list[Any]:
+    return [one for one in values if isinstance(one, beam.PCollection)]
