@@ -22,6 +22,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
@@ -50,14 +51,15 @@ def row_of_json(record: Record) -> dict[str, Any]:
     """The object that a record's value is, with numbers as they were written.
 
     Raises:
-        ValueError: the value is not a JSON object.
+        UnfitRow: the value is not a JSON object.
     """
     try:
         row = json.loads(record.value or b"", parse_float=Decimal)
     except ValueError as error:
-        raise ValueError(f"{_NO_OBJECT} ({error})") from None
+        why = error if isinstance(error, json.JSONDecodeError) else type(error).__name__  # others show bytes of it
+        raise UnfitRow(f"{_NO_OBJECT} ({why})") from None
     if not isinstance(row, dict):
-        raise ValueError(_NO_OBJECT)
+        raise UnfitRow(_NO_OBJECT)
     return row
 
 

@@ -61,7 +61,8 @@ class DecodeRecords(NamedTransform):
         decoder: takes a :class:`~beam_exactly_once.Record` and returns a row; or, behind
             ``ReadFromKafka(as_arrow=True)``, takes a ``pa.RecordBatch`` and returns one.
         on_error: ``"fail"``: an exception of ``decoder`` fails the batch, and nothing of it is committed. ``"reject"``: the
-            record is rejected. Errors of this library, and running out of memory, always fail.
+            record is rejected. Other errors of this library than ``UnfitRow``, and running out of memory, always fail. The text
+            of an exception may hold the record, so the error does not repeat it, except that of an ``UnfitRow``.
         name: of the step, in rejected records and in progress, and its label; may be left out for one step.
 
     Raises:
@@ -174,7 +175,7 @@ class _DecodeOrReject(StatelessDoFn):
 
 
 def _is_of_record(error: Exception) -> bool:
-    return not isinstance(error, BeamExactlyOnceError | MemoryError)
+    return isinstance(error, UnfitRow) or not isinstance(error, BeamExactlyOnceError | MemoryError)
 
 
 def _undecodable(name: str, record: Any, error: Exception) -> str:
@@ -186,7 +187,9 @@ def _undecodable(name: str, record: Any, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    """Of JSON also where; what other functions say may hold a part of the record."""
+    """What ``UnfitRow`` says, and of JSON where; what other functions say may hold a part of the record."""
+    if isinstance(error, UnfitRow):
+        return str(error)
     where = f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
     return f"{type(error).__name__}{where}"
 

@@ -135,7 +135,7 @@ def test_a_value_that_is_no_object(
         assert main(flags(database, tmp_path)) == EXIT_CONFIGURATION
     error = capsys.readouterr().err
     assert error.startswith("UnfitRow: ")
-    assert "record orders-1 at offset 0: ValueError: the value is not a JSON object; --rejected-location takes" in error
+    assert "record orders-1 at offset 0: the value is not a JSON object; --rejected-location takes" in error
     assert database.execute("SELECT * FROM orders") == []
 
 

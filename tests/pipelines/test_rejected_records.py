@@ -166,7 +166,7 @@ class TestDecoding:
             rows, rejected = records(stream) | DecodeRecords(broken, on_error="reject")
             _ = (rows, rejected) | beam.Flatten() | WriteToFiles("/lake/orders", format="json")
 
-        with pytest.raises(type(error), match=str(error)):
+        with ends_with(repr(error)):
             run_in_memory(build, BATCHES)
 
     def test_in_an_ordinary_pipeline(self) -> None:

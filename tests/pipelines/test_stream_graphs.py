@@ -15,6 +15,7 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows, SlidingWi
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
+from support.ending import ends_with
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
@@ -131,7 +132,7 @@ def test_a_failing_side_branch_prevents_the_commit(behind_a_shuffle: bool, tmp_p
                 _ = side | beam.ParDo(Failing())
 
     with cluster.serving():
-        with pytest.raises(RuntimeError, match="the side branch failed"):
+        with ends_with("the side branch failed"):
             run(fail=True)
         assert not list((tmp_path / "checkpoint" / "commits").glob("*"))
         assert not list((tmp_path / "output").glob("*.json"))

@@ -15,6 +15,7 @@ from beam_exactly_once import WriteToDelta
 from beam_exactly_once.errors import (
     Fenced,
     SinkUnavailable,
+    StepFailed,
 )
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.delta_streams import DeltaStream, Killed, around_commit, files_in_log, kill
@@ -108,7 +109,7 @@ def test_kafka_records_as_they_are(stream: DeltaStream, as_arrow: bool) -> None:
 )
 def test_killed_after_a_call_to_a_store(stream: DeltaStream, killed: KillPoint) -> None:
     stream.produce(0, 1, 2, 3, 4)
-    with watching(StoreCalls(killed, kill)), contextlib.suppress(Killed):
+    with watching(StoreCalls(killed, kill)), contextlib.suppress(StepFailed, Killed):
         stream.run()
     stream.run()
     stream.run()
@@ -139,7 +140,7 @@ def test_each_attempt_makes_other_rows(stream: DeltaStream) -> None:
     stream.produce(*range(12))
     for attempt in range(1, 8):
         calls = StoreCalls(KillPoint("any", "", chance.randint(25, 90)), kill)
-        with watching(calls), contextlib.suppress(Killed):
+        with watching(calls), contextlib.suppress(StepFailed, Killed):
             stream.run(lambda number, attempt=attempt: {"number": number + 100 * attempt})
     stream.run()
     found = stream.read_numbers()

@@ -92,7 +92,7 @@ def test_an_error_of_user_code_ends_the_stream_and_the_call_comes_again(stream: 
             raise ZeroDivisionError("of user code")
 
     HOOKS["call", stream.location] = fail_at_1
-    with pytest.raises(ZeroDivisionError, match="of user code"):
+    with ends_with("of user code"):
         stream.run()
     assert stream.checkpoint().read_marker(1) is not None, "the batch is committed all the same"
     assert stream.calls == [(0, [1, 2])]
