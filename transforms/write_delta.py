@@ -122,7 +122,7 @@ class WriteToDelta(NamedTransform):
         check_storage(location)
         layout = replace(self._layout, origin=_origin(graph, name))
         stage = beam.ParDo(StageFiles(name, location, layout), beam.pvalue.AsSingleton(graph.attempts))
-        blocks, rejected = encoded(rows, FileEncoding(layout), name, graph, rejects=self._rejects)
+        blocks, rejected = encoded(rows, FileEncoding(layout, location), name, graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = DeltaPublisher(name, location, layout, self._add_columns)
         definition = {"kind": "delta", "location": location.uri}

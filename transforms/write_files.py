@@ -140,7 +140,7 @@ class WriteToFiles(NamedTransform):
                     "of its own, or flatten their rows into one sink."
                 )
         stage = beam.ParDo(StageFiles(name, location, self._layout), beam.pvalue.AsSingleton(graph.attempts))
-        blocks, rejected = encoded(rows, FileEncoding(self._layout), name, graph, rejects=self._rejects)
+        blocks, rejected = encoded(rows, FileEncoding(self._layout, location), name, graph, rejects=self._rejects)
         committables = blocks | "Stage" >> stage.with_output_types(Gathered)
         publisher = FilesPublisher(name, location)
         graph.sinks[name] = SinkSpec(name, definition, publisher, committables, publisher)

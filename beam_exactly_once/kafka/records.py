@@ -57,20 +57,22 @@ RECORD_SCHEMA: pa.Schema = pa.schema(
 
 
 EVENT_DATE = "event_date"
-_YEAR_10000_MS = 253_402_300_800_000
+_DAY_MS = 86_400_000
+_MAX_DAYS = 2**31 - 1
+"""What a column of dates holds, in either direction."""
 
 
 def with_event_date(batch: pa.RecordBatch) -> pa.RecordBatch:
     """A batch of :data:`RECORD_SCHEMA` with one more column, ``event_date``: the UTC date of ``timestamp_ms``.
 
-    It is null for records without a timestamp, or with one that is not within the years 1970 to 9999.
+    It is null for records without a timestamp. One beyond the year 9999, as of a producer that counts microseconds, has a date
+    that is no folder's name: ``partition_by`` takes no such row.
     """
     timestamps_ms = batch.column("timestamp_ms")
-    is_date = pc.and_(
-        pc.not_equal(batch.column("timestamp_type"), 0),
-        pc.and_(pc.greater_equal(timestamps_ms, 0), pc.less(timestamps_ms, _YEAR_10000_MS)),
-    )
-    dates = pc.if_else(is_date, timestamps_ms, None).cast(pa.timestamp("ms")).cast(pa.date32())
+    has_none = pc.or_(pc.equal(batch.column("timestamp_type"), 0), pc.equal(timestamps_ms, -1))
+    days = pc.subtract(timestamps_ms, pc.if_else(pc.less(timestamps_ms, 0), _DAY_MS - 1, 0))
+    days = pc.min_element_wise(pc.max_element_wise(pc.divide(days, _DAY_MS), -_MAX_DAYS), _MAX_DAYS)
+    dates = pc.if_else(has_none, None, days).cast(pa.int32()).view(pa.date32())
     return pa.RecordBatch.from_arrays([*batch.columns, dates], names=[*batch.schema.names, EVENT_DATE])
 
 

@@ -215,6 +215,10 @@ class ObjectStore(abc.ABC):
     def stage(self, final_key: str) -> StagingWriter:
         """Begin content that no listing of this store shows until it is published."""
 
+    def takes(self, final_key: str) -> bool:
+        """Whether the name is short enough to be staged and published here. Asks no server."""
+        return True
+
     @abc.abstractmethod
     def publish(self, staged: StagedObject) -> bool:
         """Make staged content visible under its final key. Harmless when repeated, concurrent or late.

@@ -28,6 +28,7 @@ from beam_exactly_once.randomness import new_token
 TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
 MAX_LIST_NAMES = 1000
+MAX_NAME_BYTES = 1024
 
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _STAGING_FOLDER = re.compile(r"(^|/)\.[^/]*\.staging/")
@@ -55,6 +56,10 @@ class GcsStore(DefiniteStore):
     def stage(self, final_key: str) -> StagingWriter:
         """An object beside the root: in one request if it is small, else sent in chunks."""
         return _GcsWriter(self, checked_key(final_key))
+
+    def takes(self, final_key: str) -> bool:
+        """See :class:`ObjectStore`; what is staged has the longest name."""
+        return len((self._staging + _staged_name(final_key)).encode()) <= MAX_NAME_BYTES
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
         """See :class:`ObjectStore`; in order of final keys."""
@@ -230,7 +235,7 @@ class _GcsWriter(StagingWriter):
     def __init__(self, store: GcsStore, final_key: str) -> None:
         super().__init__(final_key)
         self._store = store
-        self._name = f"{final_key}/{new_token(16)}"
+        self._name = _staged_name(final_key)
         self._buffer = bytearray()
         self._upload: Any = None
 
@@ -261,6 +266,10 @@ class _GcsWriter(StagingWriter):
         if self._upload is not None:
             with suppress(Exception):  # what stays of an upload that is not finished, GCS itself drops
                 self._upload.terminate()
+
+
+def _staged_name(final_key: str) -> str:
+    return f"{final_key}/{new_token(16)}"
 
 
 def _split(uri: str) -> tuple[str, str, str]:

@@ -31,6 +31,9 @@ from beam_exactly_once.randomness import new_token
 TEMPORARY_AGE_MAX_S = 86_400
 """Temporary files of creates that are older belong to processes that are gone."""
 
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
+"""What Linux and its file systems take."""
+
 _TEMPORARY = "put-"
 _STAGED = "staged-"
 _STAGING_FOLDER = re.compile(r"\..*\.staging")
@@ -83,10 +86,13 @@ class LocalStore(DefiniteStore):
     def stage(self, final_key: str) -> StagingWriter:
         """A file in the hidden sibling folder, to be linked to its name."""
         checked_key(final_key)
-        # As few letters encoded as a flat name needs: it is longer than the final one, and both have one limit.
-        flat = final_key.replace("%", "%25").replace("/", "%2F")
-        path = self._staging / f"{_STAGED}{new_token()}-{flat}"
+        path = self._staging / _staged_name(final_key)
         return self._definite(f"stage {final_key}", lambda: self._begin(final_key, path))
+
+    def takes(self, final_key: str) -> bool:
+        """See :class:`ObjectStore`; what is staged has the longest name."""
+        name = _staged_name(final_key)
+        return len(name.encode()) <= MAX_NAME_BYTES and len(str(self._staging / name).encode()) <= MAX_PATH_BYTES
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
         """See :class:`ObjectStore`."""
@@ -218,6 +224,12 @@ class LocalStore(DefiniteStore):
 
     def _staged_path(self, staged: StagedObject) -> Path:
         return self._staging / checked_key(str(staged.token["name"]).replace("/", "%2F"))
+
+
+def _staged_name(final_key: str) -> str:
+    # As few letters encoded as a flat name needs: it is longer than the final one, and both have one limit.
+    flat = final_key.replace("%", "%25").replace("/", "%2F")
+    return f"{_STAGED}{new_token()}-{flat}"
 
 
 class _LocalWriter(StagingWriter):

@@ -34,6 +34,7 @@ PART_BYTES = 8 << 20  # S3 takes no smaller part but the last one; some servers 
 MAX_PARTS = 10_000
 MAX_DELETE_KEYS = 1000
 MAX_LIST_KEYS = 1000
+MAX_KEY_BYTES = 1024
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -69,6 +70,10 @@ class S3Store(DefiniteStore):
     def stage(self, final_key: str) -> StagingWriter:
         """A multipart upload, begun when the first part is full."""
         return _S3Writer(self, checked_key(final_key))
+
+    def takes(self, final_key: str) -> bool:
+        """See :class:`ObjectStore`."""
+        return len((self._prefix + final_key).encode()) <= MAX_KEY_BYTES
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
         """In order of final keys; sizes are not known and said to be 0. Shows uploads under way, too."""

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.rows.columns import batch_of_records, batch_of_rows, fitted_batch, name_of
+from beam_exactly_once.rows.columns import batch_of_records, batch_of_rows, checked_batch, fitted_batch, name_of
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.rows.python_values import refuse_unreadable
 from beam_exactly_once.rows.rejected import schema_of
@@ -54,7 +54,7 @@ class _ColumnBlocks:
 
     def of_batch(self, batch: pa.RecordBatch) -> list[PlacedBlock]:
         schema = self._encoding.schema
-        return self._placed(batch if schema is None else fitted_batch(batch, schema))
+        return self._placed(checked_batch(batch) if schema is None else fitted_batch(batch, schema))
 
     def rest(self) -> list[PlacedBlock]:
         return []

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
-from beam_exactly_once.rows.exact import Changed, cast_exactly, refuse_changed
+from beam_exactly_once.rows.exact import Changed, cast_exactly, refuse_changed, refuse_impossible
 from beam_exactly_once.rows.fields import KINDS, columns_of
 from beam_exactly_once.rows.iso_texts import reader_of
 
@@ -69,7 +69,7 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         ConfigurationError: a column is missing, or of a type that cannot be cast.
     """
     if batch.schema.equals(schema):
-        return batch
+        return checked_batch(batch)
     columns = []
     for field in schema:
         try:
@@ -79,6 +79,7 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
                 f"got an Arrow batch without exactly one column {field.name!r}; it has "
                 f"{', '.join(batch.schema.names)}. Every batch must have the columns of the sink's schema."
             ) from None
+        refuse_impossible(column, field.name)
         try:
             columns.append(_not_null(column if column.type == field.type else cast_exactly(column, field.type), field))
         except pa.ArrowException as error:
@@ -88,6 +89,17 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
                 f"{field.type}: {said(error)}. Change the sink's schema=, or cast the column before it."
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def checked_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """``batch``, if its values are what its types say.
+
+    Raises:
+        UnfitRow: one is not.
+    """
+    for column, name in zip(batch.columns, batch.schema.names, strict=True):
+        refuse_impossible(column, name)
+    return batch
 
 
 def check_schema(schema: object) -> None:

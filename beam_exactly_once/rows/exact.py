@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_exactly_once.errors import UnfitRow
+
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
 """What no longer rounds to a finite number."""
@@ -77,6 +79,33 @@ def cast_exactly(column: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     else:
         _refuse_changed_column(column, cast)
     return cast
+
+
+def refuse_impossible(column: pa.Array, name: str) -> None:
+    """Refuse what Arrow's types of dates and times do not have, and what each reader takes for something else.
+
+    Args:
+        column: of an Arrow batch, which nobody has checked.
+        name: its own.
+
+    Raises:
+        UnfitRow: a time is not within a day, a date is not whole, or a moment in seconds is beyond all others.
+    """
+    kind = column.type
+    if pa.types.is_time(kind):
+        last = 86_400 * 10**9 // _STEP_NS[kind.unit] - 1
+        ends = pc.min_max(column.view(pa.int32() if pa.types.is_time32(kind) else pa.int64())).as_py()
+        is_possible = ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last
+    elif pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
+        try:
+            column.cast(pa.date32() if pa.types.is_date64(kind) else pa.timestamp("ms", kind.tz))
+            is_possible = True
+        except pa.ArrowInvalid:
+            is_possible = False
+    else:
+        return
+    if not is_possible:
+        raise UnfitRow(f"a row has a value in column {name!r} that is no {kind}. Correct it before the sink.")
 
 
 def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:

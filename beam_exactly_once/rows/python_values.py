@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.rows.exact import refuse_impossible
+
+
+def python_values(column: pa.Array, name: str) -> list[Any]:
+    """The values of a column as Python has them.
+
+    Raises:
+        UnfitRow: Python has one of them not: nanoseconds, a date beyond the year 9999, a zone that is not known.
+    """
+    refuse_impossible(column, name)
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except _UNREADABLE as error:
+        raise _unreadable(column, name, error) from None
 
 
 def refuse_unreadable(batch: pa.RecordBatch) -> None:
@@ -19,12 +35,8 @@ def refuse_unreadable(batch: pa.RecordBatch) -> None:
             continue
         try:
             _read(column)
-        except (ValueError, OverflowError, KeyError, NotImplementedError, pa.ArrowException) as error:
-            raise UnfitRow(
-                f"a row does not fit: column {field.name!r} is of type {field.type}, and holds a value that Python cannot have "
-                f"({type(error).__name__}). Python's times are of microseconds, in the years 1 to 9999, in zones that this "
-                "machine knows. Cast the column before the sink, or route such rows elsewhere."
-            ) from None
+        except _UNREADABLE as error:
+            raise _unreadable(column, field.name, error) from None
 
 
 def _read(column: pa.Array) -> None:
@@ -33,6 +45,17 @@ def _read(column: pa.Array) -> None:
             end.as_py()
     else:
         column.to_pylist()
+
+
+_UNREADABLE = (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException)
+
+
+def _unreadable(column: pa.Array, name: str, error: Exception) -> UnfitRow:
+    return UnfitRow(
+        f"a row does not fit: column {name!r} is of type {column.type}, and holds a value that Python cannot have "
+        f"({type(error).__name__}). Python's times are of microseconds, in the years 1 to 9999, in zones that this "
+        "machine knows. Cast the column before the sink, or route such rows elsewhere."
+    )
 
 
 def _has_times(arrow_type: pa.DataType) -> bool:

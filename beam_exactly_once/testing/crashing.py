@@ -124,6 +124,10 @@ class WatchedStore(ObjectStore):
         self._calls.after("stage", final_key)
         return writer
 
+    def takes(self, final_key: str) -> bool:
+        """As the inner store."""
+        return self._inner.takes(final_key)
+
     def publish(self, staged: StagedObject) -> bool:
         """As the inner store."""
         published = self._inner.publish(staged)

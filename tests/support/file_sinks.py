@@ -36,8 +36,9 @@ class Sink:
     """The two DoFns of a sink, fused as a runner does it."""
 
     def __init__(self, output: str, **layout: Any) -> None:
-        self.blocks = ToBlocks(FileEncoding(FileLayout(**layout)), "orders")
-        self.stage = StageFiles("orders", StoreLocation(output, None), FileLayout(**layout))
+        location = StoreLocation(output, None)
+        self.blocks = ToBlocks(FileEncoding(FileLayout(**layout), location), "orders")
+        self.stage = StageFiles("orders", location, FileLayout(**layout))
         self.stage.setup()
 
     def start_bundle(self, attempt: Attempt) -> None:

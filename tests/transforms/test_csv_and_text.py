@@ -53,7 +53,7 @@ def csv_file(output: str, suffix: str = ".csv") -> bytes:
 
 
 class TestCsv:
-    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "_", "\x01"])
     @pytest.mark.parametrize("as_arrow", [False, True])
     def test_any_text_and_null_come_back(self, output: str, delimiter: str, as_arrow: bool) -> None:
         rows: list[Any] = [{"id": number, "name": name} for number, name in enumerate([None, *NASTY])]
@@ -208,6 +208,10 @@ class TestText:
         ({"format": "text", "schema": SCHEMA}, r"one column.*id \(int64\), name \(string\)"),
         ({"format": "text", "partition_by": ["a"]}, "needs schema="),
         ({"format": "csv", "csv_delimiter": ""}, "csv_delimiter=''"),
+        *(
+            ({"format": "csv", "csv_delimiter": one}, "that no number, date or time has in it")
+            for one in " :-.+0eZa\r\n"
+        ),
         ({"format": "csv", "csv_delimiter": '"'}, "csv_delimiter="),
         ({"format": "csv", "csv_delimiter": "é"}, "csv_delimiter='é'"),
         ({"format": "csv", "compression": "snappy"}, "'snappy' is not known for csv"),

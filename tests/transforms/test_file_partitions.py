@@ -15,10 +15,11 @@ import pyarrow.dataset
 import pytest
 
 from beam_exactly_once import Record, WriteToFiles, read_batches
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.sinks.files.bundle import BundleFiles
-from beam_exactly_once.sinks.files.encoding import row_blocks
+from beam_exactly_once.sinks.files.encoding import FileEncoding, row_blocks
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.sinks.files.manifest import batch_id_of_part
 from support.file_sinks import (
@@ -285,11 +286,37 @@ class TestNames:
         output = str(tmp_path / "out")
         publish_batch(output, stage_bundle(output, [id_and_place("é" * 60, 1)], **layout))
         assert [row["place"] for row in read_published(output)] == ["é" * 60]
-        with pytest.raises(OutputNotWritable, match="shorter values of the columns"):
-            stage_bundle(output, [id_and_place("x" * 240, 1)], **layout)
+        for length in (154, 240):
+            with pytest.raises(UnfitRow, match=r"cannot partition by place: .* which is too long there"):
+                stage_bundle(output, [id_and_place("x" * length, 1)], **layout)
         with pytest.raises(ConfigurationError, match=r"partition by place: .*256 bytes, and 255 is the most"):
             stage_bundle(output, [id_and_place("x" * 250, 1)], **layout)
         assert len(list(open_object_store(output).list_staged())) == 0
+
+    def test_rows_of_folders_that_are_too_long_are_rejected_alone(self, tmp_path: Path) -> None:
+        layout = FileLayout("json", partition_by=["place"])
+        blocks = FileEncoding(layout, StoreLocation(str(tmp_path), None)).rejecting_blocks("orders")
+        rows = [id_and_place("x" * length, length) for length in (1, 200, 2, 230)]
+        made = blocks.of_rows(rows)
+        assert sorted(folder for folder, _ in made) == ["place=x", "place=xx"]
+        assert [rejected.error for rejected in blocks.rejected] == [f"{UnfitRow.__module__}.UnfitRow"] * 2
+
+    @pytest.mark.parametrize("root", ["{}/out", "s3://lake/orders", "gs://lake/orders"])
+    def test_the_longest_key_that_a_store_takes(self, tmp_path: Path, root: str) -> None:
+        """One folder in another, each short enough."""
+        store = open_object_store(root.format(tmp_path))
+        lengths = [length for length in range(1, 1200) if store.takes("/".join(["x" * 20] * 60)[:length])]
+        longest = len(lengths)
+        assert lengths == list(range(1, longest + 1))
+        if root.startswith("s3"):
+            assert longest == 1024 - len("orders/")
+        elif root.startswith("gs"):
+            assert longest == 1024 - len(".orders.staging/") - len("/" + "0" * 32)
+        else:
+            key = "/".join(["x" * 20] * 60)[:longest]
+            with store.stage(key) as target:
+                target.write(b"1")
+            assert store.publish(target.staged)
 
     @pytest.mark.parametrize(
         ("row", "message"),

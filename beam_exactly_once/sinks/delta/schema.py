@@ -28,14 +28,18 @@ def delta_schema(schema: pa.Schema, *, where: str) -> pa.Schema:
     Raises:
         ConfigurationError: a name or a type is not possible.
     """
-    lowered = [name.lower() for name in schema.names]
-    for name in schema.names:
+    _refuse_names(schema.names, where)
+    return pa.schema([field.with_type(_delta_type(field.type, field.name, where)) for field in schema])
+
+
+def _refuse_names(names: Sequence[str], where: str) -> None:
+    lowered = [name.lower() for name in names]
+    for name in names:
         if _FORBIDDEN_IN_NAMES.search(name) or lowered.count(name.lower()) > 1:
             raise ConfigurationError(
                 f"{where}: a Delta table takes no column {name!r}: names must differ by more than their case, and have no "
                 "space, tab, line end, comma, semicolon, =, brace or parenthesis. Rename it in schema=."
             )
-    return pa.schema([field.with_type(_delta_type(field.type, field.name, where)) for field in schema])
 
 
 def missing_columns(
@@ -107,7 +111,8 @@ def _delta_type(kind: pa.DataType, name: str, where: str) -> pa.DataType:
         return pa.list_(_delta_field(kind.value_field.with_name("element"), name, where))
     if pa.types.is_map(kind):
         return pa.map_(_delta_type(kind.key_type, name, where), _delta_field(kind.item_field, name, where))
-    if pa.types.is_struct(kind):
+    if pa.types.is_struct(kind) and kind.num_fields:
+        _refuse_names([field.name for field in kind], where)
         return pa.struct([_delta_field(kind.field(number), name, where) for number in range(kind.num_fields)])
     raise ConfigurationError(
         f"{where}: column {name!r} is of type {kind}, which a Delta table does not have. It has signed integers, floats, "

@@ -15,13 +15,19 @@ import pyarrow as pa
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.fields import KINDS, fields_of
-from beam_exactly_once.rows.json_values import refuse_equal_names, refuse_null_numbers
+from beam_exactly_once.rows.json_values import (
+    MOMENTS_APART,
+    refuse_equal_names,
+    refuse_null_numbers,
+    text_of_moment,
+)
+from beam_exactly_once.rows.python_values import python_values
 from beam_exactly_once.rows.rejected import Rejected
 
 BASE64_SUFFIX = "_base64"
 """Bytes of field ``key`` that are not UTF-8 stand as base64 under ``key_base64``."""
 
-_TEXT_KEYS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+_TEXT_KEYS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | MOMENTS_APART
 _OPTIONS = _TEXT_KEYS | orjson.OPT_NON_STR_KEYS
 _dumps = orjson.dumps
 
@@ -53,12 +59,13 @@ def json_lines_of_batch(batch: pa.RecordBatch) -> bytes:
         UnfitRow: as :func:`json_lines`.
     """
     columns = []
-    for column in batch.columns:
+    for column, name in zip(batch.columns, batch.schema.names, strict=True):
         if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             with suppress(pa.ArrowInvalid):  # no text: row by row, then
                 column = column.cast(pa.large_string())
-        columns.append(column)
-    return json_lines(pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist())
+        columns.append(python_values(column, name))
+    names = batch.schema.names
+    return json_lines(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _record_line(record: Record) -> bytes:
@@ -101,7 +108,7 @@ def json_fields(row: Any) -> Mapping[str, Any]:
 def _line(row: Any) -> bytes:
     fields = json_fields(row)
     try:
-        line = _dumps(fields, option=_TEXT_KEYS)
+        line = _dumps(fields, text_of_moment, _TEXT_KEYS)
         refuse_null_numbers(line, fields)
         return line
     except (TypeError, ValueError):  # bytes, decimals and the like: rare after json.loads
@@ -113,7 +120,7 @@ def _line(row: Any) -> bytes:
 
 
 def _dumped(plain: dict[Any, Any]) -> bytes:
-    line = _dumps(plain, option=_OPTIONS)
+    line = _dumps(plain, text_of_moment, _OPTIONS)
     refuse_null_numbers(line, plain)
     return line
 
@@ -152,7 +159,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, timedelta):
-        return value.total_seconds()
+        seconds = value.total_seconds()
+        if timedelta(seconds=seconds) != value:
+            raise ValueError("a number of seconds has not that many digits")
+        return seconds
     if not isinstance(value, (str, int, float, type(None))):
         fields = _fields_of(value)
         if fields is not None:

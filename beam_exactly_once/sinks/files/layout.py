@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -19,6 +20,7 @@ from beam_exactly_once.rows.columns import (
     batch_of_records,
     batch_of_rows,
     check_schema,
+    checked_batch,
     fitted_batch,
     name_of,
 )
@@ -33,6 +35,7 @@ from beam_exactly_once.sinks.files.text_lines import (
     text_lines,
     text_lines_of_batch,
 )
+from beam_exactly_once.sinks.files.types import refuse_types, written_as_parquet
 
 FileFormat: TypeAlias = Literal["parquet", "csv", "json", "text"]
 
@@ -46,6 +49,9 @@ _COMPRESSIONS: dict[str, dict[str, str]] = {
     "text": {"none": "txt", "gzip": "txt.gz", "zstd": "txt.zst"},
 }
 """Compressions of each format, with the extension of their files; the first is that of ``"auto"``."""
+
+
+_DELIMITER = re.compile(r"[^\x80-\U0010ffffA-Za-z0-9 .:+\-\"\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +80,10 @@ class FileLayout:
             object.__setattr__(self, "compression", next(iter(compressions)))
         for name in ("max_file_bytes", "max_row_group_rows", "max_open_files"):
             whole_number(name, getattr(self, name))
-        if (
-            not isinstance(self.csv_delimiter, str)
-            or len(self.csv_delimiter.encode()) != 1
-            or self.csv_delimiter in '"\r\n'
-        ):
+        if not isinstance(self.csv_delimiter, str) or not _DELIMITER.fullmatch(self.csv_delimiter):
             raise ConfigurationError(
-                f"csv_delimiter={self.csv_delimiter!r} must be one ASCII letter, such as ';' or '\\t'."
+                f"csv_delimiter={self.csv_delimiter!r} must be one ASCII sign that no number, date or time has in it, no "
+                "quote and no line end, such as ';' or '\\t'."
             )
         object.__setattr__(self, "partition_by", checked_columns(self.partition_by))
         if self.schema is not None:
@@ -135,7 +138,7 @@ class FileLayout:
         Raises:
             UnfitRow, ConfigurationError: the batch does not fit it.
         """
-        return batch if self.schema is None else fitted_batch(batch, self.schema)
+        return checked_batch(batch) if self.schema is None else fitted_batch(batch, self.schema)
 
     def block_of_rows(self, rows: Sequence[Any]) -> Block:
         """Rows without a schema, at least one, in the form in which files take them.
@@ -167,14 +170,15 @@ class FileLayout:
         return self.block_of_batch(self.batch_of_records(fields))
 
     def block_of_batch(self, batch: pa.RecordBatch) -> Block:
-        """The rows of an Arrow batch in the form in which files take them; for Parquet, the batch as it comes.
+        """The rows of an Arrow batch in the form in which files take them; for Parquet, the batch.
 
         Raises:
             UnfitRow: a row cannot be written in this layout.
         ConfigurationError: no row of its kind can.
         """
+        refuse_types(batch.schema, self.format)
         if self.format == "parquet":
-            return batch
+            return written_as_parquet(batch)
         if self.format == "csv":
             return csv_columns(batch)
         lines = text_lines_of_batch if self.format == "text" else json_lines_of_batch
@@ -196,7 +200,6 @@ class FileLayout:
         )
 
     def _check_columns(self, schema: pa.Schema) -> None:
-        if self.format == "csv":
-            csv_schema(schema)
-        elif self.format == "text":
+        refuse_types(schema, self.format)
+        if self.format == "text":
             refuse_no_text(schema)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from beam_exactly_once import arguments
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
+from beam_exactly_once.sinks.files.types import refuse_years
 
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 """What stands for null in a folder's name."""
@@ -123,6 +124,7 @@ def _folders_of_rows(batch: pa.RecordBatch, partition_by: Sequence[str]) -> tupl
 def _folders_of_column(column: pa.Array, name: str) -> tuple[pa.Array, list[str]]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    refuse_years(column, name)
     found = pc.dictionary_encode(column, null_encoding="encode")
     texts = found.dictionary.cast(pa.string()).to_pylist()
     return found.indices, [_folder_name(name, text) for text in texts]

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.rows.columns import name_of
+from beam_exactly_once.sinks.files.types import refuse_types, refuse_years
 
 
 def text_lines(rows: Sequence[Any]) -> bytes:
@@ -65,7 +66,7 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in types that CSV can hold: bytes become text, dictionaries their values.
 
     Raises:
-        UnfitRow: bytes are not text; a row would be an empty line.
+        UnfitRow: bytes are not text; a row would be an empty line; a date would be no text.
         ConfigurationError: a type has no form in CSV.
     """
     schema = csv_schema(batch.schema)
@@ -74,6 +75,8 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
             f"got a row without a value in its only column {schema.names[0]!r}: readers of CSV pass over the "
             "empty line that it would be. Drop such rows before the sink, or write a second column."
         )
+    for column, name in zip(batch.columns, schema.names, strict=True):
+        refuse_years(column.dictionary if pa.types.is_dictionary(column.type) else column, name)
     if schema.equals(batch.schema):
         return batch
     columns = []
@@ -94,6 +97,7 @@ def csv_schema(schema: pa.Schema) -> pa.Schema:
     Raises:
         ConfigurationError: a type has no form in CSV.
     """
+    refuse_types(schema, "csv")
     return pa.schema([field.with_type(_csv_type(field)) for field in schema])
 
 
@@ -102,11 +106,6 @@ def _csv_type(field: pa.Field) -> pa.DataType:
     if _is_string(column_type) or _is_binary(column_type):
         is_large = pa.types.is_large_string(column_type) or pa.types.is_large_binary(column_type)
         return pa.large_string() if is_large else pa.string()
-    if pa.types.is_nested(column_type) or pa.types.is_interval(column_type) or pa.types.is_dictionary(column_type):
-        raise ConfigurationError(
-            f"CSV cannot hold column {field.name!r} of type {field.type}. Leave it out "
-            '(schema= names the columns to write), make text of it before the sink, or use format="json" or "parquet".'
-        )
     return column_type
 
 

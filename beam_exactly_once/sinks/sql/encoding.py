@@ -14,7 +14,7 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
 from beam_exactly_once.sinks.sql.database import SqlDatabase
-from beam_exactly_once.sinks.sql.rows import refuse_equal_keys, shards_of
+from beam_exactly_once.sinks.sql.keys import refuse_equal_keys, shards_of
 from beam_exactly_once.sinks.sql.table import SqlTable, reflected
 from beam_exactly_once.sinks.sql.target import SqlTarget
 

@@ -5,7 +5,6 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -15,48 +14,38 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.rows.shards import shards_by
+from beam_exactly_once.sinks.sql.keys import last_of_keys, refuse_merged_keys
 from beam_exactly_once.sinks.sql.target import SqlTarget
 
 ROWS_AT_ONCE = 1000
 """Rows that one statement takes."""
 
-_HAS_DEFAULT = {b"has_default": b"1"}
-_ROW = "__row"
+_HAS_DEFAULT = b"has_default"
+_MERGES = b"merges"
 
 
-def staged_field(name: str, arrow: pa.DataType, *, has_default: bool) -> pa.Field:
-    """A column of staged rows, which says whether null means the column's default."""
-    return pa.field(name, arrow, metadata=_HAS_DEFAULT if has_default else None)
+def staged_field(name: str, arrow: pa.DataType, *, has_default: bool, merges: bool = False) -> pa.Field:
+    """A column of staged rows, which says what the rows do not.
 
-
-def shards_of(batch: pa.RecordBatch, key_columns: tuple[str, ...], shards: int) -> pa.Array:
-    """The shard of each row, by its key: one key is always one shard's, on every worker.
-
-    Texts that most collations take for equal are of one shard, since the database would take them for one key.
+    Args:
+        name: of the column.
+        arrow: its type.
+        has_default: whether null means the column's default.
+        merges: whether two texts may be one to the database.
     """
-    columns = [batch.column(name).to_pylist() for name in key_columns]
-    texts = ("\0".join(map(_folded, key)) for key in zip(*columns, strict=True))
-    return shards_by((text.encode() for text in texts), shards)
-
-
-def _folded(value: Any) -> str:
-    if not isinstance(value, str):
-        return repr(value)
-    plain = unicodedata.normalize("NFKD", value).casefold()
-    return "".join(letter for letter in plain if not unicodedata.combining(letter)).rstrip()
+    said = {name: b"1" for name, is_so in ((_HAS_DEFAULT, has_default), (_MERGES, merges)) if is_so}
+    return pa.field(name, arrow, metadata=said or None)
 
 
 def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[pa.RecordBatch]) -> None:
     """Write all rows that a batch has for one shard.
 
     Raises:
-        ConfigurationError: two rows have one key, and nothing says which is newer.
+        ConfigurationError: two rows have one key, to the database at least, and nothing says which is newer.
         and the driver's errors.
     """
     if target.mode == "upsert":
-        batches = _newest(list(batches), target)
+        batches = list(_newest(list(batches), target))
     given = (part for batch in batches for part in _given(batch))
     is_copied = _is_copied(connection, target)
     for names, parts in groupby(given, key=lambda part: tuple(part.schema.names)):
@@ -66,6 +55,11 @@ def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[p
             statement = insert_statement(target, names, connection.dialect.name)
             for part in parts:
                 connection.execute(statement, _mappings(part, connection.dialect.name))
+    if target.mode == "upsert" and target.newest_by is None:
+        keys = (batch.select(list(target.key_columns)) for batch in batches)
+        suspected = [batch for batch in keys if any(_says(field, _MERGES) for field in batch.schema)]
+        rows = (row for batch in suspected for row in _mappings(batch, connection.dialect.name))
+        refuse_merged_keys(connection, target, [tuple(row.values()) for row in rows])
 
 
 def insert_statement(target: SqlTarget, names: Iterable[str], dialect: str) -> Any:
@@ -102,16 +96,6 @@ def prove_writing(connection: sa.Connection, target: SqlTarget, names: Sequence[
     connection.execute(statement.from_select(list(names), nothing))
 
 
-def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget) -> None:
-    """Find before the commit what :func:`write_rows` would find after it.
-
-    Raises:
-        ConfigurationError: two rows have one key, and nothing says which is newer.
-    """
-    if target.newest_by is None:
-        _last_of_keys(pa.Table.from_batches([batch]), target)
-
-
 def _newest(batches: list[pa.RecordBatch], target: SqlTarget) -> Iterator[pa.RecordBatch]:
     """One row a key, in the order of ``newest_by``, so that also keys that only the database takes for equal end right."""
     if not batches:
@@ -119,28 +103,17 @@ def _newest(batches: list[pa.RecordBatch], target: SqlTarget) -> Iterator[pa.Rec
     rows = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="default")
     if target.newest_by is not None:
         rows = rows.sort_by([(target.newest_by, "ascending")])
-    yield from rows.take(_last_of_keys(rows, target)).to_batches(max_chunksize=ROWS_AT_ONCE)
+    yield from rows.take(last_of_keys(rows, target)).to_batches(max_chunksize=ROWS_AT_ONCE)
 
 
-def _last_of_keys(rows: pa.Table, target: SqlTarget) -> pa.Array:
-    """The positions of the last row of each key, ascending."""
-    keys = list(target.key_columns)
-    numbered = rows.select(keys).append_column(_ROW, pa.array(range(rows.num_rows), pa.int64()))
-    last = numbered.group_by(keys).aggregate([(_ROW, "max"), (_ROW, "count")])
-    if target.newest_by is None and last.num_rows < rows.num_rows:
-        raise ConfigurationError(
-            f"table {target.full_name} got several rows with one key ({', '.join(keys)}) in one batch, and nothing says which "
-            "of them it is to keep. Give WriteToSql newest_by=, a column whose greatest value wins (of equal values, "
-            "one), and start again: rows that wait are written by it, too."
-        )
-    positions = last[f"{_ROW}_max"]
-    return positions.take(pc.sort_indices(positions))
+def _says(field: pa.Field, what: bytes) -> bool:
+    return what in (field.metadata or {})
 
 
 def _given(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The same rows without columns that have no value where the database has a default for them."""
     for field, column in zip(batch.schema, batch.columns, strict=True):
-        if field.metadata is None or not column.null_count or batch.num_columns == 1:
+        if not _says(field, _HAS_DEFAULT) or not column.null_count or batch.num_columns == 1:
             continue
         is_given = pc.is_valid(column)
         if column.null_count < batch.num_rows:

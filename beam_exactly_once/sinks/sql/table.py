@@ -17,6 +17,7 @@ from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, Unfi
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
 from beam_exactly_once.rows.fields import KINDS, fields_of
+from beam_exactly_once.rows.python_values import python_values
 from beam_exactly_once.sinks.sql.character_sets import characters_of
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
@@ -49,8 +50,10 @@ class SqlTable:
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """As rows are staged."""
-        fields = [staged_field(one.name, one.type.arrow, has_default=one.has_default) for one in self.columns]
-        return pa.schema(fields)
+        return pa.schema(
+            staged_field(one.name, one.type.arrow, has_default=one.has_default, merges=one.type.merges)
+            for one in self.columns
+        )
 
     def block_of_rows(self, rows: Sequence[Any]) -> pa.RecordBatch:
         """Rows (mappings, NamedTuples, dataclasses, ``beam.Row``) as columns.
@@ -85,18 +88,8 @@ class SqlTable:
         if len(set(names)) != len(names):
             raise ConfigurationError(f"an Arrow batch has two columns of one name: {names}.")
         written = self.schema.names
-        columns = {name: self._values(batch, name) if name in written else None for name in names}
+        columns = {name: python_values(batch.column(name), name) if name in written else None for name in names}
         return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch)
-
-    def _values(self, batch: pa.RecordBatch, name: str) -> list[Any]:
-        column = batch.column(name)
-        try:
-            return column.to_pylist()  # type: ignore[no-any-return]
-        except (ValueError, OverflowError) as error:  # nanoseconds, or a date that Python does not know
-            raise UnfitRow(
-                f"a row of an Arrow batch does not fit table {self.name}: column {name!r} is of type "
-                f"{column.type} ({type(error).__name__}). Cast it before the sink, or route such rows elsewhere."
-            ) from None
 
     def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type) -> pa.RecordBatch:
         """Of rows that all have the same columns: one that is too much, or lacks, is the fault of none of them."""
@@ -211,6 +204,11 @@ def _column(
         raise ConfigurationError(
             f"column {name!r} of table {target.full_name} is of type {declared!r}, which can be neither one of key_columns= nor "
             "newest_by= of WriteToSql: whether two of its values are equal is the database's to say."
+        )
+    if name in target.key_columns and pa.types.is_floating(staged_as.arrow):
+        raise ConfigurationError(
+            f"column {name!r} of table {target.full_name} is of type {declared!r}, which cannot be one of key_columns= of "
+            "WriteToSql: databases round floating numbers, and take 0.0 and -0.0 for one. Use integers, decimals or texts."
         )
     is_required = is_keyed or not (description["nullable"] or has_default)
     return Column(name, repr(declared), staged_as, is_required, has_default)

@@ -8,7 +8,9 @@ import random
 import pyarrow as pa
 import pytest
 
+from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, Chunk, Record, with_event_date
+from beam_exactly_once.sinks.files.partitions import split_batch
 
 RECORDS = [
     Record("orders", 3, 10, 1_000, 1, b"k", b"value", (("trace", b"\xff"), ("empty", None))),
@@ -37,15 +39,35 @@ def test_records_come_out_as_they_went_in() -> None:
 
 
 def test_the_event_date_is_the_utc_date_of_a_timestamp_that_is_one() -> None:
-    times_ms = [0, 86_399_999, 86_400_000, 1_769_903_999_999, 253_402_300_799_999, 253_402_300_800_000, -1, 2**62]
+    times_ms = [0, 86_399_999, 86_400_000, 1_769_903_999_999, 253_402_300_799_999, -2, -86_400_000, -86_400_001, -1]
     records = [Record("orders", 3, number, time_ms, 1) for number, time_ms in enumerate(times_ms)]
     records.append(Record("orders", 3, len(records), 1_000, 0))
     batch = with_event_date(Chunk.from_records(records, 0, 20).to_arrow())
 
     assert batch.schema.names == [*RECORD_SCHEMA.names, EVENT_DATE]
-    dates = ["1970-01-01", "1970-01-01", "1970-01-02", "2026-01-31", "9999-12-31", None, None, None, None]
+    dates = [
+        "1970-01-01",
+        "1970-01-01",
+        "1970-01-02",
+        "2026-01-31",
+        "9999-12-31",
+        "1969-12-31",
+        "1969-12-31",
+        "1969-12-30",
+    ]
+    dates += [None, None]
     assert batch.column(EVENT_DATE).cast(pa.string()).to_pylist() == dates
     assert batch.column("offset").to_pylist() == list(range(len(records)))
+
+
+@pytest.mark.parametrize(
+    "timestamp", [253_402_300_800_000, 1_700_000_000_000_000, 1_700_000_000_000_000_000, 2**63 - 1, -(2**63)]
+)
+def test_an_event_date_that_is_beyond_all_years_makes_no_folder(timestamp: int) -> None:
+    """Such as of a producer that counts microseconds or nanoseconds. It is not the folder of records without a timestamp."""
+    batch = with_event_date(Chunk.from_records([Record("orders", 3, 0, timestamp, 1)], 0, 1).to_arrow())
+    with pytest.raises(UnfitRow, match="'event_date' that is not within the years 1 to 9999"):
+        split_batch(batch, [EVENT_DATE])
 
 
 def test_arrow_columns_hold_the_same_values() -> None:

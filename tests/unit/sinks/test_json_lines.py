@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,27 @@ class Point:
 def test_what_json_cannot_say_is_refused(row: dict[Any, Any]) -> None:
     with pytest.raises(UnfitRow):
         json_lines([{"id": 1}, row])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.time(0, 0, 0, 86_399),
+        datetime.time(1, 2, 3, 50_000),
+        datetime.datetime(1900, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(minutes=53, seconds=28))),
+        datetime.datetime(2026, 1, 1, 0, 0, 0, 86_399, datetime.timezone.utc),
+        datetime.date(1, 1, 1),
+    ],
+    ids=str,
+)
+def test_dates_and_times_are_iso_8601_with_all_their_digits(value: Any) -> None:
+    for row in ({"at": value}, {"at": value, "bytes": b"x"}):
+        assert orjson.loads(json_lines([row]))["at"] == value.isoformat()
+
+
+def test_a_duration_that_a_number_of_seconds_cannot_say() -> None:
+    with pytest.raises(UnfitRow, match="'lasted'"):
+        json_lines([{"lasted": datetime.timedelta(days=999_999_999, microseconds=1)}])
 
 
 def test_a_batch_with_a_number_that_is_none_is_refused() -> None:

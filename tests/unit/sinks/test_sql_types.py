@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, time, timezone
 from decimal import Decimal
 from typing import Any, cast
@@ -38,6 +39,15 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("sqlite", sa.DateTime(), LATE),
     ("postgresql", sa.Date(), datetime(2024, 2, 29)),
     ("postgresql", postgresql.JSONB(), {"a": None, "b": 1.5}),
+    ("postgresql", sa.Numeric(5, -2), "1234500"),
+    ("postgresql", sa.Numeric(5, -2), 0),
+    ("postgresql", sa.Numeric(2, 5), Decimal("0.00099")),
+    ("postgresql", sa.Numeric(100, 50), "1." + "0" * 49 + "1"),
+    ("sqlite", sa.Numeric(30, 10), Decimal("12345.5")),
+    ("sqlite", sa.Numeric(30, 10), 2**63 - 1),
+    ("sqlite", sa.Numeric(), "0.1"),
+    ("postgresql", sa.CHAR(3), " a"),
+    ("mysql", sa.BINARY(3), b"a\0b"),
 ]
 MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\\0"}),
@@ -75,6 +85,17 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", sa.Date(), LATE),
     ("postgresql", postgresql.JSONB(), {"a": [float("nan")]}),
     ("mysql", mysql.JSON(), {"a": 1e400}),
+    ("postgresql", sa.Numeric(5, -2), "1234501"),
+    ("postgresql", sa.Numeric(5, -2), "12345678900"),
+    ("postgresql", sa.Numeric(2, 5), Decimal("0.001")),
+    ("postgresql", sa.Numeric(2, 5), Decimal("0.000991")),
+    ("postgresql", sa.Numeric(100, 50), "0." + "0" * 50 + "1"),
+    ("sqlite", sa.Numeric(30, 10), Decimal("12345678901234567.5")),
+    ("sqlite", sa.Numeric(30, 10), 2**63 + 1),
+    ("sqlite", sa.Numeric(), "0.12345678901234567890"),
+    ("postgresql", sa.CHAR(3), "a "),
+    ("mysql", mysql.CHAR(3), "a "),
+    ("mysql", sa.BINARY(3), b"a"),
 ]
 
 
@@ -102,6 +123,45 @@ class OfMysql:
     def scalar(self, statement: Any, parameters: dict[str, str]) -> str:
         assert "USING koi8r)" in str(statement)
         return "".join(one if one.isascii() or one == "\u0416" else "?" for one in parameters["all"])
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "also"),
+    [
+        (postgresql.INET(), "10.0.0.1", "10.0.0.1/32"),
+        (postgresql.INET(), "2001:db8::1", "2001:DB8:0::1"),
+        (postgresql.CIDR(), "10.0.0.0/8", "10.0.0.0/8"),
+        (postgresql.MACADDR(), "08:00:2b:01:02:03", "0800.2B01.0203"),
+        (postgresql.UUID(as_uuid=False), str(uuid.UUID(int=10)), str(uuid.UUID(int=10)).upper()),
+    ],
+    ids=repr,
+)
+def test_what_is_one_value_to_the_database_is_one_key_here(declared: Any, value: str, also: str) -> None:
+    assert staged("postgresql", declared, value) == staged("postgresql", declared, also)
+
+
+@pytest.mark.parametrize("declared", [sa.String(), postgresql.DOMAIN("names", sa.String())], ids=repr)
+def test_types_that_cut_are_not_known(declared: Any) -> None:
+    """NAME and "char" of PostgreSQL, as SQLAlchemy finds them."""
+    assert column_type(declared, "postgresql") is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "declared", "merges"),
+    [
+        ("postgresql", sa.VARCHAR(3), False),
+        ("postgresql", sa.TEXT(collation="case_insensitive"), True),
+        ("postgresql", postgresql.CITEXT(), True),
+        ("mysql", sa.VARCHAR(3), True),
+        ("sqlite", sa.TEXT(), True),
+        ("mysql", sa.BigInteger(), False),
+    ],
+    ids=repr,
+)
+def test_whether_a_database_may_take_two_values_for_one(dialect: str, declared: Any, merges: bool) -> None:
+    known = column_type(declared, dialect)
+    assert known is not None
+    assert known.merges == merges
 
 
 @pytest.mark.parametrize(

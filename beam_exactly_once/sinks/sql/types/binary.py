@@ -27,7 +27,11 @@ def _binary_type(declared: Any, dialect: str, characters: Characters | None) -> 
     if max_bytes is None:
         return ColumnType(pa.binary(), frozenset({bytes}), as_bytes)
 
+    is_padded = isinstance(declared, sa.BINARY)
+
     def checked(value: Any) -> bytes:
+        if is_padded and len(as_bytes(value)) < max_bytes:
+            raise Misfit(f"it has {len(value)} bytes, the column has {max_bytes} in each")
         if len(as_bytes(value)) > max_bytes:
             raise Misfit(f"it has {len(value)} bytes, the column takes {max_bytes}")
         return as_bytes(value)

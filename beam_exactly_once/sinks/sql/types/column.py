@@ -30,6 +30,8 @@ class ColumnType:
     """Makes another value one of those; raises Misfit, TypeError or ValueError."""
     is_ordered: bool = True
     """Staged values are equal, and less, where the database's are: such a column may be a key."""
+    merges: bool = False
+    """Staged values that differ may be equal to the database."""
     check: Callable[[pa.Array], None] = field(default=take_all)
     """Looks at staged values, all at once; raises Misfit."""
 

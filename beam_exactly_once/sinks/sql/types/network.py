@@ -21,26 +21,23 @@ _MAC_ADDRESS = re.compile(
 
 
 def _address(value: Any) -> str:
-    """Of INET, with or without the number of its network's bits."""
+    """Of INET, with or without the number of its network's bits. One address has one text."""
     text = str(value)
     if not _ADDRESS.fullmatch(text):  # ipaddress knows netmasks and scopes, PostgreSQL does not
         raise Misfit("it is not an address")
-    ipaddress.ip_interface(text)
-    return text
+    return str(ipaddress.ip_interface(text))
 
 
 def _network(value: Any) -> str:
     """Of CIDR: no bits are set right of the network's."""
-    text = _address(value)
-    ipaddress.ip_network(text)
-    return text
+    return str(ipaddress.ip_network(_address(value)))
 
 
 def _mac_address(value: Any) -> str:
     text = str(value)
     if not _MAC_ADDRESS.fullmatch(text):
         raise Misfit("it is not a MAC address")
-    return text
+    return re.sub("[:.-]", "", text).lower()
 
 
 MAKERS: dict[type, Maker] = {

@@ -46,13 +46,16 @@ def _integer(declared: Any, dialect: str) -> pa.DataType:
 
 def _decimal_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
     digits, scale = declared.precision, declared.scale or 0
-    if digits is None:
-        return ColumnType(pa.string(), frozenset(), decimal_text, is_ordered=False)
-    if digits > _MAX_DECIMAL_DIGITS or not 0 <= scale <= digits:
-        return ColumnType(pa.string(), frozenset(), _bounded_text(digits, scale), is_ordered=False)
+    if digits is None or digits > _MAX_DECIMAL_DIGITS or not 0 <= scale <= digits:
+        convert = decimal_text if digits is None else _bounded_text(digits, scale)
+        if dialect == "sqlite":
+            convert = lambda value: decimal_text(_sqlite_number(value))  # noqa: E731
+        return ColumnType(pa.string(), frozenset(), convert, is_ordered=False)
     arrow = pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
     if getattr(declared, "unsigned", False):
         return ColumnType(arrow, frozenset(), lambda value: _not_negative(_decimal(value)))
+    if dialect == "sqlite":
+        return ColumnType(arrow, frozenset(), _sqlite_number)
     return ColumnType(arrow, frozenset({Decimal, int}), _decimal)
 
 
@@ -162,6 +165,15 @@ def _bounded_text(digits: int, scale: int) -> Callable[[Any], str]:
         return decimal_text(number)
 
     return checked
+
+
+def _sqlite_number(value: Any) -> Decimal:
+    """SQLite has integers of 64 bits and floating numbers, whatever a column is declared as."""
+    number = _decimal(value)
+    is_integer = abs(number) < 2**63 and number == int(number)
+    if not is_integer and Decimal(repr(float(number))) != number:
+        raise Misfit("SQLite would keep it as a floating number, which is another one")
+    return number
 
 
 _BOOLEAN = ColumnType(pa.bool_(), frozenset({bool}), refuse, is_ordered=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, postgresql
 
 from beam_exactly_once.sinks.sql.types.binary import bytes_max_of
 from beam_exactly_once.sinks.sql.types.characters import Characters
@@ -16,9 +16,12 @@ from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, 
 from beam_exactly_once.sinks.sql.types.json import json_text
 
 
-def _text_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
+def _text_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType | None:
+    if dialect == "postgresql" and type(declared) is sa.String:  # NAME and "char", which cut
+        return None
     length, max_bytes = declared.length, bytes_max_of(declared, dialect)
     has_no_nul = dialect == "postgresql"
+    is_padded = isinstance(declared, sa.CHAR) and dialect != "sqlite"
 
     def checked(value: Any) -> str:
         text = json_text(value) if isinstance(value, (dict, list)) else as_text(value)
@@ -26,12 +29,19 @@ def _text_type(declared: Any, dialect: str, characters: Characters | None) -> Co
             raise Misfit(f"it has {len(text)} characters, the column takes {length}")
         if has_no_nul and "\0" in text:
             raise Misfit("PostgreSQL takes no NUL character in text")
+        if is_padded and text.endswith(" "):
+            raise Misfit("a CHAR column keeps no spaces at the end")
         if max_bytes is not None and len(text.encode()) > max_bytes:
             raise Misfit(f"it has {len(text.encode())} bytes, the column takes {max_bytes}")
         refuse_strangers(text, characters)
         return text
 
-    return ColumnType(pa.string(), frozenset(), checked)
+    return ColumnType(pa.string(), frozenset(), checked, merges=_merges(declared, dialect))
+
+
+def _merges(declared: Any, dialect: str) -> bool:
+    """PostgreSQL's own collations tell all texts apart; of a column's own, and of other databases, that is not known here."""
+    return dialect != "postgresql" or declared.collation is not None or isinstance(declared, postgresql.CITEXT)
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
