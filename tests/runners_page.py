@@ -173,7 +173,8 @@ CAPABILITIES = (
     Capability(
         WRITING,
         "`WriteToSql`",
-        r"test_write_sql: |test_real_sql|test_sql_proof: |test_forked_sql: |test_kafka_to_sql: |inserter|random graphs|"
+        r"test_write_sql: |test_sql_keys: |test_real_sql|test_sql_proof: |test_forked_sql: |test_kafka_to_sql: |inserter|"
+        "random graphs|"
         rf"{ON_RUNNERS}three sinks",
     ),
     Capability(WRITING, "`WriteToKafka`", rf"test_write_kafka(_\w+)?: |copier|{ON_RUNNERS}three sinks"),

@@ -49,7 +49,9 @@ class WriteToDelta(NamedTransform):
     rows, and one a folder with ``partition_by``: run OPTIMIZE.
 
     Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
-    ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null.
+    ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null. A column that none of
+    the rows at hand has, while they have fields that ``schema`` does not name, is taken for misspelt and refused, unless its
+    field has the metadata ``may_be_absent``.
 
     A row that does not fit fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
 

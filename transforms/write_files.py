@@ -48,11 +48,14 @@ class WriteToFiles(NamedTransform):
     ``pa.RecordBatch``, which are written as they come and much the fastest.
 
     - Parquet: all rows have the columns of ``schema``. Fields that it does not name are left out, a missing one is
-      null. Kafka records and Arrow batches need no ``schema``.
+      null. A column that none of the rows at hand has, while they have fields that ``schema`` does not name, is taken for
+      misspelt and refused, unless its field has the metadata ``may_be_absent``. Kafka records and Arrow batches need no
+      ``schema``.
     - CSV: the same columns, with a header in each file. Text is quoted, null is nothing and an empty text ``""``. Bytes
-      must be UTF-8. Lists and structs are refused, so Kafka records need a ``schema`` without their headers.
+      must be UTF-8, dates within the years 1 to 9999. Lists and structs are refused, so Kafka records need a ``schema``
+      without their headers.
     - JSON: one object a line, as the row is; with a ``schema``, only what it names. Bytes that are UTF-8 become text;
-      others become base64, their field's name with ``_base64`` added. NaN becomes null, a decimal text.
+      others become base64, their field's name with ``_base64`` added. NaN is refused, a decimal becomes text.
     - Text: a line a row, of str or bytes, or of the one column of ``schema``. Bytes are written as they are; null, and
       what holds a line end, is refused.
 

@@ -9,7 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.rows.columns import batch_of_records, batch_of_rows, checked_batch, fitted_batch, name_of
+from beam_exactly_once.rows.columns import (
+    batch_of_records,
+    batch_of_rows,
+    checked_batch,
+    fitted_batch,
+    name_of,
+)
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.rows.python_values import refuse_unreadable
 from beam_exactly_once.rows.rejected import schema_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +17,10 @@ from beam_exactly_once.rows.iso_texts import reader_of
 
 RECORD_FIELDS = len(Record._fields)
 """Of one record, where the fields of many are in one list."""
+
+
+MAY_BE_ABSENT = b"may_be_absent"
+"""Metadata of a field of ``schema=`` that rows may lack."""
 
 _MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """What pyarrow raises for a value that a type cannot hold."""
@@ -115,6 +119,30 @@ def check_schema(schema: object) -> None:
         )
     if not schema.names or len(set(schema.names)) != len(schema.names):
         raise ConfigurationError("schema= must have at least one column, and no two of one name.")
+
+
+def refuse_misnamed(rows: Sequence[Any], schema: pa.Schema) -> None:
+    """Refuse a schema that seems to misspell a column: none of many rows has it, and they have fields that it does not name.
+
+    Args:
+        rows: that came one after the other; only mappings are looked at.
+        schema: a field of it with the metadata ``may_be_absent`` is fine.
+
+    Raises:
+        UnfitRow: as above.
+    """
+    if not isinstance(rows[0], Mapping) or rows[0].keys() >= set(schema.names):
+        return
+    present = set().union(*(row for row in rows if isinstance(row, Mapping)))
+    needed = [field.name for field in schema if MAY_BE_ABSENT not in (field.metadata or {})]
+    absent = [name for name in needed if name not in present]
+    unnamed = sorted(map(str, present - set(schema.names)))
+    if absent and unnamed:
+        raise UnfitRow(
+            f"none of {len(rows)} rows has column {absent[0]!r} of schema=, and they have {', '.join(map(repr, unnamed[:5]))}, "
+            "which it does not name: is it misspelt? Correct schema=, or say that rows may lack the column: "
+            f"pyarrow.field({absent[0]!r}, …, metadata={{{MAY_BE_ABSENT.decode()!r}: 'true'}})."
+        )
 
 
 def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

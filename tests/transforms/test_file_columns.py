@@ -11,16 +11,19 @@ import pyarrow as pa
 import pytest
 
 from beam_exactly_once import Record
-from beam_exactly_once.errors import (
-    ConfigurationError,
-)
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
+from beam_exactly_once.sinks.files.encoding import FileEncoding
+from beam_exactly_once.sinks.files.layout import FileLayout
+from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
 from support.file_sinks import (
     SCHEMA,
     keys,
     publish_batch,
     read_parquet,
+    read_published,
     records,
     stage_bundle,
+    staged_names,
 )
 
 
@@ -114,3 +117,44 @@ class TestWrongRows:
         other = pa.RecordBatch.from_pylist([{"more": 1, "name": "y", "id": 2}])
         publish_batch(output, stage_bundle(output, [first, other.set_column(2, "id", pa.array([2], pa.int8()))]))
         assert read_parquet(output) == [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
+
+
+ORDERS = pa.schema([("idd", pa.int64()), ("name", pa.string())])
+
+
+def test_a_column_that_schema_misspells_is_no_column_of_nulls(output: str) -> None:
+    with pytest.raises(
+        UnfitRow, match=r"none of 3 rows has column 'idd' of schema=, and they have 'id', .* is it misspelt"
+    ):
+        stage_bundle(output, [{"id": number, "name": "a"} for number in range(3)], schema=ORDERS)
+    assert staged_names(output) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"name": "a"}, {"name": "b"}],
+        [{"id": 1, "name": "a"}, {"idd": 2, "name": "b"}],
+        [{"id": 1, "idd": None, "name": "a"}],
+    ],
+    ids=["no other field", "one row has it", "it is None"],
+)
+def test_rows_may_lack_a_column(output: str, rows: list[dict[str, Any]]) -> None:
+    publish_batch(output, stage_bundle(output, rows, schema=ORDERS))
+    assert read_published(output) == [{"idd": row.get("idd"), "name": row.get("name")} for row in rows]
+
+
+def test_a_field_that_says_that_it_may_be_absent(output: str) -> None:
+    schema = pa.schema([pa.field("idd", pa.int64(), metadata={"may_be_absent": "true"}), ("name", pa.string())])
+    publish_batch(output, stage_bundle(output, [{"id": 1, "name": "a"}], schema=schema))
+    assert read_published(output) == [{"idd": None, "name": "a"}]
+
+
+def test_rows_of_a_misspelt_schema_are_rejected_together() -> None:
+    blocks = ToBlocksOrReject(FileEncoding(FileLayout(schema=ORDERS)), "orders")
+    for number in range(3):
+        assert not blocks.process({"id": number, "name": "a"})
+    rejected = [output.value.value for output in blocks.finish_bundle() if output.tag == "rejected"]
+    assert [(row.error, row.row) for row in rejected] == [
+        (f"{UnfitRow.__module__}.UnfitRow", f"{{'id': {number}, 'name': 'a'}}") for number in range(3)
+    ]

@@ -41,6 +41,7 @@ class FileEncoding(RowEncoding):
     def __init__(self, layout: FileLayout, location: StoreLocation | None = None) -> None:
         self.block_type = layout.folder_block_type
         self.max_bytes = min(MAX_WAITING_BYTES, layout.max_file_bytes)
+        self.schema = layout.schema
         self._layout = layout
         self._location = location
 
