@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 from collections.abc import Callable
@@ -77,6 +78,8 @@ def _mysql_floating(declared: Any) -> Callable[[Any], float]:
         number = _finite(value)
         if is_single and abs(number) > _MAX_SINGLE:
             raise Misfit("it is out of range")
+        if is_single:
+            _exact_as_single(value)
         if scale is not None and abs(round(number, scale)) >= 10 ** (declared.precision - scale):
             raise Misfit(f"it has more than {declared.precision - scale} digits before the point")
         return float(_not_negative(number)) if is_unsigned else number
@@ -93,9 +96,18 @@ def _whole(value: Any) -> int:
 def _floating(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise Misfit("it is not a number")
-    if isinstance(value, int) and int(float(value)) != value:
+    number = float(value)
+    if isinstance(value, int) and int(number) != value:
         raise Misfit("it is not exact as a floating number")
-    return float(value)
+    if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(number)) != value:
+        raise Misfit("it has more digits than a floating number")
+    return number
+
+
+def _exact_as_single(value: Any) -> None:
+    """What is no whole number is rounded, as a column of 4 bytes says by its name."""
+    if isinstance(value, int) and int(ctypes.c_float(value).value) != value:
+        raise Misfit("it is not exact as a floating number of 4 bytes")
 
 
 def _finite(value: Any) -> float:
@@ -111,6 +123,7 @@ def _single(value: Any) -> float:
     (as_single,) = struct.unpack("<f", struct.pack("<f", number))  # or OverflowError
     if number and not as_single:
         raise Misfit("it is too small")
+    _exact_as_single(value)
     return number
 
 
