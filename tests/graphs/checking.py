@@ -22,7 +22,7 @@ from graphs.evaluation import evaluated, name_of
 from graphs.kinds import Plain, Site
 from graphs.model import Fault, Start, Story, Wrong
 from graphs.runners import Runner
-from graphs.steps import sent
+from graphs.steps import Tripped, sent
 
 RIGHT, REFUSED = "right", "refused"
 
@@ -98,7 +98,7 @@ class _Life:
                 with self._armed(start.fault) as listen:
                     self._run(listen)
             except Exception as error:
-                if "tripped" not in str(error):
+                if Tripped.__name__ not in str(error):
                     raise
             else:
                 return

@@ -80,7 +80,7 @@ def test_a_step_that_fails_is_found() -> None:
     outcome = outcome_of(replace(TOTALS, graph=(*graph, Node("json", (Ref(2),)))), RUNNERS["in_process"])
 
     assert outcome.is_wrong
-    assert "singleton" in outcome.text
+    assert "step 'n2.look_up/Map(looked_up)' of batch 0 ended with ValueError" in outcome.text
 
 
 def test_a_story_is_made_as_small_as_it_can_be() -> None:

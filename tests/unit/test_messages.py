@@ -15,10 +15,17 @@ ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"(?<![\w.{-])([a-z]+(?:_[a-z]+)*)=(?!=)")
 OF_OTHERS = {
     "acks": "of Kafka's client",
+    "bytes": "of HTTP, in a header",
+    "compare": "of a dataclass's field",
     "config": "of KafkaSettings, in its repr",
     "no_progress_timeout_s": "of KafkaSettings, in its repr",
+    "nullable": "of pyarrow.field",
     "t": "the end of a tab in a pattern",
     "endpoint_url": "an option of a store",
+    "metadata": "of pyarrow.field",
+    "eq": "of a dataclass",
+    "fold": "of datetime",
+    "init": "of a dataclass's field",
     "key": "of an object store's multipart upload, in an example",
     "tzinfo": "of datetime",
     "upload_id": "of S3",

@@ -75,7 +75,7 @@ def test_folders_of_columns_as_others_read_them(stream: DeltaStream) -> None:
 
 @pytest.mark.parametrize("name", ["que?stion", "ha#sh", "two words"])
 def test_log_and_files_are_in_one_place_whatever_its_name(stream: DeltaStream, name: str) -> None:
-    stream.root = f"{stream.root}/{name}"
+    stream.output += f"/{name}"
     stream.produce(0)
     stream.run()
     assert stream.read_numbers() == [0]

@@ -10,6 +10,7 @@ import pytest
 from beam_exactly_once.errors import RowsRefused
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.command_line import run
+from support.ending import ends_with
 from support.sql_stream import STEPS, SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -79,7 +80,7 @@ def test_killed_on_the_way_it_decides_once(stream: SqlStream, step: str, occurre
     with pytest.raises(RowsRefused):
         stream.run()
     let_pass(stream)
-    with at_step(step, occurrence, kill), pytest.raises(RuntimeError, match="killed here"):
+    with at_step(step, occurrence, kill), ends_with("killed here"):
         stream.run()
     stream.run()
     assert stream.ids() == [0, 1, 3, 4]
@@ -93,7 +94,7 @@ def test_what_was_rejected_stays_so_when_the_table_would_take_it(stream: SqlStre
     let_pass(stream)
     with (
         watching(StoreCalls(KillPoint("put_if_absent", "rejected/", 1), kill)),
-        pytest.raises(RuntimeError, match="killed here"),
+        ends_with("killed here"),
     ):
         stream.run()
     assert stream.ids() == [0, 1]

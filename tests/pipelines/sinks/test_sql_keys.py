@@ -27,7 +27,7 @@ def test_keys_that_are_one_to_the_database_alone(stream: SqlStream, keys: list[s
     collation = "NOCASE" if keys[0] != keys[1].rstrip() else "RTRIM"
     stream.create(f"name VARCHAR(20) COLLATE {collation} PRIMARY KEY, version INTEGER")
     stream.execute(f"INSERT INTO {stream.table} VALUES ('b', 0)")
-    stream.send([{"name": name, "version": 2 - number} for number, name in enumerate(keys)])
+    stream.send_rows([{"name": name, "version": 2 - number} for number, name in enumerate(keys)])
     upsert: dict[str, Any] = {"mode": "upsert", "key_columns": ["name"]}
     with pytest.raises(
         ConfigurationError, match=r"2 different keys \(name\) in one batch, which are 1 to the database.*newest_by="
@@ -45,13 +45,13 @@ def test_many_keys_of_text_and_number_that_differ(stream: SqlStream) -> None:
         batch = pa.RecordBatch.from_pylist(
             [{"100%": f"k{number // 2}", "number": number % 2, "version": version} for number in range(900)]
         )
-        stream.send([version])
+        stream.send_rows([{"version": version}])
         stream.run(through=beam.Map(lambda _, batch=batch: batch), **upsert)
     assert stream.execute(f"SELECT COUNT(*), MIN(version) FROM {stream.table}") == [(900, 1)]
 
 
 def test_floating_numbers_are_no_keys(stream: SqlStream) -> None:
     stream.create("x DOUBLE PRECISION PRIMARY KEY, version INTEGER")
-    stream.send([{"x": 0.0}])
+    stream.send_rows([{"x": 0.0}])
     with pytest.raises(ConfigurationError, match=r"'x'.*cannot be one of key_columns=.*Use integers, decimals"):
         stream.run(mode="upsert", key_columns=["x"])

@@ -62,7 +62,7 @@ def test_folders_with_names_that_are_encoded(stream: DeltaStream) -> None:
 
 @pytest.mark.parametrize("name", ["two words", "a+b&c=d;e", "[é]{ß}:@'~"])
 def test_log_and_files_are_in_one_place_whatever_its_name(stream: DeltaStream, name: str) -> None:
-    stream.root = f"{stream.root}/{name}"
+    stream.output += f"/{name}"
     stream.produce(0, 1, 2)
     stream.run()
     assert stream.read_numbers() == [0, 1, 2]
@@ -74,7 +74,7 @@ def test_log_and_files_are_in_one_place_whatever_its_name(stream: DeltaStream, n
 @pytest.mark.parametrize("name", ["que?stion", "ha#sh", "per%20cent"])
 def test_names_that_are_read_as_others(stream: DeltaStream, name: str) -> None:
     checkpoint = stream.location
-    stream.root = f"{stream.root}/{name}"
+    stream.output += f"/{name}"
     with pytest.raises(ConfigurationError, match="Use a name without"):
         stream.run(location=checkpoint)
 

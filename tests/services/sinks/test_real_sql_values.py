@@ -219,7 +219,7 @@ def test_keys_that_are_one_to_the_database_alone(stream: SqlStream, sql_variable
         )
     stream.create(f"name {declared} PRIMARY KEY, version INTEGER")
     batch = pa.RecordBatch.from_pylist([{"name": key, "version": number} for number, key in enumerate(keys)])
-    stream.send([0])
+    stream.send_rows([0])
     upsert: dict[str, Any] = {"mode": "upsert", "key_columns": ["name"], "shards": shards}
     with pytest.raises(ConfigurationError, match=r"different keys \(name\) in one batch, which are . to the database"):
         stream.run(through=beam.Map(lambda _: batch), **upsert)
@@ -242,7 +242,7 @@ def test_keys_of_text_that_differ_are_found_again(stream: SqlStream, sql_variabl
         for number in range(450)
     ]
     batch = pa.RecordBatch.from_pylist(rows)
-    stream.send([0])
+    stream.send_rows([0])
     stream.run(through=beam.Map(lambda _: batch), mode="upsert", key_columns=["name", "at", "price", "d"])
     assert [version for (version,) in stream.rows("version")] == list(range(450))
 

@@ -199,7 +199,7 @@ def test_what_a_character_set_of_mysql_has(charset: str, fitting: str, misfittin
         ("EUC_TW", "\u0416", None),  # Python does not know it: the database's to judge
     ],
 )
-@pytest.mark.parametrize("declared", [sa.String(20), postgresql.JSONB(), postgresql.ARRAY(sa.String())], ids=repr)
+@pytest.mark.parametrize("declared", [sa.VARCHAR(20), postgresql.JSONB(), postgresql.ARRAY(sa.VARCHAR())], ids=repr)
 def test_what_an_encoding_of_postgresql_has(declared: Any, encoding: str, fitting: str, misfitting: str | None) -> None:
     """Also within a list and within JSON."""
     characters = of_postgresql(encoding)
