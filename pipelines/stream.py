@@ -22,6 +22,7 @@ from beam_exactly_once.pipelines.graph_warnings import warn_of_batches
 from beam_exactly_once.pipelines.micro_batches import StreamSettings, run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
+from beam_exactly_once.pipelines.runners.seen_options import SeenOptions
 from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt
@@ -95,7 +96,7 @@ class ExactlyOnceStream(beam.Pipeline):
         self._settings = _settings(trigger, max_batches, listeners, retain_batches)
         self._clock: Clock = SYSTEM_CLOCK
         self._ran = False
-        options = options if options is not None else PipelineOptions([])
+        options = (PipelineOptions([]) if options is None else options).view_as(SeenOptions)
         repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
         super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
@@ -189,7 +190,8 @@ class ExactlyOnceStream(beam.Pipeline):
 
     def _publishing_graph(self) -> beam.Pipeline:
         """The graph that publishes a marker again: without sources, and without any step of the user's."""
-        publishing = beam.Pipeline(runner=FnApiRunner())  # only to be translated
+        options = PipelineOptions([]).view_as(SeenOptions)
+        publishing = beam.Pipeline(runner=FnApiRunner(), options=options)  # only to be translated
         emitted = publishing | "BatchTask" >> BatchTasks()
         _ = emitted[SEED] | "CommitBatch" >> CommitBatch(self.stream_graph.checkpoint, self._publishers())
         return publishing

@@ -9,6 +9,7 @@ and worker counts.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -147,19 +148,22 @@ def _counted(result: PipelineResult, metrics: StreamMetrics) -> CommitCounts:
 
 
 class _Graphs:
-    """The translated graphs of a stream: the whole one, and the one that publishes a marker again."""
+    """The translated graphs of a stream: the whole one, and, made when it is needed, the one that publishes a marker again."""
 
     def __init__(self, whole: beam_runner_api_pb2.Pipeline, publishing: Callable[[], beam.Pipeline]) -> None:
         self._whole = whole
         # What the workers are, and what they must load, is that of the whole graph.
-        environment = whole.components.environments[_task_transform(whole).environment_id]
-        self._publishing = publishing().to_runner_api(
-            default_environment=Environment.from_runner_api(environment, PipelineContext())
-        )
+        self._environment = copy.deepcopy(whole.components.environments[_task_transform(whole).environment_id])
+        self._make_publishing = publishing
 
     def of(self, task: BatchTask) -> beam_runner_api_pb2.Pipeline:
         """The graph that is to run ``task``."""
         return with_task(self._publishing if task.plan is None else self._whole, task)
+
+    @functools.cached_property
+    def _publishing(self) -> beam_runner_api_pb2.Pipeline:
+        environment = Environment.from_runner_api(self._environment, PipelineContext())
+        return self._make_publishing().to_runner_api(default_environment=environment)
 
 
 def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runner_api_pb2.Pipeline:
