@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import WorkerHandlerManager
 
 from beam_exactly_once.errors import IncompleteBatch
-from beam_exactly_once.pipelines.runners import repeated_run, stage_by_stage
+from beam_exactly_once.pipelines.runners import repeated_run, stage_by_stage, whole_elements
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
 from beam_exactly_once.pipelines.runners.stage_timers import StageTimers
+from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorkers
 from beam_exactly_once.transforms import commit_batch
 from beam_exactly_once.transforms.batch_task import BatchTask
 from graphs import test_known_graphs as graphs
@@ -82,6 +84,14 @@ def all_timers_in_one_round(patch: Patch) -> None:
     patch.setattr(StageTimers, "take_due", take_all)
 
 
+def workers_that_send_by_time(patch: Patch) -> None:
+    patch.setattr(whole_elements, "_never_flushing", lambda environment: environment)
+
+
+def a_driver_that_sends_by_time(patch: Patch) -> None:
+    patch.setattr(WholeElementWorkers, "get_worker_handlers", WorkerHandlerManager.get_worker_handlers)
+
+
 def a_story(story: Callable[..., None], *arguments: Any) -> Callable[[Path], None]:
     def tell(folder: Path) -> None:
         with number_stream() as stream:
@@ -102,6 +112,12 @@ RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
 )
 
 
+def whole_elements_story(folder: Path) -> None:
+    """By what the two sides are told, not by an element that is cut: its reader takes any bytes for a length, and all memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        runners.test_no_side_flushes_by_time_and_other_pipelines_are_as_beam_makes_them(None, patch)
+
+
 @pytest.mark.parametrize(
     ("mutations", "story"),
     [
@@ -112,6 +128,8 @@ RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
         ([rings_that_pass], RING),
         ([the_whole_graph_publishes_again], EMPTY),
         ([one_runner_for_all], SHARED),
+        ([workers_that_send_by_time], whole_elements_story),
+        ([a_driver_that_sends_by_time], whole_elements_story),
         ([all_timers_in_one_round], ALARMS),
         ([all_timers_in_one_round], ROW_OF_TIMERS),
     ],

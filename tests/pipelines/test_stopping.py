@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -118,6 +119,19 @@ def test_a_step_in_a_thread_of_beams_does_not_keep_the_process(tmp_path: Path) -
     running = stream_in_a_step(tmp_path, "python", 0.5, "--direct_running_mode=multi_threading")
     running.send_signal(signal.SIGTERM)
     assert_given_up(running, tmp_path, "given up")
+
+
+@pytest.mark.parametrize("has_limit", [True, False])
+def test_it_is_the_limit_that_gives_a_batch_up(has_limit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it the step below, which goes on for a while, is ended; without it nobody ends it."""
+    monkeypatch.setattr(stopping, "STOP_TIMEOUT_S", 0.01)
+    if not has_limit:
+        monkeypatch.setattr(stopping, "_timer", lambda seconds, call: contextlib.nullcontext())
+    ended = contextlib.nullcontext() if not has_limit else pytest.raises(Retryable, match="given up")
+    with ended, stopping.stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(timeout=60)
+        threading.Event().wait(timeout=60 if has_limit else 0.5)
 
 
 def test_a_signal_in_the_moment_in_which_the_driver_begins_to_wait_is_seen() -> None:
