@@ -290,7 +290,8 @@ class _ClaimedStream:
         for name, planner in self._planners.items():
             if name in plan.sources:
                 planner.advance(plan.sources[name] if decided is None else decided.sources[name])
-                planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0))
+                offsets = sum(one.size for one in plan.sources[name].ranges)
+                planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0), offsets)
         self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
         self._state = {} if decided is None else decided.state

@@ -6,6 +6,7 @@ open: it is durable, no listing of objects shows it, and completing it makes it 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -36,6 +37,7 @@ MAX_DELETE_KEYS = 1000
 MAX_LIST_KEYS = 1000
 MAX_KEY_BYTES = 1024
 
+_LOGGER = logging.getLogger(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -70,6 +72,18 @@ class S3Store(DefiniteStore):
     def stage(self, final_key: str) -> StagingWriter:
         """A multipart upload, begun when the first part is full."""
         return _S3Writer(self, checked_key(final_key))
+
+    def verify(self) -> None:
+        """See :class:`ObjectStore`. Warns of a server that forgets staged output by itself."""
+        super().verify()
+        answer = self._call("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        if answer["ResponseMetadata"]["HTTPHeaders"].get("server", "").startswith("MinIO"):
+            _LOGGER.warning(
+                "%s is on MinIO, which drops open uploads after 24 hours unless stale_uploads_expiry says otherwise: output of a "
+                "batch that is committed, and waits longer for its publish, would be lost. Raise it above the longest stop of "
+                "this stream.",
+                self.uri,
+            )
 
     def takes(self, final_key: str) -> bool:
         """See :class:`ObjectStore`."""
@@ -172,7 +186,7 @@ class S3Store(DefiniteStore):
                 return False
             raise StagedOutputMissing(
                 f"{self.uri}/{staged.final_key} is neither published nor staged ({refusal.code}). Did a lifecycle rule "
-                "of the bucket abort its upload? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
+                "of the bucket abort its upload, or the server, as MinIO does after 24 hours? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
             ) from None
         return True
 

@@ -41,6 +41,7 @@ def plan_ranges(
     *,
     average_record_bytes: float,
     waited_s: float,
+    counted: Mapping[TopicPartition, int] | None = None,
     until: Mapping[TopicPartition, int] | None = None,
     topics_without_id: Collection[str] = (),
     on_data_loss: OnDataLoss = "fail",
@@ -56,6 +57,7 @@ def plan_ranges(
         limits: of this source.
         average_record_bytes: of what was read before; turns ``limits.max_batch_bytes`` into offsets. 0 if nothing is
             known: then ``max_batch_bytes`` does not limit.
+        counted: offsets of partitions that are known to hold few enough bytes, whatever the average says.
         waited_s: seconds since the source's last batch was planned.
         until: where to stop in each partition; nothing is read of those that are not in it. It says nothing of loss: another
             driver may have read further. None: read what is there.
@@ -82,6 +84,9 @@ def plan_ranges(
         for one, position in positions.items()
     }
     takes = _takes(positions, ends, limits, average_record_bytes, waited_s)
+    for one, offsets in (counted or {}).items():
+        if one in takes:
+            takes[one] = max(takes[one], min(offsets, ends[one] - positions[one]))
     ranges = tuple(
         OffsetRange(one.topic, one.partition, positions[one], positions[one] + take)
         for one, take in sorted(takes.items())

@@ -33,6 +33,10 @@ RECORD_BYTES_GUESS = 1024.0
 """Average record size where nothing could be measured."""
 SAMPLE_RECORDS = 100
 """Records that are read to learn their size, before the first batch of a source with a limit in bytes."""
+MAX_COUNTED_RECORDS = 1000
+"""Records that are counted at once."""
+MAX_COUNTED_PARTITIONS = 100
+"""Partitions whose records are counted ahead for one plan: those that lag most."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ class SourcePlanner:
         self._next_offsets: dict[TopicPartition, int] = {}
         self._topic_ids: dict[str, str] = {}
         self._average_record_bytes: float | None = None
+        self._is_sparse = False
+        """Whether most of the offsets that were read last had no record."""
         self._planned_at_s = clock.monotonic_s()
         self._gone: frozenset[str] = frozenset()
         try:
@@ -100,7 +106,7 @@ class SourcePlanner:
         if newest is not None and self.spec.name in newest.sources:
             committed = newest.sources[self.spec.name]
             self.advance(committed)
-            self.measured(committed.records_read, committed.bytes_read)
+            self.measured(committed.records_read, committed.bytes_read, committed.records_read)
             self._note_dropped()
             return
         now = LogsNow(self._kafka.partitions, self._kafka.bounds, self._log.offsets_for_time)
@@ -160,6 +166,7 @@ class SourcePlanner:
             until=self._target,
             topics_without_id=self._kafka.topics_without_id,
             average_record_bytes=self._average_record_bytes,
+            counted=self._counted_ahead(read),
             # What is available now is read now, however little.
             waited_s=math.inf if self._target is not None else self._clock.monotonic_s() - self._planned_at_s,
             on_data_loss=self.spec.on_data_loss,
@@ -180,10 +187,11 @@ class SourcePlanner:
         self._kafka.forget_replaced()
         self._planned_at_s = self._clock.monotonic_s()
 
-    def measured(self, records: int, bytes_read: int) -> None:
-        """Learn the average record size, for limits in bytes."""
+    def measured(self, records: int, bytes_read: int, offsets: int) -> None:
+        """Learn the average record size, for limits in bytes, and whether offsets have records: compacted ones may not."""
         if records:
             self._average_record_bytes = max(1.0, bytes_read / records)
+        self._is_sparse = 2 * records < offsets
 
     def _note_dropped(self) -> None:
         """Say what the source leaves behind; it is the user's choice, or a slip."""
@@ -214,12 +222,41 @@ class SourcePlanner:
         place, behind = max(lag(read, self._kafka.bounds).items(), key=lambda one: one[1], default=(None, 0))
         if place is None or behind <= SAMPLE_RECORDS or self.spec.limits.max_batch_bytes is None:
             return RECORD_BYTES_GUESS
-        bounds = self._kafka.bounds[place]
+        latest = self._kafka.bounds[place].latest
         try:
-            sample = self._log.next_chunk(place, bounds.latest - behind, bounds.latest, SAMPLE_RECORDS)
+            sample = self._log.next_chunk(place, latest - behind, latest, SAMPLE_RECORDS)
         except DataLoss:  # retention was faster; the plan judges that
             return RECORD_BYTES_GUESS
+        self._is_sparse = 2 * len(sample) < sample.stop - sample.start
         return max(1.0, sample.bytes / len(sample)) if len(sample) else RECORD_BYTES_GUESS
+
+    def _counted_ahead(self, read: NextOffsets) -> dict[TopicPartition, int]:
+        """Offsets of each partition that a limit in bytes lets through, as their records show.
+
+        A compacted log has few records among many offsets, and no average tells how many of the next ones it has. So they are
+        read twice: here to be counted, while most offsets have none.
+        """
+        limits, lags = self.spec.limits, lag(read, self._kafka.bounds)
+        if not self._is_sparse or limits.max_batch_bytes is None or limits.max_batch_offsets is not None:
+            return {}
+        if sum(lags.values()) * (self._average_record_bytes or 0) <= limits.max_batch_bytes:
+            return {}  # the average lets all of them through
+        most = sorted((one for one in lags if lags[one]), key=lambda one: (-lags[one], one))[:MAX_COUNTED_PARTITIONS]
+        return {one: self._offsets_within(one, lags[one], limits.max_batch_bytes // len(most)) for one in most}
+
+    def _offsets_within(self, place: TopicPartition, behind: int, max_bytes: int) -> int:
+        """How many of the last ``behind`` offsets, from the first of them on, hold about ``max_bytes``."""
+        latest = self._kafka.bounds[place].latest
+        first = position = latest - behind
+        records = min(MAX_COUNTED_RECORDS, max(1, int(max_bytes / (self._average_record_bytes or RECORD_BYTES_GUESS))))
+        counted_bytes = 0
+        try:
+            while position < latest and counted_bytes < max_bytes:
+                chunk = self._log.next_chunk(place, position, latest, records)
+                position, counted_bytes = chunk.stop, counted_bytes + chunk.bytes
+        except DataLoss:  # retention was faster; the plan judges that
+            return 0
+        return position - first
 
 
 def _up_to(target: int, bounds: LogBounds) -> LogBounds:

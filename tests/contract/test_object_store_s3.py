@@ -99,6 +99,11 @@ def test_every_operation_bears_faults(server: MotoServer, store: S3Store, method
     server._application.faults.clear()
 
 
+def test_another_server_than_minio_is_taken_as_it_is(store: S3Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.verify()
+    assert "MinIO" not in caplog.text
+
+
 def test_a_missing_bucket_is_named(server: MotoServer) -> None:
     store = S3Store("s3://no-such-bucket/x")
     one = StagedObject("a", 1, {"upload_id": "x", "parts": [["e", None]]})

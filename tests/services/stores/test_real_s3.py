@@ -78,6 +78,11 @@ def test_racing_processes_have_one_winner_a_key(bucket: str) -> None:
         assert store.get(f"raced/{key}") == b"%d" % winner
 
 
+def test_a_server_that_drops_open_uploads_is_named(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_object_store(f"{bucket}/new").verify()
+    assert "stale_uploads_expiry" in caplog.text
+
+
 def test_wrong_credentials_are_said_to_be_so(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-51b2")
     with pytest.raises(ConfigurationError, match="S3 refuses the credentials") as raised:
