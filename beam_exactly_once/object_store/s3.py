@@ -186,7 +186,8 @@ class S3Store(DefiniteStore):
                 return False
             raise StagedOutputMissing(
                 f"{self.uri}/{staged.final_key} is neither published nor staged ({refusal.code}). Did a lifecycle rule "
-                "of the bucket abort its upload, or the server, as MinIO does after 24 hours? Restore it from a copy; `beam-exactly-once verify` names all that is missing."
+                "of the bucket abort its upload, or the server, as MinIO does after 24 hours? Restore it from a copy; "
+                "`beam-exactly-once verify` names all that is missing."
             ) from None
         return True
 

@@ -73,6 +73,7 @@ def cast_exactly(column: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    column = _whole(column)
     cast = column.cast(arrow_type)
     if pa.types.is_dictionary(arrow_type):
         _refuse_changed_column(column, cast.dictionary_decode())
@@ -103,6 +104,9 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
         except pa.ArrowInvalid:
             is_possible = False
     else:
+        if _has_children(kind):
+            for child in _children(_whole(column)):
+                refuse_impossible(child, name)
         return
     if not is_possible:
         raise UnfitRow(f"a row has a value in column {name!r} that is no {kind}. Correct it before the sink.")
@@ -112,8 +116,8 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
     if column.type == cast.type or any(is_text(column.type) for is_text in _PARSED):
         return
     if column.type.num_fields and column.type.num_fields == cast.type.num_fields:
-        for inner in _children(column, cast):
-            _refuse_changed_column(*inner)
+        for inner, cast_inner in zip(_children(column), _children(cast), strict=True):
+            _refuse_changed_column(inner, cast_inner)
         return
     if pa.types.is_floating(column.type) and pa.types.is_floating(cast.type):
         is_same = pc.equal(pc.is_inf(cast), pc.is_inf(column))
@@ -127,14 +131,22 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
         raise Changed(f"a value of type {column.type} would change as {cast.type}")
 
 
-def _children(column: pa.Array, cast: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
+def _whole(column: pa.Array) -> pa.Array:
+    """The same, alone in its memory: of a slice of a nested column, Arrow casts and shows also what lies outside of it."""
+    return pa.concat_arrays([column]) if column.type.num_fields else column
+
+
+def _has_children(arrow_type: pa.DataType) -> bool:
+    kinds = pa.types
+    is_list = kinds.is_list(arrow_type) or kinds.is_large_list(arrow_type) or kinds.is_fixed_size_list(arrow_type)
+    return bool(is_list or kinds.is_map(arrow_type) or kinds.is_struct(arrow_type))
+
+
+def _children(column: pa.Array) -> Sequence[pa.Array]:
+    """What is inside of a nested column that is no slice."""
     if pa.types.is_struct(column.type):
-        yield from zip(column.flatten(), cast.flatten(), strict=True)
-    elif pa.types.is_map(column.type):
-        yield column.keys, cast.keys
-        yield column.items, cast.items
-    else:
-        yield pc.list_flatten(column), pc.list_flatten(cast)
+        return column.flatten()  # type: ignore[no-any-return]
+    return (column.keys, column.items) if pa.types.is_map(column.type) else (pc.list_flatten(column),)
 
 
 def _equal(one: pa.Array, other: pa.Array) -> pa.Array:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from beam_exactly_once.errors import BeamExactlyOnceError, UnfitRow
 from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch
+from beam_exactly_once.rows.exact import cast_exactly, refuse_impossible
 
 # Derandomised: the same examples in every run. No deadline: a slow machine is no fault.
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=400)
@@ -111,6 +112,34 @@ def test_a_date_may_be_given_as_its_midnight() -> None:
 def test_a_batch_that_its_column_would_change_is_refused(values: pa.Array, arrow_type: pa.DataType) -> None:
     with pytest.raises(UnfitRow, match="cannot become"):
         cast(values, arrow_type)
+
+
+BIG = 2**40 + 1
+NESTED = [
+    pytest.param(pa.list_, lambda one: [one], id="list"),
+    pytest.param(pa.large_list, lambda one: [one, one], id="large list"),
+    pytest.param(lambda inner: pa.list_(inner, 1), lambda one: [one], id="list of a fixed size"),
+    pytest.param(lambda inner: pa.map_(pa.string(), inner), lambda one: [("key", one)], id="map"),
+    pytest.param(lambda inner: pa.struct([("x", inner)]), lambda one: {"x": one}, id="struct"),
+    pytest.param(lambda inner: pa.list_(pa.struct([("x", inner)])), lambda one: [{"x": one}], id="list of structs"),
+]
+
+
+@pytest.mark.parametrize(("outer", "value"), NESTED)
+def test_a_slice_of_a_nested_column_is_judged_by_its_own_values(outer: Any, value: Any) -> None:
+    """Rows are rejected by halves of their batch: what is in the other half is no fault of this one."""
+    column = pa.array([value(1), value(2), None, value(BIG)], outer(pa.int64()))
+    assert cast_exactly(column.slice(1, 2), outer(pa.float32())).to_pylist() == [value(2), None]
+    with pytest.raises(pa.ArrowInvalid):
+        cast_exactly(column.slice(2), outer(pa.float32()))
+
+
+@pytest.mark.parametrize(("outer", "value"), NESTED)
+def test_times_beyond_a_day_are_refused_wherever_they_are(outer: Any, value: Any) -> None:
+    column = pa.array([value(86_399), None, value(86_400)], outer(pa.int32())).cast(outer(pa.time32("s")))
+    refuse_impossible(column.slice(0, 2), "at")
+    with pytest.raises(UnfitRow, match="'at'"):
+        refuse_impossible(column, "at")
 
 
 def test_a_batch_that_can_come_back_is_cast() -> None:
