@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.sinks.calling import BatchRows
     from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
     from beam_exactly_once.state.cache import StateCache
-    from beam_exactly_once.state.group_state import GroupState
+    from beam_exactly_once.state.groups.group_state import GroupState
     from beam_exactly_once.state.types.arrow_state import ArrowState
     from beam_exactly_once.state.types.coder_state import CoderState
     from beam_exactly_once.state.types.json_state import JsonState
@@ -103,7 +103,7 @@ else:
         "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),
         "sinks.files.manifest": ("PublishedBatch", "PublishedFile", "read_batches"),
-        "state.group_state": ("GroupState",),
+        "state.groups.group_state": ("GroupState",),
         "state.types.arrow_state": ("ArrowState",),
         "state.types.coder_state": ("CoderState",),
         "state.types.json_state": ("JsonState",),

@@ -12,8 +12,8 @@ from beam_exactly_once.checkpoint.records import Attempt, Json
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.state.cache import StateCache
-from beam_exactly_once.state.group_bundle import GroupBundle
-from beam_exactly_once.state.group_calls import CallEach
+from beam_exactly_once.state.groups.bundle import GroupBundle
+from beam_exactly_once.state.groups.calls import CallEach
 from beam_exactly_once.state.keyed_chunk import chunks_by_shard, grouped_pairs
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged

@@ -2,97 +2,30 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_exactly_once import ArrowState, GroupState, JsonState, Record, StateCache
-from beam_exactly_once.errors import ConfigurationError, UnfitRow
-from beam_exactly_once.state.group_calls import CallEach
-from beam_exactly_once.state.timers import is_batch_due
+from beam_exactly_once.errors import ConfigurationError, IncompleteBatch, UnfitRow
+from beam_exactly_once.state import bundle as state_bundle
+from beam_exactly_once.state.groups import bundle as groups_bundle
+from beam_exactly_once.state.groups.calls import CallEach, left_by
+from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.run import NEVER
+from beam_exactly_once.state.timers import due_rows, is_batch_due, next_due
+from support.obedient_calls import DELAYS, DOES, Both
 from support.operator_in_memory import OperatorInMemory
 
-NONE = -1_000
-"""Of orders: no timeout."""
-DO = st.sampled_from(["update", "keep", "remove", "fail", "unfit"])
-DELAY = st.sampled_from([NONE, NONE, -5, 0, 1, 10, 25])
+DO, DELAY = st.sampled_from(DOES), st.sampled_from(DELAYS)
 ORDER = st.tuples(DO, DELAY, st.tuples(DO, DELAY))
 """What a call does, when its key is due, and what is done then."""
-
-
-def obey(key: int, values: list[Any], state: GroupState[Any]) -> Iterator[Any]:
-    """Does what the least of its values says; at a timeout what the state says."""
-    do, delay, then = ordered(values, state.value)
-    yield key, sorted(values), None if state.value is None else state.value["calls"], state.timed_out, state.now_ms
-    if do == "fail":
-        raise ValueError("as it was told")
-    if do == "unfit":
-        state.update({"calls": float("nan")})
-    if do == "update":
-        state.update({"calls": calls_of(state.value) + 1, "then": list(then)})
-    if do == "remove":
-        state.remove()
-    if delay != NONE:
-        state.set_timeout(state.now_ms + delay)
-
-
-def ordered(values: list[Any], value: Any) -> Any:
-    if values:
-        return min(values)
-    return ("remove", NONE, ("remove", NONE)) if value is None else (*value["then"], ["remove", NONE])
-
-
-def calls_of(value: Any) -> int:
-    return 0 if value is None else value["calls"]
-
-
-@dataclass
-class Entry:
-    value: Any = None
-    due_ms: int | None = None
-
-
-class Oracle:
-    """The same with a dict."""
-
-    def __init__(self) -> None:
-        self.entries: dict[int, Entry] = {}
-        self.now_ms = 0
-
-    def batch(self, pairs: list[tuple[int, Any]], planned_at_ms: int) -> tuple[list[Any], int]:
-        """What the calls of a batch give, and how many rows are rejected."""
-        self.now_ms = now = max(self.now_ms, planned_at_ms)
-        rows: dict[int, list[Any]] = defaultdict(list)
-        for key, value in pairs:
-            rows[key].append(value)
-        due = {key for key, one in self.entries.items() if one.due_ms is not None and one.due_ms <= now}
-        given, rejected = [], 0
-        for key in sorted({*rows, *due}):
-            entry, values = self.entries.pop(key, Entry()), rows.get(key, [])
-            do, delay, then = ordered(values, entry.value)
-            if do in ("fail", "unfit"):
-                rejected += len(values) or 1
-                if values and entry != Entry():
-                    self.entries[key] = Entry(entry.value, None if entry.due_ms is None else max(entry.due_ms, now + 1))
-                continue
-            given.append((key, sorted(values), None if entry.value is None else calls_of(entry.value), not values, now))
-            value = {
-                "update": {"calls": calls_of(entry.value) + 1, "then": then},
-                "keep": entry.value,
-                "remove": None,
-            }[do]
-            due_ms = None if delay == NONE else max(now + delay, now + 1)
-            if value is not None or due_ms is not None:
-                self.entries[key] = Entry(value, due_ms)
-        return given, rejected
-
-
 BATCH = st.tuples(
     st.lists(st.tuples(st.integers(0, 5), ORDER), max_size=6),
     st.integers(-10, 20),  # since the batch before, by a clock that may go back
@@ -104,49 +37,29 @@ BATCH = st.tuples(
 @given(st.lists(BATCH, max_size=15))
 @settings(deadline=None, max_examples=60)
 def test_keys_are_called_as_a_dict_says(batches: list[Any]) -> None:
-    operator, oracle = OperatorInMemory(CallEach(obey, JsonState(), rejects=True)), Oracle()
-    clock_ms = 1_000
+    both, clock_ms = Both(), 1_000
     for pairs, elapsed_ms, shards, outcome in batches:
         clock_ms += elapsed_ms
         if outcome != "committed":
-            operator.attempt(pairs, clock_ms + 5, shards=shards)
-        if outcome == "passed":
-            continue
-        found = operator.run(pairs, clock_ms, shards=shards)
-        given, rejected = oracle.batch(pairs, clock_ms)
-        assert (sorted(found.rows), len(found.rejected)) == (given, rejected)
-        assert operator.remembered() == {
-            key: (plain(one.value), one.due_ms) for key, one in sorted(oracle.entries.items())
-        }
-        assert operator.state.keys == len(oracle.entries)
-        next_due_ms = min((one.due_ms for one in oracle.entries.values() if one.due_ms is not None), default=None)
-        said = operator.state.next_due_ms
-        assert next_due_ms is None or (said is not None and oracle.now_ms < said <= next_due_ms)
-
-
-def plain(value: Any) -> Any:
-    """As JSON has it."""
-    return None if value is None else {**value, "then": list(value["then"])}
+            both.operator.attempt(pairs, clock_ms + 5, shards=shards)
+        if outcome != "passed":
+            both.run(pairs, clock_ms, shards)
 
 
 @given(st.lists(BATCH, max_size=12), st.integers(-10, 40))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_batches_for_timers_alone_end_with_nothing_due(batches: list[Any], later_ms: int) -> None:
     """Also where each call sets its timeout again, or the clock has gone back."""
-    operator, oracle = OperatorInMemory(CallEach(obey, JsonState(), rejects=True)), Oracle()
+    both = Both()
     for pairs, at_ms, shards, _ in batches:
-        operator.run(pairs, 1_000 + at_ms, shards=shards)
-        oracle.batch(pairs, 1_000 + at_ms)
-    now_ms = 1_020 + later_ms
-    count = 0
-    while is_batch_due(operator.stored, now_ms, now_ms):
-        operator.run([], now_ms)
-        oracle.batch([], now_ms)
+        both.run(pairs, 1_000 + at_ms, shards)
+    now_ms, count = 1_020 + later_ms, 0
+    while is_batch_due(both.operator.stored, now_ms, now_ms):
+        both.run([], now_ms)
         count += 1
         assert count <= 2
-    bound_ms = max(oracle.now_ms, now_ms)
-    assert [key for key, one in oracle.entries.items() if one.due_ms is not None and one.due_ms <= now_ms] == []
-    assert bound_ms >= now_ms
+    entries = both.oracle.entries
+    assert [key for key, one in entries.items() if one.due_ms is not None and one.due_ms <= now_ms] == []
 
 
 # -- one rule each ---------------------------------------------------------------------------------------------------
@@ -308,9 +221,84 @@ def test_an_idle_slice_is_not_opened() -> None:
     assert len(fetched) == len(operator.state.slices)
 
 
-def test_a_timer_that_would_never_fire_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    from beam_exactly_once.state import group_bundle
+# -- each rule left out ----------------------------------------------------------------------------------------------
 
-    monkeypatch.setattr(group_bundle.np, "maximum", lambda asked, least: asked)
-    with pytest.raises(AssertionError, match="1 timers of operator 'calls' are behind 10"):
-        operator_of(lambda key, values, state: state.set_timeout(5)).run([("a", 1)], 10)
+
+def not_raised(calls: Any, old_ms: Any, upper_ms: int, *, timed_out: bool) -> Any:
+    """What is due already is stored as it was asked for."""
+    return left_by(calls, old_ms, -NEVER, timed_out=timed_out)
+
+
+def not_cleared(calls: Any, old_ms: Any, upper_ms: int, *, timed_out: bool) -> Any:
+    left = left_by(calls, old_ms, upper_ms, timed_out=timed_out)
+    return left._replace(due_ms=np.where((left.due_ms == NEVER) & (old_ms > upper_ms), old_ms, left.due_ms))
+
+
+def failing_timeouts_stay(calls: Any, old_ms: Any, upper_ms: int, *, timed_out: bool) -> Any:
+    return left_by(calls, old_ms, upper_ms, timed_out=False)
+
+
+def failing_rows_forget(calls: Any, old_ms: Any, upper_ms: int, *, timed_out: bool) -> Any:
+    return left_by(calls, old_ms, upper_ms, timed_out=True)
+
+
+def superseded_fire(runs: Any, lower_ms: Any, upper_ms: int) -> Any:
+    return [due for run in runs for due in due_rows([run], lower_ms, upper_ms)]
+
+
+def all_but_the_newest(runs: Any, lower_ms: Any, upper_ms: int) -> Any:
+    """What the batch itself has changed supersedes nothing."""
+    return due_rows(runs[1:], lower_ms, upper_ms)
+
+
+def next_is_late(runs: Any, upper_ms: int) -> Any:
+    due_ms = next_due(runs, upper_ms)
+    return None if due_ms is None else due_ms + 3
+
+
+def next_of_the_newest(runs: Any, upper_ms: int) -> Any:
+    return next_due(runs[:1], upper_ms)
+
+
+def without_what_expires(runs: Any, *, drop_tombstones: bool = False) -> Any:
+    """As if nothing were called for it."""
+    return merged(runs, drop_tombstones=drop_tombstones, drop_expired_ms=1_150 if drop_tombstones else None)
+
+
+MUTANTS: dict[Any, tuple[Any, str]] = {
+    not_raised: (groups_bundle, "left_by"),
+    not_cleared: (groups_bundle, "left_by"),
+    failing_timeouts_stay: (groups_bundle, "left_by"),
+    failing_rows_forget: (groups_bundle, "left_by"),
+    superseded_fire: (groups_bundle, "due_rows"),
+    all_but_the_newest: (groups_bundle, "due_rows"),
+    next_is_late: (groups_bundle, "next_due"),
+    next_of_the_newest: (groups_bundle, "next_due"),
+    without_what_expires: (state_bundle, "merged"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_rule_left_out_is_caught(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MUTANTS[mutant], mutant)
+    with pytest.raises((AssertionError, IncompleteBatch)):
+        play_all(100)
+
+
+def test_random_batches_are_as_a_dict_says() -> None:
+    """Else the test above could pass by a fault of its own."""
+    play_all(10)
+
+
+def play_all(seeds: int) -> None:
+    for seed in range(seeds):
+        play(random.Random(seed))
+
+
+def play(chance: random.Random) -> None:
+    both = Both()
+    for number in range(12):
+        orders = [
+            (chance.choice(DOES), chance.choice(DELAYS), (chance.choice(DOES), chance.choice(DELAYS))) for _ in range(3)
+        ]
+        both.run([(chance.randint(0, 4), order) for order in orders], 1_000 + 10 * number)

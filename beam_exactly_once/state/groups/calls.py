@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.rejected import Rejected, is_of_row, isolated, rejected_of
-from beam_exactly_once.state.group_state import GroupState, Outcome, outcome_of
+from beam_exactly_once.state.groups.group_state import GroupState, Outcome, outcome_of
+from beam_exactly_once.state.hashing import Numbers
+from beam_exactly_once.state.ordering import Flags
+from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.types import StateType
 from beam_exactly_once.state.types.contract import StoredValues
 
@@ -92,6 +97,40 @@ def stored(operator: CallEach, name: str, calls: Calls) -> list[StoredValues]:
     if not operator.rejects:
         return [encoded(0, len(values))]
     return isolated(len(values), encoded, lambda place, error: calls.fail(updated[place], error), is_of_row)
+
+
+class Left(NamedTuple):
+    """What calls leave, one place a call."""
+
+    updated: Flags
+    removed: Flags
+    due_ms: Numbers
+    """``NEVER`` where there is no timeout."""
+
+
+def left_by(calls: Calls, old_ms: Numbers, upper_ms: int, *, timed_out: bool) -> Left:
+    """What calls leave of their keys.
+
+    A timeout that is not set again is cleared. None is due at or before ``upper_ms``: the batch has fired that far, and calls a
+    key once. A call that failed forgets its key at a timeout, which would be due again and again; with values it leaves the key
+    as it was.
+
+    Args:
+        calls: all of them, those that failed among them.
+        old_ms: when each key was due.
+        upper_ms: up to where the batch fires.
+        timed_out: whether they are calls of timeouts.
+    """
+    outcomes = calls.outcomes
+    failed = np.array([one is None for one in outcomes], np.bool_)
+    asked_ms = np.array(
+        [NEVER if one is None or one.timeout_ms is None else one.timeout_ms for one in outcomes], np.int64
+    )
+    return Left(
+        np.array([one is not None and one.is_updated for one in outcomes], np.bool_),
+        np.array([timed_out if one is None else one.is_removed for one in outcomes], np.bool_),
+        np.maximum(asked_ms if timed_out else np.where(failed, old_ms, asked_ms), upper_ms + 1),
+    )
 
 
 def rejected_rows(call: Call, error: Exception, *, step: str) -> list[Rejected]:

@@ -16,8 +16,8 @@ from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.cache import StateCache
-from beam_exactly_once.state.group_calls import Call, CallEach, Calls, made, rejected_rows, stored
-from beam_exactly_once.state.hashing import Hashes, Numbers
+from beam_exactly_once.state.groups.calls import Call, CallEach, Calls, left_by, made, rejected_rows, stored
+from beam_exactly_once.state.hashing import Hashes
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
@@ -135,50 +135,36 @@ class GroupBundle(StateBundle[CallEach]):
     ) -> Run | None:
         """The rows that calls change; None if there are none.
 
-        What a function did not update stays as it is stored. A call that failed forgets its key at a timeout, which would be due
-        again and again; with values it leaves the key as it was, and a timeout that is due now is due in the next batch.
+        What a function did not update stays as it is stored; a key that has a timeout alone is a row without a value.
         """
         columns = stored(self._update, self._operator, calls)  # before all else: here, too, calls fail
-        row_of = np.full(len(hashes), ABSENT, np.int64)
+        count, state_type = len(hashes), self._update.state_type
+        row_of = np.full(count, ABSENT, np.int64)
         row_of[known.places] = np.arange(len(known.places))
-        is_known = row_of != ABSENT
-        old_ms = np.full(len(hashes), NEVER, np.int64)
+        old_ms = np.full(count, NEVER, np.int64)
         old_ms[known.places] = known.expiry_ms
-        had_value = np.zeros(len(hashes), np.bool_)
+        had_value = np.zeros(count, np.bool_)
         if known.values is not None:
             had_value[known.places] = flags(known.values.is_valid())
-        outcomes = calls.outcomes
-        failed = np.array([one is None for one in outcomes], np.bool_)
-        updated = np.array([one is not None and one.is_updated for one in outcomes], np.bool_)
-        removed = np.array([timed_out if one is None else one.is_removed for one in outcomes], np.bool_)
-        asked_ms = [NEVER if one is None or one.timeout_ms is None else one.timeout_ms for one in outcomes]
-        new_ms = np.maximum(np.array(asked_ms, np.int64), self._upper_ms + 1)
-        if not timed_out:
-            new_ms[failed] = np.maximum(old_ms[failed], self._upper_ms + 1)
-        keeps = had_value & ~updated & ~removed
-        lives = updated | keeps | (new_ms < NEVER)
-        changes = updated | removed | ~is_known | (new_ms != old_ms)
-        kept_at, bare_at = np.flatnonzero(keeps & changes), np.flatnonzero(lives & changes & ~updated & ~keeps)
-        set_at, gone_at = np.flatnonzero(updated), np.flatnonzero(is_known & ~lives)
+        left = left_by(calls, old_ms, self._upper_ms, timed_out=timed_out)
+        is_known, keeps = row_of != ABSENT, had_value & ~left.updated & ~left.removed
+        lives = left.updated | keeps | (left.due_ms < NEVER)
+        changes = ~is_known | left.removed | (left.due_ms != old_ms)
+        set_at, gone_at = np.flatnonzero(left.updated), np.flatnonzero(is_known & ~lives)
+        kept_at, bare_at = np.flatnonzero(keeps & changes), np.flatnonzero(lives & changes & ~left.updated & ~keeps)
         self._keys_added += int(np.count_nonzero(lives & ~is_known)) - len(gone_at)
         at = np.concatenate([set_at, kept_at, bare_at, gone_at])
         if not len(at):
             return None
-        state_type = self._update.state_type
-        parts = [one.column for one in columns] + [pa.nulls(len(bare_at) + len(gone_at), state_type.arrow_type)]
-        kept: Numbers = row_of[kept_at]
-        if known.values is not None:
-            parts.insert(-1, known.values.take(pa.array(kept)))
-        versions = [np.full(len(set_at), state_type.version), known.versions[kept]]
-        versions += [np.full(len(bare_at), state_type.version), np.full(len(gone_at), TOMBSTONE)]
-        expiry_ms = np.where(lives, new_ms, NEVER)[at]
-        return Run.of(
-            hashes[at],
-            keys.take(pa.array(at)),
-            joined(parts),
-            np.concatenate(versions).astype(np.uint8),
-            expiry_ms=expiry_ms,
-        )
+        kept = row_of[kept_at]
+        values = [one.column for one in columns]
+        values += [] if known.values is None else [known.values.take(pa.array(kept))]
+        values += [pa.nulls(len(bare_at) + len(gone_at), state_type.arrow_type)]
+        versions = np.full(len(at), state_type.version, np.uint8)
+        versions[len(set_at) : len(set_at) + len(kept)] = known.versions[kept]
+        versions[len(at) - len(gone_at) :] = TOMBSTONE
+        expiry_ms = np.where(lives, left.due_ms, NEVER)[at]
+        return Run.of(hashes[at], keys.take(pa.array(at)), joined(values), versions, expiry_ms=expiry_ms)
 
 
 def _changed(one: OpenSlice) -> list[Run]:
