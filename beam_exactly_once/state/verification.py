@@ -70,7 +70,7 @@ def _check_timers(check: Check, contents: Contents, newest: StateList) -> None:
         if missed:
             check.fault(
                 f"hashes from {one.first_hash:x}",
-                f"{missed} timers are due before the next one that is said. {_RESTORE}",
+                f"timers are due before the time that is said to be the next: {missed}. {_RESTORE}",
             )
 
 

@@ -113,6 +113,7 @@ class _StoppedClock:
     """Shows one time of the day, as long as a batch may take."""
 
     at: datetime
+    running: Clock = SYSTEM_CLOCK
 
     def utc_now(self) -> datetime:
         """That time."""
@@ -120,20 +121,20 @@ class _StoppedClock:
 
     def monotonic_s(self) -> float:
         """As time goes on."""
-        return SYSTEM_CLOCK.monotonic_s()
+        return self.running.monotonic_s()
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """Wait for real."""
-        return SYSTEM_CLOCK.wait(event, timeout_s)
+        return self.running.wait(event, timeout_s)
 
 
-def _clocks(batches: int, times: Sequence[datetime] | None) -> list[Clock]:
+def _clocks(batches: int, times: Sequence[datetime] | None, running: Clock = SYSTEM_CLOCK) -> list[Clock]:
     """
     Raises:
         ConfigurationError: a time has no zone, or there are fewer than batches.
     """
     if times is None:
-        return [SYSTEM_CLOCK] * batches
+        return [running] * batches
     if len(times) < batches:
         raise ConfigurationError(f"times= has {len(times)} times for {batches} batches. Give one for each, or more.")
     for at in times:
@@ -141,7 +142,7 @@ def _clocks(batches: int, times: Sequence[datetime] | None) -> list[Clock]:
             raise ConfigurationError(
                 f"times= has {at!r}; it takes a datetime with a time zone: datetime(2026, 1, 1, tzinfo=timezone.utc)."
             )
-    return [_StoppedClock(at) for at in times]
+    return [_StoppedClock(at, running) for at in times]
 
 
 def _append(cluster: MemoryKafka, topic: str, given: Iterable[bytes | Record]) -> None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import apache_beam as beam
+import orjson
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -26,15 +27,18 @@ from beam_exactly_once import (
     StatefulCombinePerKey,
     WriteToFiles,
 )
+from beam_exactly_once.checkpoint import layout
+from beam_exactly_once.checkpoint.envelope import Envelope, seal
 from beam_exactly_once.checkpoint.resolution import propose, resolve
 from beam_exactly_once.clock import SYSTEM_CLOCK
-from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.testing import run_in_memory
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from support.checkpoints import overwrite
 from support.command_line import run
 from support.ending import ends_with
 from support.keyed_stream import keyed, row_of
-from support.timed_stream import NEW_YEAR_MS, TimedStream
+from support.timers.timed_stream import NEW_YEAR_MS, TimedStream
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -225,6 +229,21 @@ def sessions_of(stream: TimedStream, numbers: list[int]) -> Iterator[tuple[int, 
             open_[key] = sorted([*open_.get(key, ([], 0))[0], *values]), at_s + GAP_MS / 1000
 
 
+def test_verify_finds_a_timer_that_would_be_late(stream: TimedStream) -> None:
+    stream.produce(1)
+    stream.run_at(0, SESSIONS)
+
+    def later(data: bytes) -> bytes:
+        marker = orjson.loads(data)
+        for one in marker["body"]["state"]["map_groups_with_state"]["slices"]:
+            one[1] = None if one[1] is None else one[1] + 1
+        return seal(Envelope("commit", marker["stream_id"], marker["nonce"], marker["body"]))
+
+    overwrite(stream.store(), layout.commits_key(0), later)
+    verified = run("verify", stream.location)
+    assert (verified.exit_code, "before the time that is said to be the next: 1." in verified.stdout) == (1, True)
+
+
 # -- rejected --------------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +310,30 @@ def test_what_it_emits_may_be_added_up(stream: TimedStream) -> None:
     stream.run_at(12, total)
     stream.run_at(22, total)
     assert stream.newest() == {1: 3, 2: 1}
+
+
+@pytest.mark.parametrize("is_behind_a_step", [False, True])
+def test_rows_that_are_the_same_in_each_batch_are_refused(stream: TimedStream, is_behind_a_step: bool) -> None:
+    """They would be added in each batch. A key that was there stays known, so they may be deduplicated."""
+
+    def build(records: Any, operator: Any) -> None:
+        constant = records.pipeline | "Constant" >> beam.Create([(1, 1)])
+        rows = (records | beam.Map(keyed), constant) | beam.Flatten() if is_behind_a_step else constant
+        _ = rows | operator | beam.MapTuple(row_of) | WriteToFiles(str(stream.output), format="json")
+
+    for operator in (SESSIONS, "Sum" >> StatefulCombinePerKey(sum)):
+        with pytest.raises(UnsupportedPipeline, match="rows of step 'Constant' do not come from Kafka"):
+            stream.run_with(partial(build, operator=operator))
+    stream.produce(2)
+    stream.run_with(partial(build, operator=DeduplicateByKey(ttl_s=None)))
+    assert (1, 1) in stream.written()
+
+
+def test_people_see_a_key_that_has_a_timeout_alone(stream: TimedStream) -> None:
+    stream.produce(1, 2)
+    stream.run_at(0, "Again" >> MapGroupsWithState(again, state=JsonState()))
+    shown = json.loads(run("state", "show", stream.location, "map_groups_with_state", "--key", "1", "--json").stdout)
+    assert (shown["key"], shown["value"], shown["expires_at_ms"]) == (1, None, NEW_YEAR_MS + 1)
 
 
 @pytest.mark.parametrize(

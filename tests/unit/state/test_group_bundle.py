@@ -20,8 +20,8 @@ from beam_exactly_once.state.groups.calls import CallEach, left_by
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.timers import due_rows, is_batch_due, next_due
-from support.obedient_calls import DELAYS, DOES, Both
-from support.operator_in_memory import OperatorInMemory
+from support.timers.obedient_calls import DELAYS, DOES, Both
+from support.timers.operator_in_memory import OperatorInMemory
 
 DO, DELAY = st.sampled_from(DOES), st.sampled_from(DELAYS)
 ORDER = st.tuples(DO, DELAY, st.tuples(DO, DELAY))

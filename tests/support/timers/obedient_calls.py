@@ -9,7 +9,7 @@ from typing import Any
 
 from beam_exactly_once import GroupState, JsonState
 from beam_exactly_once.state.groups.calls import CallEach
-from support.operator_in_memory import OperatorInMemory
+from support.timers.operator_in_memory import OperatorInMemory
 
 DOES = ("update", "keep", "remove", "fail", "unfit")
 NONE = -1_000
