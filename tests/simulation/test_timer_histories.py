@@ -20,7 +20,7 @@ from support.simulation.stateful_driver import OPERATOR, Entry, Pack, Table, Tas
 from support.simulation.stateful_histories import StatefulSimulation
 from support.simulation.timed_driver import TimedDriver
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "400"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 PARTS = min(2, SEEDS)

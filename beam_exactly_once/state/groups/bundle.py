@@ -78,7 +78,8 @@ class GroupBundle(StateBundle[CallEach]):
         """
         for one in self._slices:
             lost = 0 if one.delta is None else len(one.delta.due(-NEVER, self._upper_ms))
-            assert not lost, f"{lost} timers of operator {self._operator!r} are behind {self._upper_ms}"
+            if lost:
+                raise AssertionError(f"{lost} timers of operator {self._operator!r} are behind {self._upper_ms}")
         return super().finish()
 
     def _timed_out(self, one: OpenSlice, due: Sequence[Due]) -> Emitted:
