@@ -176,7 +176,7 @@ class ChangeShards(StatelessDoFn, abc.ABC):
         """Forget what a failed bundle left; its object stays for the sweep."""
         self._bundle = None
 
-    def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterator[Any]:
+    def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterable[Any]:
         """Change one shard, and emit what the operator says."""
         seeds: list[ShardSeed] = []
         chunks: list[KeyedChunk] = []
@@ -191,7 +191,7 @@ class ChangeShards(StatelessDoFn, abc.ABC):
         if self._bundle is None:
             self._bundle = self._opened(seed)
         refuse_two_attempts(self._bundle.attempt, seed.attempt)
-        yield from self._emitted(self._bundle, seed, chunks)
+        return self._emitted(self._bundle, seed, chunks)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Write the object."""
