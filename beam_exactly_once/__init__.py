@@ -29,8 +29,10 @@ __all__ = [
     "DeduplicateByKey",
     "ExactlyOnceStream",
     "ForEachBatch",
+    "GroupState",
     "JsonLinesListener",
     "JsonState",
+    "MapGroupsWithState",
     "ProcessingTime",
     "ProgressListener",
     "PublishedBatch",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.sinks.calling import BatchRows
     from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
     from beam_exactly_once.state.cache import StateCache
+    from beam_exactly_once.state.groups.group_state import GroupState
     from beam_exactly_once.state.types.arrow_state import ArrowState
     from beam_exactly_once.state.types.coder_state import CoderState
     from beam_exactly_once.state.types.json_state import JsonState
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
         StatefulCombinePerKey,
         UpdateStateByKey,
     )
+    from beam_exactly_once.transforms.stateful.map_groups import MapGroupsWithState
     from beam_exactly_once.transforms.write_delta import WriteToDelta
     from beam_exactly_once.transforms.write_files import WriteToFiles
     from beam_exactly_once.transforms.write_kafka import WriteToKafka
@@ -99,6 +103,7 @@ else:
         "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),
         "sinks.files.manifest": ("PublishedBatch", "PublishedFile", "read_batches"),
+        "state.groups.group_state": ("GroupState",),
         "state.types.arrow_state": ("ArrowState",),
         "state.types.coder_state": ("CoderState",),
         "state.types.json_state": ("JsonState",),
@@ -107,6 +112,7 @@ else:
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),
         "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),
+        "transforms.stateful.map_groups": ("MapGroupsWithState",),
         "transforms.write_delta": ("WriteToDelta",),
         "transforms.write_files": ("WriteToFiles",),
         "transforms.write_kafka": ("WriteToKafka",),

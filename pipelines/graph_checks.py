@@ -81,8 +81,8 @@ class _Refusals(PipelineVisitor):
         if isinstance(transform, beam.ParDo) and _is_stateful(transform.fn):
             raise UnsupportedPipeline(
                 f"step {node.full_label!r} uses Beam state or timers, which start from nothing in each batch of a stream. "
-                "Use UpdateStateByKey, StatefulCombinePerKey or DeduplicateByKey, whose state lives in the checkpoint, or pass "
-                "allow_per_batch=True to ExactlyOnceStream if state within one batch is what you mean."
+                "Use MapGroupsWithState, UpdateStateByKey, StatefulCombinePerKey or DeduplicateByKey, whose state lives in the "
+                "checkpoint, or pass allow_per_batch=True to ExactlyOnceStream if state within one batch is what you mean."
             )
         for output in node.outputs.values():
             windowing = getattr(output, "windowing", None)

@@ -1,4 +1,5 @@
-"""What a graph does batch by batch that its user may have meant for the whole stream: allowed, and said in the log."""
+"""What a graph does batch by batch that its user may have meant for the whole stream: said in the log; refused where state would
+add it up, for ever."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
+from beam_exactly_once.errors import UnsupportedPipeline
 from beam_exactly_once.transforms.emit_task import BatchTasks
 from beam_exactly_once.transforms.for_each_batch import ForEachBatch
+from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, KeyedTransform
 from beam_exactly_once.transforms.write_delta import WriteToDelta
 from beam_exactly_once.transforms.write_files import WriteToFiles
 from beam_exactly_once.transforms.write_kafka import WriteToKafka
@@ -24,7 +27,11 @@ _COMBINING = (beam.CombinePerKey, beam.CombineValues)
 
 
 def warn_of_batches(pipeline: beam.Pipeline) -> None:
-    """Warn of rows that every batch writes again, and of results that a later batch replaces."""
+    """Warn of rows that every batch writes again, and of results that a later batch replaces.
+
+    Raises:
+        UnsupportedPipeline: every batch would add the same rows to what an operator remembers.
+    """
     pipeline.visit(_Warnings())
 
 
@@ -49,6 +56,10 @@ class _Warnings(PipelineVisitor):
             for rows in node.inputs:
                 self._warn(rows, node)
 
+        elif isinstance(node.transform, KeyedTransform) and not isinstance(node.transform, DeduplicateByKey):
+            for rows in node.inputs:
+                self._refuse(rows, node)
+
     def visit_transform(self, node: AppliedPTransform) -> None:
         inputs = _collections(node.inputs)
         read = [*inputs, *(side_input.pvalue for side_input in node.side_inputs)]
@@ -68,6 +79,15 @@ class _Warnings(PipelineVisitor):
                 self._repeated.update(dict.fromkeys(node.outputs.values(), begins))
             if one in self._combined:
                 self._combined.update(dict.fromkeys(node.outputs.values(), self._combined[one]))
+
+    def _refuse(self, rows: Any, operator: AppliedPTransform) -> None:
+        begins = self._constant.get(rows) or self._repeated.get(rows)
+        if begins:
+            raise UnsupportedPipeline(
+                f"rows of step {begins!r} do not come from Kafka: they are the same in each batch, and each would give them "
+                f"to {operator.full_label!r} again, which remembers what it got. Give them to a step as a side input, or put "
+                "them into the topic."
+            )
 
     def _warn(self, rows: Any, sink: AppliedPTransform) -> None:
         begins = self._constant.get(rows) or self._repeated.get(rows)

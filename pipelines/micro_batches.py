@@ -40,6 +40,7 @@ from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.shard_seed import OperatorTask
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.sweeping import sweep_state
+from beam_exactly_once.state.timers import bound_of, is_batch_due
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.stream_graph import StreamGraph
@@ -130,6 +131,8 @@ class _ClaimedStream:
         """Of each operator with state."""
         self._state: Mapping[str, Json] = {}
         """What operators remember of the batch before: as its marker says, never as an attempt had it."""
+        self._fires_until_ms: int | None = None
+        """No batch is planned for timers that are due later; None means no limit."""
 
     def run(self) -> None:
         """Recover, and run batches.
@@ -233,6 +236,7 @@ class _ClaimedStream:
     def _run_batches(self) -> None:
         trigger = self._settings.trigger
         if isinstance(trigger, AvailableNow):
+            self._fires_until_ms = now_ms(self._clock)
             for planner in self._planners.values():
                 planner.take_target()
         for _ in self._beats(trigger):
@@ -262,13 +266,15 @@ class _ClaimedStream:
                 self._clock.wait(self._stop, max(0.0, began_s + beats * trigger.interval_s - self._clock.monotonic_s()))
 
     def _plan_next(self) -> tuple[Plan, float] | None:
-        """Decide the next batch's input; None while no source has anything to read."""
+        """Decide the next batch's input; None while no source has anything to read, and no timer calls."""
         began_s = self._clock.monotonic_s()
         sources: dict[str, SourcePlan] = {}
         for name, planner in self._planners.items():
             planner.refresh()
             sources[name] = planner.plan()
-        if not any(source.ranges or source.lost or source.replaced for source in sources.values()):
+        is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
+        states = [self._state[name] for name in self._graph.operators if name in self._state]
+        if is_empty and not is_batch_due(states, now_ms(self._clock), self._fires_until_ms):
             return None
         plan = self._writer.plan(
             Plan(
@@ -307,7 +313,7 @@ class _ClaimedStream:
     def _operator_task(self, name: str, plan: Plan) -> OperatorTask:
         stored = self._state.get(name)
         base = StateList.empty() if stored is None else StateList.from_json(stored)
-        return OperatorTask(self._hash_seeds[name], base, max(plan.planned_at_ms, base.fired_ms or 0))
+        return OperatorTask(self._hash_seeds[name], base, bound_of(plan.planned_at_ms, base.fired_ms))
 
     def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""

@@ -10,12 +10,15 @@ from beam_exactly_once.arguments import seconds
 
 @dataclass(frozen=True, slots=True)
 class AvailableNow:
-    """Read all that is there when the stream starts, in as many batches as the limits ask for, then stop."""
+    """Read all that is there when the stream starts, in as many batches as the limits ask for, then stop.
+
+    Timeouts that are due when it starts are called; one that is set again is due at the next start.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessingTime:
-    """A batch every ``interval_s`` seconds, as long as there is something to read, until SIGTERM.
+    """A batch every ``interval_s`` seconds, as long as there is something to read or a timeout is due, until SIGTERM.
 
     Batches start on a fixed beat; one that takes longer is followed at once. Zero means as fast as possible.
 

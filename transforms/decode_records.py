@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
-from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow, UnsupportedPipeline
+from beam_exactly_once.errors import ConfigurationError, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import name_of
-from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated, rejected_of
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
+from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, typed
@@ -27,20 +27,6 @@ _size_of = beam.coders.FastPrimitivesCoder().get_impl().estimate_size
 
 Decoder: TypeAlias = Callable[[Record], Any] | Callable[[pa.RecordBatch], pa.RecordBatch]
 """From a record to a row; or from an Arrow batch of records to one of rows."""
-
-
-class Decoded(NamedTuple):
-    """What :class:`DecodeRecords` returns with ``on_error="reject"``."""
-
-    rows: beam.PCollection[Any]
-    rejected: beam.PCollection[Rejected]
-
-    def __or__(self, step: object) -> NoReturn:
-        """Refuse to go on as if it were one collection."""
-        raise ConfigurationError(
-            f'on_error="reject" gives two collections, and {step!r} takes one. Unpack them: rows, rejected = …, and pipe '
-            "each to a sink of its own."
-        )
 
 
 class DecodeRecords(NamedTransform):
@@ -101,7 +87,7 @@ class DecodeRecords(NamedTransform):
         rejected = typed(decoded[REJECTED], Rejected)
         if graph is not None:
             graph.rejecting[name] = RejectingStep(rejected, typed(decoded[COUNTS], Gathered))
-        return Decoded(typed(decoded.rows, row_type), rejected)
+        return RowsAndRejected(typed(decoded.rows, row_type), rejected)
 
 
 def _decoded(decoder: Decoder, record: Any) -> Any:
@@ -127,7 +113,7 @@ class _Decode(StatelessDoFn):
         try:
             return [_decoded(self._decoder, record)]
         except Exception as error:
-            if not _is_of_record(error):
+            if not is_of_row(error):
                 raise
             raise UnfitRow(_undecodable(self._name, record, error)) from error
 
@@ -148,7 +134,7 @@ class _DecodeOrReject(StatelessDoFn):
         try:
             return [_decoded(self._decoder, record)]
         except Exception as error:
-            if not _is_of_record(error):
+            if not is_of_row(error):
                 raise
             if type(record) is pa.RecordBatch:
                 return self._decode_in_parts(record)
@@ -165,17 +151,13 @@ class _DecodeOrReject(StatelessDoFn):
             batch.num_rows,
             lambda start, stop: self._decoder(batch.slice(start, stop - start)),
             lambda index, error: rejected.append(self._rejected(batch.slice(index, 1), error)),
-            _is_of_record,
+            is_of_row,
         )
         return [*decoded, *rejected]
 
     def _rejected(self, record: Any, error: Exception) -> beam.pvalue.TaggedOutput:
         self._count += 1
         return beam.pvalue.TaggedOutput(REJECTED, rejected_of(record, error, step=self._name))
-
-
-def _is_of_record(error: Exception) -> bool:
-    return isinstance(error, UnfitRow) or not isinstance(error, BeamExactlyOnceError | MemoryError)
 
 
 def _undecodable(name: str, record: Any, error: Exception) -> str:

@@ -21,7 +21,7 @@ from beam_exactly_once.object_store.store_location import StoreLocation, kind_of
 from beam_exactly_once.planning import KafkaSource
 from beam_exactly_once.sinks.contract import DriverSide, Publisher
 from beam_exactly_once.state.cache import StateCache
-from beam_exactly_once.state.updates import Update
+from beam_exactly_once.state.updates import Operator
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import RejectingStep
 from beam_exactly_once.transforms.reports import Gathered
@@ -69,7 +69,7 @@ class OperatorSpec:
     """An operator with state: what it is, and what its workers report."""
 
     name: str
-    update: Update
+    update: Operator
     reports: Sequence[beam.PCollection[Gathered]]
     emitted: beam.PCollection[Any]
     """What it gives to the steps behind it."""

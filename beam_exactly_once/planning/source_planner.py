@@ -182,10 +182,13 @@ class SourcePlanner:
 
     def advance(self, after: SourcePlan | SourceCommit) -> None:
         """Stand where a decided batch leaves the source."""
+        if (
+            self._next_offsets != after.next_offsets
+        ):  # else the batch was of other sources, or of timers, and this one waits on
+            self._planned_at_s = self._clock.monotonic_s()
         self._next_offsets = dict(after.next_offsets)
         self._topic_ids.update(after.topic_ids)
         self._kafka.forget_replaced()
-        self._planned_at_s = self._clock.monotonic_s()
 
     def measured(self, records: int, bytes_read: int, offsets: int) -> None:
         """Learn the average record size, for limits in bytes, and whether offsets have records: compacted ones may not."""

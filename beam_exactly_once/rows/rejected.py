@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 import pyarrow as pa
 
 from beam_exactly_once.arguments import one_of
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.kafka.records import Headers
 from beam_exactly_once.rows.columns import name_of
@@ -121,6 +121,11 @@ def isolated(
                 middle = (start + stop) // 2
                 ranges += [(middle, stop), (start, middle)]  # the first half is next
     return made
+
+
+def is_of_row(error: Exception) -> bool:
+    """Whether an exception of a user's function speaks of its rows: not the library's other errors, nor a lack of memory."""
+    return isinstance(error, UnfitRow) or not isinstance(error, BeamExactlyOnceError | MemoryError)
 
 
 def checked_on_error(on_error: str, *, direct: bool = False) -> bool:

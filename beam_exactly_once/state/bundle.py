@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +24,12 @@ from beam_exactly_once.state.section import fetch_from, pack
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import Section, SliceChange, StateChange
-from beam_exactly_once.state.updates import MISSING, UNCHANGED, Update
+from beam_exactly_once.state.updates import MISSING, UNCHANGED, Operator, Update
+
+Does = TypeVar("Does", bound=Operator, covariant=True)
 
 
-class StateBundle:
+class StateBundle(Generic[Does]):
     """The shards that one execution of a bundle updates, all of one attempt.
 
     Args:
@@ -38,7 +40,7 @@ class StateBundle:
         seed: of any of its shards.
     """
 
-    def __init__(self, operator: str, update: Update, store: ObjectStore, cache: StateCache, seed: ShardSeed) -> None:
+    def __init__(self, operator: str, update: Does, store: ObjectStore, cache: StateCache, seed: ShardSeed) -> None:
         self.attempt: Attempt = seed.attempt
         self._operator = operator
         self._update = update
@@ -51,7 +53,7 @@ class StateBundle:
         self._rows_in = 0
         self._keys_added = 0
 
-    def update(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> list[Any]:
+    def update(self: StateBundle[Update], seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> list[Any]:
         """Bring the rows of one shard into its state; returns what the operator emits.
 
         Raises:
@@ -60,17 +62,11 @@ class StateBundle:
             CheckpointHole, CorruptObject: state is gone, or damaged.
             UnfitRow: a new state cannot be stored.
         """
-        shard = Shard([OpenSlice(one, self._open) for one in seed.slices])
-        self._slices += shard.slices
-        self._rows_in += sum(chunk.rows_in for chunk in chunks)
+        shard = self._shard_of(seed, chunks)
         if not chunks:
             return []
         groups = joined_chunks(chunks)
-        if not shard.holds(groups.hashes):
-            raise IncompleteBatch(
-                f"rows of operator {self._operator!r} came to a worker that does not hold their keys. Nothing was committed, and "
-                "nothing is lost: start again to replay the batch."
-            )
+        self._refuse_strange(shard, groups)
         known = shard.look_up(groups.hashes, groups.keys)
         states = self._states(known, len(groups.hashes))
         new = self._update.new_states(groups.values, states)
@@ -106,10 +102,29 @@ class StateBundle:
                 one.base.digest,
                 next(left) if run is not None and len(run) else None,
                 merge_of[number].sections if number in merge_of else 0,
+                one.next_due_ms,
             )
             for number, (one, run) in enumerate(zip(self._slices, new, strict=True))
         )
         return StateChange(self._operator, changes, self._rows_in, self._keys_added)
+
+    def _shard_of(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> Shard:
+        """A shard that the bundle takes over, with the rows that came for it."""
+        shard = Shard([OpenSlice(one, self._open) for one in seed.slices])
+        self._slices += shard.slices
+        self._rows_in += sum(chunk.rows_in for chunk in chunks)
+        return shard
+
+    def _refuse_strange(self, shard: Shard, groups: KeyedChunk) -> None:
+        """
+        Raises:
+            IncompleteBatch: rows came to a shard that is not theirs.
+        """
+        if not shard.holds(groups.hashes):
+            raise IncompleteBatch(
+                f"rows of operator {self._operator!r} came to a worker that does not hold their keys. Nothing was committed, and "
+                "nothing is lost: start again to replay the batch."
+            )
 
     def _open(self, section: Section) -> Run:
         try:

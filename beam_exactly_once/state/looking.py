@@ -21,6 +21,7 @@ from beam_exactly_once.state.definition import OperatorDefinition
 from beam_exactly_once.state.hashing import hash_keys
 from beam_exactly_once.state.keys import decode_keys, encode_key
 from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import NEVER, Run
 from beam_exactly_once.state.section import fetch_from, read_section
 from beam_exactly_once.state.state_list import Slice, StateList
@@ -153,9 +154,12 @@ class StateView:
 
 
 def _values(run: Run, state: str) -> list[Any]:
-    """The values of a run, without the code that wrote them."""
+    """The values of a run, without the code that wrote them; None of a key that has a timeout alone."""
     if not np.count_nonzero(run.versions):
         return []
+    if run.values.null_count:
+        there = iter(_values(run.rows_at(np.flatnonzero(flags(run.values.is_valid()))), state))
+        return [next(there) if valid else None for valid in run.values.is_valid().to_pylist()]
     match state:
         case "json":
             return list(map(orjson.loads, run.values.to_pylist()))

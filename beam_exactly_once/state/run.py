@@ -179,20 +179,33 @@ class Run:
         """Rows that expire after ``lower_ms`` and no later than ``upper_ms``, the earliest first; not tombstones."""
         if self.by_expiry is None:
             return np.zeros(0, np.int64)
-        places = self.by_expiry
-        start, stop = (
-            bisect.bisect_right(places, limit_ms, key=lambda row: int(self.expiry_ms[row]))
-            for limit_ms in (lower_ms, min(upper_ms, NEVER - 1))
-        )
-        rows = places[start:stop].astype(np.int64)
+        start, stop = self._expiring(lower_ms, min(upper_ms, NEVER - 1))
+        rows = self.by_expiry[start:stop].astype(np.int64)
         live: Numbers = rows[self.versions[rows] != TOMBSTONE]
         return live
+
+    def next_to_expire(self, after_ms: int, count: int) -> Numbers:
+        """The first ``count`` rows that expire after ``after_ms``, the earliest first; tombstones among them."""
+        if self.by_expiry is None:
+            return np.zeros(0, np.int64)
+        start, stop = self._expiring(after_ms, NEVER - 1)
+        rows: Numbers = self.by_expiry[start : min(stop, start + count)].astype(np.int64)
+        return rows
 
     def rows_at(self, rows: Numbers) -> Run:
         """Some of the rows; given in order."""
         at = pa.array(rows)
         columns = (self.keys.take(at), self.subkeys.take(at), self.values.take(at))
         return Run.of_sorted(self.hashes[rows], *columns, self.expiry_ms[rows], self.versions[rows])
+
+    def _expiring(self, lower_ms: int, upper_ms: int) -> tuple[int, int]:
+        """Where rows that expire after ``lower_ms`` and no later than ``upper_ms`` stand in ``by_expiry``."""
+        assert self.by_expiry is not None
+        start, stop = (
+            bisect.bisect_right(self.by_expiry, limit_ms, key=lambda row: int(self.expiry_ms[row]))
+            for limit_ms in (lower_ms, upper_ms)
+        )
+        return start, stop
 
     def _have_keys(self, rows: Numbers, keys: pa.LargeBinaryArray) -> Flags:
         return flags(pc.equal(self.keys.take(pa.array(rows)), keys))

@@ -35,6 +35,8 @@ class OpenSlice:
     open_section: Callable[[Section], Run]
     delta: Run | None = None
     """What the batch changes of it."""
+    next_due_ms: int | None = None
+    """No timer of it is due before it, behind the batch."""
     _runs: list[Run] | None = None
 
     @property

@@ -39,6 +39,8 @@ class ShardSeed:
     attempt: Attempt
     hash_seed: str
     slices: tuple[Slice, ...]
+    fired_ms: int | None
+    """Up to where timers have fired, as the marker of the batch before says."""
     fires_to_ms: int
     """Time of the batch: what expires no later has expired."""
 
@@ -49,6 +51,7 @@ class ShardSeed:
             "attempt": self.attempt.to_json(),
             "hash_seed": self.hash_seed,
             "slices": [one.to_json() for one in self.slices],
+            "fired_ms": self.fired_ms,
             "fires_to_ms": self.fires_to_ms,
         }
 
@@ -57,7 +60,7 @@ class ShardSeed:
         """The inverse of :meth:`to_json`."""
         slices = tuple(map(Slice.from_json, sent["slices"]))
         attempt = Attempt.from_json(sent["attempt"])
-        return cls(sent["stream_id"], attempt, sent["hash_seed"], slices, sent["fires_to_ms"])
+        return cls(sent["stream_id"], attempt, sent["hash_seed"], slices, sent["fired_ms"], sent["fires_to_ms"])
 
 
 def shards_of(slices: Sequence[Slice], shards: int) -> list[tuple[Slice, ...]]:

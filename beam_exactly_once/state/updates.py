@@ -14,8 +14,8 @@ MISSING = object()
 """An old state that is not there."""
 
 
-class Update(Protocol):
-    """What one operator does. Travels to workers, so it is pickled with the graph."""
+class Operator(Protocol):
+    """What one operator keeps, and how its rows travel. It travels to workers itself, so it is pickled with the graph."""
 
     @property
     def kind(self) -> str:
@@ -35,6 +35,10 @@ class Update(Protocol):
 
     def lifted(self, values: list[Any]) -> list[Any]:
         """What travels in the place of the values of one key, fewer if they can be combined where they are."""
+
+
+class Update(Operator, Protocol):
+    """What one operator does with the states of many keys at once."""
 
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """The state of each key behind the batch.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines.progress import BatchProgress
@@ -39,6 +43,7 @@ def run_in_memory(
     build: Callable[[ExactlyOnceStream], object],
     batches: Mapping[str, Sequence[Iterable[bytes | Record]]],
     *,
+    times: Sequence[datetime] | None = None,
     allow_per_batch: bool = False,
 ) -> MemoryRun:
     """Run a stream on given records, without Kafka, disk or network.
@@ -50,9 +55,12 @@ def run_in_memory(
     Args:
         build: applies sources, transforms and sinks to the stream; called once a batch.
         batches: the records of each topic, one iterable a batch; values alone (bytes) go to partition 0.
+        times: when each batch is planned, with a time zone, for steps with a timeout or time to live. More than there are batches
+            make runs without new records, which read nothing and fire what is due. None: the machine's clock.
         allow_per_batch: as for :class:`~beam_exactly_once.ExactlyOnceStream`.
 
     Raises:
+        ConfigurationError: a time has no zone, or there are fewer than batches.
         what the stream raises.
 
     >>> import apache_beam as beam
@@ -67,6 +75,7 @@ def run_in_memory(
     >>> run_in_memory(build, {"orders": [[b"a", b"bb"], [b"ccc"]]}).published["files"]
     [[{'length': 1}, {'length': 2}], [{'length': 3}]]
     """
+    clocks = _clocks(max((len(of_topic) for of_topic in batches.values()), default=0), times)
     run_id = new_token()
     progress: list[BatchProgress] = []
     cluster = MemoryKafka(dict.fromkeys(batches, 1))
@@ -79,12 +88,13 @@ def run_in_memory(
     with ExitStack() as replaced:
         replaced.enter_context(cluster.serving())
         replaced.enter_context(override_stores(open_in_memory))
-        for number in range(max((len(of_topic) for of_topic in batches.values()), default=0)):
+        for number, clock in enumerate(clocks):
             for topic, of_topic in batches.items():
                 _append(cluster, topic, of_topic[number] if number < len(of_topic) else ())
             with ExactlyOnceStream(
                 "checkpoint", listeners=[progress.append], allow_per_batch=allow_per_batch
             ) as stream:
+                stream._clock = clock
                 build(stream)
             outputs = {
                 name: sink.definition["location"]
@@ -96,6 +106,43 @@ def run_in_memory(
             for name, output in outputs.items()
         }
     return MemoryRun(published, tuple(progress))
+
+
+@dataclass(frozen=True)
+class _StoppedClock:
+    """Shows one time of the day, as long as a batch may take."""
+
+    at: datetime
+    running: Clock = SYSTEM_CLOCK
+
+    def utc_now(self) -> datetime:
+        """That time."""
+        return self.at.astimezone(timezone.utc)
+
+    def monotonic_s(self) -> float:
+        """As time goes on."""
+        return self.running.monotonic_s()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait for real."""
+        return self.running.wait(event, timeout_s)
+
+
+def _clocks(batches: int, times: Sequence[datetime] | None, running: Clock = SYSTEM_CLOCK) -> list[Clock]:
+    """
+    Raises:
+        ConfigurationError: a time has no zone, or there are fewer than batches.
+    """
+    if times is None:
+        return [running] * batches
+    if len(times) < batches:
+        raise ConfigurationError(f"times= has {len(times)} times for {batches} batches. Give one for each, or more.")
+    for at in times:
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            raise ConfigurationError(
+                f"times= has {at!r}; it takes a datetime with a time zone: datetime(2026, 1, 1, tzinfo=timezone.utc)."
+            )
+    return [_StoppedClock(at, running) for at in times]
 
 
 def _append(cluster: MemoryKafka, topic: str, given: Iterable[bytes | Record]) -> None:

@@ -11,28 +11,46 @@ import apache_beam as beam
 from beam_exactly_once.arguments import seconds, whole_number
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.types import JsonState, StateType
-from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Update, UpdateEach
+from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
-from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, SeedShards, SentToShard, ToShards, UpdateShards
+from beam_exactly_once.transforms.stateful.keyed_state import (
+    REPORTS,
+    ChangeShards,
+    SeedShards,
+    SentToShard,
+    ToShards,
+    UpdateShards,
+)
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, ancestors, sink_graph, typed
 
 SHARDS = 16
 """As many slices as a new operator has."""
 
 
-class _KeyedTransform(NamedTransform):
+class KeyedTransform(NamedTransform):
     """What the operators have in common. Subclasses say what they do with a key."""
+
+    _tags: tuple[str, ...] = (REPORTS,)
+    """Of what the step emits besides rows."""
 
     def __init__(self, name: str | None, shards: int) -> None:
         super().__init__(name)
         whole_number("shards", shards)
         self._shards = shards
 
-    def _update(self) -> Update:
+    def _update(self) -> Operator:
         raise NotImplementedError
 
-    def expand(self, pairs: beam.PCollection[tuple[Any, Any]]) -> beam.PCollection[Any]:
+    def _changing(self, name: str, update: Any, graph: StreamGraph) -> ChangeShards:
+        """The step that changes shards."""
+        return UpdateShards(name, update, graph.checkpoint, graph.state_cache)
+
+    def _given(self, name: str, emitted: beam.PCollection[Any], changed: Any, graph: StreamGraph) -> Any:
+        """What the transform gives to its user; ``changed`` has all outputs of the step."""
+        return emitted
+
+    def expand(self, pairs: beam.PCollection[tuple[Any, Any]]) -> Any:
         """Rows to their shards, seeds beside them, one update a shard."""
         graph = sink_graph(pairs, type(self).__name__)
         update = self._update()
@@ -47,18 +65,15 @@ class _KeyedTransform(NamedTransform):
             (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
             | beam.Flatten()
             | "ByShard" >> beam.GroupByKey()
-            | "Update"
-            >> beam.ParDo(UpdateShards(name, update, graph.checkpoint, graph.state_cache)).with_outputs(
-                REPORTS, main="emitted"
-            )
+            | "Update" >> beam.ParDo(self._changing(name, update, graph)).with_outputs(*self._tags, main="emitted")
         )
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
         emitted = typed(updated["emitted"], tuple[Any, Any])
         graph.operators[name] = OperatorSpec(name, update, reports, emitted)
-        return emitted
+        return self._given(name, emitted, updated, graph)
 
 
-class UpdateStateByKey(_KeyedTransform):
+class UpdateStateByKey(KeyedTransform):
     """Keeps a state for each key: ``fn(new values, old state)`` makes the new one.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: exactly once. The marker of a batch names its outputs and
@@ -112,7 +127,7 @@ class UpdateStateByKey(_KeyedTransform):
         return UpdateEach(self._fn, self._state, self._ttl_ms)
 
 
-class StatefulCombinePerKey(_KeyedTransform):
+class StatefulCombinePerKey(KeyedTransform):
     """Combines the values of each key over all batches.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: exactly once, as of :class:`UpdateStateByKey`. The final
@@ -152,7 +167,7 @@ class StatefulCombinePerKey(_KeyedTransform):
         return CombineEach(self._fn, self._ttl_ms)
 
 
-class DeduplicateByKey(_KeyedTransform):
+class DeduplicateByKey(KeyedTransform):
     """Lets the first pair of each key pass, over all batches.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``. Guarantee: exactly once, as of :class:`UpdateStateByKey`. Of several
@@ -182,7 +197,7 @@ class DeduplicateByKey(_KeyedTransform):
 
 
 def _refuse_totals_of_totals(
-    name: str, update: Update, pairs: beam.PCollection[tuple[Any, Any]], graph: StreamGraph
+    name: str, update: Operator, pairs: beam.PCollection[tuple[Any, Any]], graph: StreamGraph
 ) -> None:
     """
     Raises:

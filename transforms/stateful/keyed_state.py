@@ -28,7 +28,7 @@ from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard, grouped_pairs
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
-from beam_exactly_once.state.updates import Update
+from beam_exactly_once.state.updates import Operator, Update
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
 from beam_exactly_once.transforms.reports import RowsSent, gathered
@@ -100,14 +100,21 @@ class SeedShards(StatelessDoFn):
         for number, slices in enumerate(shards_of(of_operator.base.slices, self._shards)):
             yield (
                 number,
-                ShardSeed(task.stream_id, task.attempt, of_operator.hash_seed, slices, of_operator.fires_to_ms),
+                ShardSeed(
+                    task.stream_id,
+                    task.attempt,
+                    of_operator.hash_seed,
+                    slices,
+                    of_operator.base.fired_ms,
+                    of_operator.fires_to_ms,
+                ),
             )
 
 
 class ToShards(StatelessDoFn):
     """Gathers rows, and sends them on by the hash of their keys; reports how many."""
 
-    def __init__(self, operator: str, update: Update, shards: int) -> None:
+    def __init__(self, operator: str, update: Operator, shards: int) -> None:
         self._operator = operator
         self._update = update
         self._shards = shards
@@ -148,22 +155,29 @@ class ToShards(StatelessDoFn):
         yield from chunks_by_shard(groups, self._update.lifted, np.array(firsts, np.uint64))
 
 
-class UpdateShards(StatelessDoFn):
-    """Updates the state of shards; at the end of the bundle, one object and one report."""
+class ChangeShards(StatelessDoFn, abc.ABC):
+    """Changes the state of shards; at the end of the bundle, one object and one report."""
 
-    def __init__(self, operator: str, update: Update, checkpoint: StoreLocation, cache: StateCache) -> None:
+    def __init__(self, operator: str, checkpoint: StoreLocation, cache: StateCache) -> None:
         self._operator = operator
-        self._update = update
         self._checkpoint = checkpoint
         self._cache = cache
-        self._bundle: StateBundle | None = None
+        self._bundle: StateBundle[Operator] | None = None
+
+    @abc.abstractmethod
+    def _opened(self, seed: ShardSeed) -> StateBundle[Operator]:
+        """A bundle for the attempt of ``seed``."""
+
+    @abc.abstractmethod
+    def _emitted(self, bundle: Any, seed: ShardSeed, chunks: list[KeyedChunk]) -> Iterable[Any]:
+        """What a shard emits."""
 
     def start_bundle(self) -> None:
         """Forget what a failed bundle left; its object stays for the sweep."""
         self._bundle = None
 
-    def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterator[Any]:
-        """Update one shard, and emit what the operator says."""
+    def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterable[Any]:
+        """Change one shard, and emit what the operator says."""
         seeds: list[ShardSeed] = []
         chunks: list[KeyedChunk] = []
         for sent in of_shard[1]:
@@ -175,9 +189,9 @@ class UpdateShards(StatelessDoFn):
             )
         (seed,) = seeds
         if self._bundle is None:
-            self._bundle = StateBundle(self._operator, self._update, self._checkpoint.store, self._cache, seed)
+            self._bundle = self._opened(seed)
         refuse_two_attempts(self._bundle.attempt, seed.attempt)
-        yield from self._bundle.update(seed, chunks)
+        return self._emitted(self._bundle, seed, chunks)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Write the object."""
@@ -185,3 +199,17 @@ class UpdateShards(StatelessDoFn):
         if bundle is not None:
             report = gathered(bundle.finish())
             yield beam.pvalue.TaggedOutput(REPORTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
+
+
+class UpdateShards(ChangeShards):
+    """Updates the states of all keys of a shard at once."""
+
+    def __init__(self, operator: str, update: Update, checkpoint: StoreLocation, cache: StateCache) -> None:
+        super().__init__(operator, checkpoint, cache)
+        self._update = update
+
+    def _opened(self, seed: ShardSeed) -> StateBundle[Update]:
+        return StateBundle(self._operator, self._update, self._checkpoint.store, self._cache, seed)
+
+    def _emitted(self, bundle: StateBundle[Update], seed: ShardSeed, chunks: list[KeyedChunk]) -> Iterable[Any]:
+        return bundle.update(seed, chunks)

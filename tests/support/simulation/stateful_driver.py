@@ -173,8 +173,12 @@ class StatefulDriver(Driver):
         fired: dict[str, Offsets] = {}
         for one in shard:
             for key in self.due(task, known[one.first_hash], delta[one.first_hash]):
-                fired[key] = known[one.first_hash].pop(key).offsets
-                delta[one.first_hash][key] = Entry()
+                entry = known[one.first_hash].pop(key)
+                delta[one.first_hash][key] = left = self.left_at_timeout(task, entry)
+                if left.offsets:
+                    known[one.first_hash][key] = left
+                else:
+                    fired[key] = entry.offsets
         pack = Pack(state_key(OPERATOR, attempt.batch_id, *self.token_of(attempt)))
         slices = tuple(
             change
@@ -188,6 +192,10 @@ class StatefulDriver(Driver):
     def due_after(self, task: Task) -> int:
         """When the timer of a key that is touched now fires: soon, later, or before the bound already."""
         return task.fires_to_ms + self.scene.random.choice((-5, 0, 3, 30, 200))
+
+    def left_at_timeout(self, task: Task, entry: Entry) -> Entry:
+        """All is handed on, and nothing remembered."""
+        return Entry()
 
     def due(self, task: Task, known: Table, delta: Table) -> list[str]:
         """Due since the batch before, and everything of the batch's own that is due."""
@@ -358,7 +366,7 @@ def _list_faults(scene: Scene, marker: Marker) -> tuple[list[str], Table]:
     if missing:
         return [f"{behind}, state objects are gone: {sorted(missing)}"], {}
     try:
-        alive = _alive(scene, stored)
+        alive = alive_in(scene, stored)
     except CorruptObject as error:
         return [f"{behind}, {error}"], {}
     faults = []
@@ -370,7 +378,7 @@ def _list_faults(scene: Scene, marker: Marker) -> tuple[list[str], Table]:
     return faults, alive
 
 
-def _alive(scene: Scene, stored: StateList) -> Table:
+def alive_in(scene: Scene, stored: StateList) -> Table:
     found: Table = {}
     for one in stored.slices:
         tables = []
