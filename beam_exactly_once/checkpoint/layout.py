@@ -64,6 +64,11 @@ def state_type_key(name: str, generation: int, version: int) -> str:
     return f"{OPERATORS}{checked_name(name)}/{generation:05d}/state_types/{version:03d}.json"
 
 
+def dropped_key(name: str, generation: int) -> str:
+    """Says that a generation of an operator was dropped on purpose."""
+    return f"{OPERATORS}{checked_name(name)}/{generation:05d}/dropped.json"
+
+
 def spilled_key(batch_id: int, nonce: str) -> str:
     """A list of committables too long for its marker."""
     return f"{SPILLED}{batch_id:020d}-{nonce}.json"

@@ -16,7 +16,8 @@ from beam_exactly_once.checkpoint.envelope import Envelope, unseal
 from beam_exactly_once.checkpoint.findings import Check, in_parallel, listed
 from beam_exactly_once.checkpoint.inspection import no_checkpoint
 from beam_exactly_once.checkpoint.location import Checkpoint
-from beam_exactly_once.checkpoint.records import Json, Marker, Plan, next_offsets_from_json
+from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json
+from beam_exactly_once.checkpoint.records import Json, Marker, Plan
 from beam_exactly_once.errors import CheckpointError, CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
 

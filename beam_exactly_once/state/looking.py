@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.checkpoint.inspection import open_readable
+from beam_exactly_once.checkpoint.layout import operator_key
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import CheckpointHole, ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state import tagged
 from beam_exactly_once.state.definition import OperatorDefinition
@@ -85,16 +86,14 @@ class StateView:
                 f"{store.uri}: {which}. `beam-exactly-once status {store.uri}` shows the batches it has."
             )
         self.marker: Marker = marker
-        self._definitions = {
-            name: OperatorDefinition.from_json(found[0]) for name, found in self._checkpoint.operators().items()
-        }
+        self._recorded = self._checkpoint.operators() if marker.state else {}
 
     def operators(self) -> list[OperatorSummary]:
         """Of every operator, how much it remembers."""
         return [self._summary(name, StateList.from_json(stored)) for name, stored in sorted(self.marker.state.items())]
 
     def _summary(self, name: str, state: StateList) -> OperatorSummary:
-        definition = self._definitions[name]
+        definition = self._definition(name, state)
         sizes = state.keys, state.size_bytes, len(state.sections), len(state.object_keys)
         return OperatorSummary(name, definition.kind, definition.state, *sizes)
 
@@ -110,9 +109,9 @@ class StateView:
         """
         state = self._list_of(operator)
         encoded = pa.array([encode_key(key, operator=operator)], pa.large_binary())
-        (key_hash,) = hash_keys(encoded, self._definitions[operator].seed).tolist()
+        (key_hash,) = hash_keys(encoded, self._definition(operator, state).seed).tolist()
         of_slice = next(one for one in state.slices if one.first_hash <= key_hash < one.end_hash)
-        for found in self._remembered(operator, of_slice):
+        for found in self._remembered(self._definition(operator, state).state, of_slice):
             if found.key == key and type(found.key) is type(key):
                 return found
         return None
@@ -124,8 +123,16 @@ class StateView:
             ConfigurationError: there is no such operator.
             CheckpointHole, CorruptObject: a section is gone, or damaged.
         """
-        for one in self._list_of(operator).slices:
-            yield from self._remembered(operator, one)
+        state = self._list_of(operator)
+        for one in state.slices:
+            yield from self._remembered(self._definition(operator, state).state, one)
+
+    def _definition(self, operator: str, state: StateList) -> OperatorDefinition:
+        record = self._recorded.get(operator, {}).get(state.generation)
+        if record is None or record.definition is None:
+            where = f"{self._checkpoint.store.uri}/{operator_key(operator, state.generation)}"
+            raise CheckpointHole(f"{where} is missing, which says how its state is stored. Restore it from a copy.")
+        return OperatorDefinition.from_json(record.definition)
 
     def _list_of(self, operator: str) -> StateList:
         if operator not in self.marker.state:
@@ -135,7 +142,7 @@ class StateView:
             )
         return StateList.from_json(self.marker.state[operator])
 
-    def _remembered(self, operator: str, one: Slice) -> Iterator[RememberedKey]:
+    def _remembered(self, kind_of_state: str, one: Slice) -> Iterator[RememberedKey]:
         if not one.sections:
             return
         fetch = fetch_from(self._checkpoint.store)
@@ -145,7 +152,7 @@ class StateView:
         ]
         run = merged([one_run.slice(one.first_hash, one.end_hash) for one_run in runs], drop_tombstones=True)
         expiries = run.expiry_ms.tolist()
-        values = _values(run, self._definitions[operator].state)
+        values = _values(run, kind_of_state)
         for key, value, version, expiry in zip(
             decode_keys(run.keys), values, run.versions.tolist(), expiries, strict=True
         ):
