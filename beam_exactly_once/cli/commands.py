@@ -34,7 +34,7 @@ from beam_exactly_once.secrets import referenced
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
 from beam_exactly_once.state.verification import verify_state
 
-READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta")
+READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta", "word-count")
 """Named here, so that Beam is loaded only to run one."""
 _CLOCK: Clock = SYSTEM_CLOCK
 
@@ -78,7 +78,8 @@ def main() -> None:
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
-    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka or kafka-to-delta.
+    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka, kafka-to-delta or
+    word-count.
 
     Its flags are the arguments of ExactlyOnceStream and ReadFromKafka by their names, those of the sink with --output- before
     them, and those of the sink of rejected records with --rejected-. `run TARGET --help` lists them.
