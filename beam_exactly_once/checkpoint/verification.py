@@ -183,7 +183,9 @@ class _Reader:
         marker_ids, markers = self._numbered(
             "markers", layout.COMMITS, layout.commits_key, self._checkpoint.read_marker
         )
-        definitions = self._each("definitions", self._below(layout.SOURCES, layout.SINKS), self._definition)
+        definitions = self._each(
+            "definitions", self._below(layout.SOURCES, layout.SINKS, layout.OPERATORS), self._definition
+        )
         self._numbered(
             "notes of what is published", layout.PUBLISHED, layout.published_key, self._checkpoint.read_published
         )
@@ -266,7 +268,9 @@ class _Reader:
         return writer_epoch
 
     def _definition(self, key: str) -> Json | None:
-        envelope = self._envelope(key, "definition") if key.endswith("/definition.json") else None
+        kind = {"definition.json": "definition", "dropped.json": "dropped"}.get(key.rpartition("/")[2], "state_type")
+        is_known = kind != "state_type" or key.startswith(layout.OPERATORS)
+        envelope = self._envelope(key, kind) if is_known else None
         return None if envelope is None else envelope.body
 
     def _spilled(self, key: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.checkpoint.inspection import open_readable
 from beam_exactly_once.checkpoint.layout import operator_key
+from beam_exactly_once.checkpoint.location import OperatorRecord
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import CheckpointHole, ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
@@ -38,6 +39,9 @@ class OperatorSummary:
     size_bytes: int
     sections: int
     objects: int
+    slices: int
+    max_sections_a_slice: int
+    """A look-up reads so many at the most."""
 
     def to_json(self) -> Json:
         """For machines."""
@@ -90,12 +94,7 @@ class StateView:
 
     def operators(self) -> list[OperatorSummary]:
         """Of every operator, how much it remembers."""
-        return [self._summary(name, StateList.from_json(stored)) for name, stored in sorted(self.marker.state.items())]
-
-    def _summary(self, name: str, state: StateList) -> OperatorSummary:
-        definition = self._definition(name, state)
-        sizes = state.keys, state.size_bytes, len(state.sections), len(state.object_keys)
-        return OperatorSummary(name, definition.kind, definition.state, *sizes)
+        return operators_behind(self._checkpoint, self.marker)
 
     def of_key(self, operator: str, key: Any) -> RememberedKey | None:
         """What an operator remembers of a key; None if nothing.
@@ -128,11 +127,7 @@ class StateView:
             yield from self._remembered(self._definition(operator, state).state, one)
 
     def _definition(self, operator: str, state: StateList) -> OperatorDefinition:
-        record = self._recorded.get(operator, {}).get(state.generation)
-        if record is None or record.definition is None:
-            where = f"{self._checkpoint.store.uri}/{operator_key(operator, state.generation)}"
-            raise CheckpointHole(f"{where} is missing, which says how its state is stored. Restore it from a copy.")
-        return OperatorDefinition.from_json(record.definition)
+        return _definition(self._checkpoint, self._recorded, operator, state)
 
     def _list_of(self, operator: str) -> StateList:
         if operator not in self.marker.state:
@@ -157,6 +152,33 @@ class StateView:
             decode_keys(run.keys), values, run.versions.tolist(), expiries, strict=True
         ):
             yield RememberedKey(key, value, version, None if expiry == NEVER else expiry)
+
+
+def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSummary]:
+    """Of every operator, how much it remembers, as a marker says.
+
+    Raises:
+        CheckpointHole: a definition is gone.
+    """
+    recorded = checkpoint.operators() if marker.state else {}
+    found = []
+    for name, stored in sorted(marker.state.items()):
+        state = StateList.from_json(stored)
+        definition = _definition(checkpoint, recorded, name, state)
+        counts = state.keys, state.size_bytes, len(state.sections), len(state.object_keys), len(state.slices)
+        most = max(len(one.sections) for one in state.slices)
+        found.append(OperatorSummary(name, definition.kind, definition.state, *counts, most))
+    return found
+
+
+def _definition(
+    checkpoint: Checkpoint, recorded: Mapping[str, Mapping[int, OperatorRecord]], operator: str, state: StateList
+) -> OperatorDefinition:
+    record = recorded.get(operator, {}).get(state.generation)
+    if record is None or record.definition is None:
+        where = f"{checkpoint.store.uri}/{operator_key(operator, state.generation)}"
+        raise CheckpointHole(f"{where} is missing, which says how its state is stored. Restore it from a copy.")
+    return OperatorDefinition.from_json(record.definition)
 
 
 def _values(run: Run, state: str) -> list[Any]:
