@@ -24,8 +24,9 @@ class CheckpointAt:
     """A place in another stream's checkpoint: behind one of its batches.
 
     With ``ExactlyOnceStream(…, continue_from=CheckpointAt(…))`` all sources of a new checkpoint begin there together, each
-    where the source of its name stood. Stop the other stream first, by a signal or at its own end. Then all that it has
-    committed is published, its checkpoint says so, and nothing is lost or read twice.
+    where the source of its name stood. What operators of the same names remember goes along. Stop the other stream first, by a
+    signal or at its own end. Then all that it has committed is published, its checkpoint says so, and nothing is lost or read
+    twice.
 
     Args:
         location: of the other checkpoint.
