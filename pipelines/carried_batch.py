@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, Plan, StreamWriter, marker_of_attempt
 from beam_exactly_once.clock import Clock, now_ms
-from beam_exactly_once.errors import ConfigurationError, PipelineChanged
+from beam_exactly_once.errors import CheckpointHole, ConfigurationError, PipelineChanged
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.known_operators import KnownOperators
 from beam_exactly_once.planning.continuing import CheckpointAt, carried_from, carried_marker, marker_at, stood_at
@@ -137,5 +137,8 @@ class CarriedBatch:
 def _checkpoint_at(location: StoreLocation) -> Checkpoint:
     checkpoint = Checkpoint.open_existing(location.store)
     if checkpoint is None:
-        raise ConfigurationError(f"continue_from={location.uri} is empty: there is no checkpoint.")
+        raise CheckpointHole(
+            f"continue_from={location.uri} is empty: the checkpoint whose state is to be carried along is gone. Restore it "
+            "from a copy."
+        )
     return checkpoint

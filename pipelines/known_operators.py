@@ -66,7 +66,7 @@ class KnownOperators:
         for name in alive & self._operators.keys():
             records = self._recorded[name]
             self._refuse_changed(self._operators[name], records[max(records)])
-        for name in sorted(set(self._without) - self._recorded.keys()):
+        for name in sorted(set(self._without) - self._recorded.keys() if self._recorded else ()):
             _LOGGER.warning(
                 "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
             )

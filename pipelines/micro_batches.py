@@ -208,6 +208,8 @@ class _ClaimedStream:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
         place = self._settings.continue_from
         elsewhere = None if newest is not None or place is None else marker_at(*place)
+        if elsewhere is not None and elsewhere.state.keys() & self._graph.operators.keys():
+            raise _Overtaken("the stream to go on from has state now, and had none.")
         for name, planner in self._planners.items():
             stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
             planner.take_position(self._checkpoint, newest, stood)

@@ -233,9 +233,12 @@ class Checkpoint:
         """What is recorded of every operator, by name and generation. One LIST, and a GET for each record."""
         found: dict[str, dict[int, OperatorRecord]] = {}
         for entry in self.store.list(layout.OPERATORS):
-            _, name, generation, *rest = entry.key.split("/")
-            record = found.setdefault(name, {}).setdefault(int(generation), OperatorRecord())
-            match rest[0]:
+            named = layout.operator_record(entry.key)
+            if named is None:
+                continue
+            name, generation, rest = named
+            record = found.setdefault(name, {}).setdefault(generation, OperatorRecord())
+            match rest:
                 case "definition.json":
                     record.definition = self._read(entry.key, "definition")
                 case "dropped.json":

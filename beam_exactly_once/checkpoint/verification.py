@@ -268,8 +268,8 @@ class _Reader:
         return writer_epoch
 
     def _definition(self, key: str) -> Json | None:
+        is_known = key.endswith("/definition.json") or layout.operator_record(key) is not None
         kind = {"definition.json": "definition", "dropped.json": "dropped"}.get(key.rpartition("/")[2], "state_type")
-        is_known = kind != "state_type" or key.startswith(layout.OPERATORS)
         envelope = self._envelope(key, kind) if is_known else None
         return None if envelope is None else envelope.body
 

@@ -10,10 +10,12 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once import Record
+from beam_exactly_once import ExactlyOnceStream, Record
 from beam_exactly_once.errors import EXIT_CONFIGURATION, EXIT_DONE, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA
-from beam_exactly_once.pipelines.word_count import main, words_of
+from beam_exactly_once.pipelines.kafka_to_kafka import on_cluster_of
+from beam_exactly_once.pipelines.ready_made import Given
+from beam_exactly_once.pipelines.word_count import PIPELINE, main, words_of
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 
@@ -101,6 +103,19 @@ def test_where_the_counts_go_is_said_once(
 ) -> None:
     assert main(flags(tmp_path, *more)) == EXIT_CONFIGURATION
     assert complaint in capsys.readouterr().err
+
+
+def test_the_counts_may_go_to_a_topic(tmp_path: Path) -> None:
+    """On the cluster of the source, unless another one is named."""
+    values, _ = PIPELINE.parser().parse(flags(tmp_path, "--output-topic=words"))
+    stream = ExactlyOnceStream(**values["stream"])
+    PIPELINE.wire(stream, Given(**values))
+    graph = stream.stream_graph
+    assert graph.sinks["kafka"].definition["topic"] == "words"
+    assert list(graph.operators) == ["words"]
+    assert on_cluster_of(values["source"], values["output"])["bootstrap_servers"] == "memory:9092"
+    elsewhere = {"bootstrap_servers": "other:9092"}
+    assert on_cluster_of(values["source"], elsewhere) == elsewhere
 
 
 def test_words_are_those_of_python() -> None:
