@@ -13,7 +13,16 @@ import pyarrow as pa
 import pytest
 
 from beam_exactly_once import CheckpointAt, Record
-from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Plan, SourceCommit, StreamWriter, layout
+from beam_exactly_once.checkpoint import (
+    Attempt,
+    Checkpoint,
+    Marker,
+    Plan,
+    SourceCommit,
+    SourcePlan,
+    StreamWriter,
+    layout,
+)
 from beam_exactly_once.checkpoint.resolution import propose
 from beam_exactly_once.clock import SYSTEM_CLOCK
 from beam_exactly_once.errors import CheckpointHole, ConfigurationError, CorruptObject, Fenced, PipelineChanged
@@ -24,6 +33,7 @@ from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.known_operators import KnownOperators
 from beam_exactly_once.planning import BatchLimits, KafkaSource
+from beam_exactly_once.planning.continuing import carried_from
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import start_of
 from beam_exactly_once.state.carrying import copy_state
@@ -150,6 +160,13 @@ class Streams:
             finally:
                 planner.close()
 
+    def assert_carried_whole(self, name: str = "new") -> None:
+        """Offsets and state are of one batch, whichever it is."""
+        marker = self.checkpoint(name).read_marker(0)
+        assert marker is not None
+        is_behind_8 = marker.sources["kafka"].next_offsets == {ORDERS: 6}
+        self.assert_carried(name, *((8, BEHIND_8) if is_behind_8 else (7, BEHIND_7)))
+
     def assert_carried(self, name: str = "new", batch_id: int = 7, tables: list[Table] = BEHIND_7) -> None:
         """The new stream stands where the old one stood behind that batch, with all that it remembered."""
         checkpoint = self.checkpoint(name)
@@ -240,10 +257,7 @@ def test_the_old_stream_sweeps_meanwhile(streams: Streams, number: int) -> None:
         assert "with an empty checkpoint_location; nothing was written to its outputs" in error
         new = "another"
     streams.start(new)
-    marker = streams.checkpoint(new).read_marker(0)
-    assert marker is not None
-    behind_8 = marker.sources["kafka"].next_offsets == {ORDERS: 6}
-    streams.assert_carried(new, *((8, BEHIND_8) if behind_8 else (7, BEHIND_7)))
+    streams.assert_carried_whole(new)
 
 
 def error_of(act: Callable[[], object]) -> str:
@@ -256,8 +270,31 @@ def error_of(act: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("number", CALLS)
 def test_two_drivers_carry_the_same(streams: Streams, number: int) -> None:
-    with at_call(number, streams.start), contextlib.suppress(Fenced):
+    """Whichever batch of the old stream each has seen as its newest."""
+
+    def another_driver() -> None:
+        streams.decide(8, BEHIND_8)
         streams.start()
+
+    with at_call(number, another_driver), contextlib.suppress(Fenced):
+        streams.start()
+    streams.assert_carried_whole()
+
+
+def test_the_plan_of_an_older_driver_is_adopted(streams: Streams) -> None:
+    """It had seen another batch of the old stream as its newest."""
+    streams.decide(8, BEHIND_8)
+
+    def older_driver_plans() -> None:
+        old = streams.checkpoint("old")
+        marker = old.read_marker(7)
+        assert marker is not None
+        sources = {"kafka": SourcePlan((), (), {ORDERS: 5})}
+        plan = Plan(0, 1, 0, sources, carries=carried_from(old, marker, ("counts",)))
+        assert streams.checkpoint("new").create_plan(plan).mine
+
+    with watching(StoreCalls(KillPoint("get", layout.commits_key(8), 1), older_driver_plans)):
+        assert streams.start()
     streams.assert_carried()
 
 
