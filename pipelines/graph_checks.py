@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
@@ -11,7 +12,7 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.transforms import userstate
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_exactly_once.errors import UnsupportedPipeline
+from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.transforms.stream_graph import StreamGraph, windows_refused
 
 _PER_BATCH_BY_DESIGN = frozenset({"_GroupIntoBatchesDoFn", "_StatefulBatchElementsDoFn"})
@@ -61,6 +62,18 @@ def unconsumed(pipeline: beam.Pipeline) -> list[beam.PCollection[Any]]:
     visitor = _Leaves()
     pipeline.visit(visitor)
     return [collection for collection in visitor.produced if collection not in visitor.consumed]
+
+
+def refuse_dropped(graph: StreamGraph, without: Iterable[str]) -> None:
+    """
+    Raises:
+        ConfigurationError: an operator is to be dropped that the graph has.
+    """
+    for name in sorted(set(without) & graph.operators.keys()):
+        raise ConfigurationError(
+            f"without names 'operators/{name}', which this pipeline has. Remove the step, or leave it out of without; to begin "
+            "it with nothing, give the step another name=."
+        )
 
 
 class _Refusals(PipelineVisitor):

@@ -31,27 +31,32 @@ OF_THE_CLUSTER = ("bootstrap_servers", "client_config", "timeout_s")
 
 
 def _wire(stream: ExactlyOnceStream, given: Given) -> None:
-    sink = {"order_by": SOURCE_ORDER, **given.output}
-    if "bootstrap_servers" not in sink:
-        sink = {**{name: given.source[name] for name in OF_THE_CLUSTER if name in given.source}, **sink}
-    _refuse_own_input(given.source, sink)
+    sink = on_cluster_of(given.source, {"order_by": SOURCE_ORDER, **given.output})
+    refuse_own_input(given.source, sink)
     if sink.get("partitioner") == "partition":
         _refuse_fewer_partitions(given.source, sink)
     records = stream | ReadFromKafka(**given.source, as_arrow=True)
     given.write_rejected(records | WriteToKafka(**sink, on_error=given.on_error))
 
 
-def _refuse_own_input(source: dict[str, Any], sink: dict[str, Any]) -> None:
+def on_cluster_of(source: dict[str, Any], sink: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a sink; one that names no cluster is on that of the source."""
+    if "bootstrap_servers" in sink:
+        return sink
+    return {**{name: source[name] for name in OF_THE_CLUSTER if name in source}, **sink}
+
+
+def refuse_own_input(source: dict[str, Any], sink: dict[str, Any]) -> None:
     """
     Raises:
-        ConfigurationError: the output is read, too: each run would copy all that the runs before it wrote.
+        ConfigurationError: the output is read, too: each run would read all that the runs before it wrote.
     """
     topic = sink["topic"]
     selection = selection_of(source.get("topics", ()), source.get("topic_pattern"))
     if selection.reads(topic) and _is_one_cluster(_cluster_of(source), _cluster_of(sink)):
         raise ConfigurationError(
-            f"--output-topic={topic} is one of the topics that are read ({selection}), so its records would be copied to itself, "
-            "again and again. Name another topic, or leave this one out of those that are read."
+            f"--output-topic={topic} is one of the topics that are read ({selection}), so its records would be read again, and "
+            "written again. Name another topic, or leave this one out of those that are read."
         )
 
 

@@ -1,46 +1,40 @@
-"""The sources, sinks and operators that a checkpoint knows, beside those of the graph."""
+"""The sources and sinks that a checkpoint knows, beside those of the graph."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import PipelineChanged
-from beam_exactly_once.randomness import new_token
-from beam_exactly_once.state.definition import OperatorDefinition, refuse_changed, refuse_changed_state
-from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph
-
-GENERATION = 1
-"""Of every operator, as long as none can be dropped."""
-_GO_ON = "with continue_from=CheckpointAt(…)"
-_BEGIN = "and new outputs: what operators remember cannot be carried along yet"
+from beam_exactly_once.pipelines.known_operators import KnownOperators
+from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 
 class KnownGraph:
-    """What ``checkpoint`` knows of ``graph``: read once, and what this driver has recorded since."""
+    """What ``checkpoint`` knows of ``graph``: read once, and what this driver has recorded since.
 
-    def __init__(self, checkpoint: Checkpoint, graph: StreamGraph) -> None:
+    ``without`` names operators that the graph no longer has on purpose.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, graph: StreamGraph, without: Collection[str]) -> None:
         self._checkpoint = checkpoint
         self._graph = graph
         self._sources = checkpoint.definitions(SOURCES)
         self._sinks = checkpoint.definitions(SINKS)
-        self._operators = checkpoint.operators()
+        self.operators = KnownOperators(checkpoint, graph.operators, without)
 
     def refuse_changes(self) -> None:
         """
         Raises:
             PipelineChanged: the graph lost a source, sink or operator that the checkpoint knows, or has it otherwise.
         """
-        self._refuse_missing("a source", self._sources, self._graph.sources, _GO_ON)
-        self._refuse_missing("a sink", self._sinks, self._graph.sinks, _GO_ON)
-        self._refuse_missing("an operator", self._operators, self._graph.operators, _BEGIN)
+        self._refuse_missing("a source", self._sources, self._graph.sources)
+        self._refuse_missing("a sink", self._sinks, self._graph.sinks)
+        self.operators.refuse_changes()
         for name, sink in self._graph.sinks.items():
             self._refuse_changed_sink(name, sink.definition, self._sinks.get(name, sink.definition))
-        for name, operator in self._graph.operators.items():
-            if name in self._operators:
-                self._refuse_changed_operator(operator, *self._operators[name])
 
     def check_sinks(self, next_batch_id: int) -> None:
         """Prove that every sink can take the next batch; then record those that are new.
@@ -58,36 +52,12 @@ class KnownGraph:
             self._sinks[name] = self._checkpoint.create_definition(SINKS, name, sink.definition)
             self._refuse_changed_sink(name, sink.definition, self._sinks[name])
 
-    def hash_seeds(self) -> dict[str, str]:
-        """The seed of each operator's hash, by its name; records the operators that are new.
-
-        Raises:
-            PipelineChanged: another driver recorded an operator otherwise.
-        """
-        seeds = {}
-        for name, operator in self._graph.operators.items():
-            update, generation = operator.update, GENERATION
-            new = OperatorDefinition(name, update.kind, update.state_type.kind, _new_seed())
-            definition = self._checkpoint.create_operator(name, generation, new.to_json())
-            stored = self._checkpoint.create_state_type(name, generation, update.state_type.to_definition())
-            self._refuse_changed_operator(operator, definition, stored)
-            seeds[name] = OperatorDefinition.from_json(definition).seed.hex()
-        return seeds
-
-    def _refuse_changed_operator(self, operator: OperatorSpec, definition: Json, *state_types: Json) -> None:
-        update = operator.update
-        stored = OperatorDefinition.from_json(definition)
-        refuse_changed(stored, OperatorDefinition(operator.name, update.kind, update.state_type.kind, stored.seed))
-        refuse_changed_state(operator.name, state_types, update.state_type)
-
-    def _refuse_missing(
-        self, role: str, recorded: Mapping[str, object], present: Mapping[str, object], way_out: str
-    ) -> None:
+    def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
         for name in sorted(recorded.keys() - present.keys()):
             raise PipelineChanged(
                 f"{self._checkpoint.store.uri} knows {role} {name!r} that this pipeline does not have (it has: "
                 f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-                f"purpose, start a new checkpoint_location {way_out}."
+                f"purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
             )
 
     def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
@@ -99,7 +69,3 @@ class KnownGraph:
                 + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
                 "checkpoint_location with continue_from=CheckpointAt(…)."
             )
-
-
-def _new_seed() -> bytes:
-    return bytes.fromhex(new_token() + new_token())

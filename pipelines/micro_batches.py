@@ -25,12 +25,13 @@ from beam_exactly_once.errors import (
     CheckpointHole,
     Fenced,
     Retryable,
-    UnsupportedPipeline,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import by_topic
+from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.known_graph import KnownGraph
+from beam_exactly_once.pipelines.known_operators import LiveOperator
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out, log_lines
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
@@ -63,6 +64,8 @@ class StreamSettings:
     """Where a new checkpoint goes on from, and that checkpoint's location, as this stream reaches it."""
     listeners: tuple[ProgressListener, ...]
     retain_batches: int
+    without: tuple[str, ...]
+    """Names of operators that the graph no longer has on purpose."""
 
 
 def run_micro_batches(
@@ -83,7 +86,7 @@ def run_micro_batches(
         for planner in planners.values():
             open_logs.callback(planner.close)
         checkpoint = Checkpoint.open(graph.checkpoint.store, clock=clock)
-        known = KnownGraph(checkpoint, graph)
+        known = KnownGraph(checkpoint, graph, settings.without)
         known.refuse_changes()
         for sink in graph.sinks.values():
             sink.driver_side.check_place()
@@ -119,6 +122,7 @@ class _ClaimedStream:
         self._known = known
         self._writer = writer
         self._checkpoint = writer.checkpoint
+        self._carried = CarriedBatch(writer, known.operators, planners, clock)
         self._retention = Retention(self._checkpoint, settings.retain_batches)
         self._listen = fan_out((log_lines.log_batch, *settings.listeners))
         self._batch_id = 0
@@ -127,8 +131,8 @@ class _ClaimedStream:
         """Of those that this driver planned itself."""
         self._predecessor: Predecessor | None = None
         """What decided the batch before it."""
-        self._hash_seeds: Mapping[str, str] = {}
-        """Of each operator with state."""
+        self._operators: Mapping[str, LiveOperator] = {}
+        """Those of the graph with state, by name."""
         self._state: Mapping[str, Json] = {}
         """What operators remember of the batch before: as its marker says, never as an attempt had it."""
         self._fires_until_ms: int | None = None
@@ -173,6 +177,8 @@ class _ClaimedStream:
             self._writer.ensure_newest()
             if isinstance(error, Fenced):
                 raise _Overtaken(str(error)) from error
+            if isinstance(error, _Overtaken):
+                raise
             log_lines.log_failure(self._writer, self._batch_id, error)
             raise
 
@@ -181,10 +187,12 @@ class _ClaimedStream:
     def _recover(self) -> None:
         """Publish the newest marker again and replay what was planned above it."""
         recovery = self._writer.recover()
+        if recovery.newest is None and self._carried.decide(self._settings.continue_from, recovery.replays):
+            recovery = self._writer.recover()
         log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
-        self._hash_seeds = self._known.hash_seeds()
         self._state = {} if recovery.newest is None else recovery.newest.state
+        self._operators = self._known.operators.live(self._state, now_ms(self._clock))
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
@@ -203,11 +211,8 @@ class _ClaimedStream:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
         place = self._settings.continue_from
         elsewhere = None if newest is not None or place is None else marker_at(*place)
-        if elsewhere is not None and elsewhere.state:
-            raise UnsupportedPipeline(
-                f"continue_from: the other stream keeps state in {', '.join(sorted(elsewhere.state))}, which cannot be carried "
-                "along yet: counts would begin at nothing. Go on in its own checkpoint_location."
-            )
+        if elsewhere is not None and elsewhere.state.keys() & self._graph.operators.keys():
+            raise _Overtaken("the stream to go on from has state now, and had none.")
         for name, planner in self._planners.items():
             stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
             planner.take_position(self._checkpoint, newest, stood)
@@ -226,7 +231,7 @@ class _ClaimedStream:
         """
         for sink in self._graph.sinks.values():
             sink.publisher.sweep(published_batch_id)
-        if self._graph.operators:
+        if self._known.operators.have_state:
             oldest_retained = published_batch_id - self._settings.retain_batches + 1
             sweep_state(self._writer, oldest_retained=oldest_retained, newest=self._state)
         self._retention.sweep_all(published_batch_id)
@@ -285,6 +290,8 @@ class _ClaimedStream:
                 {"sinks": {name: sink.definition for name, sink in self._graph.sinks.items()}},
             )
         )
+        if plan.carries is not None:
+            raise _Overtaken(f"batch {plan.batch_id} is planned to carry the state of another stream along.")
         return plan, self._clock.monotonic_s() - began_s
 
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
@@ -302,8 +309,19 @@ class _ClaimedStream:
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
         self._state = {} if decided is None else decided.state
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
+        self._refuse_other_operators(plan.batch_id)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
+
+    def _refuse_other_operators(self, batch_id: int) -> None:
+        """Only where somebody else decided a batch.
+
+        Raises:
+            _Overtaken: it has state of other operators than this graph, or of others of their names.
+        """
+        found = {name: StateList.from_json(stored).generation for name, stored in self._state.items()}
+        if found != {name: live.generation for name, live in self._operators.items()}:
+            raise _Overtaken(f"batch {batch_id} was decided by a pipeline with other operators.")
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
@@ -311,9 +329,9 @@ class _ClaimedStream:
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators)
 
     def _operator_task(self, name: str, plan: Plan) -> OperatorTask:
-        stored = self._state.get(name)
-        base = StateList.empty() if stored is None else StateList.from_json(stored)
-        return OperatorTask(self._hash_seeds[name], base, bound_of(plan.planned_at_ms, base.fired_ms))
+        stored, live = self._state.get(name), self._operators[name]
+        base = StateList.empty(live.generation) if stored is None else StateList.from_json(stored)
+        return OperatorTask(live.hash_seed, base, bound_of(plan.planned_at_ms, base.fired_ms))
 
     def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""

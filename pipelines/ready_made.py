@@ -2,7 +2,8 @@
 
 A ready-made pipeline says what it writes with, and how it goes on from Kafka; see
 :mod:`beam_exactly_once.pipelines.kafka_to_files`. Its flags are the arguments of the stream and the source by their names, those
-of the sink behind ``--output-``, and those of the sink of rejected records behind ``--rejected-``.
+of the sink behind ``--output-``, those of a step that remembers behind ``--count-``, and those of the sink of rejected records
+behind ``--rejected-``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -43,6 +44,8 @@ class Given:
     source: dict[str, Any]
     output: dict[str, Any]
     rejected: dict[str, Any]
+    step: dict[str, Any] = field(default_factory=dict)
+    """Of the step that remembers, if there is one."""
 
     @property
     def on_error(self) -> OnError:
@@ -66,6 +69,8 @@ class ReadyMade:
         wire: puts the graph into the stream.
         source_set, sink_set: arguments that ``wire`` sets itself: they are not flags.
         sink_optional: arguments of the sink that ``wire`` takes from elsewhere unless they are given.
+        other_sink: what may write instead. Then the flags of both are taken, and ``wire`` says which are missing.
+        step: the step that remembers; its flags begin with ``--count-``.
         kinds: the value objects that arguments of the source take, where their types do not name them.
     """
 
@@ -76,18 +81,31 @@ class ReadyMade:
     source_set: Collection[str] = ("as_arrow", "decoder")
     sink_set: Collection[str] = ()
     sink_optional: Collection[str] = ()
+    other_sink: type[Any] | None = None
+    step: type[Any] | None = None
     kinds: Mapping[str, Kinds] = field(default_factory=dict)
 
     @property
     def flags(self) -> dict[str, list[Argument]]:
         """The flags, by what they are arguments of."""
         of_source = {*_NEVER, *_OF_ORDINARY_READS, *self.source_set}
+        of_step = {} if self.step is None else {"step": flags_of(self.step, "count-", less=_NEVER)}
         return {
             "stream": flags_of(ExactlyOnceStream, less=_NEVER),
             "source": flags_of(ReadFromKafka, less=of_source, kinds=self.kinds),
-            "output": flags_of(self.sink, "output-", less={*_NEVER, *self.sink_set}, optional=self.sink_optional),
+            **of_step,
+            "output": self._of_sinks(),
             "rejected": flags_of(WriteToFiles, "rejected-", less=_NEVER, optional=["location"]),
         }
+
+    def _of_sinks(self) -> list[Argument]:
+        less = {*_NEVER, *self.sink_set}
+        of_sink = flags_of(self.sink, "output-", less=less, optional=self.sink_optional)
+        if self.other_sink is None:
+            return of_sink
+        of_other = flags_of(self.other_sink, "output-", less=less)
+        both = {argument.name: argument for argument in (*of_other, *of_sink)}
+        return [replace(argument, is_required=False) for argument in both.values()]
 
     def parser(self, program: str | None = None) -> FlagParser:
         """What reads the flags; ``program`` is how the pipeline was called."""

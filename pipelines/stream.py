@@ -13,11 +13,17 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
-from beam_exactly_once.arguments import location_of, options_of, seconds, true_or_false, whole_number
+from beam_exactly_once.arguments import location_of, names, options_of, seconds, true_or_false, whole_number
+from beam_exactly_once.checkpoint.layout import OPERATORS, checked_name
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.pipelines.graph_checks import refuse_companions_of_direct_sinks, refuse_unsupported, unconsumed
+from beam_exactly_once.pipelines.graph_checks import (
+    refuse_companions_of_direct_sinks,
+    refuse_dropped,
+    refuse_unsupported,
+    unconsumed,
+)
 from beam_exactly_once.pipelines.graph_warnings import warn_of_batches
 from beam_exactly_once.pipelines.micro_batches import StreamSettings, run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
@@ -63,6 +69,8 @@ class ExactlyOnceStream(beam.Pipeline):
         retain_batches: how many plans and markers to keep, at least 2.
         batch_timeout_s: how long Flink or Prism may take for one batch before it is cancelled; None, for ever.
         state_cache: where each machine keeps the state of operators near.
+        without: what the pipeline no longer has on purpose, as the checkpoint knows it: ``["operators/counts"]``. From the next
+            batch on, what that operator remembers is gone. Only operators with state can be dropped.
         allow_per_batch: let Beam state, timers and windows through, which then mean "within one batch".
 
     Raises:
@@ -86,6 +94,7 @@ class ExactlyOnceStream(beam.Pipeline):
         retain_batches: int = RETAIN_BATCHES,
         batch_timeout_s: float | None = BATCH_TIMEOUT_S,
         state_cache: StateCache = STATE_CACHE,
+        without: Sequence[str] = (),
         allow_per_batch: bool = False,
     ) -> None:
         location_of("checkpoint_location", checkpoint_location, "this stream's checkpoint")
@@ -93,7 +102,9 @@ class ExactlyOnceStream(beam.Pipeline):
         true_or_false("allow_per_batch", allow_per_batch)
         seconds("batch_timeout_s", batch_timeout_s, none="no limit")
         checkpoint = StoreLocation(checkpoint_location, storage_options).canonical()
-        self._settings = _settings(trigger, max_batches, listeners, retain_batches)
+        self._settings = replace(
+            _settings(trigger, max_batches, listeners, retain_batches), without=_operators_in("without", without)
+        )
         self._clock: Clock = SYSTEM_CLOCK
         self._ran = False
         options = (PipelineOptions([]) if options is None else options).view_as(SeenOptions)
@@ -168,6 +179,7 @@ class ExactlyOnceStream(beam.Pipeline):
         if not graph.allow_per_batch:
             warn_of_batches(self)
         refuse_companions_of_direct_sinks(graph)
+        refuse_dropped(graph, self._settings.without)
         pieces = [source.pieces for source in graph.sources.values()]
         committables = [sink.committables for sink in graph.sinks.values()]
         counts = [step.counts for step in graph.rejecting.values()]
@@ -225,4 +237,26 @@ def _settings(
         )
     whole_number("max_batches", max_batches, none="no limit")
     whole_number("retain_batches", retain_batches, least=2)  # a start needs the newest, and what it followed
-    return StreamSettings(trigger, max_batches, None, tuple(listeners), retain_batches)
+    return StreamSettings(trigger, max_batches, None, tuple(listeners), retain_batches, ())
+
+
+def _operators_in(argument: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """The names of the operators that ``paths`` name as a checkpoint has them.
+
+    Raises:
+        ConfigurationError: one is something else.
+    """
+    found = []
+    for path in names(argument, paths, of="operators"):
+        role, _, name = path.partition("/")
+        if role in ("sinks", "sources"):
+            raise ConfigurationError(
+                f"{argument} names {path!r}: only operators with state can be dropped. To go on without a source or sink, start "
+                "a new checkpoint_location with continue_from=CheckpointAt(…)."
+            )
+        if role != OPERATORS.rstrip("/") or not name:
+            raise ConfigurationError(
+                f"{argument} names {path!r}. Name operators as the checkpoint does: {argument}=['operators/{name or path}']."
+            )
+        found.append(checked_name(name))
+    return tuple(found)

@@ -108,7 +108,7 @@ ON_RUNNERS = "test_sinks_on_runners: "
 CAPABILITIES = (
     Capability(RUNNING, "`trigger=AvailableNow()`", r"\[AvailableNow\]"),
     Capability(RUNNING, "`trigger=ProcessingTime(…)`", r"\[ProcessingTime\]"),
-    Capability(RUNNING, "ready-made pipelines", r"/test_kafka_to_|ready made pipeline"),
+    Capability(RUNNING, "ready-made pipelines", r"/test_kafka_to_|/test_word_count: |ready made pipeline"),
     Capability(
         RUNNING,
         "packages that only the workers have",
@@ -133,7 +133,11 @@ CAPABILITIES = (
         "a wrong argument or place is one clear error",
         r"test_bad_input: |test_arguments: |test_store_config|refused",
     ),
-    Capability(GRAPH, "state that survives a batch", r"test_stateful: |test_state_commands: |test_state_on_runners: "),
+    Capability(
+        GRAPH,
+        "state that survives a batch",
+        r"test_stateful: |test_state_lifecycle: |test_state_commands: |test_state_on_runners: ",
+    ),
     Capability(
         GRAPH,
         "shuffles, joins, side inputs, branches: random graphs",

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.checkpoint.envelope import unseal
 from beam_exactly_once.checkpoint.location import Checkpoint
+from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.checkpoint.records import (
     Json,
     Marker,
     Plan,
     WriterClaim,
-    next_offsets_from_json,
-    next_offsets_to_json,
 )
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore

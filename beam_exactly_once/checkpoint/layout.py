@@ -26,6 +26,7 @@ REJECTED = "rejected/"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROWS = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}-\d{5,}\.arrow")
 _STATE = re.compile(r"(\d{20})-[0-9a-zA-Z]+-[0-9a-f]{16}\.arrow")
+_OPERATOR = re.compile(r"operators/([A-Za-z0-9._-]+)/(\d{5})/((?:definition|dropped|state_types/\d{3})\.json)")
 _NUMBERED = re.compile(r"(\d{20})\.json")
 
 
@@ -62,6 +63,17 @@ def operator_key(name: str, generation: int) -> str:
 def state_type_key(name: str, generation: int, version: int) -> str:
     """How version ``version`` of the code stores the states of an operator."""
     return f"{OPERATORS}{checked_name(name)}/{generation:05d}/state_types/{version:03d}.json"
+
+
+def dropped_key(name: str, generation: int) -> str:
+    """Says that a generation of an operator was dropped on purpose."""
+    return f"{OPERATORS}{checked_name(name)}/{generation:05d}/dropped.json"
+
+
+def operator_record(key: str) -> tuple[str, int, str] | None:
+    """Name and generation of the operator that an object below :data:`OPERATORS` is of, and the rest of its key."""
+    match = _OPERATOR.fullmatch(key)
+    return None if match is None else (match[1], int(match[2]), match[3])
 
 
 def spilled_key(batch_id: int, nonce: str) -> str:

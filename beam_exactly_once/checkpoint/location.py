@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -39,6 +39,17 @@ class Decided(Generic[Record]):
 
     record: Record
     mine: bool
+
+
+@dataclass(slots=True)
+class OperatorRecord:
+    """What is recorded of one generation of an operator."""
+
+    definition: Json | None = None
+    state_types: list[Json] = field(default_factory=list)
+    """How each version of the code stores its states."""
+    is_dropped: bool = False
+    """Whether somebody dropped it on purpose."""
 
 
 class Checkpoint:
@@ -122,7 +133,8 @@ class Checkpoint:
 
     def create_plan(self, plan: Plan) -> Decided[Plan]:
         """Decide the input of a batch, unless it is decided."""
-        body, mine = self._create(layout.offsets_key(plan.batch_id), "offsets", plan.to_json(), plan.batch_id)
+        reader = MIN_READER_VERSION if plan.carries is None else STATE_READER_VERSION
+        body, mine = self._create(layout.offsets_key(plan.batch_id), "offsets", plan.to_json(), plan.batch_id, reader)
         return Decided(plan if mine else Plan.from_json(body), mine)
 
     def plan_ids(self, above: int = -1) -> Iterator[int]:
@@ -217,14 +229,23 @@ class Checkpoint:
 
     # -- operators with state ----------------------------------------------------------------------------------
 
-    def operators(self) -> dict[str, list[Json]]:
-        """Of every operator, by name: its definition, then how each version of the code stores its states. One LIST."""
-        found: dict[str, list[Json]] = {}
+    def operators(self) -> dict[str, dict[int, OperatorRecord]]:
+        """What is recorded of every operator, by name and generation. One LIST, and a GET for each record."""
+        found: dict[str, dict[int, OperatorRecord]] = {}
         for entry in self.store.list(layout.OPERATORS):
-            kind = "definition" if entry.key.endswith("/definition.json") else "state_type"
-            body = self._read(entry.key, kind)
-            if body is not None:
-                found.setdefault(entry.key.split("/")[1], []).append(body)
+            named = layout.operator_record(entry.key)
+            if named is None:
+                continue
+            name, generation, rest = named
+            record = found.setdefault(name, {}).setdefault(generation, OperatorRecord())
+            match rest:
+                case "definition.json":
+                    record.definition = self._read(entry.key, "definition")
+                case "dropped.json":
+                    record.is_dropped = True
+                case _:
+                    state_type = self._read(entry.key, "state_type")
+                    record.state_types += [] if state_type is None else [state_type]
         return found
 
     def create_operator(self, name: str, generation: int, definition: Json) -> Json:
@@ -234,6 +255,12 @@ class Checkpoint:
     def create_state_type(self, name: str, generation: int, state_type: Json) -> Json:
         """Record how a version of the code stores an operator's states, unless it is recorded; returns what is recorded."""
         return self._create(layout.state_type_key(name, generation, state_type["version"]), "state_type", state_type)[0]
+
+    def create_dropped(self, name: str, generation: int, at_ms: int) -> None:
+        """Note that a generation of an operator was dropped on purpose. A marker that still names it holds all the same."""
+        self._create(
+            layout.dropped_key(name, generation), "dropped", {"generation": generation, "dropped_at_ms": at_ms}
+        )
 
     # -- reading and writing -----------------------------------------------------------------------------------
 

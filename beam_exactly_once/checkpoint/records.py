@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import orjson
 
+from beam_exactly_once.checkpoint.offsets_json import (
+    next_offsets_from_json,
+    next_offsets_to_json,
+    range_from_json,
+    range_to_json,
+    ranges_from_json,
+    ranges_to_json,
+)
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.topics import ReplacedTopic, TopicIds
 
@@ -98,6 +106,28 @@ class SourcePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedState:
+    """Behind which batch of which other stream the state is that the first batch of a new stream carries along."""
+
+    location: str
+    """For people: the checkpoint may have moved since."""
+    stream_id: str
+    batch_id: int
+    digest: str
+    """Of what that batch's marker says of state and sources: it is to be found again, and no other."""
+    operators: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """As it is stored."""
+        return {**{name: getattr(self, name) for name in self.__slots__}, "operators": list(self.operators)}
+
+    @classmethod
+    def from_json(cls, stored: Json) -> CarriedState:
+        """From what is stored."""
+        return cls(**{**{name: stored[name] for name in cls.__slots__}, "operators": tuple(stored["operators"])})
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The planned offsets of a batch: its input, which never changes again."""
 
@@ -107,6 +137,8 @@ class Plan:
     sources: Mapping[str, SourcePlan]
     graph: Json = field(default_factory=dict)
     """Names and kinds of the sources and sinks that planned it, and the limits: for people and for refusals."""
+    carries: CarriedState | None = None
+    """The batch reads nothing: it carries state of another stream into this one."""
     _stored: Json | None = field(default=None, init=False, repr=False, compare=False)
     """What it was read from, which another version may have written: the digest is over all of that."""
 
@@ -129,6 +161,7 @@ class Plan:
             "planned_at_ms": self.planned_at_ms,
             "sources": {name: source.to_json() for name, source in self.sources.items()},
             "graph": self.graph,
+            **({} if self.carries is None else {"carries": self.carries.to_json()}),
         }
 
     @classmethod
@@ -140,6 +173,7 @@ class Plan:
             int(stored["planned_at_ms"]),
             {name: SourcePlan.from_json(source) for name, source in stored["sources"].items()},
             stored["graph"],
+            CarriedState.from_json(stored["carries"]) if "carries" in stored else None,
         )
         object.__setattr__(plan, "_stored", stored)
         return plan
@@ -321,10 +355,10 @@ class Piece:
         """As it is stored."""
         return {
             "source": self.source,
-            "read": _range_to_json(self.read),
+            "read": range_to_json(self.read),
             "records_read": self.records_read,
             "bytes_read": self.bytes_read,
-            "lost": [_range_to_json(lost) for lost in self.lost],
+            "lost": [range_to_json(lost) for lost in self.lost],
         }
 
     @classmethod
@@ -332,48 +366,11 @@ class Piece:
         """From what is stored."""
         return cls(
             stored["source"],
-            _range_from_json(stored["read"]),
+            range_from_json(stored["read"]),
             int(stored["records_read"]),
             int(stored["bytes_read"]),
-            tuple(_range_from_json(lost) for lost in stored["lost"]),
+            tuple(range_from_json(lost) for lost in stored["lost"]),
         )
-
-
-def ranges_to_json(ranges: Iterable[OffsetRange]) -> Json:
-    """``{topic: {partition: [[start, stop], …]}}``: compact, for a thousand partitions."""
-    stored: Json = {}
-    for one in sorted(ranges):
-        stored.setdefault(one.topic, {}).setdefault(str(one.partition), []).append([one.start, one.stop])
-    return stored
-
-
-def ranges_from_json(stored: Json) -> tuple[OffsetRange, ...]:
-    """The inverse of :func:`ranges_to_json`, sorted."""
-    return tuple(
-        sorted(
-            OffsetRange(topic, int(partition), int(start), int(stop))
-            for topic, partitions in stored.items()
-            for partition, bounds in partitions.items()
-            for start, stop in bounds
-        )
-    )
-
-
-def next_offsets_to_json(next_offsets: Mapping[TopicPartition, int]) -> Json:
-    """``{topic: {partition: next offset}}``."""
-    stored: Json = {}
-    for topic_partition, next_offset in sorted(next_offsets.items()):
-        stored.setdefault(topic_partition.topic, {})[str(topic_partition.partition)] = next_offset
-    return stored
-
-
-def next_offsets_from_json(stored: Json) -> dict[TopicPartition, int]:
-    """The inverse of :func:`next_offsets_to_json`."""
-    return {
-        TopicPartition(topic, int(partition)): int(next_offset)
-        for topic, partitions in stored.items()
-        for partition, next_offset in partitions.items()
-    }
 
 
 def _replaced_to_json(old: ReplacedTopic) -> Json:
@@ -386,12 +383,3 @@ def _replaced_from_json(stored: Json) -> ReplacedTopic:
         str(stored["topic_id"]),
         {int(partition): int(offset) for partition, offset in stored["next_offsets"].items()},
     )
-
-
-def _range_to_json(one: OffsetRange) -> list[Any]:
-    return [one.topic, one.partition, one.start, one.stop]
-
-
-def _range_from_json(stored: list[Any]) -> OffsetRange:
-    topic, partition, start, stop = stored
-    return OffsetRange(str(topic), int(partition), int(start), int(stop))

@@ -98,6 +98,13 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
             f"where it ends, so its offsets would be read by none. Use --skip, which records them as lost."
         )
     plan = _readable_plan(checkpoint, batch_id, outcome)
+    # Of a plan that cannot be read: sinks are recorded behind the batch that carries state along.
+    carries = plan.carries is not None if plan is not None else batch_id == 0 and not sinks
+    if carries:
+        raise ConfigurationError(
+            f"batch {batch_id} of {store.uri} cannot be passed: it carries the state of another stream along, and the "
+            "stream would go on without. Nothing was written to its outputs: start it with an empty checkpoint_location."
+        )
     stands_at, stands_in = next_offsets(checkpoint, newest), topic_ids(checkpoint, newest)
     predecessor = None if newest is None else newest.as_predecessor
     state = {} if newest is None else newest.state

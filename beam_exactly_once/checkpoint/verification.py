@@ -16,7 +16,8 @@ from beam_exactly_once.checkpoint.envelope import Envelope, unseal
 from beam_exactly_once.checkpoint.findings import Check, in_parallel, listed
 from beam_exactly_once.checkpoint.inspection import no_checkpoint
 from beam_exactly_once.checkpoint.location import Checkpoint
-from beam_exactly_once.checkpoint.records import Json, Marker, Plan, next_offsets_from_json
+from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json
+from beam_exactly_once.checkpoint.records import Json, Marker, Plan
 from beam_exactly_once.errors import CheckpointError, CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
 
@@ -182,7 +183,9 @@ class _Reader:
         marker_ids, markers = self._numbered(
             "markers", layout.COMMITS, layout.commits_key, self._checkpoint.read_marker
         )
-        definitions = self._each("definitions", self._below(layout.SOURCES, layout.SINKS), self._definition)
+        definitions = self._each(
+            "definitions", self._below(layout.SOURCES, layout.SINKS, layout.OPERATORS), self._definition
+        )
         self._numbered(
             "notes of what is published", layout.PUBLISHED, layout.published_key, self._checkpoint.read_published
         )
@@ -265,7 +268,9 @@ class _Reader:
         return writer_epoch
 
     def _definition(self, key: str) -> Json | None:
-        envelope = self._envelope(key, "definition") if key.endswith("/definition.json") else None
+        is_known = key.endswith("/definition.json") or layout.operator_record(key) is not None
+        kind = {"definition.json": "definition", "dropped.json": "dropped"}.get(key.rpartition("/")[2], "state_type")
+        envelope = self._envelope(key, kind) if is_known else None
         return None if envelope is None else envelope.body
 
     def _spilled(self, key: str) -> str | None:

@@ -17,6 +17,7 @@ import click
 
 from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
 from beam_exactly_once.checkpoint.layout import SINKS
+from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Outcome
 from beam_exactly_once.checkpoint.resolution import allow_rejecting, propose
 from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
@@ -32,9 +33,10 @@ from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, 
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.secrets import referenced
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
+from beam_exactly_once.state.looking import operators_behind
 from beam_exactly_once.state.verification import verify_state
 
-READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta")
+READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta", "word-count")
 """Named here, so that Beam is loaded only to run one."""
 _CLOCK: Clock = SYSTEM_CLOCK
 
@@ -78,7 +80,8 @@ def main() -> None:
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
-    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka or kafka-to-delta.
+    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka, kafka-to-delta or
+    word-count.
 
     Its flags are the arguments of ExactlyOnceStream and ReadFromKafka by their names, those of the sink with --output- before
     them, and those of the sink of rejected records with --rejected-. `run TARGET --help` lists them.
@@ -115,15 +118,18 @@ def status(
     as_json: bool,
 ) -> None:
     """Show where a stream stands. Reads only."""
-    found = read_status(open_object_store(location, storage_options), recent_batches=recent_batches)
+    store = open_object_store(location, storage_options)
+    found = read_status(store, recent_batches=recent_batches)
+    newest = None if found.newest is None else found.newest.marker
+    operators = [] if newest is None else operators_behind(Checkpoint(store, found.stream_id), newest)
     try:
         if bootstrap_servers or client_config or client_config_file:
             found = _with_lag(found, bootstrap_servers, _config(client_config, client_config_file))
     finally:  # without the lag, when Kafka does not answer
         if as_json:
-            print_json(found.to_json())
+            print_json({**found.to_json(), "operators": [one.to_json() for one in operators]})
         else:
-            tables.show_status(found, _CLOCK.utc_now(), tables.console())
+            tables.show_status(found, operators, _CLOCK.utc_now(), tables.console())
 
 
 @main.command(short_help="Check a checkpoint and what it says is published.")

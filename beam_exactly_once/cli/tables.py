@@ -30,8 +30,10 @@ def console() -> Console:
     return Console(width=None if has_width else WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
-def show_status(status: StreamStatus, now: datetime.datetime, to: Console) -> None:
-    """The stream, where it stands, and its newest batches."""
+def show_status(
+    status: StreamStatus, operators: Sequence[OperatorSummary], now: datetime.datetime, to: Console
+) -> None:
+    """The stream, where it stands, what it remembers, and its newest batches."""
     to.print(f"[bold]Stream {status.stream_id}[/] at {escape(status.location)}", soft_wrap=True)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -49,6 +51,9 @@ def show_status(status: StreamStatus, now: datetime.datetime, to: Console) -> No
     if status.sources:
         to.print()
         _show_positions(status, to)
+    if operators and status.newest is not None:
+        to.print()
+        show_operators(status.newest.batch_id, operators, to)
     if status.in_flight or status.recent:
         to.print()
         to.print(_recent((*reversed(status.in_flight), *status.recent), now))
@@ -77,12 +82,20 @@ def _faults(count: int) -> str:
 
 
 def show_operators(batch_id: int, operators: Sequence[OperatorSummary], to: Console) -> None:
-    """What each operator remembers."""
+    """What each operator remembers; ``a slice``: in how many sections a key may be looked for."""
     table = _table(
-        f"State behind batch {batch_id}", "operator", "kind", "state", ">keys", ">bytes", ">sections", ">objects"
+        f"State behind batch {batch_id}",
+        "operator",
+        "kind",
+        "state",
+        ">keys",
+        ">bytes",
+        ">sections",
+        ">a slice",
+        ">objects",
     )
     for one in operators:
-        counts = (one.keys, one.size_bytes, one.sections, one.objects)
+        counts = (one.keys, one.size_bytes, one.sections, one.max_sections_a_slice, one.objects)
         table.add_row(escape(one.name), one.kind, one.state, *(f"{count:,}" for count in counts))
     to.print(table)
 

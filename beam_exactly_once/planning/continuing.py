@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from beam_exactly_once.arguments import location_of, options_of, true_or_false, whole_number
 from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit
 from beam_exactly_once.checkpoint.layout import SINKS
+from beam_exactly_once.checkpoint.records import CarriedState
 from beam_exactly_once.errors import CheckpointHole
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import TopicPartition
@@ -20,8 +24,9 @@ class CheckpointAt:
     """A place in another stream's checkpoint: behind one of its batches.
 
     With ``ExactlyOnceStream(…, continue_from=CheckpointAt(…))`` all sources of a new checkpoint begin there together, each
-    where the source of its name stood. Stop the other stream first, by a signal or at its own end. Then all that it has
-    committed is published, its checkpoint says so, and nothing is lost or read twice.
+    where the source of its name stood. What operators of the same names remember goes along. Stop the other stream first, by a
+    signal or at its own end. Then all that it has committed is published, its checkpoint says so, and nothing is lost or read
+    twice.
 
     Args:
         location: of the other checkpoint.
@@ -94,6 +99,40 @@ def _refuse_unfinished(elsewhere: Checkpoint, marker: Marker) -> None:
             f"continue_from={uri}: batch {undecided} is planned and not committed, and sink {direct[0]!r} writes directly: it "
             f"may hold rows of that batch, which would be written again. {way_out}"
         )
+
+
+def carried_from(elsewhere: Checkpoint, marker: Marker, operators: tuple[str, ...]) -> CarriedState:
+    """What a plan says of the state that it carries along: that of these operators, behind ``marker``."""
+    return CarriedState(elsewhere.store.uri, elsewhere.stream_id, marker.batch_id, _digest(marker), operators)
+
+
+def carried_marker(elsewhere: Checkpoint, carries: CarriedState) -> Marker:
+    """The marker whose state a plan carries along.
+
+    Raises:
+        CheckpointHole: it is gone, or there is another one, or another stream.
+    """
+    uri = elsewhere.store.uri
+    is_same = elsewhere.stream_id == carries.stream_id
+    marker = elsewhere.read_marker(carries.batch_id) if is_same else None
+    if marker is None or _digest(marker) != carries.digest:
+        what = (
+            f"has no marker of batch {carries.batch_id} any more" if is_same else "is the checkpoint of another stream"
+        )
+        if marker is not None:
+            what = f"has another marker of batch {carries.batch_id}"
+        raise CheckpointHole(
+            f"continue_from={uri} {what}, while batch 0 of this stream is planned to carry on the state behind batch "
+            f"{carries.batch_id} of stream {carries.stream_id}, which was at {carries.location}. If the other stream still runs, "
+            "stop it. Then start this one with an empty checkpoint_location; nothing was written to its outputs."
+        )
+    return marker
+
+
+def _digest(marker: Marker) -> str:
+    sources = {name: source.to_json() for name, source in marker.sources.items()}
+    content = orjson.dumps({"sources": sources, "state": dict(marker.state)}, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def stood_at(marker: Marker, source: str, where: str) -> SourceCommit:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.layout import SOURCES
-from beam_exactly_once.checkpoint.records import next_offsets_from_json, next_offsets_to_json
+from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json, next_offsets_to_json
+from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, PipelineChanged
 from beam_exactly_once.kafka import open_kafka_log
@@ -21,6 +22,7 @@ from beam_exactly_once.planning.topic_view import TopicView
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
+    TopicIds,
     dropped_message,
     gone_message,
     ids_of,
@@ -109,17 +111,49 @@ class SourcePlanner:
             self.measured(committed.records_read, committed.bytes_read, committed.records_read)
             self._note_dropped()
             return
-        now = LogsNow(self._kafka.partitions, self._kafka.bounds, self._log.offsets_for_time)
-        first = self.spec.start.first_offsets(now) if elsewhere is None else offsets_behind(elsewhere, now)
+        first = self._first() if elsewhere is None else self.behind(elsewhere)
+        recorded = self._recorded(checkpoint, first)
+        self._next_offsets = next_offsets_from_json(recorded["first_offsets"])
+        self._topic_ids = dict(recorded.get("topic_ids", {}))
+        self._note_dropped()
+
+    def behind(self, elsewhere: SourceCommit) -> SourcePlan:
+        """A plan that reads nothing, and stands where the source stood in another checkpoint."""
         present = ids_of(self._kafka.topics)
-        stood_in = {} if elsewhere is None else {one: id_ for one, id_ in elsewhere.topic_ids.items() if one in present}
+        stood_in = {one: id_ for one, id_ in elsewhere.topic_ids.items() if one in present}
+        return self._standing(offsets_behind(elsewhere, self._now()), {**present, **stood_in})
+
+    def record(self, checkpoint: Checkpoint, first: SourcePlan) -> None:
+        """Record that the stream's first batch, which is decided, stands there.
+
+        Raises:
+            PipelineChanged: the checkpoint knows otherwise.
+        """
+        recorded = self._recorded(checkpoint, first)
+        if next_offsets_from_json(recorded["first_offsets"]) != first.next_offsets:
+            raise PipelineChanged(
+                f"{checkpoint.store.uri} has recorded that source {self.spec.name!r} begins elsewhere, at a start that did not "
+                "continue from another stream's state. Start with an empty checkpoint_location."
+            )
+
+    def _first(self) -> SourcePlan:
+        return self._standing(self.spec.start.first_offsets(self._now()), ids_of(self._kafka.topics))
+
+    def _now(self) -> LogsNow:
+        return LogsNow(self._kafka.partitions, self._kafka.bounds, self._log.offsets_for_time)
+
+    def _standing(self, next_offsets: NextOffsets, topic_ids: TopicIds) -> SourcePlan:
+        return SourcePlan((), (), next_offsets, topic_ids, isolation_level=self.spec.settings.isolation_level)
+
+    def _recorded(self, checkpoint: Checkpoint, first: SourcePlan) -> Json:
+        """What is recorded of the source: that it begins there, unless something is recorded already."""
         recorded = checkpoint.create_definition(
             SOURCES,
             self.spec.name,
             {
                 **self.spec.definition,
-                "first_offsets": next_offsets_to_json(first),
-                "topic_ids": {**present, **stood_in},
+                "first_offsets": next_offsets_to_json(first.next_offsets),
+                "topic_ids": dict(first.topic_ids),
             },
         )
         if recorded.get("kind") != self.spec.definition["kind"]:
@@ -127,9 +161,7 @@ class SourcePlanner:
                 f"{checkpoint.store.uri} knows source {self.spec.name!r} as {recorded.get('kind')!r}, not as "
                 f"{self.spec.definition['kind']!r}. Give this source another name=."
             )
-        self._next_offsets = next_offsets_from_json(recorded["first_offsets"])
-        self._topic_ids = dict(recorded.get("topic_ids", {}))
-        self._note_dropped()
+        return recorded
 
     def take_target(self) -> None:
         """Plan only up to what is there now."""

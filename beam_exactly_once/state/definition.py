@@ -121,6 +121,6 @@ def _shown(value: Any) -> str:
 
 def _way_out(operator: str) -> str:
     return (
-        f"Change it back. To begin operator {operator!r} without what it remembers, start a new checkpoint_location with new "
-        "outputs: no operator of a stream can be dropped yet."
+        f"Change it back. To begin without what operator {operator!r} remembers, give the step another name=, and drop the old "
+        f"one: without=['operators/{operator}']."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.checkpoint.inspection import open_readable
+from beam_exactly_once.checkpoint.layout import operator_key
+from beam_exactly_once.checkpoint.location import OperatorRecord
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import CheckpointHole, ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state import tagged
 from beam_exactly_once.state.definition import OperatorDefinition
@@ -38,6 +40,9 @@ class OperatorSummary:
     size_bytes: int
     sections: int
     objects: int
+    slices: int
+    max_sections_a_slice: int
+    """A look-up reads so many at the most."""
 
     def to_json(self) -> Json:
         """For machines."""
@@ -86,18 +91,11 @@ class StateView:
                 f"{store.uri}: {which}. `beam-exactly-once status {store.uri}` shows the batches it has."
             )
         self.marker: Marker = marker
-        self._definitions = {
-            name: OperatorDefinition.from_json(found[0]) for name, found in self._checkpoint.operators().items()
-        }
+        self._recorded = self._checkpoint.operators() if marker.state else {}
 
     def operators(self) -> list[OperatorSummary]:
         """Of every operator, how much it remembers."""
-        return [self._summary(name, StateList.from_json(stored)) for name, stored in sorted(self.marker.state.items())]
-
-    def _summary(self, name: str, state: StateList) -> OperatorSummary:
-        definition = self._definitions[name]
-        sizes = state.keys, state.size_bytes, len(state.sections), len(state.object_keys)
-        return OperatorSummary(name, definition.kind, definition.state, *sizes)
+        return operators_behind(self._checkpoint, self.marker)
 
     def of_key(self, operator: str, key: Any) -> RememberedKey | None:
         """What an operator remembers of a key; None if nothing.
@@ -111,9 +109,9 @@ class StateView:
         """
         state = self._list_of(operator)
         encoded = pa.array([encode_key(key, operator=operator)], pa.large_binary())
-        (key_hash,) = hash_keys(encoded, self._definitions[operator].seed).tolist()
+        (key_hash,) = hash_keys(encoded, self._definition(operator, state).seed).tolist()
         of_slice = next(one for one in state.slices if one.first_hash <= key_hash < one.end_hash)
-        for found in self._remembered(operator, of_slice):
+        for found in self._remembered(self._definition(operator, state).state, of_slice):
             if found.key == key and type(found.key) is type(key):
                 return found
         return None
@@ -125,8 +123,12 @@ class StateView:
             ConfigurationError: there is no such operator.
             CheckpointHole, CorruptObject: a section is gone, or damaged.
         """
-        for one in self._list_of(operator).slices:
-            yield from self._remembered(operator, one)
+        state = self._list_of(operator)
+        for one in state.slices:
+            yield from self._remembered(self._definition(operator, state).state, one)
+
+    def _definition(self, operator: str, state: StateList) -> OperatorDefinition:
+        return _definition(self._checkpoint, self._recorded, operator, state)
 
     def _list_of(self, operator: str) -> StateList:
         if operator not in self.marker.state:
@@ -136,7 +138,7 @@ class StateView:
             )
         return StateList.from_json(self.marker.state[operator])
 
-    def _remembered(self, operator: str, one: Slice) -> Iterator[RememberedKey]:
+    def _remembered(self, kind_of_state: str, one: Slice) -> Iterator[RememberedKey]:
         if not one.sections:
             return
         fetch = fetch_from(self._checkpoint.store)
@@ -146,11 +148,38 @@ class StateView:
         ]
         run = merged([one_run.slice(one.first_hash, one.end_hash) for one_run in runs], drop_tombstones=True)
         expiries = run.expiry_ms.tolist()
-        values = _values(run, self._definitions[operator].state)
+        values = _values(run, kind_of_state)
         for key, value, version, expiry in zip(
             decode_keys(run.keys), values, run.versions.tolist(), expiries, strict=True
         ):
             yield RememberedKey(key, value, version, None if expiry == NEVER else expiry)
+
+
+def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSummary]:
+    """Of every operator, how much it remembers, as a marker says.
+
+    Raises:
+        CheckpointHole: a definition is gone.
+    """
+    recorded = checkpoint.operators() if marker.state else {}
+    found = []
+    for name, stored in sorted(marker.state.items()):
+        state = StateList.from_json(stored)
+        definition = _definition(checkpoint, recorded, name, state)
+        counts = state.keys, state.size_bytes, len(state.sections), len(state.object_keys), len(state.slices)
+        most = max(len(one.sections) for one in state.slices)
+        found.append(OperatorSummary(name, definition.kind, definition.state, *counts, most))
+    return found
+
+
+def _definition(
+    checkpoint: Checkpoint, recorded: Mapping[str, Mapping[int, OperatorRecord]], operator: str, state: StateList
+) -> OperatorDefinition:
+    record = recorded.get(operator, {}).get(state.generation)
+    if record is None or record.definition is None:
+        where = f"{checkpoint.store.uri}/{operator_key(operator, state.generation)}"
+        raise CheckpointHole(f"{where} is missing, which says how its state is stored. Restore it from a copy.")
+    return OperatorDefinition.from_json(record.definition)
 
 
 def _values(run: Run, state: str) -> list[Any]:

@@ -51,6 +51,7 @@ stream = ExactlyOnceStream(
     trigger=triggers[0],
     listeners=[listener],
     continue_from=CheckpointAt("s3://checkpoints/old", storage_options={"region_name": "eu-central-1"}),
+    without=["operators/old"],
 )
 assert_type(stream, ExactlyOnceStream)
 assert_type(ReadFromKafka("localhost:9092", ["orders"], start="latest", on_data_loss="skip"), ReadFromKafka)

@@ -33,6 +33,21 @@ def test_show_the_operators(stream: KeyedStream) -> None:
     ]
 
 
+def test_status_shows_what_is_remembered(stream: KeyedStream) -> None:
+    shown = run("status", stream.location)
+    assert "State behind batch 1" in shown.stdout
+    assert ["update_state_by_key", "update_state_by_key", "json", "2"] in [
+        line.split()[:4] for line in shown.stdout.splitlines()
+    ]
+    (found,) = orjson.loads(run("status", stream.location, "--json").stdout)["operators"]
+    assert (found["name"], found["keys"], found["slices"], found["max_sections_a_slice"]) == (
+        "update_state_by_key",
+        2,
+        16,
+        2,
+    )
+
+
 def test_show_a_key_behind_a_batch(stream: KeyedStream) -> None:
     for batch, count in (((), 3), (("--at-batch", 0), 1)):
         shown = run("state", "show", stream.location, "update_state_by_key", "--key", "1", *batch)

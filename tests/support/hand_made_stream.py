@@ -15,7 +15,7 @@ from beam_exactly_once import TopicPartition
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Piece, Plan, SourcePlan, StreamWriter
 from beam_exactly_once.checkpoint.envelope import Envelope, seal
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES, offsets_key
-from beam_exactly_once.checkpoint.records import next_offsets_to_json
+from beam_exactly_once.checkpoint.offsets_json import next_offsets_to_json
 from beam_exactly_once.checkpoint.writer import marker_of_attempt
 from beam_exactly_once.clock import now_ms
 from beam_exactly_once.object_store import StagedObject, open_object_store

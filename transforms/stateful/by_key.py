@@ -141,7 +141,7 @@ class StatefulCombinePerKey(KeyedTransform):
     Args:
         fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``. Its accumulators, once compact, are None, bool,
             int, float, str, bytes, or tuples, lists, dicts and sets of such; others are refused when one comes.
-        ttl_s: as of :class:`UpdateStateByKey`.
+        ttl_s: seconds after its last change, by the batches' planned times, after which a key is forgotten; None: never.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
 

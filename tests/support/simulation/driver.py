@@ -26,7 +26,8 @@ from beam_exactly_once.checkpoint import (
     layout,
     marker_of_attempt,
 )
-from beam_exactly_once.checkpoint.records import Json, next_offsets_from_json, next_offsets_to_json
+from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json, next_offsets_to_json
+from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.errors import (
     CheckpointHole,

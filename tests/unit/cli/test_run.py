@@ -18,7 +18,8 @@ from support.command_line import run
 
 def pipelines() -> dict[str, ReadyMade]:
     folder = Path(kafka_to_files.__file__).parent
-    modules = [import_module(f"beam_exactly_once.pipelines.{path.stem}") for path in folder.glob("*_to_*.py")]
+    files = [*folder.glob("*_to_*.py"), folder / "word_count.py"]
+    modules = [import_module(f"beam_exactly_once.pipelines.{path.stem}") for path in files]
     return {module.PIPELINE.name: module.PIPELINE for module in modules}
 
 
@@ -65,7 +66,7 @@ def test_both_doors_are_one() -> None:
 @pytest.mark.parametrize("name", commands.READY_MADE)
 def test_flags_follow_one_rule(name: str) -> None:
     """By what they are arguments of, and no flag twice."""
-    prefixes = {"stream": "--", "source": "--", "output": "--output-", "rejected": "--rejected-"}
+    prefixes = {"stream": "--", "source": "--", "output": "--output-", "rejected": "--rejected-", "step": "--count-"}
     flags = pipelines()[name].flags
     for group, arguments in flags.items():
         assert [one.flag for one in arguments] == [prefixes[group] + one.name.replace("_", "-") for one in arguments]

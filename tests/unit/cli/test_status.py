@@ -124,6 +124,7 @@ def test_status_as_json(stream: HandMadeStream) -> None:
         },
         "lag_offsets": {"kafka": {"orders": {"0": 11, "1": 0}}},
         "sinks": {"files": {"kind": "files", "location": str(stream.output)}},
+        "operators": [],
     }
     assert result.exit_code == 0
 

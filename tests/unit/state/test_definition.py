@@ -57,7 +57,7 @@ def test_an_operator_that_is_another_one_is_refused_with_both(changes: dict[str,
         refuse_changed(STORED, replace(STORED, **changes))
     message = str(refused.value)
     assert message.startswith(f"operator 'counts' had {said}")
-    for way_out in ("Change it back", "operator 'counts' without what it remembers, start a new checkpoint_location"):
+    for way_out in ("Change it back", "without=['operators/counts']"):
         assert way_out in message
     assert STORED.seed.hex() not in message
 

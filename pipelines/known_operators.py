@@ -1,0 +1,185 @@
+"""The operators with state that a checkpoint knows, beside those of the graph.
+
+A name may have many *generations*: an operator that was dropped and comes again is another one, with nothing of the old one. The
+newest marker says which generation lives. Where it names none, the newest that nobody dropped is meant.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from beam_exactly_once.checkpoint import Checkpoint
+from beam_exactly_once.checkpoint.layout import operator_key
+from beam_exactly_once.checkpoint.location import OperatorRecord
+from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.errors import CheckpointHole, PipelineChanged
+from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.definition import OperatorDefinition, refuse_changed, refuse_changed_state
+from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.transforms.stream_graph import OperatorSpec
+
+_LOGGER = logging.getLogger(__name__)
+
+Records = Mapping[int, OperatorRecord]
+"""Of one operator, by generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOperator:
+    """Where the state of an operator goes on."""
+
+    generation: int
+    hash_seed: str
+    """Of the hash of its keys: 32 hexadecimal digits, which no log shows."""
+
+
+class KnownOperators:
+    """What ``checkpoint`` knows of operators.
+
+    Args:
+        checkpoint: of the stream.
+        operators: those of the graph.
+        without: names of those that it no longer has on purpose.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, operators: Mapping[str, OperatorSpec], without: Collection[str]) -> None:
+        self._checkpoint = checkpoint
+        self._operators = operators
+        self._without = without
+        self._recorded = checkpoint.operators()
+
+    @property
+    def have_state(self) -> bool:
+        """Whether there is, or was, state to be swept."""
+        return bool(self._operators or self._recorded)
+
+    def refuse_changes(self) -> None:
+        """As far as can be seen without a marker.
+
+        Raises:
+            PipelineChanged: the graph lost an operator, or has it otherwise.
+        """
+        alive = {name for name, records in self._recorded.items() if not records[max(records)].is_dropped}
+        self._refuse_missing(alive, self._checkpoint.store.uri)
+        for name in alive & self._operators.keys():
+            records = self._recorded[name]
+            self._refuse_changed(self._operators[name], records[max(records)])
+        for name in sorted(set(self._without) - self._recorded.keys() if self._recorded else ()):
+            _LOGGER.warning(
+                "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
+            )
+
+    def live(self, state: Mapping[str, Json], at_ms: int) -> dict[str, LiveOperator]:
+        """Where each operator of the graph goes on, behind a marker; records those that are new, and those that are dropped.
+
+        What is dropped here is so with the next marker, which omits it. Until then the old code finds all of it.
+
+        Args:
+            state: in the newest marker.
+            at_ms: now.
+
+        Raises:
+            PipelineChanged: the marker has state of an operator that the graph lost, or has otherwise.
+            CheckpointHole: the definition of an operator with state is gone.
+        """
+        if not (state or self._operators):
+            return {}
+        self._recorded = self._checkpoint.operators()
+        generations = {name: StateList.from_json(stored).generation for name, stored in state.items()}
+        self._refuse_missing(generations, self._checkpoint.store.uri)
+        found = {}
+        for name, operator in self._operators.items():
+            records = self._recorded.get(name, {})
+            generation = generations.get(name) or _next_generation(records)
+            if name in generations and (generation not in records or records[generation].definition is None):
+                raise CheckpointHole(
+                    f"{self._checkpoint.store.uri}/{operator_key(name, generation)} is missing, and with it the seed of the hash "
+                    f"by which the state of operator {name!r} is sorted. Restore it from a copy; nothing else has it."
+                )
+            found[name] = LiveOperator(generation, self._recorded_seed(operator, generation))
+        for name in sorted(generations.keys() - self._operators.keys()):
+            self._checkpoint.create_dropped(name, generations[name], at_ms)
+            _LOGGER.warning("operator %r is dropped: the next batch no longer has what it remembers", name)
+        return found
+
+    def carry(self, elsewhere: Checkpoint, state: Mapping[str, Json]) -> dict[str, OperatorRecord]:
+        """What another stream, whose state is to be carried along, has recorded of its operators. Writes nothing.
+
+        Args:
+            elsewhere: its checkpoint.
+            state: in its marker.
+
+        Returns:
+            What is recorded, of those that the graph has.
+
+        Raises:
+            PipelineChanged: the graph lost an operator, or has it otherwise.
+            CheckpointHole: a definition is gone.
+        """
+        self._refuse_missing(state, elsewhere.store.uri)
+        recorded = elsewhere.operators()
+        carried = {}
+        for name in sorted(state.keys() & self._operators.keys()):
+            generation = StateList.from_json(state[name]).generation
+            record = recorded.get(name, {}).get(generation)
+            if record is None or record.definition is None:
+                raise CheckpointHole(
+                    f"continue_from: {elsewhere.store.uri}/{operator_key(name, generation)} is missing. Restore it from a copy."
+                )
+            self._refuse_changed(self._operators[name], record)
+            carried[name] = record
+        return carried
+
+    def record_carried(self, carried: Mapping[str, OperatorRecord]) -> None:
+        """Record operators as another stream had them: with the seed by which their state is sorted.
+
+        Raises:
+            PipelineChanged: this checkpoint knows one already, otherwise.
+        """
+        for name, record in carried.items():
+            assert record.definition is not None
+            found = self._checkpoint.create_operator(name, 1, record.definition)
+            if found != record.definition:
+                raise PipelineChanged(
+                    f"{self._checkpoint.store.uri} knows operator {name!r} already, from a start that did not continue from "
+                    "another stream. Start with an empty checkpoint_location."
+                )
+            for state_type in record.state_types:
+                self._checkpoint.create_state_type(name, 1, state_type)
+
+    def _recorded_seed(self, operator: OperatorSpec, generation: int) -> str:
+        update = operator.update
+        new = OperatorDefinition(operator.name, update.kind, update.state_type.kind, _new_seed())
+        definition = self._checkpoint.create_operator(operator.name, generation, new.to_json())
+        stored = self._checkpoint.create_state_type(operator.name, generation, update.state_type.to_definition())
+        recorded = self._recorded.get(operator.name, {}).get(generation, OperatorRecord())
+        self._refuse_changed(operator, OperatorRecord(definition, [*recorded.state_types, stored]))
+        return OperatorDefinition.from_json(definition).seed.hex()
+
+    def _refuse_changed(self, operator: OperatorSpec, record: OperatorRecord) -> None:
+        if record.definition is None:
+            return
+        update = operator.update
+        stored = OperatorDefinition.from_json(record.definition)
+        refuse_changed(stored, OperatorDefinition(operator.name, update.kind, update.state_type.kind, stored.seed))
+        refuse_changed_state(operator.name, record.state_types, update.state_type)
+
+    def _refuse_missing(self, known: Iterable[str], where: str) -> None:
+        for name in sorted(set(known) - self._operators.keys() - set(self._without)):
+            raise PipelineChanged(
+                f"{where} knows an operator {name!r} that this pipeline does not have (it has: "
+                f"{', '.join(sorted(self._operators)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone "
+                f"on purpose, and what it remembers may go, say so: without=['operators/{name}']."
+            )
+
+
+def _next_generation(records: Records) -> int:
+    """Of an operator of which the newest marker has no state: new, or new again behind one that was dropped."""
+    newest = max(records, default=1)
+    return newest + 1 if newest in records and records[newest].is_dropped else newest
+
+
+def _new_seed() -> bytes:
+    return bytes.fromhex(new_token() + new_token())

@@ -1,0 +1,145 @@
+"""Ready-made pipeline: how often each word was in the values of Kafka records, over all batches, each record counted once.
+
+    beam-exactly-once run word-count \\
+        --bootstrap-servers localhost:9092 --topics lines --checkpoint-location s3://checkpoints/words \\
+        --output-url '${env:WORDS_URL}' --output-table words
+
+writes the table ``words`` with the columns ``word``, its primary key, and ``count``; each batch upserts the words that it had.
+With ``--output-topic words`` instead, the counts go to a Kafka topic, which may be compacted: the key is the word, the value its
+count in decimal digits. The topic is on the cluster of the source, unless ``--output-bootstrap-servers`` is given.
+
+A value is text in UTF-8, and a word what stands between white space. Records without a value have no words.
+
+``python -m beam_exactly_once.pipelines.word_count`` is the same. Every option of Beam is taken too. Exit codes: 0 done,
+2 configuration, 3 fenced, 4 data loss, 5 checkpoint, 75 start the same command again, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
+from beam_exactly_once.pipelines.kafka_to_kafka import on_cluster_of, refuse_own_input
+from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
+from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+from beam_exactly_once.transforms.stateful.by_key import StatefulCombinePerKey
+from beam_exactly_once.transforms.write_kafka import WriteToKafka
+from beam_exactly_once.transforms.write_sql import WriteToSql
+
+
+def _wire(stream: ExactlyOnceStream, given: Given) -> None:
+    to_row, sink = _sink(given)
+    words = stream | ReadFromKafka(**given.source, as_arrow=True, decoder=words_of, on_error=given.on_error)
+    counted, undecodable = (words, None) if given.on_error == "fail" else words
+    counts = (
+        counted
+        | "Pairs" >> beam.FlatMap(_pairs).with_output_types(tuple[str, int])
+        | StatefulCombinePerKey(sum, **given.step, name="words")
+        | "Row" >> beam.MapTuple(to_row).with_output_types(dict[str, Any])
+    )
+    unfit = counts | sink
+    if undecodable is not None:
+        given.write_rejected(undecodable, unfit)
+
+
+def _sink(given: Given) -> tuple[Any, Any]:
+    """What makes a row of a word and its count, and what writes it.
+
+    Raises:
+        ConfigurationError: the flags name no place, or two.
+    """
+    places = [name for name in ("url", "topic") if name in given.output]
+    if len(places) != 1:
+        raise ConfigurationError(
+            "say where the counts go: either --output-url and --output-table, or --output-topic."
+            + (" Both are given." if places else "")
+        )
+    if places == ["topic"]:
+        output = on_cluster_of(given.source, given.output)
+        _refuse_strangers(WriteToKafka, output, "--output-topic")
+        refuse_own_input(given.source, output)
+        return _record, WriteToKafka(**output, on_error=given.on_error)
+    _refuse_strangers(WriteToSql, given.output, "--output-url")
+    if "table" not in given.output:
+        raise ConfigurationError("--output-table must be given: which table of --output-url takes the counts?")
+    return _row, WriteToSql(**given.output, mode="upsert", key_columns=["word"], on_error=given.on_error)
+
+
+def _refuse_strangers(sink: type[Any], output: dict[str, Any], place: str) -> None:
+    """
+    Raises:
+        ConfigurationError: an argument is one of the other sink.
+    """
+    strangers = sorted(output.keys() - inspect.signature(sink).parameters.keys())
+    if strangers:
+        raise ConfigurationError(
+            f"--output-{strangers[0].replace('_', '-')} does not go with {place}. Leave one of them out."
+        )
+
+
+def words_of(records: pa.RecordBatch) -> pa.RecordBatch:
+    """The different words in the values of records, and how often each is there.
+
+    Raises:
+        UnfitRow: a value is not text in UTF-8.
+    """
+    words = pc.list_flatten(pc.utf8_split_whitespace(_texts(records)))
+    counted = words.filter(pc.greater(pc.binary_length(words), 0)).value_counts()
+    return pa.RecordBatch.from_arrays(counted.flatten(), ["word", "count"])
+
+
+def _texts(records: pa.RecordBatch) -> pa.Array:
+    values = records.column("value")
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        at = next(number for number in range(len(values)) if not _is_text(values.slice(number, 1)))
+        (row,) = records.select(["topic", "partition", "offset"]).slice(at, 1).to_pylist()
+        raise UnfitRow(
+            f"the value of record {row['topic']}-{row['partition']} at offset {row['offset']} is not text in UTF-8; "
+            "--rejected-location takes such records"
+        ) from None
+
+
+def _is_text(value: pa.Array) -> bool:
+    try:
+        value.cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _pairs(counted: pa.RecordBatch) -> Iterator[tuple[str, int]]:
+    words, counts = (column.to_pylist() for column in counted.columns)
+    return zip(words, counts, strict=True)
+
+
+def _row(word: str, count: int) -> dict[str, Any]:
+    return {"word": word, "count": count}
+
+
+def _record(word: str, count: int) -> dict[str, Any]:
+    return {"key": word, "value": str(count)}
+
+
+PIPELINE = ReadyMade(
+    "word-count",
+    "Counts of the words in the values of Kafka records, to a table or a Kafka topic, exactly once.",
+    WriteToSql,
+    _wire,
+    sink_set=("mode", "key_columns", "newest_by", "columns", "direct", "partitioner", "order_by"),
+    other_sink=WriteToKafka,
+    step=StatefulCombinePerKey,
+)
+main = PIPELINE.main
+
+if __name__ == "__main__":
+    sys.exit(main())

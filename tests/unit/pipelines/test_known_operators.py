@@ -1,0 +1,96 @@
+"""Which generation of an operator a start goes on with."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from beam_exactly_once.checkpoint import Checkpoint, layout
+from beam_exactly_once.errors import CheckpointHole, PipelineChanged
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.pipelines.known_operators import KnownOperators, LiveOperator
+from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.types import JsonState
+from beam_exactly_once.state.updates import FirstOfEach, UpdateEach
+from beam_exactly_once.transforms.stream_graph import OperatorSpec
+
+COUNTS = UpdateEach(max, JsonState(), None)
+OTHERS = FirstOfEach(None)
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    return Checkpoint.open(open_object_store(f"memory://{secrets.token_hex(8)}"))
+
+
+def start(
+    checkpoint: Checkpoint, update: Any, *, without: Sequence[str] = (), state: Mapping[str, int] | None = None
+) -> LiveOperator | None:
+    """A start with an operator ``counts``, or with none, behind a marker with these generations."""
+    operators = {} if update is None else {"counts": OperatorSpec("counts", update, (), Any)}  # type: ignore[arg-type] # Beam is not asked
+    known = KnownOperators(checkpoint, operators, without)
+    known.refuse_changes()
+    lists = {name: StateList.empty(generation).to_json() for name, generation in (state or {}).items()}
+    return known.live(lists, 0).get("counts")
+
+
+def test_a_start_that_failed_before_its_first_batch_leaves_no_generation_behind(checkpoint: Checkpoint) -> None:
+    first = start(checkpoint, COUNTS)
+    assert first == start(checkpoint, COUNTS)
+    assert first is not None
+    assert first.generation == 1
+
+
+def test_what_was_dropped_comes_again_as_another(checkpoint: Checkpoint) -> None:
+    """Of another kind, with other hashes; and a failed start of that leaves no generation behind either."""
+    first = start(checkpoint, COUNTS)
+    start(checkpoint, None, without=["counts"], state={"counts": 1})
+    again = start(checkpoint, OTHERS)
+    assert first is not None
+    assert again is not None
+    assert (again.generation, again.hash_seed != first.hash_seed) == (2, True)
+    assert start(checkpoint, OTHERS) == again
+    with pytest.raises(PipelineChanged, match="had kind='deduplicate_by_key', now 'update_state_by_key'"):
+        start(checkpoint, COUNTS)
+
+
+def test_a_note_that_a_frozen_driver_writes_late_drops_nothing(checkpoint: Checkpoint) -> None:
+    """The marker names the operator: a newer driver has gone on with it."""
+    first = start(checkpoint, COUNTS)
+    checkpoint.create_dropped("counts", 1, 0)
+    assert start(checkpoint, COUNTS, state={"counts": 1}) == first
+    with pytest.raises(PipelineChanged, match="knows an operator 'counts'"):
+        start(checkpoint, None, state={"counts": 1})
+
+
+def test_what_another_driver_has_added_meanwhile_is_not_dropped_by_chance(checkpoint: Checkpoint) -> None:
+    known = KnownOperators(checkpoint, {}, ())
+    known.refuse_changes()
+    start(checkpoint, COUNTS)
+    with pytest.raises(PipelineChanged, match="knows an operator 'counts'"):
+        known.live({"counts": StateList.empty().to_json()}, 0)
+
+
+def test_without_its_definition_state_is_not_read_by_another_hash(checkpoint: Checkpoint) -> None:
+    start(checkpoint, COUNTS)
+    checkpoint.store.delete([layout.operator_key("counts", 1)])
+    with pytest.raises(
+        CheckpointHole, match=r"operators/counts/00001/definition\.json is missing, and with it the seed"
+    ):
+        start(checkpoint, COUNTS, state={"counts": 1})
+
+
+def test_what_never_was_there_need_not_be_dropped(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    """The same code may begin another stream. In one that has others it may be a slip."""
+    start(checkpoint, COUNTS, without=["old"])
+    assert caplog.text == ""
+    start(checkpoint, COUNTS, without=["old"])
+    assert "knows no operator 'old'" in caplog.text
+
+
+def test_strangers_among_the_records_are_left_alone(checkpoint: Checkpoint) -> None:
+    checkpoint.store.put_if_absent(f"{layout.OPERATORS}.DS_Store", b"")
+    assert start(checkpoint, COUNTS) is not None
