@@ -19,12 +19,13 @@ from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run
 from beam_exactly_once.state.section import fetch_from, pack
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import Section, SliceChange, StateChange
-from beam_exactly_once.state.updates import MISSING, UNCHANGED, Update
+from beam_exactly_once.state.updates import MISSING, UNCHANGED, CombineEach, Update, arrow_of, folds_of
 
 
 class StateBundle:
@@ -65,17 +66,15 @@ class StateBundle:
         self._rows_in += sum(chunk.rows_in for chunk in chunks)
         if not chunks:
             return []
-        groups = joined_chunks(chunks)
+        groups = joined_chunks(chunks, folds_of(self._update))
         if not shard.holds(groups.hashes):
             raise IncompleteBatch(
                 f"rows of operator {self._operator!r} came to a worker that does not hold their keys. Nothing was committed, and "
                 "nothing is lost: start again to replay the batch."
             )
         known = shard.look_up(groups.hashes, groups.keys)
-        states = self._states(known, len(groups.hashes))
-        new = self._update.new_states(groups.values, states)
-        shown = self._change(shard, groups, known, new)
-        return self._update.outputs(decode_keys(groups.keys), groups.values, states, shown)
+        emitted = self._update_columns(shard, groups, known) if groups.columns else None
+        return self._update_each(shard, groups, known) if emitted is None else emitted
 
     def finish(self) -> StateChange:
         """Write what changed as one object, and say what the commit needs to know of it.
@@ -119,14 +118,46 @@ class StateBundle:
             self._writer.ensure_undecided(self.attempt.batch_id)
             raise
 
+    def _update_columns(self, shard: Shard, groups: KeyedChunk, known: Known) -> list[Any] | None:
+        """As :meth:`_update_each` by columns of numbers; None if that cannot be, and nothing was done."""
+        update = self._update
+        assert isinstance(update, CombineEach) and update.folds is not None
+        is_live = self._is_live(known)
+        stored = None if known.values is None else known.values.take(pa.array(np.flatnonzero(is_live)))
+        columns = update.columns_after(groups.columns, known.places[is_live], stored)
+        if columns is None:
+            return None
+        every = np.arange(len(groups.hashes))
+        self._put(shard, groups, known, every, every[:0], update.folds.encoded(columns))
+        if update.arrow is not None and groups.shown_keys is not None:
+            return [update.arrow.shown_columns(groups.shown_keys, columns, self._operator)]
+        return list(zip(decode_keys(groups.keys), update.folds.results(columns)[0].tolist(), strict=True))
+
+    def _update_each(self, shard: Shard, groups: KeyedChunk, known: Known) -> list[Any]:
+        """Bring each key's values into its state; returns what is emitted."""
+        values = groups.value_by_value(folds_of(self._update)).groups
+        states = self._states(known, len(groups.hashes))
+        new = self._update.new_states(values, states)
+        shown = self._change(shard, groups, known, new)
+        emitted = self._update.outputs(decode_keys(groups.keys), values, states, shown)
+        arrow = arrow_of(self._update)
+        if arrow is None or groups.shown_keys is None:
+            return emitted
+        results = [list(one) for one in zip(*(result for _, result in emitted), strict=True)]
+        return [arrow.shown(groups.shown_keys, results, self._operator)]
+
+    def _is_live(self, known: Known) -> Flags:
+        """What has not expired before the batch."""
+        if self._expires_to_ms is None:
+            return np.ones(len(known.places), np.bool_)
+        return known.expiry_ms > self._expires_to_ms
+
     def _states(self, known: Known, count: int) -> list[Any]:
         """The state of each key before the batch; what has expired is not there any more."""
         states = [MISSING] * count
         if known.values is None:
             return states
-        is_live = np.ones(len(known.places), np.bool_)
-        if self._expires_to_ms is not None:
-            is_live = known.expiry_ms > self._expires_to_ms
+        is_live = self._is_live(known)
         live = pa.array(np.flatnonzero(is_live))
         values = self._update.state_type.decode(
             known.values.take(live), known.versions[is_live], operator=self._operator
@@ -137,23 +168,30 @@ class StateBundle:
 
     def _change(self, shard: Shard, groups: KeyedChunk, known: Known, new: Sequence[Any]) -> list[Any]:
         """Put the new states in front of the old ones; returns them as the next batch will read them."""
-        was_known = np.zeros(len(new), np.bool_)
-        was_known[known.places] = True
         set_at = [place for place, state in enumerate(new) if state is not None and state is not UNCHANGED]
         gone_at = [place for place in known.places.tolist() if new[place] is None]
-        state_type = self._update.state_type
-        stored = state_type.encode([new[place] for place in set_at], operator=self._operator)
-        at = np.array(set_at + gone_at, np.int64)
-        if len(at):
-            values = pa.concat_arrays([stored.column, pa.nulls(len(gone_at), state_type.arrow_type)])
-            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
-            keys, expiry_ms = groups.keys.take(pa.array(at)), self._expiries(len(set_at), len(at))
-            shard.change(Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms))
-        self._keys_added += len(set_at) - int(np.count_nonzero(was_known[np.array(set_at, np.int64)])) - len(gone_at)
+        stored = self._update.state_type.encode([new[place] for place in set_at], operator=self._operator)
+        self._put(shard, groups, known, np.array(set_at, np.int64), np.array(gone_at, np.int64), stored.column)
         shown: list[Any] = [None] * len(new)
         for place, value in zip(set_at, stored.values, strict=True):
             shown[place] = value
         return shown
+
+    def _put(
+        self, shard: Shard, groups: KeyedChunk, known: Known, set_at: Numbers, gone_at: Numbers, values: pa.Array
+    ) -> None:
+        """Put a row for each key that is set or goes in front of what is remembered."""
+        state_type = self._update.state_type
+        at = np.concatenate([set_at, gone_at])
+        if len(at):
+            if len(gone_at):
+                values = pa.concat_arrays([values, pa.nulls(len(gone_at), state_type.arrow_type)])
+            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
+            keys, expiry_ms = groups.keys.take(pa.array(at)), self._expiries(len(set_at), len(at))
+            shard.change(Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms))
+        was_known = np.zeros(len(groups.hashes), np.bool_)
+        was_known[known.places] = True
+        self._keys_added += len(set_at) - int(np.count_nonzero(was_known[set_at])) - len(gone_at)
 
     def _expiries(self, set_rows: int, rows: int) -> Numbers | None:
         if self._expires_to_ms is None or self._update.ttl_ms is None:

@@ -7,14 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 
 from beam_exactly_once.arguments import seconds, whole_number
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.types import JsonState, StateType
-from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Update, UpdateEach
+from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Update, UpdateEach, arrow_of
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
-from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, SeedShards, SentToShard, ToShards, UpdateShards
+from beam_exactly_once.transforms.stateful.keyed_state import (
+    REPORTS,
+    GatherBatches,
+    GatherPairs,
+    SeedShards,
+    SentToShard,
+    ToShards,
+    UpdateShards,
+)
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, ancestors, sink_graph, typed
 
 SHARDS = 16
@@ -39,9 +48,9 @@ class _KeyedTransform(NamedTransform):
         name = graph.operator_name(self._name, update.kind)
         _refuse_totals_of_totals(name, update, pairs, graph)
         tasks = beam.pvalue.AsSingleton(graph.tasks)
-        sent = pairs | "ToShards" >> beam.ParDo(ToShards(name, update, self._shards), tasks).with_outputs(
-            REPORTS, main="rows"
-        )
+        gather = GatherPairs() if arrow_of(update) is None else GatherBatches()
+        to_shards = beam.ParDo(ToShards(name, update, self._shards), tasks)
+        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards.with_outputs(REPORTS, main="rows")
         seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
         updated = (
             (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
@@ -53,7 +62,7 @@ class _KeyedTransform(NamedTransform):
             )
         )
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
-        emitted = typed(updated["emitted"], tuple[Any, Any])
+        emitted = typed(updated["emitted"], tuple[Any, Any] if arrow_of(update) is None else pa.RecordBatch)
         graph.operators[name] = OperatorSpec(name, update, reports, emitted)
         return emitted
 
