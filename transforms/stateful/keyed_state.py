@@ -35,7 +35,7 @@ from beam_exactly_once.transforms.reports import RowsSent, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import refuse_two_attempts
 
-MAX_CHUNK_ROWS = 1 << 14
+MAX_CHUNK_ROWS = 1 << 16
 """Rows that a bundle gathers before it hashes and sends them."""
 REPORTS = "reports"
 """Tag of what the commit gathers."""
