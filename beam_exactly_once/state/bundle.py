@@ -20,7 +20,7 @@ from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.ordering import Flags
-from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run
+from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run, empty_values
 from beam_exactly_once.state.section import fetch_from, pack
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
@@ -123,7 +123,9 @@ class StateBundle:
         update = self._update
         assert isinstance(update, CombineEach) and update.folds is not None
         is_live = self._is_live(known)
-        stored = None if known.values is None else known.values.take(pa.array(np.flatnonzero(is_live)))
+        stored = known.values
+        if stored is not None and not is_live.all():
+            stored = stored.take(pa.array(np.flatnonzero(is_live)))
         columns = update.columns_after(groups.columns, known.places[is_live], stored)
         if columns is None:
             return None
@@ -184,20 +186,24 @@ class StateBundle:
         state_type = self._update.state_type
         at = np.concatenate([set_at, gone_at])
         if len(at):
+            keys = groups.keys if len(set_at) == len(groups.keys) else groups.keys.take(pa.array(at))
+            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
+            expiry_ms = self._expiries(len(set_at), len(at))
             if len(gone_at):
                 values = pa.concat_arrays([values, pa.nulls(len(gone_at), state_type.arrow_type)])
-            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
-            keys, expiry_ms = groups.keys.take(pa.array(at)), self._expiries(len(set_at), len(at))
-            shard.change(Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms))
+                delta = Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms)
+            else:  # they are in order
+                none = empty_values(len(at))
+                delta = Run.of_sorted(groups.hashes[at], keys, none, values, expiry_ms, versions)
+            shard.change(delta)
         was_known = np.zeros(len(groups.hashes), np.bool_)
         was_known[known.places] = True
         self._keys_added += len(set_at) - int(np.count_nonzero(was_known[set_at])) - len(gone_at)
 
-    def _expiries(self, set_rows: int, rows: int) -> Numbers | None:
-        if self._expires_to_ms is None or self._update.ttl_ms is None:
-            return None
+    def _expiries(self, set_rows: int, rows: int) -> Numbers:
         expiries = np.full(rows, NEVER, np.int64)
-        expiries[:set_rows] = self._expires_to_ms + self._update.ttl_ms
+        if self._expires_to_ms is not None and self._update.ttl_ms is not None:
+            expiries[:set_rows] = self._expires_to_ms + self._update.ttl_ms
         return expiries
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:

@@ -122,24 +122,22 @@ class GatherPairs(StatelessDoFn):
 
     def start_bundle(self) -> None:
         """Forget what a failed bundle left."""
-        self._keys: list[Any] = []
-        self._values: list[Any] = []
+        self._pairs: list[tuple[Any, Any]] = []
 
     def process(self, pair: tuple[Any, Any]) -> list[Any] | None:
         """Keep it; give all when there are enough."""
-        key, value = pair
-        self._keys.append(key)
-        self._values.append(value)
-        return [self._all()] if len(self._keys) >= MAX_CHUNK_ROWS else None
+        pairs = self._pairs
+        pairs.append(pair)
+        return [self._all()] if len(pairs) >= MAX_CHUNK_ROWS else None
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Give the rest."""
-        if self._keys:
+        if self._pairs:
             yield GlobalWindows.windowed_value(self._all(), MIN_TIMESTAMP)
 
     def _all(self) -> tuple[list[Any], list[Any]]:
-        gathered, self._keys, self._values = (self._keys, self._values), [], []
-        return gathered
+        pairs, self._pairs = self._pairs, []
+        return [key for key, _ in pairs], [value for _, value in pairs]
 
 
 class GatherBatches(StatelessDoFn):
