@@ -36,7 +36,9 @@ class ArrowRows:
         """
         if not isinstance(batch, pa.RecordBatch):
             kind = type(batch).__name__
-            raise UnfitRow(f"operator {operator!r} has key_columns=, so it takes a pyarrow.RecordBatch, and got a {kind}.")
+            raise UnfitRow(
+                f"operator {operator!r} has key_columns=, so it takes a pyarrow.RecordBatch, and got a {kind}."
+            )
         keys = {name: _column(batch, name, operator) for name in self.key_columns}
         values = [_column(batch, name, operator) for name in self.value_columns]
         for name, fold, column in zip(self.value_columns, self.folds.names, values, strict=True):
@@ -87,7 +89,9 @@ class EachColumn:
 
     def merge_accumulators(self, every: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
         """Those of each function together."""
-        return tuple(fn.merge_accumulators(list(of_fn)) for fn, of_fn in zip(self.fns, zip(*every, strict=True), strict=True))
+        return tuple(
+            fn.merge_accumulators(list(of_fn)) for fn, of_fn in zip(self.fns, zip(*every, strict=True), strict=True)
+        )
 
     def compact(self, accumulators: tuple[Any, ...]) -> tuple[Any, ...]:
         """Each."""
@@ -100,7 +104,9 @@ class EachColumn:
 
 def _column(batch: pa.RecordBatch, name: str, operator: str) -> pa.Array:
     if name not in batch.schema.names:
-        raise UnfitRow(f"operator {operator!r}: a batch has no column {name!r}; it has {', '.join(batch.schema.names)}.")
+        raise UnfitRow(
+            f"operator {operator!r}: a batch has no column {name!r}; it has {', '.join(batch.schema.names)}."
+        )
     column = batch.column(name)
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 

@@ -77,42 +77,50 @@ class StateBundle:
         return self._update_each(shard, groups, known) if emitted is None else emitted
 
     def finish(self) -> StateChange:
-        """Write what changed as one object, and say what the commit needs to know of it.
+        """Write what changed, and say what the commit needs to know of it.
 
-        Put-if-absent under a name of its own. A crash before it leaves nothing, a crash after it an object that nobody names,
+        A new base has an object of its own: in one with the small sections it would keep them, or they it, long after they are
+        needed. Put-if-absent under names of their own. A crash before, between or after them leaves objects that nobody names,
         which a sweep removes.
         """
         batch_id = self.attempt.batch_id
-        key = layout.state_key(self._operator, batch_id, self.attempt.nonce, new_token())
         rows = sum(len(one.delta) for one in self._slices if one.delta is not None)
         merges = choose_merges([_held(one, batch_id) for one in self._slices], rows)
         merge_of = {merge.slice_number: merge for merge in merges}
-        new = [
-            self._merged(one, merge_of[number]) if number in merge_of else one.delta
-            for number, one in enumerate(self._slices)
-        ]
-        runs = [run for run in new if run is not None and len(run)]
-        body, sections = pack(key, runs)
-        if runs:
-            self._store.put_if_absent(key, body)
-        for section, run in zip(sections, runs, strict=True):
-            self._sections.put(section, run)
-        left = iter(sections)
+        small: dict[int, Run] = {}
+        bases: dict[int, Run] = {}
+        for number, one in enumerate(self._slices):
+            merge = merge_of.get(number)
+            run = one.delta if merge is None else self._merged(one, merge)
+            if run is not None and len(run):
+                (bases if merge is not None and merge.is_base else small)[number] = run
+        section_of = self._written(small) | self._written(bases)
         changes = tuple(
             SliceChange(
                 one.base.first_hash,
                 one.base.end_hash,
                 one.base.digest,
-                next(left) if run is not None and len(run) else None,
+                section_of.get(number),
                 merge_of[number].sections if number in merge_of else 0,
             )
-            for number, (one, run) in enumerate(zip(self._slices, new, strict=True))
+            for number, one in enumerate(self._slices)
         )
         return StateChange(self._operator, changes, self._rows_in, self._keys_added)
 
-    def _open(self, section: Section) -> Run:
+    def _written(self, runs: dict[int, Run]) -> dict[int, Section]:
+        """Runs as one object; where each of them lies."""
+        if not runs:
+            return {}
+        key = layout.state_key(self._operator, self.attempt.batch_id, self.attempt.nonce, new_token())
+        body, sections = pack(key, runs.values())
+        self._store.put_if_absent(key, body)
+        for section, run in zip(sections, runs.values(), strict=True):
+            self._sections.put(section, run)
+        return dict(zip(runs, sections, strict=True))
+
+    def _open(self, sections: Sequence[Section]) -> list[Run]:
         try:
-            return self._sections.get(section, self._fetch)
+            return self._sections.get_all(sections, self._fetch)
         except CheckpointHole:
             self._writer.ensure_newest()
             self._writer.ensure_undecided(self.attempt.batch_id)
