@@ -2,16 +2,16 @@
 
     python benchmarks/state.py [--size small|full] [--only SECTION …] [--rounds 3] [--json]
 
-- ``ways``: words counted in batches, CPU time against Beam's ``CombinePerKey(sum)`` without state, each in a process of its own on
-  FnApiRunner, and against state as a collection that each batch reads, groups and writes (``naive``). 95 of 100 words are different
-  ones; with ``zipf``, 14 of 100.
+- ``ways``: words counted in batches, CPU time against Beam's ``CombinePerKey(sum)`` without state, each in a process of its own
+  on FnApiRunner, and against state as a collection that each batch reads, groups and writes (``naive``). 95 of 100 words are
+  different ones; with ``zipf``, 14 of 100.
 - ``large``: a small batch over few keys and over many; memory, apart from files that are mapped; requests.
 - ``restart``: a process without a local cache opens all sections; the store is the local disk.
 - ``collide``: keys made to have one hash against others. ``slices``: sections a slice after many batches of one bundle.
 - ``flat``: thousands of batches with time to live.
 
-The last four run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have other
-work, too: hence CPU time, ratios within a round, and the median of rounds.
+The last four run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have
+other work, too: hence CPU time, ratios within a round, and the median of rounds.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ import pyarrow as pa
 
 from beam_exactly_once import StateCache
 from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.state.cache import SectionCache
 from beam_exactly_once.state.hashing import _GOLDEN, _mixed
 from beam_exactly_once.state.section import fetch_from
-from beam_exactly_once.state.cache import SectionCache
 from beam_exactly_once.state.updates import Update
 from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
 from state_machine import StateMachine, cpu_s

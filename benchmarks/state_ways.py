@@ -21,8 +21,8 @@ from beam_exactly_once import (
     ExactlyOnceStream,
     ReadFromKafka,
     Record,
-    StatefulCombinePerKey,
     StateCache,
+    StatefulCombinePerKey,
     UpdateStateByKey,
     WriteToFiles,
 )

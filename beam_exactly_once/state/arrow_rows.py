@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.state.folds import Columns, Folds
+from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
 from beam_exactly_once.state.keys import encode_key_columns
 
@@ -119,7 +119,8 @@ def _refuse_other_than_numbers(name: str, fold: str, column: pa.Array, operator:
         )
     if column.null_count:
         raise UnfitRow(
-            f"operator {operator!r}: column {name!r} has {column.null_count} nulls, and {fold} takes none. Fill or drop them first."
+            f"operator {operator!r}: column {name!r} has {column.null_count} nulls, and {fold} takes none. Fill or "
+            "drop them first."
         )
 
 

@@ -129,7 +129,8 @@ class StateBundle:
     def _update_columns(self, shard: Shard, groups: KeyedChunk, known: Known) -> list[Any] | None:
         """As :meth:`_update_each` by columns of numbers; None if that cannot be, and nothing was done."""
         update = self._update
-        assert isinstance(update, CombineEach) and update.folds is not None
+        assert isinstance(update, CombineEach)
+        assert update.folds is not None
         is_live = self._is_live(known)
         stored = known.values
         if stored is not None and not is_live.all():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_exactly_once.state.folds import Columns, Folds
+from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Hashes, Numbers, hash_keys
 from beam_exactly_once.state.ordering import order_of
 from beam_exactly_once.state.run import empty_values
@@ -57,7 +57,7 @@ def grouped_rows(
     keys: pa.LargeBinaryArray,
     hash_seed: str,
     *,
-    values: Callable[[], Sequence[Any]],
+    values: Callable[[], list[Any]],
     columns: Columns | None = None,
     folds: Folds | None = None,
     shown_keys: pa.RecordBatch | None = None,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from beam_exactly_once.state.arrow_rows import ArrowRows
-from beam_exactly_once.state.folds import Columns, Folds
+from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
 from beam_exactly_once.state.keys import encode_keys

@@ -13,7 +13,7 @@ import pyarrow as pa
 from beam_exactly_once.arguments import names, seconds, whole_number
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.arrow_rows import ArrowRows, EachColumn
-from beam_exactly_once.state.folds import FoldName, Folds
+from beam_exactly_once.state.columns.folds import FoldName, Folds
 from beam_exactly_once.state.types import JsonState, StateType
 from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Update, UpdateEach, arrow_of
 from beam_exactly_once.transforms.named import NamedTransform

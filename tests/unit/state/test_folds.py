@@ -152,7 +152,7 @@ def test_what_a_column_cannot_be_is_refused(batch: dict[str, list[Any]], message
 
 
 def test_pairs_are_no_batches() -> None:
-    with pytest.raises(UnfitRow, match="so it takes a pyarrow.RecordBatch, and got a tuple"):
+    with pytest.raises(UnfitRow, match=r"so it takes a pyarrow\.RecordBatch, and got a tuple"):
         OperatorBatches(update_of({"paid": sum}, key_columns=["who"])).run(("a", 1))
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_exactly_once.state import tagged
-from beam_exactly_once.state.folds import FoldName, Folds
-from beam_exactly_once.state.number_rows import decode_numbers
+from beam_exactly_once.state.columns.folds import FoldName, Folds
+from beam_exactly_once.state.columns.number_rows import decode_numbers
 
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
@@ -57,4 +57,5 @@ def test_what_is_no_column_of_numbers_is_left_to_others(name: FoldName, accumula
 def test_a_slice_of_a_column_is_read_where_it_lies() -> None:
     column = tagged.encode_column([[number] for number in range(9)], tagged.PLAIN)
     found = decode_numbers((b"l", (None,)), column.slice(3, 2))
-    assert found is not None and found[0].tolist() == [3, 4]
+    assert found is not None
+    assert found[0].tolist() == [3, 4]

@@ -1,8 +1,8 @@
 """``sum``, ``min``, ``max``, ``len`` and mean on whole columns of numbers: what they give is what value by value gives. Pure.
 
-All here is a faster way to the accumulators of a ``CombineFn``, and to the same stored bytes. Where a column cannot give them (an int
-of more than 64 bits, ints among floats, NaN where an order is asked for), the answer is None, and the caller goes value by value.
-Only the last digits of a sum of floats may differ, since they depend on the order in which it is made.
+All here is a faster way to the accumulators of a ``CombineFn``, and to the same stored bytes. Where a column cannot give them (an
+int of more than 64 bits, ints among floats, NaN where an order is asked for), the answer is None, and the caller goes value by
+value. Only the last digits of a sum of floats may differ, since they depend on the order in which it is made.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from beam_exactly_once.state.columns.number_rows import Column, Shape, decode_numbers, encode_numbers
 from beam_exactly_once.state.hashing import Numbers
-from beam_exactly_once.state.number_rows import Column, Shape, decode_numbers, encode_numbers
 
 Columns: TypeAlias = tuple[Column, ...]
 """One number of each of many accumulators, and maybe another one."""
@@ -62,8 +62,7 @@ class Folds:
                 numbers = _numbers(of_column)
                 if numbers is None or (name in ("min", "max") and _has_nan(numbers)):
                     return None
-                # sum() begins with 0, so that of -0.0 is 0.0.
-                columns.append(numbers + 0 if name in ("sum", "mean") else numbers)
+                columns.append(_from_zero(numbers) if name in ("sum", "mean") else numbers)
             if name in ("count", "mean"):
                 columns.append(np.ones(len(of_column), np.int64))
         return tuple(columns)
@@ -117,7 +116,7 @@ class Folds:
         """What each function gives."""
         left = list(columns)
         with np.errstate(all="ignore"):
-            return [left.pop(0) / left.pop(0) if name == "mean" else left.pop(0) for name in self.names]
+            return [_quotient(left.pop(0), left.pop(0)) if name == "mean" else left.pop(0) for name in self.names]
 
 
 def _numbers(values: Sequence[Any] | pa.Array) -> Column | None:
@@ -128,7 +127,7 @@ def _numbers(values: Sequence[Any] | pa.Array) -> Column | None:
     if types not in ({int}, {float}):
         return None
     try:
-        return np.array(values, np.int64 if types == {int} else np.float64)
+        return np.array(values, np.int64) if types == {int} else np.array(values, np.float64)
     except OverflowError:
         return None
 
@@ -142,6 +141,17 @@ def _of_arrow(values: pa.Array) -> Column | None:
         return None
     numbers: Column = wide.to_numpy()
     return numbers
+
+
+def _from_zero(numbers: Column) -> Column:
+    """As sum() begins with 0, that of -0.0 is 0.0."""
+    summed: Column = np.add(numbers, 0)
+    return summed
+
+
+def _quotient(totals: Column, counts: Column) -> Column:
+    quotients: Column = np.true_divide(totals, counts)
+    return quotients
 
 
 def _has_nan(numbers: Column) -> bool:

@@ -1,4 +1,4 @@
-"""Accumulators that are numbers in one shape, as columns: the same bytes that :mod:`beam_exactly_once.state.tagged` gives each. Pure.
+"""Accumulators that are numbers, as columns: the bytes that :mod:`beam_exactly_once.state.tagged` gives each of them. Pure.
 
 All values of one shape have one length, so they are a table of bytes, and a step of numpy writes or reads a column of it.
 """
@@ -44,7 +44,7 @@ def encode_numbers(shape: Shape, columns: Sequence[Column]) -> pa.LargeBinaryArr
 
 
 def decode_numbers(shape: Shape, column: pa.LargeBinaryArray) -> list[Column] | None:
-    """The columns that :func:`encode_numbers` was given; None if one value is of another shape, or its numbers of another type."""
+    """The columns that :func:`encode_numbers` was given; None if one value has another shape, or numbers of another type."""
     offsets = offsets_of(column)
     parts = _literals(shape)
     width = sum(_NUMBER_BYTES if literal is None else len(literal) for _, literal in parts)
