@@ -16,7 +16,7 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.state.definition import refuse_changed_state
 from beam_exactly_once.state.updates import CombineEach
 from beam_exactly_once.transforms.stateful.by_key import StatefulCombinePerKey
-from support.operator_batches import OperatorBatches
+from support.simulation.operator_batches import OperatorBatches
 
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=25)
 

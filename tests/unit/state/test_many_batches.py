@@ -9,7 +9,7 @@ import pytest
 
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
-from support.operator_batches import OperatorBatches
+from support.simulation.operator_batches import OperatorBatches
 
 BATCHES = 160
 MINUTE_MS = 60_000

@@ -102,32 +102,6 @@ def test_one_process_opens_a_section_once(settings: StateCache, run: Run) -> Non
     assert cache.get(remote.refs[0], remote.fetch) is cache.get(remote.refs[0], remote.fetch)
 
 
-def test_sections_that_are_far_are_fetched_at_the_same_time(settings: StateCache) -> None:
-    """Each waits here for another one."""
-    remote = Remote(small(b"a"), small(b"b"), small(b"c"))
-    together = threading.Barrier(2, timeout=30)
-
-    def fetch(object_key: str, offset: int, size_bytes: int) -> bytes:
-        together.wait()
-        return remote.fetch(object_key, offset, size_bytes)
-
-    cache = SectionCache(settings)
-    cache.get(remote.refs[1], remote.fetch)
-    found = cache.get_all(remote.refs, fetch)
-    assert [rows_of(one) for one in found] == [rows_of(small(name)) for name in (b"a", b"b", b"c")]
-    assert remote.fetched.count(remote.refs[1].offset) == 1
-
-
-def test_an_error_of_one_of_many_fetches_is_raised(settings: StateCache) -> None:
-    remote = Remote(small(b"a"), small(b"b"), small(b"c"))
-
-    def fetch(object_key: str, offset: int, size_bytes: int) -> bytes:
-        return remote.fetch(object_key, offset, size_bytes - (offset == remote.refs[1].offset))
-
-    with pytest.raises(CorruptObject, match=f"the section at byte {remote.refs[1].offset} ends after"):
-        SectionCache(settings).get_all(remote.refs, fetch)
-
-
 def test_files_and_folders_are_closed_to_others(settings: StateCache, run: Run) -> None:
     remote = Remote(run)
     before = os.umask(0)
