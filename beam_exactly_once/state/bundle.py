@@ -15,6 +15,7 @@ from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.cache import StateCache, section_cache
 from beam_exactly_once.state.compaction import Held, Merge, choose_merges
+from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
@@ -142,15 +143,19 @@ class StateBundle:
         self._put(shard, groups, known, every, every[:0], update.folds.encoded(columns))
         if update.arrow is not None and groups.shown_keys is not None:
             return [update.arrow.shown_columns(groups.shown_keys, columns, self._operator)]
-        return list(zip(decode_keys(groups.keys), update.folds.results(columns)[0].tolist(), strict=True))
+        with no_collection():
+            return list(zip(decode_keys(groups.keys), update.folds.results(columns)[0].tolist(), strict=True))
 
     def _update_each(self, shard: Shard, groups: KeyedChunk, known: Known) -> list[Any]:
         """Bring each key's values into its state; returns what is emitted."""
-        values = groups.value_by_value(folds_of(self._update)).groups
-        states = self._states(known, len(groups.hashes))
+        with no_collection():
+            values = groups.value_by_value(folds_of(self._update)).groups
+            states = self._states(known, len(groups.hashes))
         new = self._update.new_states(values, states)
-        shown = self._change(shard, groups, known, new)
-        emitted = self._update.outputs(decode_keys(groups.keys), values, states, shown)
+        with no_collection():
+            shown = self._change(shard, groups, known, new)
+            keys = decode_keys(groups.keys)
+        emitted = self._update.outputs(keys, values, states, shown)
         arrow = arrow_of(self._update)
         if arrow is None or groups.shown_keys is None:
             return emitted

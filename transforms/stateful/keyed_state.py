@@ -26,6 +26,7 @@ from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.cache import StateCache
+from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.updates import Update, grouped, lifted
@@ -73,7 +74,8 @@ class _KeyedChunkCoder(beam.coders.Coder):
         """The inverse of :meth:`encode`."""
         end = 8 + int.from_bytes(encoded[:8], "little")
         batch = self._columns.decode(encoded[8:end])
-        rows_in, values = self._values.decode(encoded[end:])
+        with no_collection():
+            rows_in, values = self._values.decode(encoded[end:])
         names = batch.schema.names
         numbers = tuple(batch.column(name).to_numpy() for name in names if name.startswith(self._NUMBER))
         keys = {name.removeprefix(self._KEY): batch.column(name) for name in names if name.startswith(self._KEY)}
