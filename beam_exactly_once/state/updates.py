@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from beam_exactly_once.state.arrow_rows import ArrowRows
 from beam_exactly_once.state.columns.folds import Columns, Folds
+from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
 from beam_exactly_once.state.keys import encode_keys
@@ -124,10 +125,11 @@ class CombineEach:
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """The accumulators of the batch merged into the one that was kept."""
         merge, compact = self.fn.merge_accumulators, self.fn.compact
-        return [
-            compact(merge(accumulators if state is MISSING else [state, *accumulators]))
-            for accumulators, state in zip(groups, states, strict=True)
-        ]
+        with no_collection():
+            return [
+                compact(merge(accumulators if state is MISSING else [state, *accumulators]))
+                for accumulators, state in zip(groups, states, strict=True)
+            ]
 
     def outputs(
         self, keys: Sequence[Any], groups: Sequence[list[Any]], states: Sequence[Any], shown: Sequence[Any]
@@ -221,4 +223,5 @@ def lifted(update: Update, chunk: KeyedChunk) -> KeyedChunk:
     """What travels in the place of a chunk."""
     if chunk.columns or update.lifted is all_values:
         return chunk
-    return chunk.lifted(update.lifted)
+    with no_collection():
+        return chunk.lifted(update.lifted)

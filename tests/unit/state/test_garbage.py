@@ -17,9 +17,13 @@ def collector() -> Iterator[None]:
 
 
 def test_the_collector_is_on_again_also_after_an_error() -> None:
-    with pytest.raises(RuntimeError), no_collection():
-        assert not gc.isenabled()
-        raise RuntimeError
+    def fails() -> None:
+        with no_collection():
+            assert not gc.isenabled()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
     assert gc.isenabled()
 
 
