@@ -15,16 +15,26 @@ from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.cache import StateCache, section_cache
 from beam_exactly_once.state.compaction import Held, Merge, choose_merges
+from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
-from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run
+from beam_exactly_once.state.ordering import Flags
+from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run, empty_values
 from beam_exactly_once.state.section import fetch_from, pack
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import Section, SliceChange, StateChange
-from beam_exactly_once.state.updates import MISSING, UNCHANGED, Operator, Update
+from beam_exactly_once.state.updates import (
+    MISSING,
+    UNCHANGED,
+    CombineEach,
+    Operator,
+    Update,
+    arrow_of,
+    folds_of,
+)
 
 Does = TypeVar("Does", bound=Operator, covariant=True)
 
@@ -65,46 +75,41 @@ class StateBundle(Generic[Does]):
         shard = self._shard_of(seed, chunks)
         if not chunks:
             return []
-        groups = joined_chunks(chunks)
+        groups = joined_chunks(chunks, folds_of(self._update))
         self._refuse_strange(shard, groups)
         known = shard.look_up(groups.hashes, groups.keys)
-        states = self._states(known, len(groups.hashes))
-        new = self._update.new_states(groups.values, states)
-        shown = self._change(shard, groups, known, new)
-        return self._update.outputs(decode_keys(groups.keys), groups.values, states, shown)
+        emitted = self._update_columns(shard, groups, known) if groups.columns else None
+        return self._update_each(shard, groups, known) if emitted is None else emitted
 
     def finish(self) -> StateChange:
-        """Write what changed as one object, and say what the commit needs to know of it.
+        """Write what changed, and say what the commit needs to know of it.
 
-        Put-if-absent under a name of its own. A crash before it leaves nothing, a crash after it an object that nobody names,
+        A new base has an object of its own: in one with the small sections it would keep them, or they it, long after they are
+        needed. Put-if-absent under names of their own. A crash before, between or after them leaves objects that nobody names,
         which a sweep removes.
         """
         batch_id = self.attempt.batch_id
-        key = layout.state_key(self._operator, batch_id, self.attempt.nonce, new_token())
         rows = sum(len(one.delta) for one in self._slices if one.delta is not None)
         merges = choose_merges([_held(one, batch_id) for one in self._slices], rows)
         merge_of = {merge.slice_number: merge for merge in merges}
-        new = [
-            self._merged(one, merge_of[number]) if number in merge_of else one.delta
-            for number, one in enumerate(self._slices)
-        ]
-        runs = [run for run in new if run is not None and len(run)]
-        body, sections = pack(key, runs)
-        if runs:
-            self._store.put_if_absent(key, body)
-        for section, run in zip(sections, runs, strict=True):
-            self._sections.put(section, run)
-        left = iter(sections)
+        small: dict[int, Run] = {}
+        bases: dict[int, Run] = {}
+        for number, one in enumerate(self._slices):
+            merge = merge_of.get(number)
+            run = one.delta if merge is None else self._merged(one, merge)
+            if run is not None and len(run):
+                (bases if merge is not None and merge.is_base else small)[number] = run
+        section_of = self._written(small) | self._written(bases)
         changes = tuple(
             SliceChange(
                 one.base.first_hash,
                 one.base.end_hash,
                 one.base.digest,
-                next(left) if run is not None and len(run) else None,
+                section_of.get(number),
                 merge_of[number].sections if number in merge_of else 0,
                 one.next_due_ms,
             )
-            for number, (one, run) in enumerate(zip(self._slices, new, strict=True))
+            for number, one in enumerate(self._slices)
         )
         return StateChange(self._operator, changes, self._rows_in, self._keys_added)
 
@@ -126,22 +131,72 @@ class StateBundle(Generic[Does]):
                 "nothing is lost: start again to replay the batch."
             )
 
-    def _open(self, section: Section) -> Run:
+    def _written(self, runs: dict[int, Run]) -> dict[int, Section]:
+        """Runs as one object; where each of them lies."""
+        if not runs:
+            return {}
+        key = layout.state_key(self._operator, self.attempt.batch_id, self.attempt.nonce, new_token())
+        body, sections = pack(key, runs.values())
+        self._store.put_if_absent(key, body)
+        for section, run in zip(sections, runs.values(), strict=True):
+            self._sections.put(section, run)
+        return dict(zip(runs, sections, strict=True))
+
+    def _open(self, sections: Sequence[Section]) -> list[Run]:
         try:
-            return self._sections.get(section, self._fetch)
+            return self._sections.get_all(sections, self._fetch)
         except CheckpointHole:
             self._writer.ensure_newest()
             self._writer.ensure_undecided(self.attempt.batch_id)
             raise
+
+    def _update_columns(self: StateBundle[Update], shard: Shard, groups: KeyedChunk, known: Known) -> list[Any] | None:
+        """As :meth:`_update_each` by columns of numbers; None if that cannot be, and nothing was done."""
+        update = self._update
+        assert isinstance(update, CombineEach)
+        assert update.folds is not None
+        is_live = self._is_live(known)
+        stored = known.values
+        if stored is not None and not is_live.all():
+            stored = stored.take(pa.array(np.flatnonzero(is_live)))
+        columns = update.columns_after(groups.columns, known.places[is_live], stored)
+        if columns is None:
+            return None
+        every = np.arange(len(groups.hashes))
+        self._put(shard, groups, known, every, every[:0], update.folds.encoded(columns))
+        if update.arrow is not None and groups.shown_keys is not None:
+            return [update.arrow.shown_columns(groups.shown_keys, columns, self._operator)]
+        with no_collection():
+            return list(zip(decode_keys(groups.keys), update.folds.results(columns)[0].tolist(), strict=True))
+
+    def _update_each(self: StateBundle[Update], shard: Shard, groups: KeyedChunk, known: Known) -> list[Any]:
+        """Bring each key's values into its state; returns what is emitted."""
+        with no_collection():
+            values = groups.value_by_value(folds_of(self._update)).groups
+            states = self._states(known, len(groups.hashes))
+        new = self._update.new_states(values, states)
+        with no_collection():
+            shown = self._change(shard, groups, known, new)
+            keys = decode_keys(groups.keys)
+        emitted = self._update.outputs(keys, values, states, shown)
+        arrow = arrow_of(self._update)
+        if arrow is None or groups.shown_keys is None:
+            return emitted
+        results = [list(one) for one in zip(*(result for _, result in emitted), strict=True)]
+        return [arrow.shown(groups.shown_keys, results, self._operator)]
+
+    def _is_live(self, known: Known) -> Flags:
+        """What has not expired before the batch."""
+        if self._expires_to_ms is None:
+            return np.ones(len(known.places), np.bool_)
+        return known.expiry_ms > self._expires_to_ms
 
     def _states(self, known: Known, count: int) -> list[Any]:
         """The state of each key before the batch; what has expired is not there any more."""
         states = [MISSING] * count
         if known.values is None:
             return states
-        is_live = np.ones(len(known.places), np.bool_)
-        if self._expires_to_ms is not None:
-            is_live = known.expiry_ms > self._expires_to_ms
+        is_live = self._is_live(known)
         live = pa.array(np.flatnonzero(is_live))
         values = self._update.state_type.decode(
             known.values.take(live), known.versions[is_live], operator=self._operator
@@ -152,29 +207,40 @@ class StateBundle(Generic[Does]):
 
     def _change(self, shard: Shard, groups: KeyedChunk, known: Known, new: Sequence[Any]) -> list[Any]:
         """Put the new states in front of the old ones; returns them as the next batch will read them."""
-        was_known = np.zeros(len(new), np.bool_)
-        was_known[known.places] = True
         set_at = [place for place, state in enumerate(new) if state is not None and state is not UNCHANGED]
         gone_at = [place for place in known.places.tolist() if new[place] is None]
-        state_type = self._update.state_type
-        stored = state_type.encode([new[place] for place in set_at], operator=self._operator)
-        at = np.array(set_at + gone_at, np.int64)
-        if len(at):
-            values = pa.concat_arrays([stored.column, pa.nulls(len(gone_at), state_type.arrow_type)])
-            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
-            keys, expiry_ms = groups.keys.take(pa.array(at)), self._expiries(len(set_at), len(at))
-            shard.change(Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms))
-        self._keys_added += len(set_at) - int(np.count_nonzero(was_known[np.array(set_at, np.int64)])) - len(gone_at)
+        stored = self._update.state_type.encode([new[place] for place in set_at], operator=self._operator)
+        self._put(shard, groups, known, np.array(set_at, np.int64), np.array(gone_at, np.int64), stored.column)
         shown: list[Any] = [None] * len(new)
         for place, value in zip(set_at, stored.values, strict=True):
             shown[place] = value
         return shown
 
-    def _expiries(self, set_rows: int, rows: int) -> Numbers | None:
-        if self._expires_to_ms is None or self._update.ttl_ms is None:
-            return None
+    def _put(
+        self, shard: Shard, groups: KeyedChunk, known: Known, set_at: Numbers, gone_at: Numbers, values: pa.Array
+    ) -> None:
+        """Put a row for each key that is set or goes in front of what is remembered."""
+        state_type = self._update.state_type
+        at = np.concatenate([set_at, gone_at])
+        if len(at):
+            keys = groups.keys if len(set_at) == len(groups.keys) else groups.keys.take(pa.array(at))
+            versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
+            expiry_ms = self._expiries(len(set_at), len(at))
+            if len(gone_at):
+                values = pa.concat_arrays([values, pa.nulls(len(gone_at), state_type.arrow_type)])
+                delta = Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms)
+            else:  # they are in order
+                none = empty_values(len(at))
+                delta = Run.of_sorted(groups.hashes[at], keys, none, values, expiry_ms, versions)
+            shard.change(delta)
+        was_known = np.zeros(len(groups.hashes), np.bool_)
+        was_known[known.places] = True
+        self._keys_added += len(set_at) - int(np.count_nonzero(was_known[set_at])) - len(gone_at)
+
+    def _expiries(self, set_rows: int, rows: int) -> Numbers:
         expiries = np.full(rows, NEVER, np.int64)
-        expiries[:set_rows] = self._expires_to_ms + self._update.ttl_ms
+        if self._expires_to_ms is not None and self._update.ttl_ms is not None:
+            expiries[:set_rows] = self._expires_to_ms + self._update.ttl_ms
         return expiries
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:

@@ -9,6 +9,8 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,8 @@ from beam_exactly_once.state.run import Run
 from beam_exactly_once.state.section import Fetch, read_section
 from beam_exactly_once.state.state_list import Section
 
+MAX_FETCHES = 8
+"""Sections of a slice that are fetched at the same time: each is in memory twice while it is decoded."""
 MAPPED_COUNTS_AS_BYTES = 1 << 20
 """What a mapped file counts as: the kernel takes its pages back when it needs them, but a process has few descriptors."""
 
@@ -78,13 +82,27 @@ class SectionCache:
 
     def get(self, ref: Section, fetch: Fetch) -> Run:
         """A section: from memory, from the disk, else by ``fetch``, whose errors and those of what it fetched are raised."""
+        run = self._near(ref)
+        return self._fetched(ref, fetch) if run is None else run
+
+    def get_all(self, refs: Sequence[Section], fetch: Fetch) -> list[Run]:
+        """As :meth:`get`. What is not near is fetched at the same time, a few sections at once."""
+        near = [self._near(ref) for ref in refs]
+        far = [place for place, run in enumerate(near) if run is None]
+        if len(far) > 1:
+            with ThreadPoolExecutor(min(len(far), MAX_FETCHES), "state-fetch") as pool:
+                fetched = list(pool.map(lambda place: self._fetched(refs[place], fetch), far))
+        else:
+            fetched = [self._fetched(refs[place], fetch) for place in far]
+        found = dict(zip(far, fetched, strict=True))
+        return [found[place] if run is None else run for place, run in enumerate(near)]
+
+    def _near(self, ref: Section) -> Run | None:
         run = self._from_memory(ref)
-        if run is None:
-            run = self._from_disk(ref)
-            if run is None:
-                run = read_section(ref, fetch(ref.object_key, ref.offset, ref.size_bytes))
-                run = self._to_disk(ref, run)
-        return run
+        return self._from_disk(ref) if run is None else run
+
+    def _fetched(self, ref: Section, fetch: Fetch) -> Run:
+        return self._to_disk(ref, read_section(ref, fetch(ref.object_key, ref.offset, ref.size_bytes)))
 
     def put(self, ref: Section, run: Run) -> None:
         """Keep a section that was just written."""

@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from beam_exactly_once.state.hashing import offsets_of
 from beam_exactly_once.state.ordering import order_of
-from beam_exactly_once.state.run import END_OF_HASHES, TOMBSTONE, Run
+from beam_exactly_once.state.run import END_OF_HASHES, TOMBSTONE, Run, empty_values
 from beam_exactly_once.state.types.arrow_state import joined
 
 ROWS_AT_ONCE = 1 << 18
@@ -64,12 +65,17 @@ def _merged_at_once(runs_newest_first: Sequence[Run], drop_tombstones: bool, dro
     return Run(
         every.hashes[stays],
         every.keys.take(at),
-        every.subkeys.take(at),
+        _taken(every.subkeys, at),
         every.values.take(at),
         every.expiry_ms[stays],
         every.versions[stays],
         None,
     )
+
+
+def _taken(subkeys: pa.LargeBinaryArray, at: pa.Array) -> pa.LargeBinaryArray:
+    """Most keys have one row, and no subkey."""
+    return subkeys.take(at) if offsets_of(subkeys)[-1] else empty_values(len(at))
 
 
 def _joined(runs: Sequence[Run]) -> Run:

@@ -32,7 +32,7 @@ class OpenSlice:
     """A slice while a bundle has it. Its sections are opened when they are needed: a fresh worker need not read all."""
 
     base: Slice
-    open_section: Callable[[Section], Run]
+    open_sections: Callable[[Sequence[Section]], list[Run]]
     delta: Run | None = None
     """What the batch changes of it."""
     next_due_ms: int | None = None
@@ -44,7 +44,7 @@ class OpenSlice:
         """Of its sections, the newest first, without rows of other slices."""
         if self._runs is None:
             bounds = self.base.first_hash, self.base.end_hash
-            self._runs = [self.open_section(section).slice(*bounds) for section in self.base.sections]
+            self._runs = [run.slice(*bounds) for run in self.open_sections(self.base.sections)]
         return self._runs
 
 

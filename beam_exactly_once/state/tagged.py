@@ -27,6 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_exactly_once.state.hashing import offsets_of
+
 MOST_NESTED = 64
 """Levels of tuples, lists, dicts and sets in each other. A value that holds itself has no end."""
 
@@ -156,7 +158,8 @@ def decode_column(column: pa.Array) -> list[Any]:
         values = _decode_rows(_rows_of(column, lengths[0].as_py()))
         if values is not None:
             return values
-    return list(map(decode, column.to_pylist()))
+    texts = _decode_texts(column)
+    return list(map(decode, column.to_pylist())) if texts is None else texts
 
 
 def _items_column(items: Sequence[Any], kinds: Kinds) -> pa.LargeBinaryArray:
@@ -218,6 +221,24 @@ def _decode_rows(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> list[Any] | None:
         columns.append(items)
         start += length
     return list(map(_FACTORIES[tag], zip(*columns, strict=True)))
+
+
+def _decode_texts(column: pa.LargeBinaryArray) -> list[Any] | None:
+    """What a column holds, if that is all str or all bytes; else None."""
+    offsets = offsets_of(column)
+    if not len(column) or not (offsets[1:] > offsets[:-1]).all():
+        return None
+    data = np.frombuffer(column.buffers()[2], np.uint8, int(offsets[-1] - offsets[0]), int(offsets[0]))
+    tags_at = offsets[:-1] - offsets[0]
+    tag = bytes(data[:1])
+    if tag not in _TEXTS or not (data[tags_at] == data[0]).all():
+        return None
+    is_text = np.ones(len(data), np.bool_)
+    is_text[tags_at] = False
+    ends = pa.py_buffer(offsets - offsets[0] - np.arange(len(offsets)))
+    texts = pa.Array.from_buffers(_TEXTS[tag], len(column), [None, ends, pa.py_buffer(data[is_text])])
+    values: list[Any] = texts.to_pylist()
+    return values
 
 
 def _head(data: bytes) -> tuple[int, tuple[int, ...]]:
@@ -310,6 +331,7 @@ PLAIN: Kinds = {
 }
 """What an accumulator is made of."""
 
+_TEXTS = {b"s": pa.large_string(), b"b": pa.large_binary()}
 _TAGS: dict[type, bytes] = {tuple: b"t", list: b"l"}
 _FACTORIES: dict[bytes, Callable[[Any], Any]] = {b"t": tuple, b"l": list}
 _ARROW_TYPES = {

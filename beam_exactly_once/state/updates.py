@@ -6,12 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import pyarrow as pa
+
+from beam_exactly_once.state.arrow_rows import ArrowRows
+from beam_exactly_once.state.columns.folds import Columns, Folds
+from beam_exactly_once.state.garbage import no_collection
+from beam_exactly_once.state.hashing import Numbers
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
+from beam_exactly_once.state.keys import encode_keys
 from beam_exactly_once.state.types import AccumulatorState, StateType
 
 UNCHANGED = object()
 """A new state that says that the old one stays."""
 MISSING = object()
 """An old state that is not there."""
+
+
+def all_values(values: list[Any]) -> list[Any]:
+    """What travels in the place of values where only a function of the user knows them: all of them."""
+    return values
 
 
 class Operator(Protocol):
@@ -74,9 +87,7 @@ class UpdateEach:
     kind: str = field(default="update_state_by_key", init=False)
     adds_up: bool = field(default=True, init=False)
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """All of them: only the function knows them."""
-        return values
+    lifted = staticmethod(all_values)
 
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """One call a key."""
@@ -97,13 +108,19 @@ class CombineEach:
     fn: Any
     """A ``CombineFn`` of Beam, or what has its methods."""
     ttl_ms: int | None
+    name: str = ""
+    """Of the function, as the definition keeps it."""
+    folds: Folds | None = None
+    """The same function on columns of numbers, if there is one."""
+    arrow: ArrowRows | None = None
+    """Where rows are batches of Arrow."""
     kind: str = field(default="stateful_combine_per_key", init=False)
     adds_up: bool = field(default=True, init=False)
 
     @property
     def state_type(self) -> StateType:
         """Accumulators, without pickle."""
-        return AccumulatorState(type(self.fn).__qualname__)
+        return AccumulatorState(self.name or type(self.fn).__qualname__)
 
     def lifted(self, values: list[Any]) -> list[Any]:
         """One accumulator."""
@@ -112,10 +129,11 @@ class CombineEach:
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """The accumulators of the batch merged into the one that was kept."""
         merge, compact = self.fn.merge_accumulators, self.fn.compact
-        return [
-            compact(merge(accumulators if state is MISSING else [state, *accumulators]))
-            for accumulators, state in zip(groups, states, strict=True)
-        ]
+        with no_collection():
+            return [
+                compact(merge(accumulators if state is MISSING else [state, *accumulators]))
+                for accumulators, state in zip(groups, states, strict=True)
+            ]
 
     def outputs(
         self, keys: Sequence[Any], groups: Sequence[list[Any]], states: Sequence[Any], shown: Sequence[Any]
@@ -123,6 +141,27 @@ class CombineEach:
         """``(key, result)`` of each key."""
         extract = self.fn.extract_output
         return [(key, extract(accumulator)) for key, accumulator in zip(keys, shown, strict=True)]
+
+    def columns_after(self, columns: Columns, places: Numbers, stored: pa.Array | None) -> Columns | None:
+        """The accumulators of the batch merged into those that were kept, by columns; None if that must go value by value.
+
+        Args:
+            columns: of the batch.
+            places: of which keys there are accumulators already.
+            stored: these.
+        """
+        if self.folds is None or not columns or stored is None or not len(stored):
+            return columns or None
+        before = self.folds.decoded(stored)
+        if before is None:
+            return None
+        merged = self.folds.merged(tuple(column[places] for column in columns), before)
+        if merged is None:
+            return None
+        after = tuple(column.copy() for column in columns)
+        for column, of_places in zip(after, merged, strict=True):
+            column[places] = of_places
+        return after
 
 
 @dataclass(frozen=True)
@@ -151,3 +190,42 @@ class FirstOfEach:
     ) -> list[Any]:
         """``(key, value)`` of each key that is new."""
         return [(key, values[0]) for key, values, state in zip(keys, groups, states, strict=True) if state is MISSING]
+
+
+def folds_of(update: Operator) -> Folds | None:
+    """What does the same on columns of numbers, if there is something."""
+    return update.folds if isinstance(update, CombineEach) else None
+
+
+def arrow_of(update: Operator) -> ArrowRows | None:
+    """How it takes batches of Arrow, if it takes them."""
+    return update.arrow if isinstance(update, CombineEach) else None
+
+
+def grouped(update: Operator, rows: Any, hash_seed: str, operator: str) -> KeyedChunk:
+    """Rows in any order, by key.
+
+    Args:
+        update: of the operator.
+        rows: a batch of Arrow, or a list of keys and one of as many values.
+        hash_seed: of the operator.
+        operator: its name.
+
+    Raises:
+        UnfitRow: a key or a column is of a type that it cannot be.
+    """
+    arrow, folds = arrow_of(update), folds_of(update)
+    if arrow is not None:
+        return arrow.grouped(rows, hash_seed, operator)
+    keys, values = rows
+    columns = None if folds is None else folds.lifted([values])
+    encoded = encode_keys(keys, operator=operator)
+    return grouped_rows(encoded, hash_seed, values=lambda: values, columns=columns, folds=folds)
+
+
+def lifted(update: Operator, chunk: KeyedChunk) -> KeyedChunk:
+    """What travels in the place of a chunk."""
+    if chunk.columns or update.lifted is all_values:
+        return chunk
+    with no_collection():
+        return chunk.lifted(update.lifted)

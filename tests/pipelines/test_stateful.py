@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import orjson
+import pyarrow as pa
 import pytest
 
 from beam_exactly_once import (
@@ -37,6 +39,7 @@ from support.checkpoints import overwrite
 from support.command_line import run
 from support.ending import ends_with
 from support.keyed_stream import COUNTS, KeyedStream, counted, keyed, row_of
+from support.stream_under_test import number_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -89,6 +92,25 @@ def test_a_combine_fn_goes_on(stream: KeyedStream, fn: Any, result: Callable[[li
     for number in range(34):
         by_key.setdefault(number % 10, []).append(number)
     assert stream.newest() == {key: result(numbers) for key, numbers in by_key.items()}
+
+
+def test_batches_of_arrow_go_on(tmp_path: Path) -> None:
+    stream = KeyedStream(tmp_path)
+
+    def of_arrow(record: Any) -> pa.RecordBatch:
+        number = number_of(record)
+        return pa.record_batch({"key": [number % 3], "value": [number], "rows": [number]})
+
+    for start in (0, 17):
+        stream.produce(*range(start, start + 17))
+        spent = StatefulCombinePerKey({"value": sum, "rows": len}, key_columns=["key"])
+        write = WriteToFiles(str(stream.output), format="json")
+        stream.run_with(lambda records: records | beam.Map(of_arrow) | spent | write, max_batch_offsets=5)  # noqa: B023
+    files = sorted(stream.output.glob("*.json"))
+    newest = {row["key"]: row for file in files for row in map(orjson.loads, file.read_bytes().splitlines())}
+    assert newest == {
+        key: {"key": key, "value": sum(range(key, 34, 3)), "rows": len(range(key, 34, 3))} for key in range(3)
+    }
 
 
 def test_the_first_pair_of_each_key_passes(stream: KeyedStream) -> None:

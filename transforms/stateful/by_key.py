@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 
-from beam_exactly_once.arguments import seconds, whole_number
+from beam_exactly_once.arguments import names, seconds, whole_number
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.state.arrow_rows import ArrowRows, EachColumn
+from beam_exactly_once.state.columns.folds import FoldName, Folds
 from beam_exactly_once.state.types import JsonState, StateType
-from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach
+from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach, arrow_of
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
 from beam_exactly_once.transforms.stateful.keyed_state import (
     REPORTS,
     ChangeShards,
+    GatherBatches,
+    GatherPairs,
     SeedShards,
     SentToShard,
     ToShards,
@@ -57,9 +63,9 @@ class KeyedTransform(NamedTransform):
         name = graph.operator_name(self._name, update.kind)
         _refuse_totals_of_totals(name, update, pairs, graph)
         tasks = beam.pvalue.AsSingleton(graph.tasks)
-        sent = pairs | "ToShards" >> beam.ParDo(ToShards(name, update, self._shards), tasks).with_outputs(
-            REPORTS, main="rows"
-        )
+        gather = GatherPairs() if arrow_of(update) is None else GatherBatches()
+        to_shards = beam.ParDo(ToShards(name, update, self._shards), tasks)
+        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards.with_outputs(REPORTS, main="rows")
         seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
         updated = (
             (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
@@ -68,7 +74,7 @@ class KeyedTransform(NamedTransform):
             | "Update" >> beam.ParDo(self._changing(name, update, graph)).with_outputs(*self._tags, main="emitted")
         )
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
-        emitted = typed(updated["emitted"], tuple[Any, Any])
+        emitted = typed(updated["emitted"], tuple[Any, Any] if arrow_of(update) is None else pa.RecordBatch)
         graph.operators[name] = OperatorSpec(name, update, reports, emitted)
         return self._given(name, emitted, updated, graph)
 
@@ -134,14 +140,20 @@ class StatefulCombinePerKey(KeyedTransform):
     results do not depend on where batches are cut, if the ``CombineFn`` is exact: not for sums of floats, whose last digits
     depend on the order, nor for samples and lists.
 
-    Parallelism: values are combined where they are made, then by up to ``shards`` workers.
+    Parallelism: values are combined where they are made, then by up to ``shards`` workers. ``sum``, ``min``, ``max``, ``len``,
+    ``CountCombineFn`` and ``MeanCombineFn`` of ints, or of floats, are computed by columns, without Python a key; of other
+    values, and of ints beyond 64 bits, as any ``CombineFn`` is. What is stored is the same.
 
-    Input: ``(key, value)``. Output: ``(key, result)`` of each key of the batch: an upsert keeps the newest.
+    Input: ``(key, value)``. Output: ``(key, result)`` of each key of the batch: an upsert keeps the newest. With a mapping, both
+    are ``pyarrow.RecordBatch``: the output has the key columns as they came, and each combined column with its result, int64 or
+    float64.
 
     Args:
         fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``. Its accumulators, once compact, are None, bool,
-            int, float, str, bytes, or tuples, lists, dicts and sets of such; others are refused when one comes.
+            int, float, str, bytes, or tuples, lists, dicts and sets of such; others are refused when one comes. Or a mapping:
+            for each column, one of the functions above.
         ttl_s: seconds after its last change, by the batches' planned times, after which a key is forgotten; None: never.
+        key_columns: of a mapping: the columns that make a key; integers, strings, booleans or binary.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
 
@@ -150,21 +162,88 @@ class StatefulCombinePerKey(KeyedTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
 
     Raises (while running):
-        UnfitRow: a key or an accumulator cannot be stored; nothing of its batch is committed.
+        UnfitRow: a key or an accumulator cannot be stored, a column is missing, has nulls or is not of numbers, or a result has
+            more than 64 bits; nothing of its batch is committed.
         CheckpointHole, CorruptObject: state is gone, or damaged.
     """
 
-    def __init__(self, fn: Any, *, ttl_s: float | None = None, name: str | None = None, shards: int = SHARDS) -> None:
+    def __init__(
+        self,
+        fn: Any,
+        *,
+        ttl_s: float | None = None,
+        key_columns: Sequence[str] = (),
+        name: str | None = None,
+        shards: int = SHARDS,
+    ) -> None:
         super().__init__(name, shards)
-        if not isinstance(fn, beam.CombineFn) and not callable(fn):
-            raise ConfigurationError(
-                f"fn={fn!r} of StatefulCombinePerKey must be a CombineFn or a function such as sum."
-            )
-        self._fn = beam.CombineFn.maybe_from_callable(fn)
+        keys = names("key_columns", key_columns)
+        self._combine = _by_columns(fn, keys) if isinstance(fn, Mapping) else _by_value(fn, keys)
         self._ttl_ms = _ttl_ms(ttl_s)
 
     def _update(self) -> Update:
-        return CombineEach(self._fn, self._ttl_ms)
+        return replace(self._combine, ttl_ms=self._ttl_ms)
+
+
+def _by_value(fn: Any, key_columns: Sequence[str]) -> CombineEach:
+    """
+    Raises:
+        ConfigurationError: it is not a function that combines.
+    """
+    if not isinstance(fn, beam.CombineFn) and not callable(fn):
+        raise ConfigurationError(f"fn={fn!r} of StatefulCombinePerKey must be a CombineFn or a function such as sum.")
+    if key_columns:
+        raise ConfigurationError(
+            "key_columns= of StatefulCombinePerKey is for batches of Arrow: give a mapping of columns, such as "
+            "StatefulCombinePerKey({'amount': sum}, key_columns=['customer'])."
+        )
+    fold = _fold_of(fn)
+    if fold is None:
+        return CombineEach(beam.CombineFn.maybe_from_callable(fn), None)
+    return CombineEach(_FOLDED[fold](), None, fold, Folds((fold,)))
+
+
+def _by_columns(fns: Mapping[str, Any], key_columns: tuple[str, ...]) -> CombineEach:
+    """
+    Raises:
+        ConfigurationError: columns or functions are not possible.
+    """
+    if not fns or not key_columns or set(fns) & set(key_columns):
+        raise ConfigurationError(
+            f"StatefulCombinePerKey of the columns {', '.join(map(str, fns)) or 'none'} with key_columns={list(key_columns)}: "
+            "name at least one column of each, and none twice."
+        )
+    folds: list[FoldName] = []
+    for column, fn in fns.items():
+        fold = _fold_of(fn)
+        if fold is None:
+            raise ConfigurationError(
+                f"{fn!r} of column {column!r} is not a function that StatefulCombinePerKey knows by columns: sum, min, max, len, "
+                "CountCombineFn(), MeanCombineFn(). For others give pairs of key and value."
+            )
+        folds.append(fold)
+    said = ", ".join(f"{fold} of {column}" for fold, column in zip(folds, fns, strict=True))
+    of_all = Folds(tuple(folds), is_tuple=True)
+    each = EachColumn(tuple(_FOLDED[fold]() for fold in folds))
+    arrow = ArrowRows(key_columns, tuple(fns), of_all)
+    return CombineEach(each, None, f"{said}; by {', '.join(key_columns)}", of_all, arrow)
+
+
+def _fold_of(fn: Any) -> FoldName | None:
+    if type(fn) in (beam.combiners.CountCombineFn, beam.combiners.MeanCombineFn):
+        return "count" if isinstance(fn, beam.combiners.CountCombineFn) else "mean"
+    return next((name for name, known in _BUILT_IN.items() if fn is known), None)
+
+
+_BUILT_IN: dict[FoldName, Any] = {"sum": sum, "min": min, "max": max, "count": len}
+_FOLDED: dict[FoldName, Callable[[], beam.CombineFn]] = {
+    "sum": lambda: beam.CombineFn.from_callable(sum),
+    "min": lambda: beam.CombineFn.from_callable(min),
+    "max": lambda: beam.CombineFn.from_callable(max),
+    "count": beam.combiners.CountCombineFn,
+    "mean": beam.combiners.MeanCombineFn,
+}
+"""What gives the same, value by value."""
 
 
 class DeduplicateByKey(KeyedTransform):

@@ -1,8 +1,8 @@
 """The graph of an operator with state.
 
-    (key, value) ─▶ ToShards ─┐
-    task ────────▶ SeedShards ┴▶ GroupByKey ─▶ UpdateShards ─▶ what it emits
-                                                    └────────▶ StateChange, for the commit
+    (key, value) ─▶ GatherPairs ─▶ ToShards ─┐
+    task ───────────────────────▶ SeedShards ┴▶ GroupByKey ─▶ UpdateShards ─▶ what it emits
+                                                                   └────────▶ StateChange, for the commit
 
 Rows reach the worker of their shard in chunks, with their keys hashed: a step of Python a row is spared. Every shard gets a seed,
 also without rows, so that each part of the state is there at the commit.
@@ -26,16 +26,17 @@ from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.cache import StateCache
-from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard, grouped_pairs
+from beam_exactly_once.state.garbage import no_collection
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
-from beam_exactly_once.state.updates import Operator, Update
+from beam_exactly_once.state.updates import Operator, Update, grouped, lifted
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
 from beam_exactly_once.transforms.reports import RowsSent, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import refuse_two_attempts
 
-MAX_CHUNK_ROWS = 1 << 14
+MAX_CHUNK_ROWS = 1 << 16
 """Rows that a bundle gathers before it hashes and sends them."""
 REPORTS = "reports"
 """Tag of what the commit gathers."""
@@ -50,23 +51,37 @@ class _SeedCoder(JsonCoder):
 
 
 class _KeyedChunkCoder(beam.coders.Coder):
-    """Keys as Arrow has them, values as Beam has values of any type. Never stored."""
+    """Keys and numbers as Arrow has them, values as Beam has values of any type. Never stored."""
 
-    _keys = RecordBatchCoder()
+    _columns = RecordBatchCoder()
     _values = FastPrimitivesCoder()
+    _KEY, _NUMBER = "key.", "number."
+    """What names of columns begin with."""
 
     def encode(self, value: KeyedChunk) -> bytes:
-        """Keys, then values."""
-        keys = self._keys.encode(pa.record_batch({"hash": pa.array(value.hashes), "key": value.keys}))
-        rest = self._values.encode((value.rows_in, value.values))
-        return len(keys).to_bytes(8, "little") + keys + bytes(rest)
+        """Columns, then values."""
+        columns = {"hash": pa.array(value.hashes), "key": value.keys, "count": pa.array(value.counts)}
+        columns |= {f"{self._NUMBER}{place}": pa.array(column) for place, column in enumerate(value.columns)}
+        if value.shown_keys is not None:
+            shown = zip(value.shown_keys.schema.names, value.shown_keys.columns, strict=True)
+            columns |= {f"{self._KEY}{name}": column for name, column in shown}
+        encoded = self._columns.encode(pa.record_batch(columns))
+        return b"".join(
+            (len(encoded).to_bytes(8, "little"), encoded, self._values.encode((value.rows_in, value.values)))
+        )
 
     def decode(self, encoded: bytes) -> KeyedChunk:
         """The inverse of :meth:`encode`."""
         end = 8 + int.from_bytes(encoded[:8], "little")
-        batch = self._keys.decode(encoded[8:end])
-        rows_in, values = self._values.decode(encoded[end:])
-        return KeyedChunk(batch.column("hash").to_numpy(), batch.column("key"), values, rows_in)
+        batch = self._columns.decode(encoded[8:end])
+        with no_collection():
+            rows_in, values = self._values.decode(encoded[end:])
+        names = batch.schema.names
+        numbers = tuple(batch.column(name).to_numpy() for name in names if name.startswith(self._NUMBER))
+        keys = {name.removeprefix(self._KEY): batch.column(name) for name in names if name.startswith(self._KEY)}
+        shown = pa.RecordBatch.from_arrays(list(keys.values()), names=list(keys)) if keys else None
+        hashes, counts = (batch.column(name).to_numpy() for name in ("hash", "count"))
+        return KeyedChunk(hashes, batch.column("key"), rows_in, counts, values, numbers, shown)
 
     def is_deterministic(self) -> bool:
         """Nobody groups by a chunk."""
@@ -111,8 +126,59 @@ class SeedShards(StatelessDoFn):
             )
 
 
+class GatherPairs(StatelessDoFn):
+    """Gathers pairs, for ToShards: it runs for every record, so it takes nothing else."""
+
+    def start_bundle(self) -> None:
+        """Forget what a failed bundle left."""
+        self._pairs: list[tuple[Any, Any]] = []
+
+    def process(self, pair: tuple[Any, Any]) -> list[Any] | None:
+        """Keep it; give all when there are enough."""
+        pairs = self._pairs
+        pairs.append(pair)
+        return [self._all()] if len(pairs) >= MAX_CHUNK_ROWS else None
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Give the rest."""
+        if self._pairs:
+            yield GlobalWindows.windowed_value(self._all(), MIN_TIMESTAMP)
+
+    def _all(self) -> tuple[list[Any], list[Any]]:
+        pairs, self._pairs = self._pairs, []
+        return [key for key, _ in pairs], [value for _, value in pairs]
+
+
+class GatherBatches(StatelessDoFn):
+    """Gathers small batches of Arrow of one schema, for ToShards."""
+
+    def start_bundle(self) -> None:
+        """Forget what a failed bundle left."""
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def process(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Keep it; give all when there are enough, or one with another schema comes."""
+        if not isinstance(batch, pa.RecordBatch):
+            return [*self._all(), batch]  # which is refused
+        given = self._all() if self._batches and self._batches[0].schema != batch.schema else []
+        if batch.num_rows:
+            self._batches.append(batch)
+            self._rows += batch.num_rows
+        return [*given, *self._all()] if self._rows >= MAX_CHUNK_ROWS else given
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Give the rest."""
+        for batch in self._all():
+            yield GlobalWindows.windowed_value(batch, MIN_TIMESTAMP)
+
+    def _all(self) -> list[pa.RecordBatch]:
+        batches, self._batches, self._rows = self._batches, [], 0
+        return [pa.concat_batches(batches)] if batches else []
+
+
 class ToShards(StatelessDoFn):
-    """Gathers rows, and sends them on by the hash of their keys; reports how many."""
+    """Sends gathered rows on by the hash of their keys; reports how many."""
 
     def __init__(self, operator: str, update: Operator, shards: int) -> None:
         self._operator = operator
@@ -121,38 +187,22 @@ class ToShards(StatelessDoFn):
 
     def start_bundle(self) -> None:
         """Forget what a failed bundle left."""
-        self._keys: list[Any] = []
-        self._values: list[Any] = []
-        self._rows = 0
-        self._task: BatchTask | None = None
+        self._rows: int | None = None
 
-    def process(self, pair: tuple[Any, Any], task: BatchTask) -> Iterator[tuple[int, KeyedChunk]] | None:
-        """Keep it; send a chunk when there are enough."""
-        key, value = pair
-        self._keys.append(key)
-        self._values.append(value)
-        self._task = task
-        return self._send() if len(self._keys) >= MAX_CHUNK_ROWS else None
+    def process(self, rows: Any, task: BatchTask) -> Iterator[tuple[int, KeyedChunk]]:
+        """Hash and group them, cut where shards end."""
+        of_operator = task.operators[self._operator]
+        chunk = grouped(self._update, rows, of_operator.hash_seed, self._operator)
+        self._rows = (self._rows or 0) + chunk.rows_in
+        firsts = [shard[0].first_hash for shard in shards_of(of_operator.base.slices, self._shards)]
+        for shard, cut in chunks_by_shard(chunk, np.array(firsts, np.uint64)):
+            yield shard, lifted(self._update, cut)
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Send the rest, and say how many rows there were."""
-        if self._task is None:
-            return
-        for sent in self._send():
-            yield GlobalWindows.windowed_value(sent, MIN_TIMESTAMP)
-        report = gathered(RowsSent(self._operator, self._rows))
-        yield beam.pvalue.TaggedOutput(REPORTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
-
-    def _send(self) -> Iterator[tuple[int, KeyedChunk]]:
-        assert self._task is not None
-        keys, values, self._keys, self._values = self._keys, self._values, [], []
-        self._rows += len(keys)
-        if not keys:
-            return
-        of_operator = self._task.operators[self._operator]
-        groups = grouped_pairs(keys, values, of_operator.hash_seed, self._operator)
-        firsts = [shard[0].first_hash for shard in shards_of(of_operator.base.slices, self._shards)]
-        yield from chunks_by_shard(groups, self._update.lifted, np.array(firsts, np.uint64))
+        """Say how many rows there were."""
+        if self._rows is not None:
+            report = gathered(RowsSent(self._operator, self._rows))
+            yield beam.pvalue.TaggedOutput(REPORTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
 
 
 class ChangeShards(StatelessDoFn, abc.ABC):

@@ -57,7 +57,7 @@ class GroupBundle(StateBundle[CallEach]):
             groups = joined_chunks(chunks)
             self._refuse_strange(shard, groups)
             known = shard.look_up(groups.hashes, groups.keys)
-            emitted, delta = self._called(groups.hashes, groups.keys, groups.values, known)
+            emitted, delta = self._called(groups.hashes, groups.keys, groups.groups, known)
             if delta is not None:
                 shard.change(delta)
             yield emitted

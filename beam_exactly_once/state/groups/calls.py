@@ -17,6 +17,7 @@ from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.types import StateType
 from beam_exactly_once.state.types.contract import StoredValues
+from beam_exactly_once.state.updates import all_values
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,7 @@ class CallEach:
     adds_up: bool = field(default=False, init=False)
     ttl_ms: None = field(default=None, init=False)
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """All of them: only the function knows them."""
-        return values
+    lifted = staticmethod(all_values)
 
 
 class Call(NamedTuple):

@@ -14,7 +14,7 @@ from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.groups.bundle import GroupBundle
 from beam_exactly_once.state.groups.calls import CallEach
-from beam_exactly_once.state.keyed_chunk import chunks_by_shard, grouped_pairs
+from beam_exactly_once.state.keyed_chunk import chunks_by_shard
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.run import NEVER
@@ -22,6 +22,7 @@ from beam_exactly_once.state.section import fetch_from, read_section
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.timers import bound_of
+from beam_exactly_once.state.updates import grouped
 
 HASH_SEED = bytes(range(16)).hex()
 NAME = "calls"
@@ -52,9 +53,9 @@ class OperatorInMemory:
         attempt = Attempt(1, self.batch_id, secrets.token_hex(8))
         until_ms = bound_of(planned_at_ms, self.state.fired_ms)
         of_shards = shards_of(self.state.slices, shards)
-        groups = grouped_pairs([key for key, _ in pairs], [value for _, value in pairs], HASH_SEED, NAME)
+        groups = grouped(self.operator, ([key for key, _ in pairs], [value for _, value in pairs]), HASH_SEED, NAME)
         firsts = np.array([of_shard[0].first_hash for of_shard in of_shards], np.uint64)
-        chunks = dict(chunks_by_shard(groups, self.operator.lifted, firsts))
+        chunks = dict(chunks_by_shard(groups, firsts))
         rows: list[Any] = []
         rejected: list[Rejected] = []
         changes = []

@@ -1,0 +1,261 @@
+"""What state by key costs, each figure beside its bar.
+
+    python benchmarks/state.py [--size small|full] [--only SECTION …] [--rounds 3] [--json]
+
+- ``ways``: words counted in batches, CPU time against Beam's ``CombinePerKey(sum)`` without state, each in a process of its own
+  on FnApiRunner, and against state as a collection that each batch reads, groups and writes (``naive``). 95 of 100 words are
+  different ones; with ``zipf``, 14 of 100.
+- ``large``: a small batch over few keys and over many; memory, apart from files that are mapped; requests.
+- ``restart``: a process without a local cache opens all sections; the store is the local disk.
+- ``collide``: keys made to have one hash against others. ``slices``: sections a slice after many batches of one bundle.
+- ``flat``: thousands of batches with time to live.
+
+The last four run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have
+other work, too: hence CPU time, ratios within a round, and the median of rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_exactly_once import StateCache
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.state.cache import SectionCache
+from beam_exactly_once.state.hashing import _GOLDEN, _mixed
+from beam_exactly_once.state.section import fetch_from
+from beam_exactly_once.state.updates import Update
+from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
+from state_machine import StateMachine, cpu_s
+from support import apart
+
+MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done."""
+
+    keys: int
+    words: int
+    batches: int
+    few_keys: int
+    many_keys: int
+    restart_keys: int
+    collisions: int
+    slice_batches: int
+    flat_batches: int
+    flat_rows: int
+
+
+SIZES = {
+    "small": Size(100_000, 20_000, 2, 20_000, 200_000, 200_000, 5_000, 40, 200, 500),
+    "full": Size(1_000_000, 100_000, 5, 100_000, 10_000_000, 10_000_000, 20_000, 300, 5_000, 500),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table."""
+
+    name: str
+    value: float
+    bar: str = ""
+
+    def line(self) -> str:
+        return f"{self.name:<58}{self.value:>12,.2f}   {self.bar}"
+
+
+def of_way(way: str, size: Size, **other: Any) -> dict[str, Any]:
+    work = {"way": way, "keys": size.keys, "words": size.words, "batches": size.batches, **other}
+    found: dict[str, Any] = apart("state_ways:measure", work)
+    return found
+
+
+def ways(size: Size, rounds: int) -> Iterator[Figure]:
+    for zipf, bars in (
+        (None, {"update": ">= 1.5", "any_function": "", "typed_sum": ">= 3", "arrow": ">= 3"}),
+        (1.2, {"update": "", "typed_sum": "", "arrow": ">= 3.5"}),
+    ):
+        spent: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for way in ("stateless", *bars):
+                spent.setdefault(way, []).append(of_way(way, size, zipf=zipf)["cpu_s"])
+        words = "uniform words" if zipf is None else f"Zipf {zipf} words"
+        yield Figure(f"CombinePerKey, {words}: CPU ms a batch", 1000 * statistics.median(spent["stateless"]))
+        for way, bar in bars.items():
+            ratios = [one / other for one, other in zip(spent["stateless"], spent[way], strict=True)]
+            yield Figure(f"{way}, {words}: times as fast", statistics.median(ratios), bar)
+    naive = of_way("naive", size, batches=1)["cpu_s"]
+    yield Figure("update, uniform words: times as fast as naive", naive / of_way("update", size)["cpu_s"], ">= 25")
+
+
+def large(size: Size, rounds: int) -> Iterator[Figure]:
+    words = min(10_000, size.words)
+    few, many = (of_way("update", size, keys=keys, words=words, batches=9) for keys in (size.few_keys, size.many_keys))
+    alone = of_way("stateless", size, keys=size.few_keys, words=words, batches=9)
+    yield Figure(
+        f"a batch over {size.many_keys:,} keys by one over {size.few_keys:,}", many["cpu_s"] / few["cpu_s"], "<= 1.6"
+    )
+    yield Figure(f"anonymous MB at {size.many_keys:,} keys", many["anonymous_mb"], "<= 300")
+    yield Figure("anonymous MB without state", alone["anonymous_mb"])
+    for method, bar in (("put", "<= 1, and 1 where a base is written"), ("get", "<= 1"), ("list", "0")):
+        more = few["requests"][method] - alone["requests"][method]
+        yield Figure(f"{method} a batch more than without state, at most", more, bar)
+
+
+def machine(folder: Path, update: Update, **more: Any) -> StateMachine:
+    return StateMachine(update, open_object_store(f"{folder}/checkpoint"), StateCache(f"{folder}/cache"), **more)
+
+
+def totals() -> Update:
+    return StatefulCombinePerKey({"count": sum}, key_columns=["key"])._update()
+
+
+def batch(numbers: np.ndarray[Any, Any]) -> pa.RecordBatch:
+    return pa.record_batch({"key": pa.array(numbers), "count": np.ones(len(numbers), np.int64)})
+
+
+def restart(size: Size, rounds: int) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        one = machine(Path(folder), totals())
+        for first in range(0, size.restart_keys, 500_000):
+            one.run(batch(np.arange(first, min(first + 500_000, size.restart_keys))))
+        sections, fetch = one.list.sections, fetch_from(one.store)
+
+        def cold() -> float:
+            cache = SectionCache(StateCache(tempfile.mkdtemp(dir=folder)))
+            return cpu_s(lambda: [cache.get_all(slice_.sections, fetch) for slice_ in one.list.slices])
+
+        yield Figure(
+            f"restart without a cache, {size.restart_keys:,} keys: CPU us a key",
+            1e6 * statistics.median(cold() for _ in range(rounds)) / size.restart_keys,
+            "<= 0.3 and transfer",
+        )
+        yield Figure("bytes a key in the store", sum(section.size_bytes for section in sections) / size.restart_keys)
+
+
+def colliding(count: int, hash_seed: str) -> list[bytes]:
+    """Keys of one hash, for who knows the seed: 16 bytes, of which the second word undoes what the first has done."""
+    first, second = np.frombuffer(bytes.fromhex(hash_seed), "<u8").astype(np.uint64)
+    with np.errstate(over="ignore"):
+        begin = np.uint64(17) * _GOLDEN ^ first
+    free = np.frombuffer(np.random.default_rng(3).bytes(8 * count), "<u8").astype(np.uint64)
+    words = free & ~np.uint64(0xFF) | np.uint64(ord("b"))  # the tag of bytes
+    undo = _mixed(begin ^ words) ^ second
+    tables = np.stack([words, undo], axis=1).astype("<u8")
+    return [row.tobytes()[1:] + b"\0" for row in tables]
+
+
+def collide(size: Size, rounds: int) -> Iterator[Figure]:
+    spent: dict[str, list[float]] = {"normal": [], "colliding": []}
+    for _ in range(rounds):
+        for name, of_name in spent.items():
+            with tempfile.TemporaryDirectory() as folder:
+                one = machine(Path(folder), StatefulCombinePerKey(sum)._update())
+                keys = colliding(size.collisions, one.hash_seed)
+                if name == "normal":
+                    keys = [key[::-1] for key in keys]
+                rows = keys, [1] * len(keys)
+                of_name.append(cpu_s(lambda one=one, rows=rows: [one.run(rows) for _ in range(3)]))
+                if name == "colliding" and sum(bool(slice_.sections) for slice_ in one.list.slices) != 1:
+                    raise AssertionError("they do not collide")
+    ratios = [one / other for one, other in zip(spent["colliding"], spent["normal"], strict=True)]
+    yield Figure(f"{size.collisions:,} keys of one hash by normal ones: CPU", statistics.median(ratios), "<= 3")
+
+
+def slices(size: Size, rounds: int) -> Iterator[Figure]:
+    random = np.random.default_rng(5)
+    for count in (16, 64, 300):
+        with tempfile.TemporaryDirectory() as folder:
+            one, most = machine(Path(folder), totals(), slices=count), 0
+            one.run(batch(np.arange(size.keys // 10)))
+            one.rows.clear()
+            for _ in range(size.slice_batches):
+                one.run(batch(random.integers(0, size.keys // 10, size.keys // 1000)))
+                most = max(most, one.references)
+            yield Figure(f"references a slice, {count} slices, one bundle: most", most, "<= 12")
+            yield Figure(
+                f"rows written a row changed, {count} slices", one.rows["written"] / one.rows["changed"], "<= 4"
+            )
+
+
+def flat(size: Size, rounds: int) -> Iterator[Figure]:
+    """A batch a minute of which each has its own keys, forgotten after 50 minutes; each tenth of the batches is one sample."""
+    random = np.random.default_rng(11)
+    tenth = size.flat_batches // 10
+    with tempfile.TemporaryDirectory() as folder:
+        one = machine(Path(folder), DeduplicateByKey(ttl_s=50 * 60)._update(), retain_batches=20)
+        samples: list[dict[str, float]] = []
+        for number in range(size.flat_batches):
+            keys = random.integers(0, 1 << 40, size.flat_rows).tolist()
+            one.run((keys, keys), now_ms=number * MINUTE_MS)
+            if number % tenth == tenth - 1:
+                samples.append(sample(one, tenth))
+                progress(f"flat: {number + 1} of {size.flat_batches} batches, {samples[-1]}")
+    for name in samples[0]:
+        before, after = ([one[name] for one in half] for half in (samples[3:5], samples[-2:]))
+        yield Figure(
+            f"{name}: last fifth by fourth and fifth tenth", statistics.mean(after) / statistics.mean(before), "flat"
+        )
+
+
+def sample(one: StateMachine, batches: int) -> dict[str, float]:
+    """What is there now, and what a batch has cost since the last sample."""
+    entries = list(one.store.list(""))
+    marker_bytes = len(one.store.get(max(entry.key for entry in entries if entry.key.startswith("commits/"))) or b"")
+    spent_s, one.spent_s = sum(one.spent_s.values()), type(one.spent_s)()
+    start = SectionCache(StateCache(one.cache.location))
+    opened_s = cpu_s(lambda: [start.get_all(each.sections, fetch_from(one.store)) for each in one.list.slices])
+    return {
+        "keys": one.list.keys,
+        "objects": len(entries),
+        "bytes": sum(len(one.store.get(entry.key) or b"") for entry in entries),
+        "marker bytes": marker_bytes,
+        "references": one.references,
+        "CPU ms a batch": round(1000 * spent_s / batches, 2),
+        "CPU ms of a start": round(1000 * opened_s, 2),
+    }
+
+
+SECTIONS: dict[str, Callable[[Size, int], Iterator[Figure]]] = {
+    one.__name__: one for one in (ways, large, restart, collide, slices, flat)
+}
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(SIZES), default="full")
+    parser.add_argument("--only", nargs="*", default=list(SECTIONS), choices=list(SECTIONS), metavar="SECTION")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="one JSON line at the end")
+    flags = parser.parse_args()
+    figures: dict[str, float] = {}
+    print(f"state: {flags.size}\n{'what':<58}{'measured':>12}   bar", flush=True)
+    for name in flags.only:
+        began_s = time.perf_counter()
+        for figure in SECTIONS[name](SIZES[flags.size], flags.rounds):
+            print(figure.line(), flush=True)
+            figures[figure.name] = round(figure.value, 3)
+        progress(f"{name}: {time.perf_counter() - began_s:.0f} s")
+    if flags.json:
+        print(json.dumps({"benchmark": "state", "size": flags.size, "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""One operator without Beam: its bundles, the check at the commit, markers and sweeps are the real ones, batch after batch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, StreamWriter
+from beam_exactly_once.checkpoint.retention import Retention
+from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.bundle import StateBundle
+from beam_exactly_once.state.cache import StateCache
+from beam_exactly_once.state.keyed_chunk import chunks_by_shard
+from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
+from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.sweeping import sweep_state
+from beam_exactly_once.state.updates import Update, grouped, lifted
+
+OPERATOR = "counts"
+SHARDS = 16
+
+
+class StateMachine:
+    """Batches of one operator, each of one bundle.
+
+    Args:
+        update: what it does.
+        store: the checkpoint location.
+        cache: of the machine.
+        slices: of the state.
+        retain_batches: markers that stay.
+    """
+
+    def __init__(
+        self, update: Update, store: ObjectStore, cache: StateCache, *, slices: int = 16, retain_batches: int = 100
+    ) -> None:
+        self.update = update
+        self.store = store
+        self.cache = cache
+        self.checkpoint = Checkpoint.open(store)
+        self.writer = StreamWriter.claim(self.checkpoint, owner="benchmark", claimed_at_ms=0)
+        self.hash_seed = bytes(range(16)).hex()
+        self.list = StateList.empty(slices=slices)
+        self.batch_id = 0
+        self.spent_s: Counter[str] = Counter()
+        """CPU time, by what was done."""
+        self.rows = Counter[str]()
+        """What the batches changed, and what was written for it."""
+        self._retain_batches = retain_batches
+        self._retention = Retention(self.checkpoint, retain_batches)
+
+    def run(self, rows: Any, now_ms: int = 0) -> None:
+        """One batch."""
+        attempt = Attempt(self.writer.writer_epoch, self.batch_id, new_token())
+        shards = shards_of(self.list.slices, SHARDS)
+        with self._timed("group"):
+            chunk = grouped(self.update, rows, self.hash_seed, OPERATOR)
+            firsts = np.array([one[0].first_hash for one in shards], np.uint64)
+            of_shards = {number: lifted(self.update, one) for number, one in chunks_by_shard(chunk, firsts)}
+        seeds = [ShardSeed(self.checkpoint.stream_id, attempt, self.hash_seed, slices, now_ms) for slices in shards]
+        bundle = StateBundle(OPERATOR, self.update, self.store, self.cache, seeds[0])
+        with self._timed("update"):
+            for number, seed in enumerate(seeds):
+                bundle.update(seed, [of_shards[number]] if number in of_shards else [])
+        with self._timed("finish"):
+            change = bundle.finish()
+        self.rows["changed"] += len(chunk.hashes)
+        self.rows["written"] += sum(one.section.rows for one in change.slices if one.section is not None)
+        after = self.list.behind([change], operator=OPERATOR, attempt=attempt, fired_ms=now_ms, rows_sent=chunk.rows_in)
+        with self._timed("marker"):
+            marker = Marker(self.batch_id, "committed", attempt, {}, {}, now_ms, state={OPERATOR: after.to_json()})
+            decided = self.writer.create_marker(marker).record
+            self.list = StateList.from_json(decided.state[OPERATOR])
+        if self._retention.is_due(self.batch_id):
+            with self._timed("sweep"):
+                oldest = self.batch_id - self._retain_batches + 1
+                sweep_state(self.writer, oldest_retained=oldest, newest=decided.state)
+                self._retention.sweep_all(self.batch_id)
+        self.batch_id += 1
+
+    @property
+    def references(self) -> int:
+        """The most sections of one slice."""
+        return max(len(one.sections) for one in self.list.slices)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began_s = time.process_time()
+        yield
+        self.spent_s[what] += time.process_time() - began_s
+
+
+def cpu_s(work: Callable[[], Any]) -> float:
+    """CPU time of this process while it does something."""
+    began_s = time.process_time()
+    work()
+    return time.process_time() - began_s
