@@ -70,8 +70,8 @@ if TYPE_CHECKING:
     from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
     from beam_exactly_once.sinks.files.manifest import PublishedBatch, PublishedFile, read_batches
-    from beam_exactly_once.state.cache import StateCache
     from beam_exactly_once.state.groups.group_state import GroupState
+    from beam_exactly_once.state.near.cache import StateCache
     from beam_exactly_once.state.types.arrow_state import ArrowState
     from beam_exactly_once.state.types.coder_state import CoderState
     from beam_exactly_once.state.types.json_state import JsonState
@@ -107,7 +107,7 @@ else:
         "state.types.arrow_state": ("ArrowState",),
         "state.types.coder_state": ("CoderState",),
         "state.types.json_state": ("JsonState",),
-        "state.cache": ("StateCache",),
+        "state.near.cache": ("StateCache",),
         "transforms.decode_records": ("DecodeRecords",),
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),

@@ -32,8 +32,8 @@ import pyarrow as pa
 
 from beam_exactly_once import StateCache
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.state.cache import SectionCache
 from beam_exactly_once.state.hashing import _GOLDEN, _mixed
+from beam_exactly_once.state.near.cache import SectionCache
 from beam_exactly_once.state.section import fetch_from
 from beam_exactly_once.state.updates import Update
 from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey

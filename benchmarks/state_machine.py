@@ -15,12 +15,12 @@ from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.bundle import StateBundle
-from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.keyed_chunk import chunks_by_shard
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.state_list import StateList
-from beam_exactly_once.state.sweeping import sweep_state
 from beam_exactly_once.state.updates import Update, grouped, lifted
+from beam_exactly_once.state.upkeep.sweeping import sweep_state
 
 OPERATOR = "counts"
 SHARDS = 16

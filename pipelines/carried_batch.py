@@ -17,8 +17,8 @@ from beam_exactly_once.pipelines.known_operators import KnownOperators
 from beam_exactly_once.planning.continuing import CheckpointAt, carried_from, carried_marker, marker_at, stood_at
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.state.carrying import copy_state
 from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.upkeep.carrying import copy_state
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -40,8 +40,8 @@ from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.shard_seed import OperatorTask
 from beam_exactly_once.state.state_list import StateList
-from beam_exactly_once.state.sweeping import sweep_state
 from beam_exactly_once.state.timers import bound_of, is_batch_due
+from beam_exactly_once.state.upkeep.sweeping import sweep_state
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.stream_graph import StreamGraph

@@ -33,7 +33,7 @@ from beam_exactly_once.pipelines.stopping import stop_on_signals
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt
 from beam_exactly_once.sinks.contract import Publisher
-from beam_exactly_once.state.cache import StateCache
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.transforms.commit_batch import CommitBatch
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
 from beam_exactly_once.transforms.named import NamedTransform

@@ -20,7 +20,7 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.planning import KafkaSource
 from beam_exactly_once.sinks.contract import DriverSide, Publisher
-from beam_exactly_once.state.cache import StateCache
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.updates import Operator
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import RejectingStep

@@ -33,8 +33,8 @@ from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, 
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.secrets import referenced
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
-from beam_exactly_once.state.looking import operators_behind
-from beam_exactly_once.state.verification import verify_state
+from beam_exactly_once.state.upkeep.looking import operators_behind
+from beam_exactly_once.state.upkeep.verification import verify_state
 
 READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta", "word-count")
 """Named here, so that Beam is loaded only to run one."""

@@ -14,7 +14,7 @@ from beam_exactly_once.cli import tables
 from beam_exactly_once.cli.options import JSON, at_location, print_json
 from beam_exactly_once.errors import EXIT_FAILED
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.state.looking import RememberedKey, StateView
+from beam_exactly_once.state.upkeep.looking import RememberedKey, StateView
 
 EXPORTED = pa.schema(
     [("key", pa.string()), ("value", pa.string()), ("version", pa.uint8()), ("expires_at_ms", pa.int64())]

@@ -16,7 +16,7 @@ from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.inspection import BatchSummary, Position, StreamStatus
 from beam_exactly_once.checkpoint.resolution import Proposal
 from beam_exactly_once.clock import moment_text
-from beam_exactly_once.state.looking import OperatorSummary
+from beam_exactly_once.state.upkeep.looking import OperatorSummary
 
 WIDTH_WITHOUT_TERMINAL = 120
 MAX_PARTITIONS = 50

@@ -13,13 +13,13 @@ from beam_exactly_once.checkpoint.records import Attempt
 from beam_exactly_once.errors import CheckpointHole, IncompleteBatch
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.state.cache import StateCache, section_cache
 from beam_exactly_once.state.compaction import Held, Merge, choose_merges
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.near.cache import StateCache, section_cache
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run, empty_values
 from beam_exactly_once.state.section import fetch_from, pack

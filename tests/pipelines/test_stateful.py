@@ -214,7 +214,8 @@ def test_a_state_object_that_is_gone_or_damaged_is_said(stream: KeyedStream, mon
 
 def without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a new machine."""
-    from beam_exactly_once.state import bundle, cache
+    from beam_exactly_once.state import bundle
+    from beam_exactly_once.state.near import cache
 
     monkeypatch.setattr(bundle, "section_cache", lambda settings: cache.SectionCache(cache.StateCache(max_bytes=0)))
 

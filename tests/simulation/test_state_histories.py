@@ -15,8 +15,8 @@ import pytest
 
 from beam_exactly_once.checkpoint import Attempt, Marker, Plan, StreamWriter, layout, location, resolution
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.state import sweeping
 from beam_exactly_once.state.state_list import Section, Slice, SliceChange, StateChange, StateList
+from beam_exactly_once.state.upkeep import sweeping
 from support.simulation import stateful_driver
 from support.simulation.histories import Focus
 from support.simulation.script import Script, Stage

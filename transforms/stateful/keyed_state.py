@@ -25,9 +25,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.state.bundle import StateBundle
-from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.updates import Operator, Update, grouped, lifted
 from beam_exactly_once.transforms.batch_task import BatchTask

@@ -12,11 +12,11 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
-from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.groups.bundle import GroupBundle
 from beam_exactly_once.state.groups.calls import CallEach
 from beam_exactly_once.state.groups.group_state import GroupState
 from beam_exactly_once.state.keyed_chunk import KeyedChunk
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.types import StateType
 from beam_exactly_once.state.types.contract import Versioned

@@ -15,12 +15,12 @@ import pyarrow as pa
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.state.bundle import StateBundle
-from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.groups.calls import Call, CallEach, Calls, left_by, made, rejected_rows, stored
 from beam_exactly_once.state.hashing import Hashes
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
 from beam_exactly_once.state.shard import Known, OpenSlice

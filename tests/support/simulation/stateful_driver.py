@@ -21,7 +21,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import Taken
 from beam_exactly_once.state.state_list import HASHES, Section, Slice, SliceChange, StateChange, StateList
-from beam_exactly_once.state.sweeping import sweep_state
+from beam_exactly_once.state.upkeep.sweeping import sweep_state
 from support.simulation.driver import NOW, SINK, SOURCE, Driver, Scene, part_name
 from support.simulation.oracle import Ledger
 

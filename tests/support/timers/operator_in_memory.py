@@ -11,12 +11,12 @@ import numpy as np
 from beam_exactly_once.checkpoint.records import Attempt, Json
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.rows.rejected import Rejected
-from beam_exactly_once.state.cache import StateCache
 from beam_exactly_once.state.groups.bundle import GroupBundle
 from beam_exactly_once.state.groups.calls import CallEach
 from beam_exactly_once.state.keyed_chunk import chunks_by_shard
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.section import fetch_from, read_section
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of

@@ -36,7 +36,6 @@ from beam_exactly_once.planning import BatchLimits, KafkaSource
 from beam_exactly_once.planning.continuing import carried_from
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import start_of
-from beam_exactly_once.state.carrying import copy_state
 from beam_exactly_once.state.definition import OperatorDefinition
 from beam_exactly_once.state.hashing import hash_keys
 from beam_exactly_once.state.run import TOMBSTONE, Run
@@ -44,6 +43,7 @@ from beam_exactly_once.state.section import fetch_from, pack, read_section
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.state.updates import UpdateEach
+from beam_exactly_once.state.upkeep.carrying import copy_state
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.stream_graph import OperatorSpec

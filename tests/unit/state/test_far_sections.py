@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from beam_exactly_once.errors import CorruptObject
-from beam_exactly_once.state.cache import SectionCache, StateCache
+from beam_exactly_once.state.near.cache import SectionCache, StateCache
 from beam_exactly_once.state.section import pack
 from support.state_rows import Row, rows_of, run_of
 

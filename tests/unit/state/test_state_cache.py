@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
-from beam_exactly_once.state import cache_folder
-from beam_exactly_once.state.cache import SectionCache, StateCache, section_cache
-from beam_exactly_once.state.cache_file import file_name
+from beam_exactly_once.state.near import cache_folder
+from beam_exactly_once.state.near.cache import SectionCache, StateCache, section_cache
+from beam_exactly_once.state.near.cache_file import file_name
 from beam_exactly_once.state.run import Run
 from beam_exactly_once.state.section import pack
 from beam_exactly_once.state.state_list import Section

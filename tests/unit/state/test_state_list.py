@@ -14,7 +14,7 @@ from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import SYSTEM_CLOCK
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.state.state_list import HASHES, Section, Slice, SliceChange, StateChange, StateList
-from beam_exactly_once.state.sweeping import sweep_state
+from beam_exactly_once.state.upkeep.sweeping import sweep_state
 from support.checkpoints import fresh_store, marker, plan, repeatable
 
 ATTEMPT = Attempt(2, 7, "a1")

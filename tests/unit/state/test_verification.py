@@ -16,12 +16,12 @@ from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.state.definition import OperatorDefinition
 from beam_exactly_once.state.hashing import hash_keys
-from beam_exactly_once.state.looking import operators_behind
 from beam_exactly_once.state.run import Run
 from beam_exactly_once.state.section import pack
 from beam_exactly_once.state.state_list import Slice, StateList
 from beam_exactly_once.state.types import JsonState
-from beam_exactly_once.state.verification import verify_state
+from beam_exactly_once.state.upkeep.looking import operators_behind
+from beam_exactly_once.state.upkeep.verification import verify_state
 
 SEED = bytes(range(16))
 

@@ -19,8 +19,8 @@ from beam_exactly_once import arguments
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.per_process import PerProcess
-from beam_exactly_once.state.cache_file import file_name, run_of_file, write_file
-from beam_exactly_once.state.cache_folder import MAPPED_FROM_BYTES, CacheFolder, Unusable, default_roots
+from beam_exactly_once.state.near.cache_file import file_name, run_of_file, write_file
+from beam_exactly_once.state.near.cache_folder import MAPPED_FROM_BYTES, CacheFolder, Unusable, default_roots
 from beam_exactly_once.state.run import Run
 from beam_exactly_once.state.section import Fetch, read_section
 from beam_exactly_once.state.state_list import Section
