@@ -131,7 +131,7 @@ CAPABILITIES = (
     Capability(
         RUNNING,
         "a wrong argument or place is one clear error",
-        r"test_bad_input: |test_arguments: |test_store_config|refused",
+        r"test_bad_input: |test_arguments: |test_values_stay_unseen: |test_store_config|refused",
     ),
     Capability(GRAPH, "state that survives a batch", r"test_stateful: |test_state_commands: |test_state_on_runners: "),
     Capability(
@@ -153,6 +153,7 @@ CAPABILITIES = (
         "aborted transactions, compacted topics",
         r"test_real_kafka: |long range|test_flink_(local|cluster): the ready made pipeline",
     ),
+    Capability(READING, "limits of a batch", r"test_batch_bytes: "),
     Capability(READING, "data loss", r"test_retention: |records deleted|data loss|stops where records are lost"),
     Capability(
         READING, "topics that come, go, grow or are recreated", r"test_topic_changes: |test_topics_of_a_stream: "
