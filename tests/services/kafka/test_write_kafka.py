@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from beam_exactly_once import Record
 from beam_exactly_once.cli import main as cli
 from beam_exactly_once.errors import Fenced, SinkAhead
-from beam_exactly_once.pipelines import kafka_to_kafka
+from beam_exactly_once.pipelines import kafka_to_kafka, word_count
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.sharded import StagedPublisher
 from services.streams.copies import Asleep, Copy, assert_exactly_once, at, fail, live, numbers_of, records_of
@@ -206,3 +206,22 @@ def test_kafka_to_kafka(new_topic: NewTopicMade, output: Topic, tmp_path: Path) 
     )
     assert (receipts["examined"], receipts["faults"], receipts["notes"]) == (2, [], [])
     assert kafka_to_kafka.main([*arguments, "--output-topic=missing"]) == 2
+
+
+def test_words_of_a_topic_are_counted_in_another(new_topic: NewTopicMade, output: Topic, tmp_path: Path) -> None:
+    """By starts one after the other: the newest count of each word stays when the topic is compacted."""
+    source = new_topic(2)
+    arguments = [
+        f"--bootstrap-servers={output.bootstrap_servers}",
+        f"--topics={source.name}",
+        f"--output-topic={output.name}",
+        f"--checkpoint-location={tmp_path / 'checkpoint'}",
+        "--max-batch-offsets=2",
+    ]
+    lines = [b"to be or", b"not to be", b"that is"]
+    for partition in range(2):
+        source.send(lines, partition=partition)
+        assert word_count.main(arguments) == 0
+    newest = {one.key(): one.value() for one in records_of(output.bootstrap_servers, output.name)}
+    words = b" ".join(lines).split()
+    assert newest == {word: b"%d" % (2 * words.count(word)) for word in words}
