@@ -64,6 +64,8 @@ class S3Store(DefiniteStore):
         super().__init__(f"s3://{self._bucket}/{self._prefix}".rstrip("/"), **contract)
         self._options = S3Options.checked(self.uri, options)
         self._client_key: ClientKey | None = None
+        self._server = ""
+        """What the server calls itself."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Without secrets and variables of this machine: another process resolves its own."""
@@ -76,8 +78,7 @@ class S3Store(DefiniteStore):
     def verify(self) -> None:
         """See :class:`ObjectStore`. Warns of a server that forgets staged output by itself."""
         super().verify()
-        answer = self._call("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
-        if answer["ResponseMetadata"]["HTTPHeaders"].get("server", "").startswith("MinIO"):
+        if self._server.startswith("MinIO"):
             _LOGGER.warning(
                 "%s is on MinIO, which drops open uploads after 24 hours unless stale_uploads_expiry says otherwise: output of a "
                 "batch that is committed, and waits longer for its publish, would be lost. Raise it above the longest stop of "
@@ -149,6 +150,7 @@ class S3Store(DefiniteStore):
     def _list_page(self, prefix: str, start_after: str) -> Page:
         after = self._prefix + start_after  # leaves out the mark of the root itself, too
         answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, StartAfter=after, MaxKeys=MAX_LIST_KEYS)
+        self._server = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
         keys = [(found["Key"].removeprefix(self._prefix), int(found["Size"])) for found in answer.get("Contents", ())]
         # Consoles mark folders by empty objects whose names end in a slash: no keys of ours.
         entries = [ObjectEntry(key, size_bytes) for key, size_bytes in keys if key and not key.endswith("/")]

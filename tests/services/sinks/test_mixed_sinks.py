@@ -24,6 +24,7 @@ from beam_exactly_once import (
     WriteToSql,
     secret_from_env,
 )
+from beam_exactly_once.errors import StepFailed
 from beam_exactly_once.testing.crashing import ANY, KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.hooked_publisher import hooked
 from services.conftest import address
@@ -177,8 +178,8 @@ def test_a_pipeline_of_chance_and_clock_with_other_code_and_shards_at_each_start
         try:
             with watching(StoreCalls(point, kill)):
                 mixed.run(through=chaotic(f"life {number}"), shards=chance.randint(1, 4))
-        except Killed:
-            pass
+        except (Killed, StepFailed) as error:
+            assert Killed.__name__ in f"{error!r} {error.__cause__!r}"
         shown = still_there(mixed, shown)
     mixed.run(through=chaotic("the last life"), shards=2)
     still_there(mixed, shown)

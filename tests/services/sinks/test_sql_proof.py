@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy as sa
 
 from beam_exactly_once.errors import OutputNotWritable
-from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.sql.character_sets import of_mysql
 from support.rejected_rows import rejected_in
 from support.sql_stream import SqlStream
@@ -93,7 +92,7 @@ def test_no_right_to_insert_is_found_before_the_stream_is_claimed(
     postgres.execute(f"GRANT SELECT ON {postgres.table} TO {user}")
     with pytest.raises(OutputNotWritable, match="permission denied"):
         postgres.run()
-    assert list(open_object_store(postgres.checkpoint).list("writers/")) == []
+    assert list(postgres.store().list("writers/")) == []
 
 
 def test_receipts_without_transactions_are_refused(stream: SqlStream, sql_variable: str) -> None:
@@ -150,7 +149,7 @@ def in_latin2(postgres: SqlStream, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def test_letters_that_a_database_does_not_have(in_latin2: SqlStream, tmp_path: Path) -> None:
     in_latin2.create("id BIGINT, name VARCHAR(20), note JSONB")
-    in_latin2.send(
+    in_latin2.send_rows(
         [{"id": 4, "name": "ř"}, {"id": 5, "name": "ñ"}, {"id": 6, "note": {"ñ": 1}}, {"id": 7, "note": ["ř"]}]
     )
     in_latin2.run(rejected=tmp_path / "bad")
