@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Hashes, Numbers, hash_keys
 from beam_exactly_once.state.ordering import order_of
@@ -128,7 +129,7 @@ def _behind_each_other(chunks: Sequence[KeyedChunk]) -> KeyedChunk:
         np.concatenate([chunk.counts for chunk in chunks]),
         list(chain.from_iterable(chunk.values for chunk in chunks)),
         tuple(map(np.concatenate, zip(*(chunk.columns for chunk in chunks), strict=True))),
-        pa.concat_batches(shown) if shown else None,
+        whole_batch(shown) if shown else None,
     )
 
 

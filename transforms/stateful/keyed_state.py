@@ -24,6 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
@@ -174,7 +175,7 @@ class GatherBatches(StatelessDoFn):
 
     def _all(self) -> list[pa.RecordBatch]:
         batches, self._batches, self._rows = self._batches, [], 0
-        return [pa.concat_batches(batches)] if batches else []
+        return [whole_batch(batches)] if batches else []
 
 
 class ToShards(StatelessDoFn):
