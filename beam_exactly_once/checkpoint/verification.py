@@ -35,8 +35,6 @@ _OURS = (
     layout.STATE,
     layout.REJECTING,
     layout.REJECTED,
-    layout.OPERATORS,
-    layout.STATE,
     ".verify/",
 )
 

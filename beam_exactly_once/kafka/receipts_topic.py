@@ -22,8 +22,6 @@ _UNCLEAN = "unclean.leader.election.enable"
 _SEGMENT_BYTES = 16 * 1024 * 1024
 """The newest segment is not compacted: bounds what a partition takes on disk."""
 
-_UNCLEAN = "unclean.leader.election.enable"
-
 
 class ReceiptsTopic:
     """The receipts topic of one sink of one stream. Connected at first use.

@@ -226,7 +226,8 @@ class SourcePlanner:
         """Learn the average record size, for limits in bytes, and whether offsets have records: compacted ones may not."""
         if records:
             self._average_record_bytes = max(1.0, bytes_read / records)
-        self._is_sparse = 2 * records < offsets
+        if offsets:  # else the batch was of other sources, or of timers
+            self._is_sparse = 2 * records < offsets
 
     def _note_dropped(self) -> None:
         """Say what the source leaves behind; it is the user's choice, or a slip."""

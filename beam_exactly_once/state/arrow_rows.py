@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class ArrowRows:
     key_columns: tuple[str, ...]
     value_columns: tuple[str, ...]
     folds: Folds
+
+    def needed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch without columns that nobody reads."""
+        needed = dict.fromkeys((*self.key_columns, *self.value_columns))
+        return batch.select([name for name in needed if batch.schema.names.count(name) == 1])
 
     def grouped(self, batch: pa.RecordBatch, hash_seed: str, operator: str) -> KeyedChunk:
         """The rows of a batch, by key.
@@ -105,7 +111,8 @@ class EachColumn:
 def _column(batch: pa.RecordBatch, name: str, operator: str) -> pa.Array:
     if name not in batch.schema.names:
         raise UnfitRow(
-            f"operator {operator!r}: a batch has no column {name!r}; it has {', '.join(batch.schema.names)}."
+            f"operator {operator!r}: a batch has not exactly one column {name!r}. Give each those that "
+            "are named to the step."
         )
     column = batch.column(name)
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
@@ -125,12 +132,17 @@ def _refuse_other_than_numbers(name: str, fold: str, column: pa.Array, operator:
 
 
 def _result(name: str, values: Any, operator: str) -> pa.Array:
-    if isinstance(values, list):
-        try:
-            return pa.array(values, pa.float64() if float in set(map(type, values)) else pa.int64())
-        except (OverflowError, pa.ArrowInvalid):
-            raise UnfitRow(
-                f"operator {operator!r}: a result of column {name!r} has more than 64 bits. Cast the column to float64 first, or "
-                "give pairs of key and value, where an int has any size."
-            ) from None
-    return pa.array(values)
+    if not isinstance(values, list):
+        return pa.array(values)
+    try:
+        if float not in set(map(type, values)):
+            return pa.array(values, pa.int64())
+        floats = list(map(float, values))  # some batches had ints, others floats
+        if all(one == value or math.isnan(one) for one, value in zip(floats, values, strict=True)):
+            return pa.array(floats, pa.float64())
+    except (OverflowError, pa.ArrowInvalid):
+        pass
+    raise UnfitRow(
+        f"operator {operator!r}: a result of column {name!r} has more digits than its type holds. Cast the column to float64 "
+        "first, or give pairs of key and value, where an int has any size."
+    )

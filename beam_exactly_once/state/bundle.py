@@ -240,7 +240,7 @@ class StateBundle(Generic[Does]):
     def _expiries(self, set_rows: int, rows: int) -> Numbers:
         expiries = np.full(rows, NEVER, np.int64)
         if self._expires_to_ms is not None and self._update.ttl_ms is not None:
-            expiries[:set_rows] = self._expires_to_ms + self._update.ttl_ms
+            expiries[:set_rows] = min(self._expires_to_ms + self._update.ttl_ms, NEVER)
         return expiries
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:

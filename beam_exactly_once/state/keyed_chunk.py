@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Hashes, Numbers, hash_keys
@@ -121,7 +122,18 @@ def chunks_by_shard(chunk: KeyedChunk, first_hashes: Hashes) -> Iterator[tuple[i
 
 
 def _behind_each_other(chunks: Sequence[KeyedChunk]) -> KeyedChunk:
+    """
+    Raises:
+        UnfitRow: a key column is of one type in one chunk and of another one in another, so that no batch can show both.
+    """
     shown = [chunk.shown_keys for chunk in chunks if chunk.shown_keys is not None]
+    for one, other in pairwise(shown):
+        for field, other_field in zip(one.schema, other.schema, strict=True):
+            if field.type != other_field.type:
+                raise UnfitRow(
+                    f"key column {field.name!r} is of type {field.type} in one batch and of type {other_field.type} in another. "
+                    "Cast it before the step."
+                )
     return KeyedChunk(
         np.concatenate([chunk.hashes for chunk in chunks]),
         pa.concat_arrays([chunk.keys for chunk in chunks]),

@@ -22,7 +22,6 @@ def merged(
     runs_newest_first: Sequence[Run],
     *,
     drop_tombstones: bool = False,
-    drop_expired_ms: int | None = None,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> Run:
     """One run that says what these say together.
@@ -30,18 +29,11 @@ def merged(
     Args:
         runs_newest_first: at least one; values of several versions get the fields of all of them.
         drop_tombstones: leave out what is deleted. Only right if no older run remains: an older row would come back.
-        drop_expired_ms: leave out rows that expire no later. Needs ``drop_tombstones``, for the same reason; and only right
-            where nothing has to be called for them.
         rows_at_once: how many rows are copied at once, unless more have one hash.
-
-    Raises:
-        ValueError: rows that expire cannot be left out while older runs remain.
     """
-    if drop_expired_ms is not None and not drop_tombstones:
-        raise ValueError("rows that expire may be left out of the oldest run alone: older rows would come back")
     plain = [replace(run, by_expiry=None) for run in runs_newest_first]
     pieces = _pieces(plain, max(1, rows_at_once // len(plain)))
-    whole = _joined([_merged_at_once(piece, drop_tombstones, drop_expired_ms) for piece in pieces])
+    whole = _joined([_merged_at_once(piece, drop_tombstones) for piece in pieces])
     return Run.of_sorted(whole.hashes, whole.keys, whole.subkeys, whole.values, whole.expiry_ms, whole.versions)
 
 
@@ -53,14 +45,12 @@ def _pieces(runs: Sequence[Run], rows_of_each: int) -> Iterator[list[Run]]:
         yield [run.slice(first_hash, end_hash) for run in runs]
 
 
-def _merged_at_once(runs_newest_first: Sequence[Run], drop_tombstones: bool, drop_expired_ms: int | None) -> Run:
+def _merged_at_once(runs_newest_first: Sequence[Run], drop_tombstones: bool) -> Run:
     every = _joined(runs_newest_first)
     order, repeats = order_of(every.hashes, every.keys, every.subkeys)
     stays = order[~repeats]  # of rows that are one, the newest comes first
     if drop_tombstones:
         stays = stays[every.versions[stays] != TOMBSTONE]
-    if drop_expired_ms is not None:
-        stays = stays[every.expiry_ms[stays] > drop_expired_ms]
     at = pa.array(stays)
     return Run(
         every.hashes[stays],

@@ -18,7 +18,7 @@ from beam_exactly_once.errors import CheckpointHole, CorruptObject, NewerFormat
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state.ordering import rises
 from beam_exactly_once.state.run import NEVER, Run
-from beam_exactly_once.state.state_list import Section
+from beam_exactly_once.state.state_list import Section, Slice
 
 FORMAT = b"1"
 DIGEST_DIGITS = 32
@@ -124,6 +124,16 @@ def run_in(batch: pa.RecordBatch) -> Run:
     by_expiry = batch.column("by_expiry").to_numpy() if "by_expiry" in names else None
     keys, subkeys, values = (batch.column(name) for name in ("key", "subkey", "value"))
     return Run(hashes, keys, subkeys, values, expiry_ms, versions, by_expiry)
+
+
+def runs_of(one: Slice, fetch: Fetch) -> list[Run]:
+    """All that is remembered of a slice, the newest run first, without rows of other slices.
+
+    Raises:
+        CheckpointHole, CorruptObject: as of :func:`read_section`, and where the object is gone.
+    """
+    sections = ((ref, fetch(ref.object_key, ref.offset, ref.size_bytes)) for ref in one.sections)
+    return [read_section(ref, body).slice(one.first_hash, one.end_hash) for ref, body in sections]
 
 
 def _schema(value_type: pa.DataType, *, expires: bool) -> pa.Schema:

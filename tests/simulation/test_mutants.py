@@ -7,7 +7,6 @@ survives, either the simulation became blind or the rule became superfluous; bot
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,12 +30,10 @@ from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.errors import StoreUnavailable
 from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObject, Taken
 from beam_exactly_once.object_store.definite import Unclear
+from support.simulation.caught import assert_caught
 from support.simulation.driver import NOW, SINK, SOURCE, Driver
 from support.simulation.histories import Focus, Simulation
 from support.simulation.store import SimulatedStore
-
-MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
-"""A mutant that survives so many histories counts as not caught."""
 
 FOCUSED_SEEDS = 60
 DECISIONS = (layout.OFFSETS, layout.COMMITS)
@@ -358,12 +355,7 @@ MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_rule_left_out_is_caught(mutant: type) -> None:
     driver_class, store_class, focus = MUTANTS[mutant]
-    for seed in range(MAX_SEEDS):
-        faults = Simulation(seed, driver_class, store_class, focus).faults()
-        if faults:
-            print(f"seed {seed}: {faults[0]}")
-            return
-    pytest.fail(f"{mutant.__name__} survived {MAX_SEEDS} seeds")
+    assert_caught(mutant, lambda seed: Simulation(seed, driver_class, store_class, focus).faults())
 
 
 FOCUSES = {

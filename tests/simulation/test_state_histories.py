@@ -18,6 +18,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.state.state_list import Section, Slice, SliceChange, StateChange, StateList
 from beam_exactly_once.state.upkeep import sweeping
 from support.simulation import stateful_driver
+from support.simulation.caught import assert_caught
 from support.simulation.histories import Focus
 from support.simulation.script import Script, Stage
 from support.simulation.stateful_driver import Entry, Pack, StatefulDriver, Table, Task, within
@@ -27,7 +28,6 @@ from support.simulation.world import Actor, Call, World
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "800"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 PARTS = min(4, SEEDS)
-MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 FOCUSED_SEEDS = 60
 
 
@@ -259,12 +259,7 @@ def test_an_operator_that_forgets_the_state_is_caught(monkeypatch: pytest.Monkey
 
 
 def caught(driver_class: type[StatefulDriver], focus: Focus | None) -> None:
-    for seed in range(MAX_SEEDS):
-        faults = StatefulSimulation(seed, driver_class, focus=focus).faults()
-        if faults:
-            print(f"seed {seed}: {faults[0][:300]}")
-            return
-    pytest.fail(f"{driver_class.__name__} survived {MAX_SEEDS} seeds")
+    assert_caught(driver_class, lambda seed: StatefulSimulation(seed, driver_class, focus=focus).faults())
 
 
 @pytest.mark.parametrize("focus", [LATE_WORKER, LOSERS, OPERATORS])

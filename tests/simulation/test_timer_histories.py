@@ -15,6 +15,7 @@ from beam_exactly_once.checkpoint import Attempt, Marker, Plan, resolution
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.state.state_list import Slice, SliceChange, StateChange, StateList
 from beam_exactly_once.state.timers import is_batch_due
+from support.simulation.caught import assert_caught
 from support.simulation.histories import Focus
 from support.simulation.stateful_driver import OPERATOR, Entry, Pack, Table, Task
 from support.simulation.stateful_histories import StatefulSimulation
@@ -22,7 +23,6 @@ from support.simulation.timed_driver import TimedDriver
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
-MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 PARTS = min(2, SEEDS)
 OPERATORS = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
 LATE_WORKER = Focus((("stage", None), ("create", "state"), ("create", "commits"), ("get", "commits")), 0.1)
@@ -154,9 +154,4 @@ def test_an_operator_that_fires_what_it_passes_is_caught(monkeypatch: pytest.Mon
 
 
 def caught(driver_class: type[TimedDriver], focus: Focus | None) -> None:
-    for seed in range(MAX_SEEDS):
-        faults = StatefulSimulation(seed, driver_class, focus=focus).faults()
-        if faults:
-            print(f"seed {seed}: {faults[0][:300]}")
-            return
-    pytest.fail(f"{driver_class.__name__} survived {MAX_SEEDS} seeds")
+    assert_caught(driver_class, lambda seed: StatefulSimulation(seed, driver_class, focus=focus).faults())

@@ -45,11 +45,12 @@ class StreamUnderTest:
     ) -> None:
         """One life: ``build`` adds steps and sinks to what is read. ``read`` are further arguments of the source."""
         read = {"max_batch_offsets": 2, **read}
-        with (
-            self.cluster.serving(),
-            ExactlyOnceStream(location or self.location, listeners=[self.progress.append]) as stream,
-        ):
+        with self.cluster.serving(), self.new_stream(location or self.location) as stream:
             build(stream | ReadFromKafka("memory:9092", topics, **read))
+
+    def new_stream(self, location: str) -> ExactlyOnceStream:
+        """For one life."""
+        return ExactlyOnceStream(location, listeners=[self.progress.append])
 
     def checkpoint(self) -> Checkpoint:
         return opened(self.location)

@@ -14,7 +14,7 @@ from beam_exactly_once.arguments import names, seconds, whole_number
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.arrow_rows import ArrowRows, EachColumn
 from beam_exactly_once.state.columns.folds import FoldName, Folds
-from beam_exactly_once.state.types import JsonState, StateType
+from beam_exactly_once.state.types import ArrowState, CoderState, JsonState, StateType
 from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach, arrow_of
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
@@ -63,7 +63,8 @@ class KeyedTransform(NamedTransform):
         name = graph.operator_name(self._name, update.kind)
         _refuse_totals_of_totals(name, update, pairs, graph)
         tasks = beam.pvalue.AsSingleton(graph.tasks)
-        gather = GatherPairs() if arrow_of(update) is None else GatherBatches()
+        arrow = arrow_of(update)
+        gather = GatherPairs() if arrow is None else GatherBatches(arrow)
         to_shards = beam.ParDo(ToShards(name, update, self._shards), tasks)
         sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards.with_outputs(REPORTS, main="rows")
         seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
@@ -74,7 +75,7 @@ class KeyedTransform(NamedTransform):
             | "Update" >> beam.ParDo(self._changing(name, update, graph)).with_outputs(*self._tags, main="emitted")
         )
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
-        emitted = typed(updated["emitted"], tuple[Any, Any] if arrow_of(update) is None else pa.RecordBatch)
+        emitted = typed(updated["emitted"], tuple[Any, Any] if arrow is None else pa.RecordBatch)
         graph.operators[name] = OperatorSpec(name, update, reports, emitted)
         return self._given(name, emitted, updated, graph)
 
@@ -126,7 +127,7 @@ class UpdateStateByKey(KeyedTransform):
         if not callable(fn):
             raise ConfigurationError(f"fn={fn!r} of UpdateStateByKey must be a function: def fn(values, state): ….")
         self._fn = fn
-        self._state = JsonState() if state is None else state
+        self._state = checked_state(JsonState() if state is None else state, type(self).__name__)
         self._ttl_ms = _ttl_ms(ttl_s)
 
     def _update(self) -> Update:
@@ -145,8 +146,8 @@ class StatefulCombinePerKey(KeyedTransform):
     values, and of ints beyond 64 bits, as any ``CombineFn`` is. What is stored is the same.
 
     Input: ``(key, value)``. Output: ``(key, result)`` of each key of the batch: an upsert keeps the newest. With a mapping, both
-    are ``pyarrow.RecordBatch``: the output has the key columns as they came, and each combined column with its result, int64 or
-    float64.
+    are ``pyarrow.RecordBatch``: the output has the key columns, dictionaries as their values, and each combined column with its
+    result, int64 or float64.
 
     Args:
         fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``. Its accumulators, once compact, are None, bool,
@@ -183,6 +184,16 @@ class StatefulCombinePerKey(KeyedTransform):
 
     def _update(self) -> Update:
         return replace(self._combine, ttl_ms=self._ttl_ms)
+
+
+def checked_state(state: object, step: str) -> StateType:
+    """
+    Raises:
+        ConfigurationError: it does not say how states are stored.
+    """
+    if not isinstance(state, JsonState | ArrowState | CoderState):
+        raise ConfigurationError(f"state={state!r} of {step} must say how states are stored: state=JsonState().")
+    return state
 
 
 def _by_value(fn: Any, key_columns: Sequence[str]) -> CombineEach:

@@ -25,6 +25,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.columns import whole_batch
+from beam_exactly_once.state.arrow_rows import ArrowRows
 from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
@@ -151,7 +152,10 @@ class GatherPairs(StatelessDoFn):
 
 
 class GatherBatches(StatelessDoFn):
-    """Gathers small batches of Arrow of one schema, for ToShards."""
+    """Gathers small batches of Arrow of one schema, for ToShards, without columns that nobody reads."""
+
+    def __init__(self, arrow: ArrowRows) -> None:
+        self._arrow = arrow
 
     def start_bundle(self) -> None:
         """Forget what a failed bundle left."""
@@ -162,6 +166,7 @@ class GatherBatches(StatelessDoFn):
         """Keep it; give all when there are enough, or one with another schema comes."""
         if not isinstance(batch, pa.RecordBatch):
             return [*self._all(), batch]  # which is refused
+        batch = self._arrow.needed(batch)
         given = self._all() if self._batches and self._batches[0].schema != batch.schema else []
         if batch.num_rows:
             self._batches.append(batch)

@@ -19,10 +19,9 @@ from beam_exactly_once.state.keyed_chunk import KeyedChunk
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.types import StateType
-from beam_exactly_once.state.types.contract import Versioned
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
-from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform
+from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, checked_state
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
 
@@ -92,11 +91,7 @@ class MapGroupsWithState(KeyedTransform):
             raise ConfigurationError(
                 f"fn={fn!r} of MapGroupsWithState must be a function: def fn(key, values, state): …."
             )
-        if not isinstance(state, Versioned):
-            raise ConfigurationError(
-                f"state={state!r} of MapGroupsWithState must say how states are stored: state=JsonState()."
-            )
-        self._call = CallEach(fn, state, checked_on_error(on_error))
+        self._call = CallEach(fn, checked_state(state, type(self).__name__), checked_on_error(on_error))
         self._tags = (REPORTS, REJECTED, COUNTS) if self._call.rejects else (REPORTS,)
 
     def _update(self) -> CallEach:

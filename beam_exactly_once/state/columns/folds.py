@@ -2,7 +2,8 @@
 
 All here is a faster way to the accumulators of a ``CombineFn``, and to the same stored bytes. Where a column cannot give them (an
 int of more than 64 bits, ints among floats, NaN where an order is asked for), the answer is None, and the caller goes value by
-value. Only the last digits of a sum of floats may differ, since they depend on the order in which it is made.
+value. Only the last digits of a sum of floats may differ, since they depend on the order in which it is made, and the sign of a
+zero among minima and maxima.
 """
 
 from __future__ import annotations

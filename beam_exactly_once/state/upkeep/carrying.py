@@ -15,7 +15,7 @@ from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.run import Run
-from beam_exactly_once.state.section import Fetch, fetch_from, pack, read_section
+from beam_exactly_once.state.section import Fetch, fetch_from, pack, runs_of
 from beam_exactly_once.state.state_list import Slice, StateList
 
 MAX_OBJECT_BYTES = 64 << 20
@@ -89,14 +89,11 @@ def _read(one: Slice, fetch: Fetch) -> Run | None:
     if not one.sections:
         return None
     try:
-        runs = [
-            read_section(section, fetch(section.object_key, section.offset, section.size_bytes))
-            for section in one.sections
-        ]
+        runs = runs_of(one, fetch)
     except CheckpointHole as error:
         raise CheckpointHole(
             f"continue_from: {error} If the other stream still runs, it swept the object. Stop it, and start this one with an "
             "empty checkpoint_location; nothing was written to its outputs."
         ) from None
-    run = merged([run.slice(one.first_hash, one.end_hash) for run in runs], drop_tombstones=True)
+    run = merged(runs, drop_tombstones=True)
     return run if len(run) else None

@@ -25,7 +25,7 @@ from beam_exactly_once.state.keys import decode_keys, encode_key
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import NEVER, Run
-from beam_exactly_once.state.section import fetch_from, read_section
+from beam_exactly_once.state.section import fetch_from, runs_of
 from beam_exactly_once.state.state_list import Slice, StateList
 
 
@@ -141,12 +141,7 @@ class StateView:
     def _remembered(self, kind_of_state: str, one: Slice) -> Iterator[RememberedKey]:
         if not one.sections:
             return
-        fetch = fetch_from(self._checkpoint.store)
-        runs = [
-            read_section(section, fetch(section.object_key, section.offset, section.size_bytes))
-            for section in one.sections
-        ]
-        run = merged([one_run.slice(one.first_hash, one.end_hash) for one_run in runs], drop_tombstones=True)
+        run = merged(runs_of(one, fetch_from(self._checkpoint.store)), drop_tombstones=True)
         expiries = run.expiry_ms.tolist()
         values = _values(run, kind_of_state)
         for key, value, version, expiry in zip(

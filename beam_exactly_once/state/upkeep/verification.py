@@ -13,7 +13,7 @@ from beam_exactly_once.checkpoint.verification import Contents
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError
 from beam_exactly_once.state.groups.calls import CallEach
 from beam_exactly_once.state.run import NEVER
-from beam_exactly_once.state.section import fetch_from, read_section
+from beam_exactly_once.state.section import fetch_from, read_section, runs_of
 from beam_exactly_once.state.state_list import HASHES, Section, StateList
 from beam_exactly_once.state.timers import due_rows
 
@@ -115,12 +115,8 @@ def _check_generations(
 def _check_timers(check: Check, contents: Contents, newest: StateList) -> None:
     fetch = fetch_from(contents.checkpoint.store)
     for one in newest.slices:
-        runs = [
-            read_section(ref, fetch(ref.object_key, ref.offset, ref.size_bytes)).slice(one.first_hash, one.end_hash)
-            for ref in one.sections
-        ]
         before_ms = NEVER if one.next_due_ms is None else one.next_due_ms
-        missed = sum(len(due.rows) for due in due_rows(runs, None, before_ms - 1))
+        missed = sum(len(due.rows) for due in due_rows(runs_of(one, fetch), None, before_ms - 1))
         if missed:
             check.fault(
                 f"hashes from {one.first_hash:x}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from collections import Counter
@@ -24,6 +23,7 @@ from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
 from services.streams.flink_streams import WAIT_S, Gate, gated_command, local_options, started, values
 from services.streams.topics import Topic
+from services.streams.unlucky import assert_names_step_and_offsets, failing, numbers
 
 pytestmark = pytest.mark.runs_on("FlinkRunner [local]")
 
@@ -135,25 +135,9 @@ def test_20_batches_share_one_job_server_and_leave_nothing_behind(stream: Stream
 
 
 def test_a_failed_step_names_step_and_offsets_and_the_batch_runs_again(stream: Stream) -> None:
-    def numbers(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
-        return records | beam.Map(lambda record: {"number": int(record.value)})
-
-    def failing(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
-        def fail(row: dict[str, int]) -> dict[str, int]:
-            if row["number"] == 13:
-                raise ValueError("an unlucky number")
-            return row
-
-        return numbers(records) | beam.Map(fail)
-
     with pytest.raises(StepFailed) as raised:
         stream.run(failing, NUMBERS)
-    assert re.match(
-        r"step 'Map\(fail\).*' of batch 0 ended with ValueError\. Read last: orders-\d at offset \d+(, orders-.*)*\. "
-        r"Batch 0 reads orders-0\[0, \d+\)",
-        str(raised.value),
-    ), raised.value
-    assert "an unlucky number" in repr(raised.value.__cause__)
+    assert_names_step_and_offsets(raised.value)
     assert stream.rows() == []
 
     stream.run(numbers, NUMBERS)

@@ -4,7 +4,6 @@ again."""
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -38,6 +37,7 @@ from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms import read_ranges
 from services.streams.to_files import values_in
 from services.streams.topics import Topic
+from services.streams.unlucky import assert_names_step_and_offsets, failing, numbers
 from support.held_reader import hold, splits_wanted
 
 PARTITIONS = 2
@@ -98,15 +98,6 @@ NUMBERS = pa.schema([("number", pa.int64())])
 COUNTS = pa.schema([("key", pa.int64()), ("count", pa.int64())])
 
 
-def as_row(record: Record) -> dict[str, int]:
-    assert record.value is not None
-    return {"number": int(record.value)}
-
-
-def numbers(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
-    return records | beam.Map(as_row)
-
-
 def children() -> list[str]:
     return [child.name() for child in psutil.Process().children(recursive=True)]
 
@@ -152,22 +143,9 @@ def test_a_group_by_key_groups_one_batch(stream: Stream, broker: EmbeddedBroker)
 def test_a_failed_batch_names_step_and_offsets_and_runs_again(stream: Stream, broker: EmbeddedBroker) -> None:
     send(broker, range(20))
 
-    def failing(records: beam.PCollection[Record]) -> beam.PCollection[dict[str, int]]:
-        def fail(row: dict[str, int]) -> dict[str, int]:
-            if row["number"] == 13:
-                raise ValueError("an unlucky number")
-            return row
-
-        return numbers(records) | beam.Map(fail)
-
     with pytest.raises(StepFailed) as raised:
         stream.run(broker.bootstrap_servers, through=failing, schema=NUMBERS)
-    assert re.match(
-        r"step 'Map\(fail\).*' of batch 0 ended with ValueError\. Read last: orders-\d at offset \d+(, orders-.*)*\. "
-        r"Batch 0 reads orders-0\[0, \d+\)",
-        str(raised.value),
-    ), raised.value
-    assert "an unlucky number" in repr(raised.value.__cause__)
+    assert_names_step_and_offsets(raised.value)
     assert stream.numbers() == []
 
     stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS)

@@ -17,6 +17,9 @@ from support.sql_stream import SqlStream
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
+on_postgres = pytest.mark.parametrize("sql_variable", ["postgres"], indirect=True)
+on_mariadb = pytest.mark.parametrize("sql_variable", ["mariadb"], indirect=True)
+
 ROWS: list[dict[str, Any]] = [{"id": 1, "name": "a"}, {"id": 2}, {"id": 3, "name": "\t"}]
 
 
@@ -26,13 +29,6 @@ def stream(sql_variable: str, tmp_path: Path) -> Iterator[SqlStream]:
     stream.send_rows(ROWS)
     yield stream
     stream.execute("DROP TABLE IF EXISTS beam_exactly_once_receipts")
-
-
-@pytest.fixture
-def postgres(stream: SqlStream, sql_variable: str) -> SqlStream:
-    if sql_variable != "POSTGRES_URL":
-        pytest.skip("of PostgreSQL alone")
-    return stream
 
 
 def as_another(stream: SqlStream, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -61,43 +57,45 @@ def test_a_view_that_can_be_updated(stream: SqlStream, mode: str, direct: bool) 
     assert stream.rows() == [(1, "a"), (2, None), (3, "\t")]
 
 
-def test_a_rule_on_insert_is_run(postgres: SqlStream) -> None:
-    table = postgres.table
-    postgres.create()
-    postgres.create(table=f"{table}_copy")
-    postgres.execute(
+@on_postgres
+def test_a_rule_on_insert_is_run(stream: SqlStream) -> None:
+    table = stream.table
+    stream.create()
+    stream.create(table=f"{table}_copy")
+    stream.execute(
         f"CREATE RULE copied AS ON INSERT TO {table} DO ALSO INSERT INTO {table}_copy VALUES (NEW.id, NEW.name)"
     )
-    postgres.run()
-    assert postgres.rows() == [(1, "a"), (2, None), (3, "\t")]
-    assert postgres.ids(f"{table}_copy") == [1, 2, 3]
+    stream.run()
+    assert stream.rows() == [(1, "a"), (2, None), (3, "\t")]
+    assert stream.ids(f"{table}_copy") == [1, 2, 3]
 
 
-def test_row_level_security(postgres: SqlStream, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_postgres
+def test_row_level_security(stream: SqlStream, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of another user's table: COPY is refused to whom it concerns."""
-    postgres.create()
-    user = as_another(postgres, monkeypatch)
-    postgres.execute(f"ALTER TABLE {postgres.table} ENABLE ROW LEVEL SECURITY")
-    postgres.execute(f"GRANT ALL ON {postgres.table} TO {user}")
-    postgres.execute(f"CREATE POLICY few ON {postgres.table} USING (true) WITH CHECK (id < 10)")
-    postgres.run()
-    assert postgres.rows() == [(1, "a"), (2, None), (3, "\t")]
+    stream.create()
+    user = as_another(stream, monkeypatch)
+    stream.execute(f"ALTER TABLE {stream.table} ENABLE ROW LEVEL SECURITY")
+    stream.execute(f"GRANT ALL ON {stream.table} TO {user}")
+    stream.execute(f"CREATE POLICY few ON {stream.table} USING (true) WITH CHECK (id < 10)")
+    stream.run()
+    assert stream.rows() == [(1, "a"), (2, None), (3, "\t")]
 
 
+@on_postgres
 def test_no_right_to_insert_is_found_before_the_stream_is_claimed(
-    postgres: SqlStream, monkeypatch: pytest.MonkeyPatch
+    stream: SqlStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    postgres.create()
-    user = as_another(postgres, monkeypatch)
-    postgres.execute(f"GRANT SELECT ON {postgres.table} TO {user}")
+    stream.create()
+    user = as_another(stream, monkeypatch)
+    stream.execute(f"GRANT SELECT ON {stream.table} TO {user}")
     with pytest.raises(OutputNotWritable, match="permission denied"):
-        postgres.run()
-    assert list(postgres.store().list("writers/")) == []
+        stream.run()
+    assert list(stream.store().list("writers/")) == []
 
 
-def test_receipts_without_transactions_are_refused(stream: SqlStream, sql_variable: str) -> None:
-    if sql_variable != "MARIADB_URL":
-        pytest.skip("of MariaDB alone")
+@on_mariadb
+def test_receipts_without_transactions_are_refused(stream: SqlStream) -> None:
     stream.create()
     stream.execute(
         "CREATE TABLE beam_exactly_once_receipts (stream_id VARCHAR(64), sink VARCHAR(100), shard INTEGER, writer_epoch BIGINT, "
@@ -129,24 +127,25 @@ def test_names_of_tables_and_columns(stream: SqlStream, sql_variable: str, mode:
 
 
 @pytest.fixture
-def in_latin2(postgres: SqlStream, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStream]:
+def in_latin2(stream: SqlStream, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStream]:
     """The same stream, to a database that keeps its texts in LATIN2."""
     name = f"latin_{secrets.token_hex(4)}"
-    server = sa.create_engine(postgres.engine.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    server = sa.create_engine(stream.engine.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with server.connect() as connection:
         connection.exec_driver_sql(
             f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN2' LC_COLLATE 'C' LC_CTYPE 'C'"
         )
     url = server.url.set(database=name)
     monkeypatch.setenv("LATIN_URL", url.render_as_string(hide_password=False))
-    postgres.url = type(postgres.url)("env", "LATIN_URL")
-    postgres.engine, whole = sa.create_engine(url, poolclass=sa.NullPool), postgres.engine
-    yield postgres
-    postgres.engine = whole
+    stream.url = type(stream.url)("env", "LATIN_URL")
+    stream.engine, whole = sa.create_engine(url, poolclass=sa.NullPool), stream.engine
+    yield stream
+    stream.engine = whole
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@on_postgres
 def test_letters_that_a_database_does_not_have(in_latin2: SqlStream, tmp_path: Path) -> None:
     in_latin2.create("id BIGINT, name VARCHAR(20), note JSONB")
     in_latin2.send_rows(
@@ -164,10 +163,9 @@ def test_letters_that_a_database_does_not_have(in_latin2: SqlStream, tmp_path: P
     assert ["LATIN2 does not have" in reason for batch in rejected for (reason,) in batch] == [True, True]
 
 
-def test_what_a_character_set_has_is_what_its_columns_take(stream: SqlStream, sql_variable: str) -> None:
+@on_mariadb
+def test_what_a_character_set_has_is_what_its_columns_take(stream: SqlStream) -> None:
     """Every set that the server has, by its own word."""
-    if sql_variable != "MARIADB_URL":
-        pytest.skip("of MariaDB alone")
     sample = [*map(chr, range(1, 0x600)), "あ", "語", "ｱ", "\u20ac", "한", "\uffe5", "\U0001f600"]
     names = [row[0] for row in stream.execute("SELECT character_set_name FROM information_schema.character_sets")]
     assert {"latin2", "greek", "sjis"} <= set(names)

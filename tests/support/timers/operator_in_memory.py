@@ -18,7 +18,7 @@ from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.run import NEVER
-from beam_exactly_once.state.section import fetch_from, read_section
+from beam_exactly_once.state.section import fetch_from, runs_of
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.timers import bound_of
@@ -93,8 +93,7 @@ class OperatorInMemory:
         for one in self.state.slices:
             if not one.sections:
                 continue
-            runs = [read_section(ref, fetch(ref.object_key, ref.offset, ref.size_bytes)) for ref in one.sections]
-            run = merged([run.slice(one.first_hash, one.end_hash) for run in runs], drop_tombstones=True)
+            run = merged(runs_of(one, fetch), drop_tombstones=True)
             is_there = run.values.is_valid().to_pylist()
             values = iter(
                 self.operator.state_type.decode(

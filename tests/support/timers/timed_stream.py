@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
-
-from beam_exactly_once import ExactlyOnceStream, ReadFromKafka
+from beam_exactly_once import ExactlyOnceStream
 from support.hand_made_stream import NEW_YEAR, HandClock
 from support.keyed_stream import KeyedStream
 
@@ -42,21 +39,10 @@ class TimedStream(KeyedStream):
         self.clock.seconds = at_s
         self.run(operator, **read)
 
-    def run_with(
-        self,
-        build: Callable[[beam.PCollection[Any]], object],
-        *,
-        location: str | None = None,
-        topics: Any = ("orders",),
-        **read: Any,
-    ) -> None:
-        listeners = [self.progress.append]
-        with (
-            self.cluster.serving(),
-            ExactlyOnceStream(location or self.location, listeners=listeners, **self.arguments) as stream,
-        ):
-            stream._clock = self.clock
-            build(stream | ReadFromKafka("memory:9092", topics, **{"max_batch_offsets": 2, **read}))
+    def new_stream(self, location: str) -> ExactlyOnceStream:
+        stream = ExactlyOnceStream(location, listeners=[self.progress.append], **self.arguments)
+        stream._clock = self.clock
+        return stream
 
     def planned_s(self) -> list[float]:
         """When each batch was planned."""

@@ -132,23 +132,41 @@ def test_a_key_of_one_column_and_floats() -> None:
     operator.run(batch)
     (emitted,) = operator.run(batch.slice(0, 1))
     assert emitted.to_pylist() == [{"who": "a", "paid": 3.0}]
+    assert emitted.schema.field("who").type == pa.string()
     assert emitted.schema.field("paid").type == pa.float64()
 
 
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"who": ["a"], "other": [1]}, "has no column 'paid'; it has who, other"),
+        ({"who": ["a"], "other": [1]}, "has not exactly one column 'paid'"),
         ({"who": ["a"], "paid": ["1"]}, "'paid' is of type string, and sum takes integers and floats"),
         ({"who": ["a", "a"], "paid": [1, None]}, "'paid' has 1 nulls, and sum takes none"),
         ({"who": [0.5], "paid": [1]}, "'who' is of type double, which a key is not made of"),
-        ({"who": ["a", "a"], "paid": [INT64 - 1, 1]}, "'paid' has more than 64 bits"),
+        ({"who": ["a", "a"], "paid": [INT64 - 1, 1]}, "'paid' has more digits than its type holds"),
     ],
 )
 def test_what_a_column_cannot_be_is_refused(batch: dict[str, list[Any]], message: str) -> None:
     operator = OperatorBatches(update_of({"paid": sum}, key_columns=["who"]))
     with pytest.raises(UnfitRow, match=message):
         operator.run(pa.record_batch(batch))
+
+
+@pytest.mark.parametrize("types", [(pa.int16(), pa.int64()), (pa.null(), pa.int64())], ids=str)
+def test_a_key_column_of_two_types_in_one_batch_is_refused(types: tuple[pa.DataType, pa.DataType]) -> None:
+    operator = OperatorBatches(update_of({"paid": sum}, key_columns=["who"]), shards=1)
+    parts = [pa.record_batch({"who": pa.array([None, None], kind), "paid": [1, 2]}) for kind in types]
+    with pytest.raises(UnfitRow, match=r"key column 'who' is of type \w+ in one batch and of type int64 in another"):
+        operator.run(*parts)
+
+
+def test_ints_of_one_batch_and_floats_of_another() -> None:
+    operator = OperatorBatches(update_of({"paid": max}, key_columns=["who"]), shards=1)
+    floats = pa.record_batch({"who": ["b"], "paid": [0.5]})
+    (emitted,) = operator.run(pa.record_batch({"who": ["a"], "paid": [2**53]}), floats)
+    assert sorted(emitted.to_pylist(), key=repr) == [{"who": "a", "paid": 2.0**53}, {"who": "b", "paid": 0.5}]
+    with pytest.raises(UnfitRow, match="'paid' has more digits than its type holds"):
+        operator.run(pa.record_batch({"who": ["a"], "paid": [2**53 + 1]}), floats)
 
 
 def test_pairs_are_no_batches() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -32,3 +33,24 @@ def test_a_collector_that_somebody_switched_off_stays_off() -> None:
     with no_collection(), no_collection():
         pass
     assert not gc.isenabled()
+
+
+def test_it_is_on_again_after_two_threads_that_overlap() -> None:
+    """One begins while the other is inside, and ends after it."""
+    first_is_inside, second_is_inside, first_has_left = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        with no_collection():
+            first_is_inside.set()
+            second_is_inside.wait(60)
+        first_has_left.set()
+
+    other = threading.Thread(target=first)
+    other.start()
+    first_is_inside.wait(60)
+    with no_collection():
+        second_is_inside.set()
+        assert first_has_left.wait(60)
+        assert not gc.isenabled()
+    other.join()
+    assert gc.isenabled()

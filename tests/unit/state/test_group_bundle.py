@@ -262,7 +262,8 @@ def next_of_the_newest(runs: Any, upper_ms: int) -> Any:
 
 def without_what_expires(runs: Any, *, drop_tombstones: bool = False) -> Any:
     """As if nothing were called for it."""
-    return merged(runs, drop_tombstones=drop_tombstones, drop_expired_ms=1_150 if drop_tombstones else None)
+    run = merged(runs, drop_tombstones=drop_tombstones)
+    return run.rows_at(np.flatnonzero(run.expiry_ms > 1_150)) if drop_tombstones else run
 
 
 MUTANTS: dict[Any, tuple[Any, str]] = {

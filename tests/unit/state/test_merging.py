@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,23 +28,11 @@ def test_the_newest_row_of_each_key_stays(runs: list[list[Row]], bits: int, rows
     assert together.due(-1, 7).tolist() == expected.due(-1, 7).tolist()
 
 
-@given(RUNS, BITS, st.none() | st.integers(0, 6), st.sampled_from([1, 3, 1000]))
-def test_the_oldest_run_forgets_what_is_gone(
-    runs: list[list[Row]], bits: int, expired_ms: int | None, rows_at_once: int
-) -> None:
-    together = merged(
-        [run_of(rows, bits) for rows in runs],
-        drop_tombstones=True,
-        drop_expired_ms=expired_ms,
-        rows_at_once=rows_at_once,
-    )
+@given(RUNS, BITS, st.sampled_from([1, 3, 1000]))
+def test_the_oldest_run_forgets_what_is_gone(runs: list[list[Row]], bits: int, rows_at_once: int) -> None:
+    together = merged([run_of(rows, bits) for rows in runs], drop_tombstones=True, rows_at_once=rows_at_once)
 
-    live = [
-        row
-        for row in newest(runs).values()
-        if row.value is not None and (expired_ms is None or row.expiry_ms > expired_ms)
-    ]
-    assert rows_of(together) == rows_of(run_of(live, bits))
+    assert rows_of(together) == rows_of(run_of([row for row in newest(runs).values() if row.value is not None], bits))
 
 
 @given(RUNS, BITS, st.data())
@@ -59,9 +46,3 @@ def test_runs_that_lie_side_by_side_may_be_merged_at_any_time(
     shorter = [*every[:start], merged(every[start:stop], drop_tombstones=stop == len(runs)), *every[stop:]]
 
     assert rows_of(merged(shorter, drop_tombstones=True)) == rows_of(merged(every, drop_tombstones=True))
-
-
-def test_what_expires_cannot_be_left_out_before_the_oldest_run() -> None:
-    """The older row of its key would come back."""
-    with pytest.raises(ValueError, match="older rows would come back"):
-        merged([run_of([Row(b"a", b"", b"1", 5)])], drop_expired_ms=5)

@@ -1,0 +1,26 @@
+"""Rules left out, which some random history must show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
+"""A mutant that survives so many histories counts as not caught."""
+
+
+def assert_caught(mutant: type, faults_of: Callable[[int], list[str]]) -> None:
+    """A history is wrong without the rule.
+
+    Args:
+        mutant: what leaves it out.
+        faults_of: what is wrong in the history of a seed.
+    """
+    for seed in range(MAX_SEEDS):
+        faults = faults_of(seed)
+        if faults:
+            print(f"seed {seed}: {faults[0][:300]}")
+            return
+    pytest.fail(f"{mutant.__name__} survived {MAX_SEEDS} seeds")
