@@ -81,7 +81,7 @@ class StateMachine:
         if self._retention.is_due(self.batch_id):
             with self._timed("sweep"):
                 oldest = self.batch_id - self._retain_batches + 1
-                sweep_state(self.writer, oldest_retained=oldest, newest=decided.state)
+                sweep_state(self.writer, oldest_retained=oldest, newest={OPERATOR: self.list})
                 self._retention.sweep_all(self.batch_id)
         self.batch_id += 1
 

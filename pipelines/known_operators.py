@@ -71,7 +71,7 @@ class KnownOperators:
                 "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
             )
 
-    def live(self, state: Mapping[str, Json], at_ms: int) -> dict[str, LiveOperator]:
+    def live(self, state: Mapping[str, StateList], at_ms: int) -> dict[str, LiveOperator]:
         """Where each operator of the graph goes on, behind a marker; records those that are new, and those that are dropped.
 
         What is dropped here is so with the next marker, which omits it. Until then the old code finds all of it.
@@ -87,7 +87,7 @@ class KnownOperators:
         if not (state or self._operators):
             return {}
         self._recorded = self._checkpoint.operators()
-        generations = {name: StateList.from_json(stored).generation for name, stored in state.items()}
+        generations = {name: one.generation for name, one in state.items()}
         self._refuse_missing(generations, self._checkpoint.store.uri)
         found = {}
         for name, operator in self._operators.items():

@@ -18,7 +18,6 @@ from beam_exactly_once.checkpoint import (
     StreamWriter,
     this_process,
 )
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import (
@@ -39,7 +38,7 @@ from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.shard_seed import OperatorTask
-from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.state_list import StateList, state_lists
 from beam_exactly_once.state.timers import bound_of, is_batch_due
 from beam_exactly_once.state.upkeep.sweeping import sweep_state
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -133,7 +132,7 @@ class _ClaimedStream:
         """What decided the batch before it."""
         self._operators: Mapping[str, LiveOperator] = {}
         """Those of the graph with state, by name."""
-        self._state: Mapping[str, Json] = {}
+        self._state: Mapping[str, StateList] = {}
         """What operators remember of the batch before: as its marker says, never as an attempt had it."""
         self._fires_until_ms: int | None = None
         """No batch is planned for timers that are due later; None means no limit."""
@@ -191,7 +190,7 @@ class _ClaimedStream:
             recovery = self._writer.recover()
         log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
-        self._state = {} if recovery.newest is None else recovery.newest.state
+        self._state = state_lists(recovery.newest)
         self._operators = self._known.operators.live(self._state, now_ms(self._clock))
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
@@ -307,19 +306,19 @@ class _ClaimedStream:
                 planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0), offsets)
         self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
-        self._state = {} if decided is None else decided.state
+        self._state = state_lists(decided)
         self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
         self._refuse_other_operators(plan.batch_id)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
 
     def _refuse_other_operators(self, batch_id: int) -> None:
-        """Only where somebody else decided a batch.
-
-        Raises:
-            _Overtaken: it has state of other operators than this graph, or of others of their names.
         """
-        found = {name: StateList.from_json(stored).generation for name, stored in self._state.items()}
+        Raises:
+            _Overtaken: somebody else has decided the batch, with state of other operators than this graph, or of others of
+                their names.
+        """
+        found = {name: one.generation for name, one in self._state.items()}
         if found != {name: live.generation for name, live in self._operators.items()}:
             raise _Overtaken(f"batch {batch_id} was decided by a pipeline with other operators.")
 
@@ -329,8 +328,8 @@ class _ClaimedStream:
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators)
 
     def _operator_task(self, name: str, plan: Plan) -> OperatorTask:
-        stored, live = self._state.get(name), self._operators[name]
-        base = StateList.empty(live.generation) if stored is None else StateList.from_json(stored)
+        live = self._operators[name]
+        base = self._state.get(name) or StateList.empty(live.generation)
         return OperatorTask(live.hash_seed, base, bound_of(plan.planned_at_ms, base.fired_ms))
 
     def _following(self, task: BatchTask) -> Predecessor:

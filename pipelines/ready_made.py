@@ -67,7 +67,7 @@ class ReadyMade:
         description: one line for ``--help``.
         sink: what writes.
         wire: puts the graph into the stream.
-        source_set, sink_set: arguments that ``wire`` sets itself: they are not flags.
+        source_set, sink_set, step_set: arguments that ``wire`` sets itself: they are not flags.
         sink_optional: arguments of the sink that ``wire`` takes from elsewhere unless they are given.
         other_sink: what may write instead. Then the flags of both are taken, and ``wire`` says which are missing.
         step: the step that remembers; its flags begin with ``--count-``.
@@ -83,13 +83,14 @@ class ReadyMade:
     sink_optional: Collection[str] = ()
     other_sink: type[Any] | None = None
     step: type[Any] | None = None
+    step_set: Collection[str] = ()
     kinds: Mapping[str, Kinds] = field(default_factory=dict)
 
     @property
     def flags(self) -> dict[str, list[Argument]]:
         """The flags, by what they are arguments of."""
         of_source = {*_NEVER, *_OF_ORDINARY_READS, *self.source_set}
-        of_step = {} if self.step is None else {"step": flags_of(self.step, "count-", less=_NEVER)}
+        of_step = {} if self.step is None else {"step": flags_of(self.step, "count-", less={*_NEVER, *self.step_set})}
         return {
             "stream": flags_of(ExactlyOnceStream, less=_NEVER),
             "source": flags_of(ReadFromKafka, less=of_source, kinds=self.kinds),

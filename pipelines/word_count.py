@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -36,22 +36,17 @@ from beam_exactly_once.transforms.write_sql import WriteToSql
 
 
 def _wire(stream: ExactlyOnceStream, given: Given) -> None:
-    to_row, sink = _sink(given)
+    write = _sink(given)
     words = stream | ReadFromKafka(**given.source, as_arrow=True, decoder=words_of, on_error=given.on_error)
     counted, undecodable = (words, None) if given.on_error == "fail" else words
-    counts = (
-        counted
-        | "Pairs" >> beam.FlatMap(_pairs).with_output_types(tuple[str, int])
-        | StatefulCombinePerKey(sum, **given.step, name="words")
-        | "Row" >> beam.MapTuple(to_row).with_output_types(dict[str, Any])
-    )
-    unfit = counts | sink
+    counts = counted | StatefulCombinePerKey({"count": sum}, **given.step, key_columns=["word"], name="words")
+    unfit = write(counts)
     if undecodable is not None:
         given.write_rejected(undecodable, unfit)
 
 
-def _sink(given: Given) -> tuple[Any, Any]:
-    """What makes a row of a word and its count, and what writes it.
+def _sink(given: Given) -> Callable[[beam.PCollection[pa.RecordBatch]], Any]:
+    """What writes batches of words and their counts.
 
     Raises:
         ConfigurationError: the flags name no place, or two.
@@ -66,11 +61,13 @@ def _sink(given: Given) -> tuple[Any, Any]:
         output = on_cluster_of(given.source, given.output)
         _refuse_strangers(WriteToKafka, output, "--output-topic")
         refuse_own_input(given.source, output)
-        return _record, WriteToKafka(**output, on_error=given.on_error)
+        to_topic = WriteToKafka(**output, on_error=given.on_error)
+        return lambda counts: counts | "Records" >> beam.Map(_records).with_output_types(pa.RecordBatch) | to_topic
     _refuse_strangers(WriteToSql, given.output, "--output-url")
     if "table" not in given.output:
         raise ConfigurationError("--output-table must be given: which table of --output-url takes the counts?")
-    return _row, WriteToSql(**given.output, mode="upsert", key_columns=["word"], on_error=given.on_error)
+    to_table = WriteToSql(**given.output, mode="upsert", key_columns=["word"], on_error=given.on_error)
+    return lambda counts: counts | to_table
 
 
 def _refuse_strangers(sink: type[Any], output: dict[str, Any], place: str) -> None:
@@ -117,17 +114,10 @@ def _is_text(value: pa.Array) -> bool:
     return True
 
 
-def _pairs(counted: pa.RecordBatch) -> Iterator[tuple[str, int]]:
-    words, counts = (column.to_pylist() for column in counted.columns)
-    return zip(words, counts, strict=True)
-
-
-def _row(word: str, count: int) -> dict[str, Any]:
-    return {"word": word, "count": count}
-
-
-def _record(word: str, count: int) -> dict[str, Any]:
-    return {"key": word, "value": str(count)}
+def _records(counts: pa.RecordBatch) -> pa.RecordBatch:
+    """The word as key, its count as text."""
+    word, count = counts.columns
+    return pa.record_batch({"key": word, "value": count.cast(pa.string())})
 
 
 PIPELINE = ReadyMade(
@@ -138,6 +128,7 @@ PIPELINE = ReadyMade(
     sink_set=("mode", "key_columns", "newest_by", "columns", "direct", "partitioner", "order_by"),
     other_sink=WriteToKafka,
     step=StatefulCombinePerKey,
+    step_set=("key_columns",),
 )
 main = PIPELINE.main
 

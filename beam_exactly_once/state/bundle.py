@@ -13,6 +13,7 @@ from beam_exactly_once.checkpoint.records import Attempt
 from beam_exactly_once.errors import CheckpointHole, IncompleteBatch
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.columns.folds import Folds
 from beam_exactly_once.state.compaction import Held, Merge, choose_merges
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.hashing import Numbers
@@ -26,15 +27,7 @@ from beam_exactly_once.state.section import fetch_from, pack
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import Section, SliceChange, StateChange
-from beam_exactly_once.state.updates import (
-    MISSING,
-    UNCHANGED,
-    CombineEach,
-    Operator,
-    Update,
-    arrow_of,
-    folds_of,
-)
+from beam_exactly_once.state.updates import MISSING, UNCHANGED, Operator, Update
 
 Does = TypeVar("Does", bound=Operator, covariant=True)
 
@@ -75,10 +68,11 @@ class StateBundle(Generic[Does]):
         shard = self._shard_of(seed, chunks)
         if not chunks:
             return []
-        groups = joined_chunks(chunks, folds_of(self._update))
+        groups = joined_chunks(chunks, self._update.folds)
         self._refuse_strange(shard, groups)
         known = shard.look_up(groups.hashes, groups.keys)
-        emitted = self._update_columns(shard, groups, known) if groups.columns else None
+        folds = self._update.folds
+        emitted = self._update_columns(folds, shard, groups, known) if folds is not None and groups.columns else None
         return self._update_each(shard, groups, known) if emitted is None else emitted
 
     def finish(self) -> StateChange:
@@ -150,36 +144,34 @@ class StateBundle(Generic[Does]):
             self._writer.ensure_undecided(self.attempt.batch_id)
             raise
 
-    def _update_columns(self: StateBundle[Update], shard: Shard, groups: KeyedChunk, known: Known) -> list[Any] | None:
+    def _update_columns(self, folds: Folds, shard: Shard, groups: KeyedChunk, known: Known) -> list[Any] | None:
         """As :meth:`_update_each` by columns of numbers; None if that cannot be, and nothing was done."""
-        update = self._update
-        assert isinstance(update, CombineEach)
-        assert update.folds is not None
         is_live = self._is_live(known)
         stored = known.values
         if stored is not None and not is_live.all():
             stored = stored.take(pa.array(np.flatnonzero(is_live)))
-        columns = update.columns_after(groups.columns, known.places[is_live], stored)
+        columns = folds.after(groups.columns, known.places[is_live], stored)
         if columns is None:
             return None
         every = np.arange(len(groups.hashes))
-        self._put(shard, groups, known, every, every[:0], update.folds.encoded(columns))
-        if update.arrow is not None and groups.shown_keys is not None:
-            return [update.arrow.shown_columns(groups.shown_keys, columns, self._operator)]
+        self._put(shard, groups, known, every, every[:0], folds.encoded(columns))
+        arrow = self._update.arrow
+        if arrow is not None and groups.shown_keys is not None:
+            return [arrow.shown_columns(groups.shown_keys, columns, self._operator)]
         with no_collection():
-            return list(zip(decode_keys(groups.keys), update.folds.results(columns)[0].tolist(), strict=True))
+            return list(zip(decode_keys(groups.keys), folds.results(columns)[0].tolist(), strict=True))
 
     def _update_each(self: StateBundle[Update], shard: Shard, groups: KeyedChunk, known: Known) -> list[Any]:
         """Bring each key's values into its state; returns what is emitted."""
         with no_collection():
-            values = groups.value_by_value(folds_of(self._update)).groups
+            values = groups.value_by_value(self._update.folds).groups
             states = self._states(known, len(groups.hashes))
         new = self._update.new_states(values, states)
         with no_collection():
             shown = self._change(shard, groups, known, new)
             keys = decode_keys(groups.keys)
         emitted = self._update.outputs(keys, values, states, shown)
-        arrow = arrow_of(self._update)
+        arrow = self._update.arrow
         if arrow is None or groups.shown_keys is None:
             return emitted
         results = [list(one) for one in zip(*(result for _, result in emitted), strict=True)]

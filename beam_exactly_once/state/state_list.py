@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from beam_exactly_once.checkpoint.layout import state_prefix
-from beam_exactly_once.checkpoint.records import Attempt, Json
+from beam_exactly_once.checkpoint.records import Attempt, Json, Marker
 from beam_exactly_once.errors import IncompleteBatch
 
 HASHES = 1 << 64
@@ -289,3 +289,8 @@ def _incomplete(batch_id: int, operator: str, faults: Sequence[str]) -> Incomple
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(orjson.dumps(content)).hexdigest()[:32]
+
+
+def state_lists(marker: Marker | None) -> dict[str, StateList]:
+    """What each operator remembers behind a batch, as its marker says; nothing before the first one."""
+    return {} if marker is None else {name: StateList.from_json(stored) for name, stored in marker.state.items()}

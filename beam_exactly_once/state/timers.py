@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
+from beam_exactly_once.state.state_list import StateList
 
 ROWS_AHEAD = 1024
 """So many timers of each run are looked at for the next one that is not superseded."""
@@ -79,20 +79,19 @@ def bound_of(planned_at_ms: int, fired_ms: int | None) -> int:
     return planned_at_ms if fired_ms is None else max(planned_at_ms, fired_ms)
 
 
-def is_batch_due(states: Iterable[Json], now_ms: int, until_ms: int | None) -> bool:
+def is_batch_due(states: Iterable[StateList], now_ms: int, until_ms: int | None) -> bool:
     """Whether timers ask for a batch that has nothing to read.
 
     Each operator is asked whether a batch with its own bound would fire anything: else such batches had no end.
 
     Args:
-        states: state lists, as the newest marker holds them.
+        states: of the newest marker.
         now_ms: when the batch would be planned.
         until_ms: no timer that is due later asks for a batch, so that a stream ends whose timers are set again and again. None:
             there is no end, and timers wait for the end of their :data:`STEP_MS`, to be fired together.
     """
     for state in states:
-        due_ms = earliest(*(next_due_ms for _, next_due_ms, _ in state["slices"]))
-        bound_ms = bound_of(now_ms, state["fired_ms"])
+        due_ms, bound_ms = state.next_due_ms, bound_of(now_ms, state.fired_ms)
         if due_ms is not None and until_ms is None:
             due_ms = -(-due_ms // STEP_MS) * STEP_MS
         if due_ms is not None and due_ms <= (bound_ms if until_ms is None else min(bound_ms, until_ms)):

@@ -6,12 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import pyarrow as pa
-
 from beam_exactly_once.state.arrow_rows import ArrowRows
-from beam_exactly_once.state.columns.folds import Columns, Folds
+from beam_exactly_once.state.columns.folds import Folds
 from beam_exactly_once.state.garbage import no_collection
-from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
 from beam_exactly_once.state.keys import encode_keys
 from beam_exactly_once.state.types import AccumulatorState, StateType
@@ -45,6 +42,14 @@ class Operator(Protocol):
     @property
     def ttl_ms(self) -> int | None:
         """How long a key is remembered after its last change; None: for ever."""
+
+    @property
+    def folds(self) -> Folds | None:
+        """What does the same on columns of numbers, if there is something."""
+
+    @property
+    def arrow(self) -> ArrowRows | None:
+        """How it takes batches of Arrow, if it takes them instead of pairs."""
 
     def lifted(self, values: list[Any]) -> list[Any]:
         """What travels in the place of the values of one key, fewer if they can be combined where they are."""
@@ -86,6 +91,8 @@ class UpdateEach:
     ttl_ms: int | None
     kind: str = field(default="update_state_by_key", init=False)
     adds_up: bool = field(default=True, init=False)
+    folds: None = field(default=None, init=False)
+    arrow: None = field(default=None, init=False)
 
     lifted = staticmethod(all_values)
 
@@ -142,27 +149,6 @@ class CombineEach:
         extract = self.fn.extract_output
         return [(key, extract(accumulator)) for key, accumulator in zip(keys, shown, strict=True)]
 
-    def columns_after(self, columns: Columns, places: Numbers, stored: pa.Array | None) -> Columns | None:
-        """The accumulators of the batch merged into those that were kept, by columns; None if that must go value by value.
-
-        Args:
-            columns: of the batch.
-            places: of which keys there are accumulators already.
-            stored: these.
-        """
-        if self.folds is None or not columns or stored is None or not len(stored):
-            return columns or None
-        before = self.folds.decoded(stored)
-        if before is None:
-            return None
-        merged = self.folds.merged(tuple(column[places] for column in columns), before)
-        if merged is None:
-            return None
-        after = tuple(column.copy() for column in columns)
-        for column, of_places in zip(after, merged, strict=True):
-            column[places] = of_places
-        return after
-
 
 @dataclass(frozen=True)
 class FirstOfEach:
@@ -171,6 +157,8 @@ class FirstOfEach:
     ttl_ms: int | None
     kind: str = field(default="deduplicate_by_key", init=False)
     adds_up: bool = field(default=False, init=False)
+    folds: None = field(default=None, init=False)
+    arrow: None = field(default=None, init=False)
 
     @property
     def state_type(self) -> StateType:
@@ -192,16 +180,6 @@ class FirstOfEach:
         return [(key, values[0]) for key, values, state in zip(keys, groups, states, strict=True) if state is MISSING]
 
 
-def folds_of(update: Operator) -> Folds | None:
-    """What does the same on columns of numbers, if there is something."""
-    return update.folds if isinstance(update, CombineEach) else None
-
-
-def arrow_of(update: Operator) -> ArrowRows | None:
-    """How it takes batches of Arrow, if it takes them."""
-    return update.arrow if isinstance(update, CombineEach) else None
-
-
 def grouped(update: Operator, rows: Any, hash_seed: str, operator: str) -> KeyedChunk:
     """Rows in any order, by key.
 
@@ -214,7 +192,7 @@ def grouped(update: Operator, rows: Any, hash_seed: str, operator: str) -> Keyed
     Raises:
         UnfitRow: a key or a column is of a type that it cannot be.
     """
-    arrow, folds = arrow_of(update), folds_of(update)
+    arrow, folds = update.arrow, update.folds
     if arrow is not None:
         return arrow.grouped(rows, hash_seed, operator)
     keys, values = rows

@@ -119,7 +119,7 @@ class AnotherBound(SetAgainForEver):
     """Asks for a batch by another bound than that up to which it fires."""
 
     def is_batch_due(self) -> bool:
-        return is_batch_due(list(self.state.values()), self.asked_ms + 100, self.asked_ms + 100)
+        return is_batch_due(map(StateList.from_json, self.state.values()), self.asked_ms + 100, self.asked_ms + 100)
 
 
 class FiringProposal(resolution.Proposal):

@@ -15,7 +15,7 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.arrow_rows import ArrowRows, EachColumn
 from beam_exactly_once.state.columns.folds import FoldName, Folds
 from beam_exactly_once.state.types import ArrowState, CoderState, JsonState, StateType
-from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach, arrow_of
+from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
 from beam_exactly_once.transforms.stateful.keyed_state import (
@@ -63,7 +63,7 @@ class KeyedTransform(NamedTransform):
         name = graph.operator_name(self._name, update.kind)
         _refuse_totals_of_totals(name, update, pairs, graph)
         tasks = beam.pvalue.AsSingleton(graph.tasks)
-        arrow = arrow_of(update)
+        arrow = update.arrow
         gather = GatherPairs() if arrow is None else GatherBatches(arrow)
         to_shards = beam.ParDo(ToShards(name, update, self._shards), tasks)
         sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards.with_outputs(REPORTS, main="rows")

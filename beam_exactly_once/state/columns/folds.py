@@ -86,6 +86,25 @@ class Folds:
         with np.errstate(all="ignore"):
             return tuple(ufunc(one, other) for ufunc, one, other in every)
 
+    def after(self, columns: Columns, places: Numbers, stored: pa.LargeBinaryArray | None) -> Columns | None:
+        """The accumulators of a batch merged into those that were kept; None if that must go value by value.
+
+        Args:
+            columns: of the batch.
+            places: of which keys there are accumulators already.
+            stored: these.
+        """
+        if stored is None or not len(stored):
+            return columns
+        before = self.decoded(stored)
+        merged = None if before is None else self.merged(tuple(column[places] for column in columns), before)
+        if merged is None:
+            return None
+        after = tuple(column.copy() for column in columns)
+        for column, of_places in zip(after, merged, strict=True):
+            column[places] = of_places
+        return after
+
     def encoded(self, columns: Columns) -> pa.LargeBinaryArray:
         """As they are stored."""
         return encode_numbers(self.shape, columns)

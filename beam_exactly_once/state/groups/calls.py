@@ -31,6 +31,8 @@ class CallEach:
     kind: str = field(default="map_groups_with_state", init=False)
     adds_up: bool = field(default=False, init=False)
     ttl_ms: None = field(default=None, init=False)
+    folds: None = field(default=None, init=False)
+    arrow: None = field(default=None, init=False)
 
     lifted = staticmethod(all_values)
 

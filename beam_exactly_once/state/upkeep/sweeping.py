@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from beam_exactly_once.checkpoint import layout
-from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.writer import StreamWriter
 from beam_exactly_once.state.state_list import StateList
 
 
-def sweep_state(writer: StreamWriter, *, oldest_retained: int, newest: Mapping[str, Json]) -> None:
+def sweep_state(writer: StreamWriter, *, oldest_retained: int, newest: Mapping[str, StateList]) -> None:
     """Delete what the oldest retained batch, and those before it, left and no list names any more.
 
     A later list holds nothing of these batches that the list of the oldest retained one lacks. So two lists are enough: that
@@ -31,7 +30,7 @@ def sweep_state(writer: StreamWriter, *, oldest_retained: int, newest: Mapping[s
     oldest = checkpoint.read_marker(oldest_retained) if oldest_retained >= 0 else None
     if oldest is None:
         return
-    named = _objects_of(oldest.state.values()) | _objects_of(newest.values())
+    named = _objects_of(map(StateList.from_json, oldest.state.values())) | _objects_of(newest.values())
     old = [
         entry.key
         for entry in checkpoint.store.list(layout.STATE)
@@ -41,8 +40,8 @@ def sweep_state(writer: StreamWriter, *, oldest_retained: int, newest: Mapping[s
     checkpoint.store.delete(old)
 
 
-def _objects_of(lists: Iterable[Json]) -> set[str]:
-    return {key for one in lists for key in StateList.from_json(one).object_keys}
+def _objects_of(lists: Iterable[StateList]) -> set[str]:
+    return {key for one in lists for key in one.object_keys}
 
 
 def _is_of(key: str, oldest_retained: int) -> bool:

@@ -73,7 +73,7 @@ class OperatorBatches:
         self.list = StateList.from_json(self.writer.create_marker(marker).record.state[OPERATOR])
         if self._retention.is_due(self.batch_id):
             oldest = self.batch_id - self._retain_batches + 1
-            sweep_state(self.writer, oldest_retained=oldest, newest={OPERATOR: self.list.to_json()})
+            sweep_state(self.writer, oldest_retained=oldest, newest={OPERATOR: self.list})
             self._retention.sweep_all(self.batch_id)
         self.batch_id += 1
         return emitted

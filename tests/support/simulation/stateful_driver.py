@@ -97,7 +97,8 @@ class StatefulDriver(Driver):
         super().sweep(published_batch_id)
 
     def sweep_state(self, oldest_retained: int) -> None:
-        sweep_state(self.writer, oldest_retained=oldest_retained, newest=self.state)
+        newest = {name: StateList.from_json(stored) for name, stored in self.state.items()}
+        sweep_state(self.writer, oldest_retained=oldest_retained, newest=newest)
 
     def now_ms(self) -> int:
         """Of this driver's clock: not that of others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from beam_exactly_once.checkpoint import Piece, Plan, SourcePlan
+from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.timers import bound_of, is_batch_due
 from support.simulation.stateful_driver import Entry, StatefulDriver, Table, Task, alive_in
 
@@ -23,7 +24,7 @@ class TimedDriver(StatefulDriver):
         self.assert_nothing_is_due()
 
     def is_batch_due(self) -> bool:
-        return is_batch_due(list(self.state.values()), self.asked_ms, self.until_ms)
+        return is_batch_due(map(StateList.from_json, self.state.values()), self.asked_ms, self.until_ms)
 
     def assert_nothing_is_due(self) -> None:
         """Whoever ends leaves no timer that was due when it began, and is due by the clock that it ends with."""

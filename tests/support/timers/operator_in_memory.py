@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from beam_exactly_once.checkpoint.records import Attempt, Json
+from beam_exactly_once.checkpoint.records import Attempt
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.state.groups.bundle import GroupBundle
@@ -80,11 +80,6 @@ class OperatorInMemory:
         batch = self.attempt(pairs, planned_at_ms, shards=shards)
         self.take(batch)
         return batch
-
-    @property
-    def stored(self) -> list[Json]:
-        """As a marker holds it, of all operators."""
-        return [self.state.to_json()]
 
     def remembered(self) -> dict[Any, tuple[Any, int | None]]:
         """The value of each key, and when it is due."""

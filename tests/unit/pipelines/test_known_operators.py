@@ -33,7 +33,7 @@ def start(
     operators = {} if update is None else {"counts": OperatorSpec("counts", update, (), Any)}  # type: ignore[arg-type] # Beam is not asked
     known = KnownOperators(checkpoint, operators, without)
     known.refuse_changes()
-    lists = {name: StateList.empty(generation).to_json() for name, generation in (state or {}).items()}
+    lists = {name: StateList.empty(generation) for name, generation in (state or {}).items()}
     return known.live(lists, 0).get("counts")
 
 
@@ -71,7 +71,7 @@ def test_what_another_driver_has_added_meanwhile_is_not_dropped_by_chance(checkp
     known.refuse_changes()
     start(checkpoint, COUNTS)
     with pytest.raises(PipelineChanged, match="knows an operator 'counts'"):
-        known.live({"counts": StateList.empty().to_json()}, 0)
+        known.live({"counts": StateList.empty()}, 0)
 
 
 def test_without_its_definition_state_is_not_read_by_another_hash(checkpoint: Checkpoint) -> None:

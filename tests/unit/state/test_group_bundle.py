@@ -54,7 +54,7 @@ def test_batches_for_timers_alone_end_with_nothing_due(batches: list[Any], later
     for pairs, at_ms, shards, _ in batches:
         both.run(pairs, 1_000 + at_ms, shards)
     now_ms, count = 1_020 + later_ms, 0
-    while is_batch_due(both.operator.stored, now_ms, now_ms):
+    while is_batch_due([both.operator.state], now_ms, now_ms):
         both.run([], now_ms)
         count += 1
         assert count <= 2

@@ -49,11 +49,11 @@ def test_the_next_one_is_exact_or_early(runs: list[list[Row]], bits: int, upper_
         assert upper_ms < said_ms <= min(times)
 
 
-def state(next_due_ms: int | None, fired_ms: int | None = None) -> dict[str, object]:
+def state(next_due_ms: int | None, fired_ms: int | None = None) -> StateList:
     empty = StateList.empty(slices=2)
     first, second = empty.slices
     slices = (replace(first, next_due_ms=next_due_ms), replace(second, next_due_ms=None))
-    return replace(empty, slices=slices, fired_ms=fired_ms).to_json()
+    return replace(empty, slices=slices, fired_ms=fired_ms)
 
 
 @pytest.mark.parametrize(
