@@ -72,6 +72,9 @@ class BeamExactlyOnceError(Exception):
 class StepFailed(BeamExactlyOnceError):
     """A step raised an exception of its own. ``__cause__`` is that exception, or what the runner made of it."""
 
+    step: str | None = None
+    """Its full label, where the runner says it."""
+
 
 class ConfigurationError(BeamExactlyOnceError):
     """The pipeline or its flags must change."""

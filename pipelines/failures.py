@@ -7,24 +7,47 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from beam_exactly_once.checkpoint import Plan
-from beam_exactly_once.errors import BeamExactlyOnceError, StepFailed, UnfitRow, known_error
+from beam_exactly_once.errors import BeamExactlyOnceError, Retryable, StepFailed, UnfitRow, known_error
 from beam_exactly_once.kafka.at_hand import take_at_hand
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.transforms.batch_task import BatchTask
 
 MAX_RANGES = 8
 """Ranges of offsets that a message names."""
-_IN_STEP = re.compile(r" ?\[while running '([^']+)'\]")
+_IN_STEP = re.compile(r" ?\[while running '([^\n]+?)'\]")
 """What Beam adds to the text of an exception, behind whatever the exception says itself."""
-_IN_STEP_OF_BATCH = re.compile(r"^step '([^']+)' of batch ")
-_TYPE_IN_TEXT = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(?:\w+\.)*(\w+)")
-"""The type that a traceback ends with. The first one of a text stands above all that exceptions say."""
+_TYPE_IN_TEXT = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(?:[\w<>]+\.)*(\w+)")
+"""The type that a traceback ends with. The first one of a text stands above all that exceptions say; where an exception was
+raised from another one, it is that of the other."""
 _BEHIND_THE_MARKER = ("CommitBatch/Publish", "CommitBatch/Finish")
+
+
+class GivenUp(BaseException):
+    """Ends a batch where it stands, since the stream was asked to stop and it did not end. Beam makes an exception of it that
+    names the step.
+
+    Args:
+        stop_timeout_s: how long it had.
+    """
+
+    def __init__(self, stop_timeout_s: float) -> None:
+        super().__init__(stop_timeout_s)
+        self._stop_timeout_s = stop_timeout_s
+
+    def as_error(self, step: str | None) -> Retryable:
+        """What the stream ends with."""
+        return Retryable(
+            f"the batch was given up {f'in step {step!r}' if step else 'where it stood'}: it did not end within "
+            f"{self._stop_timeout_s:g} s of the signal to stop, or before a second one. Nothing is lost: the next start goes on "
+            "with it. If the batch is not a large one, the step does not return: look at what it waits for."
+        )
 
 
 def failed_step(error: BaseException) -> str | None:
     """The step that a runner, or a :class:`StepFailed`, blames, if it blames one."""
-    found = (_IN_STEP_OF_BATCH if isinstance(error, StepFailed) else _IN_STEP).findall(str(error))
+    if isinstance(error, StepFailed):
+        return error.step
+    found = _IN_STEP.findall(str(error))
     return found[-1] if found else None
 
 
@@ -39,12 +62,17 @@ def batch_failure(error: Exception, task: BatchTask, checkpoint_uri: str) -> Bea
         checkpoint_uri: of the stream.
     """
     own = _as_raised(error)
+    if isinstance(own, GivenUp):
+        given_up = own.as_error(failed_step(error))
+        given_up.__cause__ = error
+        return given_up
     known = known_error(error) if own is error else own if isinstance(own, BeamExactlyOnceError) else None
     at_hand = take_at_hand([] if task.plan is None else _ranges(task.plan))
     failure: BeamExactlyOnceError
     cause: BaseException | None
     if known is None:
         failure, cause = StepFailed(_step_failed(error, own, task, at_hand, checkpoint_uri)), own
+        failure.step = failed_step(error)
     else:
         text = _IN_STEP.sub("", str(known))
         is_of_row = isinstance(known, UnfitRow) and task.plan is not None

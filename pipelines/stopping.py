@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from beam_exactly_once.errors import EXIT_RETRYABLE, Fenced, Retryable
-from beam_exactly_once.pipelines.failures import failed_step
+from beam_exactly_once.pipelines.failures import GivenUp, failed_step
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,10 +21,6 @@ STOP_TIMEOUT_S = 60.0
 not keep the process for ever."""
 UNWIND_TIMEOUT_S = 10.0
 """How long a batch that is given up may take to end: a step in another thread or in C code cannot be interrupted."""
-
-
-class _GivenUp(BaseException):
-    """Ends the batch where it stands. Beam makes a ``RuntimeError`` of it that names the step."""
 
 
 @contextlib.contextmanager
@@ -58,21 +54,16 @@ def stop_on_signals() -> Iterator[threading.Event]:
             if not given_up.is_set():
                 given_up.set()
                 ending.enter_context(_timer(UNWIND_TIMEOUT_S, _end_process))
-            raise _GivenUp
+            raise GivenUp(STOP_TIMEOUT_S)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             ending.callback(signal.signal, number, signal.signal(number, on_signal))
         try:
             yield stop
         except BaseException as error:
-            if not given_up.is_set() or isinstance(error, Fenced):
+            if not given_up.is_set() or isinstance(error, Fenced | Retryable):
                 raise
-            step = failed_step(error)
-            raise Retryable(
-                f"the batch was given up {f'in step {step!r}' if step else 'where it stood'}: it did not end within "
-                f"{STOP_TIMEOUT_S:g} s of the signal to stop, or before a second one. Nothing is lost: the next start goes on "
-                "with it. If the batch is not a large one, the step does not return: look at what it waits for."
-            ) from error
+            raise GivenUp(STOP_TIMEOUT_S).as_error(failed_step(error)) from error
 
 
 def _stop(stop: threading.Event, number: int) -> None:

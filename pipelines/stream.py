@@ -107,7 +107,9 @@ class ExactlyOnceStream(beam.Pipeline):
         )
         self._clock: Clock = SYSTEM_CLOCK
         self._ran = False
-        options = (PipelineOptions([]) if options is None else options).view_as(SeenOptions)
+        options = PipelineOptions([]) if options is None else options
+        self._options_class = type(options)
+        options = options.view_as(SeenOptions)
         repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
         super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
         emitted = self | "BatchTask" >> BatchTasks()
@@ -118,6 +120,11 @@ class ExactlyOnceStream(beam.Pipeline):
         )
         if continue_from is not None:
             self._settings = self._continuing(continue_from)
+
+    @property
+    def options(self) -> PipelineOptions:
+        """As they were given: of the same class."""
+        return self._options.view_as(self._options_class)
 
     def apply(self, transform: Any, pvalueish: Any = None, label: str | None = None) -> Any:
         """As of ``beam.Pipeline``. Two transforms of a class must have names: they would be one in the checkpoint, too."""
@@ -202,8 +209,7 @@ class ExactlyOnceStream(beam.Pipeline):
 
     def _publishing_graph(self) -> beam.Pipeline:
         """The graph that publishes a marker again: without sources, and without any step of the user's."""
-        options = PipelineOptions([]).view_as(SeenOptions)
-        publishing = beam.Pipeline(runner=FnApiRunner(), options=options)  # only to be translated
+        publishing = beam.Pipeline(runner=FnApiRunner(), options=self._options)  # only to be translated
         emitted = publishing | "BatchTask" >> BatchTasks()
         _ = emitted[SEED] | "CommitBatch" >> CommitBatch(self.stream_graph.checkpoint, self._publishers())
         return publishing

@@ -152,8 +152,6 @@ class _Graphs:
 
     def __init__(self, whole: beam_runner_api_pb2.Pipeline, publishing: Callable[[], beam.Pipeline]) -> None:
         self._whole = whole
-        # What the workers are, and what they must load, is that of the whole graph.
-        self._environment = copy.deepcopy(whole.components.environments[_task_transform(whole).environment_id])
         self._make_publishing = publishing
 
     def of(self, task: BatchTask) -> beam_runner_api_pb2.Pipeline:
@@ -162,7 +160,9 @@ class _Graphs:
 
     @functools.cached_property
     def _publishing(self) -> beam_runner_api_pb2.Pipeline:
-        environment = Environment.from_runner_api(self._environment, PipelineContext())
+        # What the workers are, and what they must load, is that of the whole graph.
+        of_task = self._whole.components.environments[_task_transform(self._whole).environment_id]
+        environment = Environment.from_runner_api(of_task, PipelineContext())
         return self._make_publishing().to_runner_api(default_environment=environment)
 
 

@@ -89,6 +89,7 @@ def assert_given_up(running: subprocess.Popen[str], folder: Path, words: str) ->
     _, errors = running.communicate(timeout=60)
     assert running.returncode == EXIT_RETRYABLE, errors
     assert words in errors
+    assert "--skip" not in errors
     assert not list((folder / "checkpoint" / layout.COMMITS).glob("*"))
 
 

@@ -54,18 +54,21 @@ def as_a_worker_sends_it(error: Exception, step: str) -> Exception:
     )
 
 
-@given(TEXTS, st.sampled_from([as_beam_raises_it, as_a_worker_sends_it]))
-def test_nothing_of_what_the_exception_says_is_in_the_error(said: str, passed_on: object) -> None:
-    raised = passed_on(ValueError(said), "Parse")  # type: ignore[operator] # one of the two above
+LABELS = st.sampled_from(["Parse", "Bob's step", "Map(<lambda at orders.py:9>)/ParDo", 'Say "a" [b]'])
+
+
+@given(TEXTS, st.sampled_from([as_beam_raises_it, as_a_worker_sends_it]), LABELS)
+def test_nothing_of_what_the_exception_says_is_in_the_error(said: str, passed_on: object, label: str) -> None:
+    raised = passed_on(ValueError(said), label)  # type: ignore[operator] # one of the two above
     failure = batch_failure(raised, task(READS), "s3://checkpoints/orders")
     assert type(failure) is StepFailed
     assert str(failure) == (
-        "step 'Parse' of batch 7 ended with ValueError. Batch 7 reads orders-0[3, 9). Nothing of it is committed, and each "
+        f"step {label!r} of batch 7 ended with ValueError. Batch 7 reads orders-0[3, 9). Nothing of it is committed, and each "
         "start runs it again. Mend the step; or have records that it cannot take rejected, by "
         'DecodeRecords(…, on_error="reject"); or pass the batch: beam-exactly-once resolve s3://checkpoints/orders --batch 7 '
         "--skip"
     )
-    assert failed_step(failure) == failed_step(raised) == "Parse"
+    assert failed_step(failure) == failed_step(raised) == label
 
 
 @pytest.mark.parametrize("passed_on", [as_beam_raises_it, as_a_worker_sends_it])
@@ -102,3 +105,18 @@ def test_of_many_ranges_the_first_are_named() -> None:
     assert text.startswith("the run of batch 7 ended with ValueError. Batch 7 reads orders-0[0, 1), orders-1[0, 1)")
     assert "orders-7[0, 1) and 22 more ranges. " in text
     assert "orders-8" not in text
+
+
+class Outer:
+    class Oops(Exception):
+        pass
+
+
+def test_the_type_of_an_exception_of_a_class_in_a_class_or_function() -> None:
+    class Inner(Exception):
+        pass
+
+    for kind in (Outer.Oops, Inner):
+        kind.__name__, expected = kind.__qualname__, kind.__name__  # as a traceback says it
+        failure = batch_failure(as_a_worker_sends_it(kind("secret"), "Parse"), task(READS), "s3://checkpoints/orders")
+        assert f"ended with {expected}." in str(failure)
