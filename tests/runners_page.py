@@ -142,6 +142,7 @@ CAPABILITIES = (
         r"random graphs|test_stream_graphs: |test_known_graphs: ",
     ),
     Capability(GRAPH, "timers within one batch", r"timers|a known graph|random graphs|bundle with state"),
+    Capability(GRAPH, "a step is set up once a stream, and sees nothing of the batch before", r"test_kept_steps: "),
     Capability(GRAPH, "windows by event time within one batch", r"event time|windows within|windows by|a known graph"),
     Capability(GRAPH, "a start publishes without running your steps", r"test_known_graphs: .*start|a known graph"),
     Capability(

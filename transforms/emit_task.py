@@ -24,19 +24,27 @@ START_OF_TIME = Timestamp(0)
 take for late, and drop. It is not earlier: Prism then fires timers while a step above them still has something to give."""
 
 
+def encoded_task(task: BatchTask) -> bytes:
+    """What :class:`EmitTask` is given."""
+    return ReportCoder().encode(task)
+
+
 class EmitTask(StatelessDoFn):
-    """Emits the task it was made with. The stream puts a new one into the translated graph for every batch."""
+    """Emits the task of a batch: the one that its impulse is, or the one that it was made with.
+
+    An impulse with bytes in it is for runners whose loop is ours. For others, the stream puts a new EmitTask into the
+    translated graph for every batch.
+    """
 
     def __init__(self, task: BatchTask | None = None) -> None:
-        self._encoded = (
-            None if task is None else ReportCoder().encode(task)
-        )  # small and quick where a pickle is neither
+        self._encoded = b"" if task is None else encoded_task(task)  # small and quick where a pickle is neither
 
     def process(self, impulse: bytes) -> Iterator[Any]:
         """Emit the task, at :data:`START_OF_TIME`."""
-        if self._encoded is None:
+        encoded = impulse or self._encoded
+        if not encoded:
             raise RuntimeError("the graph of a stream was run without a task; run it through ExactlyOnceStream")
-        task = ReportCoder().decode(self._encoded)
+        task = ReportCoder().decode(encoded)
         yield TimestampedValue(task, START_OF_TIME)
         yield beam.pvalue.TaggedOutput(ATTEMPT, TimestampedValue(task.attempt, START_OF_TIME))
         yield beam.pvalue.TaggedOutput(SEED, TimestampedValue(gathered(task), START_OF_TIME))

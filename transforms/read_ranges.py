@@ -133,17 +133,21 @@ class _ReadRange(StatelessDoFn):
         self._watch = TopicWatch(on_data_loss)
         self._logs: dict[str, KafkaLog] = {}
 
-    def teardown(self) -> None:
-        while self._logs:
-            self._logs.popitem()[1].close()
-
     def start_bundle(self) -> None:
         self._watch.begin()
 
     def finish_bundle(self) -> None:
-        """Everything that was emitted was of the planned topics, or the bundle fails."""
+        """Everything that was emitted was of the planned topics, or the bundle fails.
+
+        A client is opened for one bundle: what a longer one has fetched ahead may be of a log that is no longer there.
+        """
         if self._logs:
             self._watch.end(next(iter(self._logs.values())))
+        self.teardown()
+
+    def teardown(self) -> None:
+        while self._logs:
+            self._logs.popitem()[1].close()
 
     def process(
         self,

@@ -1,13 +1,14 @@
 """Running one translated graph many times, each time with another task in it.
 
-Building and translating a graph costs more than running a small batch. So a stream's graph is translated once, and
-for each batch only the payload of one ParDo, the task, is replaced. The seams are ``run_via_runner_api`` of
-FnApiRunner and ``run_portable_pipeline`` of portable runners: behind them Beam still handles options, environments
-and worker counts.
+Building and translating a graph costs more than running a small batch. So a stream's graph is translated once. On FnApiRunner
+its steps stay set up from batch to batch, and the task comes as the element of an Impulse; on portable runners, the payload of
+one ParDo, the task, is replaced for each batch. The seams are ``run_via_runner_api`` of FnApiRunner and
+``run_portable_pipeline`` of portable runners: behind them Beam still handles options, environments and worker counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -33,16 +34,19 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka.kept_clients import keeping_clients
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
+from beam_exactly_once.pipelines.runners.open_stages import KeptStages
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
 from beam_exactly_once.pipelines.runners.stream_metrics import StreamMetrics
 from beam_exactly_once.pipelines.runners.watched_run import watched_run
 from beam_exactly_once.pipelines.runners.whole_elements import refuse_timed_flushes
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
-from beam_exactly_once.transforms.emit_task import EmitTask
+from beam_exactly_once.transforms.emit_task import EmitTask, encoded_task
 
+TASK_ROOT = "BatchTask/Impulse"
+"""The full label of the Impulse whose element can be the task."""
 TASK_LABEL = "BatchTask/EmitTask"
-"""Where the full label of the one ParDo begins whose payload is the task."""
+"""Where the full label of the one ParDo begins whose payload can be the task."""
 
 RunTask: TypeAlias = Callable[[BatchTask], CommitCounts]
 """Runs the graph with a task to its end; returns what its commit counted. Raises what the graph raised."""
@@ -109,11 +113,15 @@ class _RepeatingFnApiRunner(StageByStage):
     def run_via_runner_api(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
         self.refuse_unsupported(proto, options)
         graphs, metrics = _Graphs(proto, self.repeated.publishing), StreamMetrics()
+        with keeping_clients(), contextlib.closing(KeptStages(lambda: self.open(proto, options))) as kept:
 
-        def run_task(task: BatchTask) -> CommitCounts:
-            return _counted(super(_RepeatingFnApiRunner, self).run_via_runner_api(graphs.of(task), options), metrics)
+            def run_task(task: BatchTask) -> CommitCounts:
+                impulses = {TASK_ROOT: encoded_task(task)}
+                if self.keeps_workers and task.plan is not None:
+                    return _counted(kept.run(impulses), metrics)
+                with contextlib.closing(self.open(graphs.of(task), options)) as stages:
+                    return _counted(stages.run(impulses), metrics)
 
-        with keeping_clients():
             self.repeated.drive(run_task)
         return _Done(metrics)
 
@@ -130,8 +138,9 @@ class _RepeatingPortableRunner(PortableRunner):
             graphs, metrics = _Graphs(proto, self.repeated.publishing), StreamMetrics()
 
             def run_task(task: BatchTask) -> CommitCounts:
+                graph = with_task(graphs.of(task), task)
                 with watched_run(timeout_s) as watch:
-                    result = super(_RepeatingPortableRunner, self).run_portable_pipeline(graphs.of(task), options)
+                    result = super(_RepeatingPortableRunner, self).run_portable_pipeline(graph, options)
                     watch(result)
                     result.wait_until_finish()
                     return _counted(result, metrics)
@@ -156,7 +165,7 @@ class _Graphs:
 
     def of(self, task: BatchTask) -> beam_runner_api_pb2.Pipeline:
         """The graph that is to run ``task``."""
-        return with_task(self._publishing if task.plan is None else self._whole, task)
+        return self._publishing if task.plan is None else self._whole
 
     @functools.cached_property
     def _publishing(self) -> beam_runner_api_pb2.Pipeline:

@@ -1,4 +1,4 @@
-"""Workers of FnApiRunner that never cut an element.
+"""Workers of FnApiRunner that never cut an element, and stay as long as they are needed.
 
 A stream of data that is flushed by time is flushed while a coder writes into it: that cuts the element, or drops what comes
 between the flush and its end. Beam's default for workers in threads is each second.
@@ -17,6 +17,7 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.pipelines.runners.kept_steps import keep_steps
 
 _TIME_LIMIT = "data_buffer_time_limit_ms"
 _NEVER = -1
@@ -34,7 +35,13 @@ class WholeElementWorkers(worker_handlers.WorkerHandlerManager):
         handlers: list[Any] = super().get_worker_handlers(environment_id, num_workers)
         for handler in handlers:
             handler.data_conn._data_buffer_time_limit_ms = 0
+            if isinstance(handler, worker_handlers.EmbeddedWorkerHandler):
+                keep_steps(handler)
         return handlers
+
+    def forget_state(self) -> None:
+        """Be as before the first run: side inputs and state of one run are not those of the next one."""
+        self.state_servicer.__init__()  # workers have this very one
 
 
 def _never_flushing(environment: beam_runner_api_pb2.Environment) -> beam_runner_api_pb2.Environment:

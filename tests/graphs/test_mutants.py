@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.coders.coders import BytesCoder, GlobalWindowCoder, WindowedValueCoder
+from apache_beam.options.value_provider import RuntimeValueProvider
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, execution
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import WorkerHandlerManager
+from apache_beam.transforms.window import GlobalWindows
 
 from beam_exactly_once.errors import IncompleteBatch
-from beam_exactly_once.pipelines.runners import repeated_run, stage_by_stage, whole_elements
+from beam_exactly_once.pipelines.runners import open_stages, repeated_run, stage_by_stage, whole_elements
+from beam_exactly_once.pipelines.runners.fresh_side_inputs import FreshSideInputs
+from beam_exactly_once.pipelines.runners.open_stages import OpenStages
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
 from beam_exactly_once.pipelines.runners.stage_timers import StageTimers
 from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorkers
 from beam_exactly_once.transforms import commit_batch
 from beam_exactly_once.transforms.batch_task import BatchTask
+from graphs import test_kept_steps as kept
 from graphs import test_known_graphs as graphs
 from graphs import test_known_runners as runners
 from graphs import test_known_timers as timers
@@ -28,8 +34,32 @@ from graphs.timed_steps import Alarms
 Patch = pytest.MonkeyPatch
 
 
+class InBeamsOrder:
+    """A graph that Beam's own loop runs, each time from scratch."""
+
+    def __init__(self, runner: Any, graph: Any, options: Any) -> None:
+        self._runner = runner
+        self._graph = graph
+        self._options = options
+
+    def run(self, impulses: Mapping[str, bytes]) -> Any:
+        (task,) = impulses.values()
+        element = (
+            WindowedValueCoder(BytesCoder(), GlobalWindowCoder())
+            .get_impl()
+            .encode_nested(GlobalWindows.windowed_value(task))
+        )
+        with Patch.context() as patch:
+            patch.setattr(execution, "ENCODED_IMPULSE_VALUE", element)
+            patch.setattr(StageByStage, "run_stages", FnApiRunner.run_stages)
+            return FnApiRunner.run_via_runner_api(self._runner, copy.deepcopy(self._graph), self._options)
+
+    def close(self) -> None:
+        """Beam has ended the workers."""
+
+
 def beams_own_order(patch: Patch) -> None:
-    patch.setattr(StageByStage, "run_stages", FnApiRunner.run_stages)
+    patch.setattr(StageByStage, "open", lambda *opened: InBeamsOrder(*opened))
 
 
 def no_second_way_to_the_commit(patch: Patch) -> None:
@@ -44,19 +74,19 @@ def no_second_way_to_the_commit(patch: Patch) -> None:
 
 
 def side_inputs_after_each_bundle(patch: Patch) -> None:
-    run_bundles = StageByStage._run_bundles
+    run_bundles = OpenStages._run_bundles
 
-    def run_and_store(self: Any, context: Any, manager: Any, *rest: Any) -> Any:
-        results = run_bundles(self, context, manager, *rest)
+    def run_and_store(self: Any, manager: Any, *rest: Any) -> Any:
+        results, context = run_bundles(self, manager, *rest), self._context
         context.commit_side_inputs_to_state(context.side_input_descriptors_by_stage.get(manager.stage.name, {}))
         return results
 
-    patch.setattr(StageByStage, "_run_bundles", run_and_store)
+    patch.setattr(OpenStages, "_run_bundles", run_and_store)
 
 
 def rests_of_the_first_worker_alone(patch: Patch) -> None:
-    deferred = StageByStage._deferred
-    patch.setattr(StageByStage, "_deferred", lambda self, manager, results: deferred(self, manager, results[:1]))
+    deferred = OpenStages._deferred
+    patch.setattr(OpenStages, "_deferred", lambda self, manager, results: deferred(self, manager, results[:1]))
 
 
 def rings_that_pass(patch: Patch) -> None:
@@ -64,7 +94,7 @@ def rings_that_pass(patch: Patch) -> None:
 
 
 def the_whole_graph_publishes_again(patch: Patch) -> None:
-    patch.setattr(repeated_run._Graphs, "of", lambda self, task: repeated_run.with_task(self._whole, task))
+    patch.setattr(repeated_run._Graphs, "of", lambda self, task: self._whole)
 
 
 def one_runner_for_all(patch: Patch) -> None:
@@ -92,6 +122,31 @@ def a_driver_that_sends_by_time(patch: Patch) -> None:
     patch.setattr(WholeElementWorkers, "get_worker_handlers", WorkerHandlerManager.get_worker_handlers)
 
 
+def state_of_the_batch_before(patch: Patch) -> None:
+    patch.setattr(WholeElementWorkers, "forget_state", lambda self: None)
+
+
+def one_token_for_all(patch: Patch) -> None:
+    tokens = FnApiRunner.get_cache_token_generator
+    patch.setattr(FnApiRunner, "get_cache_token_generator", staticmethod(lambda static=True: tokens(static=True)))
+
+
+def side_inputs_for_ever(patch: Patch) -> None:
+    patch.setattr(FreshSideInputs, "begin", lambda self: RuntimeValueProvider.experiments)
+    patch.setattr(FreshSideInputs, "end", lambda self, begun: True)
+
+
+def a_switch_that_stays(patch: Patch) -> None:
+    end = FreshSideInputs.end
+    patch.setattr(FreshSideInputs, "end", lambda self, begun: end(self, begun) or True)
+
+
+def tasks_for_all_roots(patch: Patch) -> None:
+    impulses_of = open_stages._Impulses.of
+    every = type("Every", (dict,), {"get": lambda self, root, default: next(iter(self.values()))})
+    patch.setattr(open_stages._Impulses, "of", lambda self, impulses: impulses_of(self, every(impulses)))
+
+
 def a_story(story: Callable[..., None], *arguments: Any) -> Callable[[Path], None]:
     def tell(folder: Path) -> None:
         with number_stream() as stream:
@@ -106,6 +161,10 @@ RING = a_story(graphs.test_steps_that_wait_for_each_other_are_refused_with_the_w
 EMPTY = a_story(graphs.test_a_step_that_fails_without_records_lets_every_start_go_on, graphs.greatest, [[3], [5], [6]])
 ALARMS = a_story(timers.test_timers_of_a_key_fire_one_after_the_other, Alarms(), [12, 12])
 ROW_OF_TIMERS = a_story(timers.test_a_step_gets_all_of_what_the_timers_above_it_make_before_its_own_fire)
+STATE = a_story(kept.in_three_batches_state_is_that_of_each)
+SIDE_INPUT = a_story(kept.test_a_side_input_is_that_of_its_own_batch, *kept.SIDE_INPUTS[0])
+BESIDE = a_story(kept.test_another_pipeline_beside_it_changes_no_side_input)
+ROOTS = a_story(kept.test_roots_of_the_user_get_what_beam_gives_them)
 SHARED: Callable[[Path], None] = lambda folder: runners.test_two_streams_may_share_one_runner_one_after_the_other()  # noqa: E731
 RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
     runners.test_what_a_splittable_dofn_defers_is_read_by_any_number_of_workers("two_workers", folder)
@@ -132,6 +191,11 @@ def whole_elements_story(folder: Path) -> None:
         ([a_driver_that_sends_by_time], whole_elements_story),
         ([all_timers_in_one_round], ALARMS),
         ([all_timers_in_one_round], ROW_OF_TIMERS),
+        ([state_of_the_batch_before], SIDE_INPUT),
+        ([one_token_for_all], STATE),
+        ([side_inputs_for_ever], SIDE_INPUT),
+        ([a_switch_that_stays], BESIDE),
+        ([tasks_for_all_roots], ROOTS),
     ],
 )
 def test_without_it_a_story_fails(

@@ -20,27 +20,24 @@ from beam_exactly_once.sinks.sql.target import SqlTarget
 
 
 class SqlEncoding(RowEncoding):
-    """Rows of a sink, as its table takes them. A worker looks at the table once, and again when rows do not fit it."""
+    """Rows of a sink, as its table takes them. A bundle looks at the table once, and again when rows do not fit it."""
 
     block_type = tuple[int, pa.RecordBatch]
 
     def __init__(self, database: SqlDatabase, target: SqlTarget) -> None:
         self.target = target
         self._database = database
-        self._table: SqlTable | None = None
 
     def blocks(self) -> RowBlocks:
         """See :class:`RowEncoding`."""
         return _SqlBlocks(self)
 
-    def table(self, *, fresh: bool = False) -> SqlTable:
-        """The table as it was when it was last looked at; ``fresh``: as it is."""
-        if self._table is None or fresh:
-            self._table = self._database.transact(
-                lambda connection: reflected(connection, self.target, self._database.dialect),
-                f"looking at table {self.target.full_name}",
-            )
-        return self._table
+    def table(self) -> SqlTable:
+        """The table as it is."""
+        return self._database.transact(
+            lambda connection: reflected(connection, self.target, self._database.dialect),
+            f"looking at table {self.target.full_name}",
+        )
 
 
 class _SqlBlocks:
@@ -49,6 +46,7 @@ class _SqlBlocks:
     def __init__(self, encoding: SqlEncoding) -> None:
         self._encoding = encoding
         self._target = encoding.target
+        self._table: SqlTable | None = None
         self._looked_again = False
         self._turns = turns(encoding.target.shards)
 
@@ -65,13 +63,15 @@ class _SqlBlocks:
         return []
 
     def _sharded(self, block_of: Callable[[SqlTable], pa.RecordBatch]) -> list[PlacedBlock]:
+        table = self._table or self._encoding.table()
         try:
-            batch = block_of(self._encoding.table())
+            batch = block_of(table)
         except ConfigurationError:
             if self._looked_again:
                 raise
-            self._looked_again = True
-            batch = block_of(self._encoding.table(fresh=True))  # it may have changed since
+            self._looked_again, table = True, self._encoding.table()  # it may have changed since
+            batch = block_of(table)
+        self._table = table
         if self._target.mode == "upsert":
             refuse_equal_keys(batch, self._target)
             if self._target.shards > 1:

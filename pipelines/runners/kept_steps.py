@@ -1,0 +1,44 @@
+"""The steps that a worker in this process has set up, kept as long as the worker.
+
+Beam has two threads for such steps that cost more than they give here. One tears down what was idle for a minute: behind the
+back of who runs it, in a thread in which it was not set up. The other looks every few milliseconds in which step a bundle is,
+for figures that nobody reads, and a bundle waits at its end until that one has looked once more: half of a small batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+from apache_beam.runners.worker import sdk_worker, statesampler
+
+
+def keep_steps(worker: worker_handlers.EmbeddedWorkerHandler) -> None:
+    """Keep what ``worker`` sets up until it is closed. May be called again."""
+    cache: Any = worker.bundle_processor_cache
+    cache.periodic_shutdown.cancel()
+    cache.__class__ = _KeptSteps
+
+
+class _KeptSteps(sdk_worker.BundleProcessorCache):
+    def get(self, instruction_id: str, bundle_descriptor_id: str) -> Any:
+        """The steps of a stage, for one bundle."""
+        steps = super().get(instruction_id, bundle_descriptor_id)
+        steps.state_sampler.__class__ = _Unsampled
+        return steps
+
+
+class _Unsampled(statesampler.StateSampler):
+    """Knows in which step a bundle is, which metrics ask for."""
+
+    def start(self) -> None:
+        """The bundle begins."""
+        self.tracked_thread = threading.current_thread()
+        statesampler.set_current_tracker(self)
+        self.started = True
+
+    def stop(self) -> None:
+        """The bundle ends."""
+        statesampler.set_current_tracker(None)
+        self.finished = True
