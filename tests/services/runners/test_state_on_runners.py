@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,17 @@ import orjson
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, StatefulCombinePerKey, WriteToFiles
+from beam_exactly_once import (
+    CheckpointAt,
+    ExactlyOnceStream,
+    GroupState,
+    JsonState,
+    MapGroupsWithState,
+    ReadFromKafka,
+    Record,
+    StatefulCombinePerKey,
+    WriteToFiles,
+)
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.flink_streams import local_options
 from services.streams.topics import Topic
@@ -21,13 +30,13 @@ from support.ending import ends_with
 PROCESSES = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("processes", marks=pytest.mark.runs_on("DirectRunner")),
-        pytest.param("prism", marks=pytest.mark.runs_on("PrismRunner")),
-        pytest.param("flink", marks=pytest.mark.runs_on("FlinkRunner [local]")),
-    ]
-)
+PORTABLE = [
+    pytest.param("prism", marks=pytest.mark.runs_on("PrismRunner")),
+    pytest.param("flink", marks=pytest.mark.runs_on("FlinkRunner [local]")),
+]
+
+
+@pytest.fixture(params=[pytest.param("processes", marks=pytest.mark.runs_on("DirectRunner")), *PORTABLE])
 def options(request: pytest.FixtureRequest) -> PipelineOptions:
     match request.param:
         case "prism":
@@ -44,27 +53,43 @@ def keyed(record: Record) -> tuple[str, int]:
     return f"key {number % 7}", number
 
 
-def row_of(key: str, total: int) -> dict[str, Any]:
-    return {"key": key, "total": total}
+def row_of(emitted: tuple[str, Any], what: str) -> dict[str, Any]:
+    key, value = emitted
+    return {"what": what, "key": key, "value": value}
 
 
-def run(source: Topic, folder: Path, options: PipelineOptions) -> None:
-    with ExactlyOnceStream(f"{folder}/checkpoint", options=options) as stream:
-        _ = (
-            stream
-            | ReadFromKafka(source.bootstrap_servers, [source.name], max_batch_offsets=30)
-            | beam.Map(keyed)
-            | StatefulCombinePerKey(sum)
-            | beam.MapTuple(row_of)
-            | WriteToFiles(f"{folder}/output", format="json")
-        )
+def session(key: str, numbers: list[int], state: GroupState[list[int]]) -> Iterator[tuple[str, list[int]]]:
+    """The numbers of a key, at the first start behind them."""
+    if state.timed_out:
+        yield key, state.value or []
+        state.remove()
+    else:
+        state.update(sorted([*(state.value or []), *numbers]))
+        state.set_timeout(state.now_ms + 1)
 
 
-def totals(folder: Path) -> dict[str, int]:
+def run(
+    source: Topic, folder: Path, options: PipelineOptions, *, sessions: bool = False, place: str = "", **of_stream: Any
+) -> None:
+    """One start of sums by key, and of sessions if asked for, to files."""
+    with ExactlyOnceStream(f"{folder}/checkpoint{place}", options=options, **of_stream) as stream:
+        read = ReadFromKafka(source.bootstrap_servers, [source.name], max_batch_offsets=30)
+        numbers = stream | read | beam.Map(keyed)
+        emitted = {"sums": numbers | StatefulCombinePerKey(sum, name="sums")}
+        if sessions:
+            emitted["sessions"] = numbers | MapGroupsWithState(session, state=JsonState(), name="sessions")
+        rows = [values | f"Row-{what}" >> beam.Map(row_of, what) for what, values in emitted.items()]
+        _ = rows | beam.Flatten() | WriteToFiles(f"{folder}/output{place}", format="json")
+
+
+def newest(what: str, output: Path) -> dict[str, Any]:
     """The last that was written of each key."""
-    files = sorted((folder / "output").glob("*.json"))
-    rows = [orjson.loads(line) for file in files for line in file.read_bytes().splitlines()]
-    return {row["key"]: row["total"] for row in rows}
+    rows = [orjson.loads(line) for file in sorted(output.glob("*.json")) for line in file.read_bytes().splitlines()]
+    return {row["key"]: row["value"] for row in rows if row["what"] == what}
+
+
+def of_keys(numbers: range) -> dict[str, list[int]]:
+    return {f"key {key}": [number for number in numbers if number % 7 == key] for key in range(7)}
 
 
 def test_sums_go_on_over_batches_starts_and_a_kill(
@@ -79,10 +104,28 @@ def test_sums_go_on_over_batches_starts_and_a_kill(
             with watching(kill), ends_with("killed here"):
                 run(source, tmp_path, options)
         run(source, tmp_path, options)
-    expected: Counter[str] = Counter()
-    for number in range(100):
-        expected[f"key {number % 7}"] += number
-    assert totals(tmp_path) == expected
+    assert newest("sums", tmp_path / "output") == {key: sum(numbers) for key, numbers in of_keys(range(100)).items()}
+
+
+@pytest.mark.parametrize("options", PORTABLE, indirect=True)
+def test_timeouts_fire_and_operators_are_dropped_and_carried_along(
+    new_topic: Callable[..., Topic], options: PipelineOptions, tmp_path: Path
+) -> None:
+    source = new_topic()
+    source.send([b"%d" % number for number in range(20)])
+    run(source, tmp_path, options, sessions=True)
+    assert newest("sessions", tmp_path / "output") == {}
+
+    run(source, tmp_path, options, sessions=True)  # there is nothing to read
+    assert newest("sessions", tmp_path / "output") == of_keys(range(20))
+
+    source.send([b"%d" % number for number in range(20, 30)])
+    run(source, tmp_path, options, without=["operators/sessions"])
+    assert newest("sums", tmp_path / "output") == {key: sum(numbers) for key, numbers in of_keys(range(30)).items()}
+
+    source.send([b"%d" % number for number in range(30, 40)])
+    run(source, tmp_path, options, place="-2", continue_from=CheckpointAt(f"{tmp_path}/checkpoint"))
+    assert newest("sums", tmp_path / "output-2") == {key: sum(numbers) for key, numbers in of_keys(range(40)).items()}
 
 
 def stop() -> None:
