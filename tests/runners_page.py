@@ -134,7 +134,7 @@ CAPABILITIES = (
     Capability(
         GRAPH,
         "state that survives a batch",
-        r"test_stateful: |test_map_groups: |test_state_lifecycle: |test_state_commands: |test_state_on_runners: ",
+        r"test_stateful: |test_map_groups: |test_state_lifecycle: |test_state_commands: |test_state_on_(runners|stores): ",
     ),
     Capability(
         GRAPH,
