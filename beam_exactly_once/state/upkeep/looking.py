@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,11 @@ import pyarrow.compute as pc
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.checkpoint.inspection import open_readable
-from beam_exactly_once.checkpoint.layout import operator_key
-from beam_exactly_once.checkpoint.location import OperatorRecord
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import CheckpointHole, ConfigurationError
+from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state import tagged
-from beam_exactly_once.state.definition import OperatorDefinition
+from beam_exactly_once.state.definition import OperatorDefinition, recorded_definition
 from beam_exactly_once.state.hashing import hash_keys
 from beam_exactly_once.state.keys import decode_keys, encode_key
 from beam_exactly_once.state.merging import merged
@@ -116,6 +114,8 @@ class StateView:
         definition = self._definition(operator, state)
         (key_hash,) = hash_keys(encoded, definition.seed).tolist()
         of_slice = next(one for one in state.slices if one.first_hash <= key_hash < one.end_hash)
+        if not of_slice.sections:
+            return None
         run = self._run_of(of_slice)
         # By their bytes: to Python, 1, True and 1.0 are one key.
         rows = np.flatnonzero(flags(pc.equal(run.keys, encoded[0])))
@@ -129,11 +129,11 @@ class StateView:
             CheckpointHole, CorruptObject: a section is gone, or damaged.
         """
         state = self._list_of(operator)
-        for one in state.slices:
+        for one in filter(lambda one: one.sections, state.slices):
             yield from _remembered(self._run_of(one), self._definition(operator, state).state)
 
     def _definition(self, operator: str, state: StateList) -> OperatorDefinition:
-        return _definition(self._checkpoint, self._recorded, operator, state)
+        return recorded_definition(self._checkpoint, self._recorded, operator, state.generation)
 
     def _list_of(self, operator: str) -> StateList:
         if operator not in self.marker.state:
@@ -163,21 +163,11 @@ def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSum
     found = []
     for name, stored in sorted(marker.state.items()):
         state = StateList.from_json(stored)
-        definition = _definition(checkpoint, recorded, name, state)
+        definition = recorded_definition(checkpoint, recorded, name, state.generation)
         counts = state.keys, state.size_bytes, len(state.sections), len(state.object_keys), len(state.slices)
         most = max(len(one.sections) for one in state.slices)
         found.append(OperatorSummary(name, definition.kind, definition.state, *counts, most))
     return found
-
-
-def _definition(
-    checkpoint: Checkpoint, recorded: Mapping[str, Mapping[int, OperatorRecord]], operator: str, state: StateList
-) -> OperatorDefinition:
-    record = recorded.get(operator, {}).get(state.generation)
-    if record is None or record.definition is None:
-        where = f"{checkpoint.store.uri}/{operator_key(operator, state.generation)}"
-        raise CheckpointHole(f"{where} is missing, which says how its state is stored. Restore it from a copy.")
-    return OperatorDefinition.from_json(record.definition)
 
 
 def _values(run: Run, state: str) -> list[Any]:

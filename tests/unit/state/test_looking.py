@@ -46,7 +46,9 @@ def remembering(values: Mapping[bytes, Any]) -> str:
     )
     checkpoint.store.put_if_absent("state/totals", body)
     state = StateList.empty(1, slices=1)
-    state = replace(state, slices=(replace(state.slices[0], sections=tuple(sections)),), keys=len(keys))
+    state = replace(
+        state, slices=(replace(state.slices[0], sections=tuple(sections) if values else ()),), keys=len(keys)
+    )
     stands = {"kafka": SourceCommit({P0: 1}, (), 1, 1)}
     checkpoint.create_marker(
         Marker(0, "committed", Attempt(1, 0, "a"), stands, {}, NOW, state={"totals": state.to_json()})
@@ -63,6 +65,12 @@ def shown(location: str, key: str) -> str:
 def exported(location: str, file: Path) -> list[tuple[str, str]]:
     assert run("state", "export", location, "totals", file).exit_code == 0
     return [(row["key"], row["value"]) for row in pq.read_table(file).to_pylist()]
+
+
+def test_a_slice_without_sections_remembers_nothing(tmp_path: Path) -> None:
+    location = remembering({})
+    assert StateView(open_object_store(location)).of_key("totals", 1) is None
+    assert exported(location, tmp_path / "totals.parquet") == []
 
 
 @pytest.mark.parametrize("key", KEYS_LIKE_ONE, ids=repr)
