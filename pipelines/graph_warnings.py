@@ -101,8 +101,8 @@ class _Warnings(PipelineVisitor):
         if rows in self._combined and getattr(sink.transform, "replaces_rows", False):
             _LOGGER.warning(
                 'step %r combines the rows of one batch, and %r has mode="upsert": what a later batch has for a key replaces '
-                "the result of an earlier one, and is not added to it. For totals over all batches append a row for each key "
-                "and batch, and add them up in a view.",
+                "the result of an earlier one, and is not added to it. For totals over all batches use StatefulCombinePerKey, "
+                "which goes on from batch to batch; or append a row for each key and batch, and add them up in a view.",
                 self._combined[rows],
                 sink.full_label,
             )

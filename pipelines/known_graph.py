@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import PipelineChanged
-from beam_exactly_once.pipelines.known_operators import KnownOperators
+from beam_exactly_once.pipelines.known_operators import KnownOperators, refuse_missing
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 
@@ -30,8 +30,9 @@ class KnownGraph:
         Raises:
             PipelineChanged: the graph lost a source, sink or operator that the checkpoint knows, or has it otherwise.
         """
-        self._refuse_missing("a source", self._sources, self._graph.sources)
-        self._refuse_missing("a sink", self._sinks, self._graph.sinks)
+        way_out = "start a new checkpoint_location with continue_from=CheckpointAt(…)"
+        refuse_missing(self._checkpoint.store.uri, "a source", self._sources, self._graph.sources, way_out)
+        refuse_missing(self._checkpoint.store.uri, "a sink", self._sinks, self._graph.sinks, way_out)
         self.operators.refuse_changes()
         for name, sink in self._graph.sinks.items():
             self._refuse_changed_sink(name, sink.definition, self._sinks.get(name, sink.definition))
@@ -51,14 +52,6 @@ class KnownGraph:
         for name, sink in self._graph.sinks.items():
             self._sinks[name] = self._checkpoint.create_definition(SINKS, name, sink.definition)
             self._refuse_changed_sink(name, sink.definition, self._sinks[name])
-
-    def _refuse_missing(self, role: str, recorded: Mapping[str, object], present: Mapping[str, object]) -> None:
-        for name in sorted(recorded.keys() - present.keys()):
-            raise PipelineChanged(
-                f"{self._checkpoint.store.uri} knows {role} {name!r} that this pipeline does not have (it has: "
-                f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-                f"purpose, start a new checkpoint_location with continue_from=CheckpointAt(…)."
-            )
 
     def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
         changed = sorted(key for key in {*definition, *recorded} if recorded.get(key) != definition.get(key))

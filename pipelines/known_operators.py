@@ -11,12 +11,17 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from beam_exactly_once.checkpoint import Checkpoint
-from beam_exactly_once.checkpoint.layout import operator_key
+from beam_exactly_once.checkpoint.layout import OPERATORS
 from beam_exactly_once.checkpoint.location import OperatorRecord
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import CheckpointHole, PipelineChanged
+from beam_exactly_once.errors import PipelineChanged
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.state.definition import OperatorDefinition, refuse_changed, refuse_changed_state
+from beam_exactly_once.state.definition import (
+    OperatorDefinition,
+    recorded_definition,
+    refuse_changed,
+    refuse_changed_state,
+)
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
 
@@ -66,10 +71,14 @@ class KnownOperators:
         for name in alive & self._operators.keys():
             records = self._recorded[name]
             self._refuse_changed(self._operators[name], records[max(records)])
-        for name in sorted(set(self._without) - self._recorded.keys() if self._recorded else ()):
-            _LOGGER.warning(
-                "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
-            )
+        unknown = sorted(set(self._without) - self._recorded.keys())
+        if unknown and (
+            self._recorded or next(self._checkpoint.plan_ids(), None) is not None
+        ):  # else the stream begins
+            for name in unknown:
+                _LOGGER.warning(
+                    "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
+                )
 
     def live(self, state: Mapping[str, StateList], at_ms: int) -> dict[str, LiveOperator]:
         """Where each operator of the graph goes on, behind a marker; records those that are new, and those that are dropped.
@@ -93,11 +102,8 @@ class KnownOperators:
         for name, operator in self._operators.items():
             records = self._recorded.get(name, {})
             generation = generations.get(name) or _next_generation(records)
-            if name in generations and (generation not in records or records[generation].definition is None):
-                raise CheckpointHole(
-                    f"{self._checkpoint.store.uri}/{operator_key(name, generation)} is missing, and with it the seed of the hash "
-                    f"by which the state of operator {name!r} is sorted. Restore it from a copy; nothing else has it."
-                )
+            if name in generations:
+                recorded_definition(self._checkpoint, self._recorded, name, generation)
             found[name] = LiveOperator(generation, self._recorded_seed(operator, generation))
         for name in sorted(generations.keys() - self._operators.keys()):
             self._checkpoint.create_dropped(name, generations[name], at_ms)
@@ -123,13 +129,9 @@ class KnownOperators:
         carried = {}
         for name in sorted(state.keys() & self._operators.keys()):
             generation = StateList.from_json(state[name]).generation
-            record = recorded.get(name, {}).get(generation)
-            if record is None or record.definition is None:
-                raise CheckpointHole(
-                    f"continue_from: {elsewhere.store.uri}/{operator_key(name, generation)} is missing. Restore it from a copy."
-                )
-            self._refuse_changed(self._operators[name], record)
-            carried[name] = record
+            recorded_definition(elsewhere, recorded, name, generation)
+            carried[name] = recorded[name][generation]
+            self._refuse_changed(self._operators[name], carried[name])
         return carried
 
     def record_carried(self, carried: Mapping[str, OperatorRecord]) -> None:
@@ -167,12 +169,28 @@ class KnownOperators:
         refuse_changed_state(operator.name, record.state_types, update.state_type)
 
     def _refuse_missing(self, known: Iterable[str], where: str) -> None:
-        for name in sorted(set(known) - self._operators.keys() - set(self._without)):
-            raise PipelineChanged(
-                f"{where} knows an operator {name!r} that this pipeline does not have (it has: "
-                f"{', '.join(sorted(self._operators)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone "
-                f"on purpose, and what it remembers may go, say so: without=['operators/{name}']."
-            )
+        way_out = f"and what it remembers may go, say so: without=['{OPERATORS}{{name}}']"
+        refuse_missing(where, "an operator", set(known) - set(self._without), self._operators, way_out)
+
+
+def refuse_missing(where: str, role: str, known: Iterable[str], present: Collection[str], way_out: str) -> None:
+    """
+    Args:
+        where: what knows them.
+        role: what they are: ``"a sink"``.
+        known: their names.
+        present: those that the pipeline has.
+        way_out: of who left one out on purpose; ``{name}`` in it is its name.
+
+    Raises:
+        PipelineChanged: the pipeline lacks one.
+    """
+    for name in sorted(set(known) - set(present)):
+        raise PipelineChanged(
+            f"{where} knows {role} {name!r} that this pipeline does not have (it has: "
+            f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
+            f"purpose, {way_out.format(name=name)}."
+        )
 
 
 def _next_generation(records: Records) -> int:

@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
 from beam_exactly_once.arguments import location_of, names, options_of, seconds, true_or_false, whole_number
-from beam_exactly_once.checkpoint.layout import OPERATORS, checked_name
+from beam_exactly_once.checkpoint.layout import OPERATORS, SINKS, SOURCES, checked_name
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -255,14 +255,14 @@ def _operators_in(argument: str, paths: Sequence[str]) -> tuple[str, ...]:
     found = []
     for path in names(argument, paths, of="operators"):
         role, _, name = path.partition("/")
-        if role in ("sinks", "sources"):
+        if f"{role}/" in (SINKS, SOURCES):
             raise ConfigurationError(
                 f"{argument} names {path!r}: only operators with state can be dropped. To go on without a source or sink, start "
                 "a new checkpoint_location with continue_from=CheckpointAt(…)."
             )
-        if role != OPERATORS.rstrip("/") or not name:
+        if f"{role}/" != OPERATORS or not name:
             raise ConfigurationError(
-                f"{argument} names {path!r}. Name operators as the checkpoint does: {argument}=['operators/{name or path}']."
+                f"{argument} names {path!r}. Name operators as the checkpoint does: {argument}=['{OPERATORS}{name or path}']."
             )
         found.append(checked_name(name))
     return tuple(found)

@@ -133,8 +133,15 @@ CAPABILITIES = (
     ),
     Capability(
         GRAPH,
-        "state that survives a batch",
-        r"test_stateful: |test_map_groups: |test_state_lifecycle: |test_state_commands: |test_state_on_(runners|stores): ",
+        "totals that go on from batch to batch: `StatefulCombinePerKey`",
+        r"test_state_on_(runners|stores): sums|test_stateful: .*(combine fn|a total|batches of arrow)",
+    ),
+    Capability(GRAPH, "other state by key: `UpdateStateByKey`, `DeduplicateByKey`", r"test_stateful: "),
+    Capability(GRAPH, "sessions and timeouts: `MapGroupsWithState`", r"test_map_groups: |test_state_on_runners: timeouts"),
+    Capability(
+        GRAPH,
+        "state that is dropped, carried along or looked at",
+        r"test_state_lifecycle: |test_state_commands: |test_state_on_runners: .* dropped and carried along",
     ),
     Capability(
         GRAPH,

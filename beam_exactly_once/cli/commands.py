@@ -84,7 +84,8 @@ def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
     word-count.
 
     Its flags are the arguments of ExactlyOnceStream and ReadFromKafka by their names, those of the sink with --output- before
-    them, and those of the sink of rejected records with --rejected-. `run TARGET --help` lists them.
+    them, those of the sink of rejected records with --rejected-, and of word-count those of what it counts with --count-.
+    `run TARGET --help` lists them.
     """
     if target is None or target in ("-h", "--help"):
         click.echo(ctx.get_help())

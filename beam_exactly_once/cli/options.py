@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-import orjson
 
 from beam_exactly_once.checkpoint.records import Json
 
@@ -61,5 +61,5 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for mac
 
 
 def print_json(found: Json) -> None:
-    """For machines, and for people who like it."""
-    sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """For machines, and for people who like it. With the standard library: to ``orjson`` an int has 64 bits."""
+    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import click
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -96,15 +96,19 @@ def _batch(found: list[RememberedKey]) -> pa.RecordBatch:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _key(text: str) -> Any:
-    """A key as people write it."""
+    """A key as people write it. With the standard library: to ``orjson`` an int beyond 64 bits is a float."""
     try:
-        return _tuples(orjson.loads(text))
-    except orjson.JSONDecodeError:
+        return _tuples(json.loads(text, parse_constant=_no_json))
+    except ValueError:
         return text
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _tuples(value: Any) -> Any:

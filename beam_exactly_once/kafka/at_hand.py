@@ -13,7 +13,10 @@ from beam_exactly_once.kafka.records import Chunk
 from beam_exactly_once.offsets import OffsetRange
 
 _AT_HAND: dict[int, tuple[Chunk, Iterator[int] | None]] = {}
-"""By reader: its chunk, and the iterator over the offsets of single records."""
+"""By reader: its chunk, and the iterator over the offsets of single records.
+
+Not by a weak reference: a runner may drop the reader of a bundle that failed before anybody asks where it stood.
+"""
 
 
 def record_by_record(reader: object, chunk: Chunk) -> Iterator[int]:
@@ -36,10 +39,10 @@ def all_given_out(reader: object) -> None:
 def take_at_hand(of: Iterable[OffsetRange]) -> list[OffsetRange]:
     """What readers of these ranges were giving out and did not end: the record, or the chunk. Forgets it."""
     left = []
-    for reader, (chunk, offsets) in list(_AT_HAND.items()):
+    for reader, (chunk, _) in list(_AT_HAND.items()):
         if any(_is_of(chunk, one) for one in of):
-            del _AT_HAND[reader]
-            left.append(_given_out(chunk, offsets))
+            found = _AT_HAND.pop(reader, None)  # a reader in another thread may have ended meanwhile
+            left += [] if found is None else [_given_out(*found)]
     return sorted(left)
 
 

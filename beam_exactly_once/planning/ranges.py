@@ -1,14 +1,15 @@
 """Which offsets the next batch reads: next offsets + bounds + limits -> ranges.
 
-Everything here is pure and deterministic: no Kafka, no store, no clock. Two drivers with the same arguments
-make the same plan, and the plan says all that it decided: what to read, what Kafka had already lost, and where
+Everything here is pure and deterministic, but for what a caller counts: no Kafka, no store, no clock. Two drivers with the same
+arguments make the same plan, and the plan says all that it decided: what to read, what Kafka had already lost, and where
 each partition stands after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from beam_exactly_once.errors import DataLoss
 from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition
@@ -17,6 +18,10 @@ from beam_exactly_once.topics import OnDataLoss
 
 _MAX_NAMED = 10
 """Partitions that an error names before it only counts: enough to see the pattern, short enough to read."""
+
+
+CountAhead: TypeAlias = Callable[[Sequence[OffsetRange]], Mapping[TopicPartition, int]]
+"""How many offsets from the start of each of these ranges hold few enough bytes, whatever the average says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def plan_ranges(
     *,
     average_record_bytes: float,
     waited_s: float,
-    counted: Mapping[TopicPartition, int] | None = None,
+    count_ahead: CountAhead | None = None,
     until: Mapping[TopicPartition, int] | None = None,
     topics_without_id: Collection[str] = (),
     on_data_loss: OnDataLoss = "fail",
@@ -57,7 +62,8 @@ def plan_ranges(
         limits: of this source.
         average_record_bytes: of what was read before; turns ``limits.max_batch_bytes`` into offsets. 0 if nothing is
             known: then ``max_batch_bytes`` does not limit.
-        counted: offsets of partitions that are known to hold few enough bytes, whatever the average says.
+        count_ahead: asked for more than the limits let through, once, and only where they hold something back of a batch that
+            is due: it may read what it counts.
         waited_s: seconds since the source's last batch was planned.
         until: where to stop in each partition; nothing is read of those that are not in it. It says nothing of loss: another
             driver may have read further. None: read what is there.
@@ -84,8 +90,9 @@ def plan_ranges(
         for one, position in positions.items()
     }
     takes = _takes(positions, ends, limits, average_record_bytes, waited_s)
-    for one, offsets in (counted or {}).items():
-        if one in takes:
+    if count_ahead is not None and any(take < ends[one] - positions[one] for one, take in takes.items()):
+        left = [OffsetRange(one.topic, one.partition, positions[one], ends[one]) for one in sorted(takes)]
+        for one, offsets in count_ahead(left).items():
             takes[one] = max(takes[one], min(offsets, ends[one] - positions[one]))
     ranges = tuple(
         OffsetRange(one.topic, one.partition, positions[one], positions[one] + take)

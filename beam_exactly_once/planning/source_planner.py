@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.layout import SOURCES
@@ -13,7 +13,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, PipelineChanged
 from beam_exactly_once.kafka import open_kafka_log
-from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition, lag
+from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition, lag
 from beam_exactly_once.planning.continuing import offsets_behind
 from beam_exactly_once.planning.ranges import plan_ranges
 from beam_exactly_once.planning.source import KafkaSource
@@ -83,11 +83,15 @@ class SourcePlanner:
     @property
     def lag(self) -> dict[TopicPartition, int]:
         """Offsets not read yet of each partition, as of the last plan."""
-        bounds = self._kafka.bounds
-        if self._target is not None:
-            target = self._target
-            bounds = {one: _up_to(target[one], log) for one, log in bounds.items() if one in target}
-        return lag(self._next_offsets, bounds)
+        return lag(self._next_offsets, self._bounds)
+
+    @property
+    def _bounds(self) -> Mapping[TopicPartition, LogBounds]:
+        """What there is to read, up to the target."""
+        if self._target is None:
+            return self._kafka.bounds
+        target = self._target
+        return {one: _up_to(target[one], log) for one, log in self._kafka.bounds.items() if one in target}
 
     def take_position(
         self, checkpoint: Checkpoint, newest: Marker | None, elsewhere: SourceCommit | None = None
@@ -108,7 +112,7 @@ class SourcePlanner:
         if newest is not None and self.spec.name in newest.sources:
             committed = newest.sources[self.spec.name]
             self.advance(committed)
-            self.measured(committed.records_read, committed.bytes_read, committed.records_read)
+            self.measured(committed.records_read, committed.bytes_read, self._offsets_of(checkpoint, newest))
             self._note_dropped()
             return
         first = self._first() if elsewhere is None else self.behind(elsewhere)
@@ -116,6 +120,11 @@ class SourcePlanner:
         self._next_offsets = next_offsets_from_json(recorded["first_offsets"])
         self._topic_ids = dict(recorded.get("topic_ids", {}))
         self._note_dropped()
+
+    def _offsets_of(self, checkpoint: Checkpoint, newest: Marker) -> int:
+        """How many offsets the newest batch read, where that matters. One that was passed over shows nothing."""
+        plan = checkpoint.read_plan(newest.batch_id) if self._counts_ahead and newest.outcome == "committed" else None
+        return 0 if plan is None else sum(one.size for one in plan.ranges.get(self.spec.name, ()))
 
     def behind(self, elsewhere: SourceCommit) -> SourcePlan:
         """A plan that reads nothing, and stands where the source stood in another checkpoint."""
@@ -198,7 +207,7 @@ class SourcePlanner:
             until=self._target,
             topics_without_id=self._kafka.topics_without_id,
             average_record_bytes=self._average_record_bytes,
-            counted=self._counted_ahead(read),
+            count_ahead=self._count_ahead if self._is_sparse and self._counts_ahead else None,
             # What is available now is read now, however little.
             waited_s=math.inf if self._target is not None else self._clock.monotonic_s() - self._planned_at_s,
             on_data_loss=self.spec.on_data_loss,
@@ -255,10 +264,11 @@ class SourcePlanner:
 
     def _sampled_record_bytes(self, read: NextOffsets) -> float:
         """Average size of the next records of the partition that lags most."""
-        place, behind = max(lag(read, self._kafka.bounds).items(), key=lambda one: one[1], default=(None, 0))
+        bounds = self._bounds
+        place, behind = max(lag(read, bounds).items(), key=lambda one: one[1], default=(None, 0))
         if place is None or behind <= SAMPLE_RECORDS or self.spec.limits.max_batch_bytes is None:
             return RECORD_BYTES_GUESS
-        latest = self._kafka.bounds[place].latest
+        latest = bounds[place].latest
         try:
             sample = self._log.next_chunk(place, latest - behind, latest, SAMPLE_RECORDS)
         except DataLoss:  # retention was faster; the plan judges that
@@ -266,33 +276,34 @@ class SourcePlanner:
         self._is_sparse = 2 * len(sample) < sample.stop - sample.start
         return max(1.0, sample.bytes / len(sample)) if len(sample) else RECORD_BYTES_GUESS
 
-    def _counted_ahead(self, read: NextOffsets) -> dict[TopicPartition, int]:
+    @property
+    def _counts_ahead(self) -> bool:
+        """Whether bytes alone limit a batch."""
+        limits = self.spec.limits
+        return limits.max_batch_bytes is not None and limits.max_batch_offsets is None
+
+    def _count_ahead(self, left: Sequence[OffsetRange]) -> dict[TopicPartition, int]:
         """Offsets of each partition that a limit in bytes lets through, as their records show.
 
         A compacted log has few records among many offsets, and no average tells how many of the next ones it has. So they are
         read twice: here to be counted, while most offsets have none.
         """
-        limits, lags = self.spec.limits, lag(read, self._kafka.bounds)
-        if not self._is_sparse or limits.max_batch_bytes is None or limits.max_batch_offsets is not None:
-            return {}
-        if sum(lags.values()) * (self._average_record_bytes or 0) <= limits.max_batch_bytes:
-            return {}  # the average lets all of them through
-        most = sorted((one for one in lags if lags[one]), key=lambda one: (-lags[one], one))[:MAX_COUNTED_PARTITIONS]
-        return {one: self._offsets_within(one, lags[one], limits.max_batch_bytes // len(most)) for one in most}
+        most = sorted(left, key=lambda one: (-one.size, one))[:MAX_COUNTED_PARTITIONS]
+        share = (self.spec.limits.max_batch_bytes or 0) // len(most)
+        return {one.topic_partition: self._offsets_within(one, share) for one in most}
 
-    def _offsets_within(self, place: TopicPartition, behind: int, max_bytes: int) -> int:
-        """How many of the last ``behind`` offsets, from the first of them on, hold about ``max_bytes``."""
-        latest = self._kafka.bounds[place].latest
-        first = position = latest - behind
+    def _offsets_within(self, left: OffsetRange, max_bytes: int) -> int:
+        """How many of the offsets, from the first of them on, hold about ``max_bytes``."""
+        position = left.start
         records = min(MAX_COUNTED_RECORDS, max(1, int(max_bytes / (self._average_record_bytes or RECORD_BYTES_GUESS))))
         counted_bytes = 0
         try:
-            while position < latest and counted_bytes < max_bytes:
-                chunk = self._log.next_chunk(place, position, latest, records)
+            while position < left.stop and counted_bytes < max_bytes:
+                chunk = self._log.next_chunk(left.topic_partition, position, left.stop, records)
                 position, counted_bytes = chunk.stop, counted_bytes + chunk.bytes
         except DataLoss:  # retention was faster; the plan judges that
             return 0
-        return position - first
+        return position - left.start
 
 
 def _up_to(target: int, bounds: LogBounds) -> LogBounds:

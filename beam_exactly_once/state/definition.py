@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from beam_exactly_once.errors import PipelineChanged
+from beam_exactly_once.checkpoint import Checkpoint
+from beam_exactly_once.checkpoint.layout import operator_key
+from beam_exactly_once.checkpoint.location import OperatorRecord
+from beam_exactly_once.errors import CheckpointHole, PipelineChanged
 from beam_exactly_once.state.keys import SAMPLES, encode_key
 from beam_exactly_once.state.types.contract import Json, StateType
 
@@ -65,6 +68,29 @@ class OperatorDefinition:
             stored["window"],
             tuple(stored["key_samples"]),
         )
+
+
+def recorded_definition(
+    checkpoint: Checkpoint, recorded: Mapping[str, Mapping[int, OperatorRecord]], name: str, generation: int
+) -> OperatorDefinition:
+    """Of an operator whose state a marker names.
+
+    Args:
+        checkpoint: that of the marker.
+        recorded: what it has of operators.
+        name: of the operator.
+        generation: that the marker names.
+
+    Raises:
+        CheckpointHole: it is gone.
+    """
+    record = recorded.get(name, {}).get(generation)
+    if record is None or record.definition is None:
+        raise CheckpointHole(
+            f"{checkpoint.store.uri}/{operator_key(name, generation)} is missing, and with it the seed of the hash by which the "
+            f"state of operator {name!r} is sorted. Restore it from a copy; nothing else has it."
+        )
+    return OperatorDefinition.from_json(record.definition)
 
 
 def refuse_changed(stored: OperatorDefinition, now: OperatorDefinition) -> None:

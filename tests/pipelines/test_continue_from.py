@@ -17,7 +17,7 @@ from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.testing.published_rows import published_rows
-from support.ending import ends_with
+from support.ending import ends_with, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -60,10 +60,6 @@ class Streams:
         with self.cluster.serving():
             stream.run()
         return sorted(row["v"] for batch in read_batches(location) for row in published_rows(location, batch))
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from beam_exactly_once.testing import run_in_memory
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.checkpoints import overwrite
 from support.command_line import run
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.keyed_stream import keyed, row_of
 from support.timers.timed_stream import NEW_YEAR_MS, TimedStream
 
@@ -150,12 +150,6 @@ def test_a_source_that_waits_for_more_waits_on_while_timeouts_fire(stream: Timed
 # -- killed, replayed, passed ----------------------------------------------------------------------------------------
 
 
-def kill(killed: list[str] | None = None) -> None:
-    if killed is not None:
-        killed.append("killed")
-    raise RuntimeError("killed here")
-
-
 @pytest.mark.parametrize("prefix", ["offsets/", "state/", "commits/"])
 def test_a_replay_fires_the_very_same_timeouts(stream: TimedStream, prefix: str) -> None:
     """Though it runs much later, when others are due, too."""
@@ -189,6 +183,11 @@ ROUND = st.tuples(
 )
 
 
+def kill_and_note(killed: list[str]) -> None:
+    killed.append("killed")
+    kill()
+
+
 @given(st.lists(ROUND, min_size=2, max_size=3), st.integers(1, 4))
 @settings(deadline=None, max_examples=6, phases=[Phase.generate])
 def test_sessions_are_those_of_plain_python(rounds: list[Any], max_batch_offsets: int) -> None:
@@ -200,7 +199,7 @@ def test_sessions_are_those_of_plain_python(rounds: list[Any], max_batch_offsets
             stream.produce(*numbers)
             killed: list[str] = []
             at = KillPoint("put_if_absent", *kill_point)
-            with watching(StoreCalls(at, partial(kill, killed))):
+            with watching(StoreCalls(at, partial(kill_and_note, killed))):
                 try:
                     stream.run_at(at_s, SESSIONS, max_batch_offsets=max_batch_offsets)
                 except (BeamExactlyOnceError, RuntimeError):

@@ -25,7 +25,7 @@ from beam_exactly_once.errors import ConfigurationError, PipelineChanged
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.command_line import run
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.keyed_stream import KeyedStream, counted, keyed, row_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -200,10 +200,6 @@ def test_another_stream_goes_on_with_what_is_remembered(stream: LivingStream, tm
     assert sorted(new.marker().state) == ["added", "counts"]
     verified = run("verify", new.location)
     assert verified.exit_code == 0, verified.stdout
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 def test_totals_in_a_table_go_on(stream: LivingStream, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.checkpoints import overwrite
 from support.command_line import run
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.keyed_stream import COUNTS, KeyedStream, counted, keyed, row_of
 from support.stream_under_test import number_of
 
@@ -92,6 +92,16 @@ def test_a_combine_fn_goes_on(stream: KeyedStream, fn: Any, result: Callable[[li
     for number in range(34):
         by_key.setdefault(number % 10, []).append(number)
     assert stream.newest() == {key: result(numbers) for key, numbers in by_key.items()}
+
+
+def test_a_total_may_have_any_size(stream: KeyedStream) -> None:
+    """Ints of 64 bits, which is what Beam knows as int, add up to more."""
+    most = 2**63 - 1
+    stream.produce(*[most] * 5)
+    pairs = "Typed" >> beam.Map(lambda pair: pair).with_output_types(tuple[int, int])
+    text = "Text" >> beam.MapTuple(lambda key, value: (key, str(value)))
+    stream.run(pairs | beam.Reshuffle() | StatefulCombinePerKey(sum) | text)
+    assert stream.newest() == {most % 10: str(5 * most)}
 
 
 def test_batches_of_arrow_go_on(tmp_path: Path) -> None:
@@ -163,10 +173,6 @@ def test_two_operators_of_one_stream(tmp_path: Path) -> None:
 
 
 # -- killed, replayed, passed ----------------------------------------------------------------------------------------
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 @pytest.mark.parametrize("prefix", ["offsets/", "state/", "commits/", "operators/"])

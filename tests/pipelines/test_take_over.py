@@ -15,7 +15,7 @@ from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ending import ends_with
+from support.ending import ends_with, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -54,10 +54,6 @@ def rows(folder: Path) -> list[int]:
     return [
         json.loads(line)["id"] for file in files for line in Path(file.removeprefix("file://")).read_text().splitlines()
     ]
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 @pytest.fixture

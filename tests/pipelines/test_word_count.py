@@ -18,6 +18,7 @@ from beam_exactly_once.pipelines.ready_made import Given
 from beam_exactly_once.pipelines.word_count import PIPELINE, main, words_of
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
+from support.ending import kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -51,10 +52,6 @@ def counts(tmp_path: Path) -> dict[str, int]:
 
 def plain(*lines: str) -> Counter[str]:
     return Counter(word for line in lines for word in line.split())
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 def test_words_are_counted_over_all_batches_and_starts(cluster: MemoryKafka, tmp_path: Path) -> None:

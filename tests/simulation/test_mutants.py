@@ -32,7 +32,7 @@ from beam_exactly_once.object_store import Created, Mine, PutResult, StagedObjec
 from beam_exactly_once.object_store.definite import Unclear
 from support.simulation.caught import assert_caught
 from support.simulation.driver import NOW, SINK, SOURCE, Driver
-from support.simulation.histories import Focus, Simulation
+from support.simulation.histories import LATE_WORKER, OPERATORS, Focus, Simulation
 from support.simulation.store import SimulatedStore
 
 FOCUSED_SEEDS = 60
@@ -320,10 +320,8 @@ def drop(driver: Driver, marker: Marker) -> None:
 
 
 TAKE_OVER = Focus((("get", "commits"), ("stage", None), ("create", "commits")))
-LATE_WORKER = Focus((("stage", None), ("create", "commits"), ("get", "commits")), worker_forgotten=0.1)
 BEFORE_THE_CREATE = Focus((("create", "commits"),))
 CONTESTED = Focus((("create", "commits"), ("create", "offsets")), request_fails=0.15)
-OPERATOR = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
 
 MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
     SuccessorCheckedBeforeTheCreate: (SuccessorCheckedBeforeTheCreate, SimulatedStore, BEFORE_THE_CREATE),
@@ -342,7 +340,7 @@ MUTANTS: dict[type, tuple[type[Driver], type[SimulatedStore], Focus | None]] = {
     SweepsAboveThePublished: (SweepsAboveThePublished, SimulatedStore, None),
     TakenPlanNotAdopted: (TakenPlanNotAdopted, SimulatedStore, None),
     PlansNotReplayed: (PlansNotReplayed, SimulatedStore, None),
-    AbandonedBatchTakenForRead: (AbandonedBatchTakenForRead, SimulatedStore, OPERATOR),
+    AbandonedBatchTakenForRead: (AbandonedBatchTakenForRead, SimulatedStore, OPERATORS),
     TilingNotChecked: (TilingNotChecked, SimulatedStore, None),
     UnclearPlanTakenForFailed: (UnclearPlanTakenForFailed, TriesOnce, None),
     UnclearMarkerTakenForFailed: (UnclearMarkerTakenForFailed, TriesOnce, None),
@@ -363,7 +361,7 @@ FOCUSES = {
     "contested": CONTESTED,
     "take_over": TAKE_OVER,
     "late_worker": LATE_WORKER,
-    "operator": OPERATOR,
+    "operator": OPERATORS,
 }
 
 

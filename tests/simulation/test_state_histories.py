@@ -19,7 +19,7 @@ from beam_exactly_once.state.state_list import Section, Slice, SliceChange, Stat
 from beam_exactly_once.state.upkeep import sweeping
 from support.simulation import stateful_driver
 from support.simulation.caught import assert_caught
-from support.simulation.histories import Focus
+from support.simulation.histories import LATE_WORKER_WITH_STATE, OPERATORS, Focus
 from support.simulation.script import Script, Stage
 from support.simulation.stateful_driver import Entry, Pack, StatefulDriver, Table, Task, within
 from support.simulation.stateful_histories import StatefulSimulation
@@ -229,9 +229,7 @@ class Bare(Pack):
         return super().add({key: entry for key, entry in table.items() if entry.offsets} if self.body else table)
 
 
-LATE_WORKER = Focus((("stage", None), ("create", "state"), ("create", "commits"), ("get", "commits")), 0.1)
 LOSERS = Focus((("create", "commits"), ("create", "state")))
-OPERATORS = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
 
 MUTANTS: dict[type[StatefulDriver], Focus | None] = {
     ShardsNotTiled: None,
@@ -241,7 +239,7 @@ MUTANTS: dict[type[StatefulDriver], Focus | None] = {
     CachedByBatch: LOSERS,
     OwnListTaken: LOSERS,
     SweptUpToTheNewest: None,
-    SweptAboveTheNewest: LATE_WORKER,
+    SweptAboveTheNewest: LATE_WORKER_WITH_STATE,
     TimersFromThePlans: OPERATORS,
     OwnRowsNotDue: None,
     TombstonesDropped: None,
@@ -262,7 +260,7 @@ def caught(driver_class: type[StatefulDriver], focus: Focus | None) -> None:
     assert_caught(driver_class, lambda seed: StatefulSimulation(seed, driver_class, focus=focus).faults())
 
 
-@pytest.mark.parametrize("focus", [LATE_WORKER, LOSERS, OPERATORS])
+@pytest.mark.parametrize("focus", [LATE_WORKER_WITH_STATE, LOSERS, OPERATORS])
 def test_the_state_holds_where_the_rare_mutants_fail(focus: Focus) -> None:
     for seed in range(FOCUSED_SEEDS):
         StatefulSimulation(seed, focus=focus).assert_sound()

@@ -16,7 +16,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.state.state_list import Slice, SliceChange, StateChange, StateList
 from beam_exactly_once.state.timers import is_batch_due
 from support.simulation.caught import assert_caught
-from support.simulation.histories import Focus
+from support.simulation.histories import LATE_WORKER_WITH_STATE, OPERATORS, Focus
 from support.simulation.stateful_driver import OPERATOR, Entry, Pack, Table, Task
 from support.simulation.stateful_histories import StatefulSimulation
 from support.simulation.timed_driver import TimedDriver
@@ -24,8 +24,6 @@ from support.simulation.timed_driver import TimedDriver
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 PARTS = min(2, SEEDS)
-OPERATORS = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
-LATE_WORKER = Focus((("stage", None), ("create", "state"), ("create", "commits"), ("get", "commits")), 0.1)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -34,7 +32,7 @@ def test_no_timer_is_lost(part: int) -> None:
         StatefulSimulation(seed, TimedDriver).assert_sound()
 
 
-@pytest.mark.parametrize("focus", [OPERATORS, LATE_WORKER], ids=["passed batches", "late workers"])
+@pytest.mark.parametrize("focus", [OPERATORS, LATE_WORKER_WITH_STATE], ids=["passed batches", "late workers"])
 def test_none_is_lost_where_the_rare_mutants_fail(focus: Focus) -> None:
     for seed in range(60):
         StatefulSimulation(seed, TimedDriver, focus=focus).assert_sound()

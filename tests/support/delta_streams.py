@@ -63,14 +63,6 @@ def row_of(number: int) -> dict[str, Any]:
     return {"number": number}
 
 
-class Killed(RuntimeError):
-    """The process ended here, as far as the stream is concerned."""
-
-
-def kill(*_: object) -> None:
-    raise Killed("killed here")
-
-
 def around_commit(
     monkeypatch: pytest.MonkeyPatch,
     *,

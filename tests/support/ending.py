@@ -8,6 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 
+class Killed(RuntimeError):
+    """What a driver or a step dies of."""
+
+
+def kill(*_: object) -> None:
+    """Let it die here."""
+    raise Killed("killed here")
+
+
 @contextlib.contextmanager
 def ends_with(words: str) -> Iterator[None]:
     """The block ends with an exception that says ``words``, wherever it was raised: in the driver, or in a step of a batch."""

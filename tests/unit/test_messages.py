@@ -9,27 +9,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import beam_exactly_once
-from beam_exactly_once import sinks
+from beam_exactly_once import errors, sinks
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"(?<![\w.{-])([a-z]+(?:_[a-z]+)*)=(?!=)")
 OF_OTHERS = {
     "acks": "of Kafka's client",
-    "bytes": "of HTTP, in a header",
     "compare": "of a dataclass's field",
-    "config": "of KafkaSettings, in its repr",
-    "no_progress_timeout_s": "of KafkaSettings, in its repr",
     "nullable": "of pyarrow.field",
-    "t": "the end of a tab in a pattern",
-    "endpoint_url": "an option of a store",
     "metadata": "of pyarrow.field",
     "eq": "of a dataclass",
     "fold": "of datetime",
     "init": "of a dataclass's field",
-    "key": "of an object store's multipart upload, in an example",
     "tzinfo": "of datetime",
-    "upload_id": "of S3",
 }
+
+
+SAYING = {
+    "debug",
+    "info",
+    "warning",
+    "error",
+    "critical",
+    "exception",
+    "fault",
+    "note",
+    "UsageError",
+    "BadParameter",
+    "echo",
+}
+"""What is called with a text for people."""
 
 
 def public_arguments() -> set[str]:
@@ -44,30 +53,57 @@ def public_arguments() -> set[str]:
     return found
 
 
-def texts(file: Path) -> Iterator[str]:
-    """All texts but docstrings."""
-    tree = ast.parse(file.read_text())
-    documents = {
-        node.value
-        for parent in ast.walk(tree)
-        if isinstance(parent, ast.Module | ast.ClassDef | ast.FunctionDef)
-        for node in parent.body
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+def messages() -> Iterator[tuple[Path, str]]:
+    """All texts that are raised or logged, also those that functions and names with a text put into them."""
+    trees = {
+        file: ast.parse(file.read_text())
+        for folder in ("beam_exactly_once", "transforms", "pipelines")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if "testing" not in file.parts
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in documents:
-            yield node.value
+    functions: dict[str, list[tuple[Path, ast.AST]]] = {}
+    """Those that give texts, by their names, wherever they are."""
+    assigned: dict[tuple[Path | None, str], list[ast.expr]] = {}
+    """By file and name; constants by their names, wherever they are."""
+    left: list[tuple[Path, ast.AST]] = []
+    for file, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.returns is not None and "str" in ast.unparse(node.returns):
+                functions.setdefault(node.name, []).extend((file, one) for one in node.body if not is_docstring(one))
+            elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for name in (one.id for one in targets if isinstance(one, ast.Name)):
+                    assigned.setdefault((None if name.isupper() else file, name), []).append(node.value)
+            elif isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and is_said_by(node.func)):
+                left.append((file, node))
+    seen: set[ast.AST] = set()
+    while left:
+        file, said = left.pop()
+        for node in ast.walk(said) if said not in seen else ():
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield file, node.value
+            name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+            left += functions.get(name, [])
+            if isinstance(node, ast.Name):
+                left += [(file, one) for one in assigned.get((None if name.isupper() else file, name), ())]
+        seen.add(said)
+
+
+def is_said_by(called: ast.expr) -> bool:
+    """Whether what is called makes an error, or says what it gets."""
+    name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+    return name in SAYING or hasattr(errors, name)
+
+
+def is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def test_each_argument_that_a_message_names_is_one_that_users_can_give() -> None:
-    known = public_arguments() | OF_OTHERS.keys()
-    wrong = {
-        f"{file.relative_to(ROOT)}: {name}="
-        for folder in ("beam_exactly_once", "transforms", "pipelines")
-        for file in (ROOT / folder).rglob("*.py")
-        if "testing" not in file.parts
-        for text in texts(file)
-        for name in NAMED.findall(text)
-        if name not in known
-    }
+    known = public_arguments()
+    named = {(file, name) for file, text in messages() for name in NAMED.findall(text)}
+    wrong = {f"{file.relative_to(ROOT)}: {name}=" for file, name in named if name not in known | OF_OTHERS.keys()}
     assert wrong == set()
+    assert OF_OTHERS.keys() - {name for _, name in named} == set(), "no message names these any more"
+    assert OF_OTHERS.keys() & known == set(), "users can give these"
+    assert {"name", "on_data_loss", "without", "continue_from"} <= {name for _, name in named}

@@ -5,13 +5,13 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from beam_exactly_once.sinks.sql.database import SqlDatabase
-from beam_exactly_once.sinks.sql.rows import prove_writing, write_rows
+from beam_exactly_once.sinks.sql.rows import prove_writing, takes_copy, write_rows
 from beam_exactly_once.sinks.sql.target import SqlTarget
 
 _NUMBER = "__number"
@@ -32,21 +32,25 @@ def refused_rows(
     rows = rows.append_column(_NUMBER, pa.array(range(rows.num_rows), pa.int64()))
     if target.newest_by is not None:  # where the newest of a key is refused, the one before it stays
         rows = rows.sort_by([(target.newest_by, "ascending")])
-    prove_writing(connection, target, [name for name in rows.column_names if name != _NUMBER])
+    is_copied = takes_copy(connection, target)
+    names = [name for name in rows.column_names if name != _NUMBER]
+    prove_writing(connection, target, names, is_copied=is_copied)
     if database.dialect == "postgresql":  # those that are looked at when the transaction ends
         connection.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
     refused: dict[int, str] = {}
-    _try(database, connection, target, rows, refused)
+
+    def write(some: pa.Table) -> None:
+        with connection.begin_nested():
+            write_rows(connection, target, some.drop_columns([_NUMBER]).to_batches(), is_copied=is_copied)
+
+    _try(database, write, rows, refused)
     return refused
 
 
-def _try(
-    database: SqlDatabase, connection: sa.Connection, target: SqlTarget, rows: pa.Table, refused: dict[int, str]
-) -> None:
+def _try(database: SqlDatabase, write: Callable[[pa.Table], None], rows: pa.Table, refused: dict[int, str]) -> None:
     """Write the rows, in halves where they are refused together."""
     try:
-        with connection.begin_nested():
-            write_rows(connection, target, rows.drop_columns([_NUMBER]).to_batches())
+        write(rows)
     except database.errors as error:
         said = database.refusal(error)
         if said is None:
@@ -57,5 +61,5 @@ def _try(
     else:
         return
     middle = rows.num_rows // 2
-    _try(database, connection, target, rows.slice(0, middle), refused)
-    _try(database, connection, target, rows.slice(middle), refused)
+    _try(database, write, rows.slice(0, middle), refused)
+    _try(database, write, rows.slice(middle), refused)

@@ -37,8 +37,20 @@ def staged_field(name: str, arrow: pa.DataType, *, has_default: bool, merges: bo
     return pa.field(name, arrow, metadata=said or None)
 
 
-def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[pa.RecordBatch]) -> None:
+def write_rows(
+    connection: sa.Connection,
+    target: SqlTarget,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    is_copied: bool | None = None,
+) -> None:
     """Write all rows that a batch has for one shard.
+
+    Args:
+        connection: to the database.
+        target: the table.
+        batches: the rows.
+        is_copied: what :func:`takes_copy` said in this transaction; None: it is asked.
 
     Raises:
         ConfigurationError: two rows have one key, to the database at least, and nothing says which is newer.
@@ -47,7 +59,8 @@ def write_rows(connection: sa.Connection, target: SqlTarget, batches: Iterable[p
     if target.mode == "upsert":
         batches = list(_newest(list(batches), target))
     given = (part for batch in batches for part in _given(batch))
-    is_copied = _is_copied(connection, target)
+    if is_copied is None:
+        is_copied = takes_copy(connection, target)
     for names, parts in groupby(given, key=lambda part: tuple(part.schema.names)):
         if is_copied:
             _copy(connection, target, names, parts)
@@ -82,13 +95,15 @@ def insert_statement(target: SqlTarget, names: Iterable[str], dialect: str) -> A
     return of_mysql.on_duplicate_key_update(changed)
 
 
-def prove_writing(connection: sa.Connection, target: SqlTarget, names: Sequence[str]) -> None:
+def prove_writing(
+    connection: sa.Connection, target: SqlTarget, names: Sequence[str], *, is_copied: bool | None = None
+) -> None:
     """Write no row, by the statement of :func:`write_rows`: whether the table takes it, and whether this user may.
 
     Raises:
         the driver's errors.
     """
-    if _is_copied(connection, target):
+    if takes_copy(connection, target) if is_copied is None else is_copied:
         _copy(connection, target, names, ())
         return
     nothing = sa.select(*(sa.null().label(name) for name in names)).where(sa.false())
@@ -124,10 +139,11 @@ def _given(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield batch
 
 
-def _is_copied(connection: sa.Connection, target: SqlTarget) -> bool:
+def takes_copy(connection: sa.Connection, target: SqlTarget) -> bool:
     """Whether rows are written by COPY of psycopg, several times faster than INSERT.
 
-    PostgreSQL refuses it for views and under row-level security, and runs no rules for it.
+    PostgreSQL refuses it for views and under row-level security, and runs no rules for it. All of these may come while a stream
+    runs, so each transaction asks anew.
     """
     if target.mode != "append" or connection.dialect.driver != "psycopg":
         return False

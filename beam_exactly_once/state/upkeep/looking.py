@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+import datetime
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker
 from beam_exactly_once.checkpoint.inspection import open_readable
-from beam_exactly_once.checkpoint.layout import operator_key
-from beam_exactly_once.checkpoint.location import OperatorRecord
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.errors import CheckpointHole, ConfigurationError
+from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state import tagged
-from beam_exactly_once.state.definition import OperatorDefinition
+from beam_exactly_once.state.definition import OperatorDefinition, recorded_definition
 from beam_exactly_once.state.hashing import hash_keys
 from beam_exactly_once.state.keys import decode_keys, encode_key
 from beam_exactly_once.state.merging import merged
@@ -55,15 +57,15 @@ class RememberedKey:
 
     key: Any
     value: Any
-    """As JSON has it; the bytes of a coder in base64."""
+    """Without the code that wrote it: the bytes of a coder in base64."""
     version: int
     """Of the state type that wrote it."""
     expires_at_ms: int | None
 
     def to_json(self) -> Json:
-        """For machines."""
-        key = base64.b64encode(self.key).decode() if isinstance(self.key, bytes) else self.key
-        return {"key": key, "value": self.value, "version": self.version, "expires_at_ms": self.expires_at_ms}
+        """For machines. What JSON does not know is text, bytes in base64; an int may have any size."""
+        stored = {"key": _json_of(self.key), "value": _json_of(self.value)}
+        return {**stored, "version": self.version, "expires_at_ms": self.expires_at_ms}
 
 
 class StateView:
@@ -109,12 +111,15 @@ class StateView:
         """
         state = self._list_of(operator)
         encoded = pa.array([encode_key(key, operator=operator)], pa.large_binary())
-        (key_hash,) = hash_keys(encoded, self._definition(operator, state).seed).tolist()
+        definition = self._definition(operator, state)
+        (key_hash,) = hash_keys(encoded, definition.seed).tolist()
         of_slice = next(one for one in state.slices if one.first_hash <= key_hash < one.end_hash)
-        for found in self._remembered(self._definition(operator, state).state, of_slice):
-            if found.key == key and type(found.key) is type(key):
-                return found
-        return None
+        if not of_slice.sections:
+            return None
+        run = self._run_of(of_slice)
+        # By their bytes: to Python, 1, True and 1.0 are one key.
+        rows = np.flatnonzero(flags(pc.equal(run.keys, encoded[0])))
+        return next(_remembered(run.rows_at(rows), definition.state), None)
 
     def all_keys(self, operator: str) -> Iterator[RememberedKey]:
         """All that an operator remembers, slice by slice.
@@ -124,11 +129,11 @@ class StateView:
             CheckpointHole, CorruptObject: a section is gone, or damaged.
         """
         state = self._list_of(operator)
-        for one in state.slices:
-            yield from self._remembered(self._definition(operator, state).state, one)
+        for one in filter(lambda one: one.sections, state.slices):
+            yield from _remembered(self._run_of(one), self._definition(operator, state).state)
 
     def _definition(self, operator: str, state: StateList) -> OperatorDefinition:
-        return _definition(self._checkpoint, self._recorded, operator, state)
+        return recorded_definition(self._checkpoint, self._recorded, operator, state.generation)
 
     def _list_of(self, operator: str) -> StateList:
         if operator not in self.marker.state:
@@ -138,16 +143,14 @@ class StateView:
             )
         return StateList.from_json(self.marker.state[operator])
 
-    def _remembered(self, kind_of_state: str, one: Slice) -> Iterator[RememberedKey]:
-        if not one.sections:
-            return
-        run = merged(runs_of(one, fetch_from(self._checkpoint.store)), drop_tombstones=True)
-        expiries = run.expiry_ms.tolist()
-        values = _values(run, kind_of_state)
-        for key, value, version, expiry in zip(
-            decode_keys(run.keys), values, run.versions.tolist(), expiries, strict=True
-        ):
-            yield RememberedKey(key, value, version, None if expiry == NEVER else expiry)
+    def _run_of(self, one: Slice) -> Run:
+        return merged(runs_of(one, fetch_from(self._checkpoint.store)), drop_tombstones=True)
+
+
+def _remembered(run: Run, state: str) -> Iterator[RememberedKey]:
+    rows = decode_keys(run.keys), _values(run, state), run.versions.tolist(), run.expiry_ms.tolist()
+    for key, value, version, expiry in zip(*rows, strict=True):
+        yield RememberedKey(key, value, version, None if expiry == NEVER else expiry)
 
 
 def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSummary]:
@@ -160,21 +163,11 @@ def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSum
     found = []
     for name, stored in sorted(marker.state.items()):
         state = StateList.from_json(stored)
-        definition = _definition(checkpoint, recorded, name, state)
+        definition = recorded_definition(checkpoint, recorded, name, state.generation)
         counts = state.keys, state.size_bytes, len(state.sections), len(state.object_keys), len(state.slices)
         most = max(len(one.sections) for one in state.slices)
         found.append(OperatorSummary(name, definition.kind, definition.state, *counts, most))
     return found
-
-
-def _definition(
-    checkpoint: Checkpoint, recorded: Mapping[str, Mapping[int, OperatorRecord]], operator: str, state: StateList
-) -> OperatorDefinition:
-    record = recorded.get(operator, {}).get(state.generation)
-    if record is None or record.definition is None:
-        where = f"{checkpoint.store.uri}/{operator_key(operator, state.generation)}"
-        raise CheckpointHole(f"{where} is missing, which says how its state is stored. Restore it from a copy.")
-    return OperatorDefinition.from_json(record.definition)
 
 
 def _values(run: Run, state: str) -> list[Any]:
@@ -194,3 +187,27 @@ def _values(run: Run, state: str) -> list[Any]:
         case _:
             values: list[Any] = run.values.to_pylist()
             return values
+
+
+def _json_of(value: Any) -> Any:
+    """A value of state as JSON can say it."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case datetime.date():  # or a moment
+            return value.isoformat()
+        case dict():
+            return {_json_key(one): _json_of(of_one) for one, of_one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return list(map(_json_of, value))
+        case _:
+            return str(value)
+
+
+def _json_key(key: Any) -> str:
+    plain = _json_of(key)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)

@@ -18,8 +18,8 @@ from beam_exactly_once.errors import (
     StepFailed,
 )
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.delta_streams import DeltaStream, Killed, around_commit, files_in_log, kill
-from support.ending import ends_with
+from support.delta_streams import DeltaStream, around_commit, files_in_log
+from support.ending import Killed, ends_with, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

@@ -21,8 +21,8 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.delta_streams import NUMBERS, DeltaStream, around_commit, kill
-from support.ending import ends_with
+from support.delta_streams import NUMBERS, DeltaStream, around_commit
+from support.ending import ends_with, kill
 from support.stream_under_test import number_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")

@@ -22,7 +22,7 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.sinks.sql.shards import SqlShards
 from beam_exactly_once.sinks.transactional import Delivery
 from support.command_line import run as command
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.sql_stream import STEPS, SqlStream, at_step, row_of
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -36,10 +36,6 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStream:
     stream = SqlStream("SQLITE_URL", str(tmp_path / "checkpoint"))
     stream.create("id BIGINT, name VARCHAR(40)")
     return stream
-
-
-def kill(*_: object) -> None:
-    raise RuntimeError("killed here")
 
 
 def run(stream: SqlStream, shards: int = 2, **options: Any) -> None:

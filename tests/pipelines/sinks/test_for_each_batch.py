@@ -19,7 +19,7 @@ from beam_exactly_once.checkpoint import Checkpoint, StreamWriter
 from beam_exactly_once.errors import ConfigurationError, Fenced, StagedOutputMissing, StepFailed, UnsupportedPipeline
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.stream_under_test import StreamUnderTest, number_of
 from support.user_code import CALLS, HOOKS, noting, noting_arrow, storing
 
@@ -48,10 +48,6 @@ def stream() -> Stream:
 def stored(database: str) -> list[int]:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         return [number for (number,) in connection.execute("select number from numbers order by number")]
-
-
-def kill(*_: object) -> None:
-    raise RuntimeError("killed here")
 
 
 def test_each_batch_in_order_also_those_without_rows(stream: Stream) -> None:

@@ -10,7 +10,7 @@ import pytest
 from beam_exactly_once.errors import RowsRefused
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.command_line import run
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.sql_stream import STEPS, SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -27,10 +27,6 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStream:
     stream.create(CHECKED)
     stream.send_rows(ROWS)
     return stream
-
-
-def kill(*_: object) -> None:
-    raise RuntimeError("killed here")
 
 
 def let_pass(stream: SqlStream, batch_id: int = 1) -> None:

@@ -24,7 +24,7 @@ from beam_exactly_once.pipelines import kafka_to_delta, kafka_to_sql
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.delta_streams import DeltaStream, around_commit
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.rejected_rows import markers, rejected_in
 from support.sql_stream import SqlStream, at_step
 from support.stream_under_test import number_of
@@ -44,10 +44,6 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStream:
 def bad(tmp_path: Path) -> Path:
     """Where rejected rows go."""
     return tmp_path / "bad"
-
-
-def kill(*_: object) -> None:
-    raise RuntimeError("killed here")
 
 
 # -- a table of a database --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.receipts import StagedReceipt
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.ledger_sink import LEDGERS, Ledger, WriteToLedger
 from support.stream_under_test import StreamUnderTest, number_of
 
@@ -46,10 +46,6 @@ class Stream(StreamUnderTest):
 @pytest.fixture
 def stream() -> Stream:
     return Stream()
-
-
-def kill(*_: object) -> None:
-    raise RuntimeError("killed here")
 
 
 def test_every_batch_leaves_a_receipt_in_every_shard_in_order(stream: Stream) -> None:

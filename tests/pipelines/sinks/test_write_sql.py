@@ -21,7 +21,7 @@ from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.sinks.transactional import Delivery
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.sql_stream import STEPS, SqlStream, at_step
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
@@ -34,10 +34,6 @@ ORDERED = "id BIGINT PRIMARY KEY, name VARCHAR(20), version INTEGER"
 def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStream:
     monkeypatch.setenv("SQLITE_URL", f"sqlite:///{tmp_path / 'orders.db'}")
     return SqlStream("SQLITE_URL")
-
-
-def kill(*_: object) -> None:
-    raise RuntimeError("killed here")
 
 
 def orders(*numbers: int) -> list[dict[str, int]]:

@@ -15,7 +15,7 @@ from beam_exactly_once.sinks.delta.table import TableVersion
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.launch.restricted import restricted_to
 from support.delta_streams import NUMBERS, DeltaStream
-from support.ending import ends_with
+from support.ending import ends_with, kill
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3, by MinIO")
 
@@ -24,14 +24,6 @@ pytestmark = pytest.mark.runs_on("DirectRunner", storage="S3, by MinIO")
 def stream(bucket: str) -> DeltaStream:
     reading = {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": os.environ["S3_ENDPOINT_URL"]}
     return DeltaStream(bucket, reading)
-
-
-class Killed(RuntimeError):
-    pass
-
-
-def kill() -> None:
-    raise Killed("killed here")
 
 
 def test_each_batch_is_one_commit(stream: DeltaStream) -> None:

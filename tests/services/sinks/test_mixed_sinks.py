@@ -40,19 +40,11 @@ from services.streams.mixed_stream import (
     killed_between,
 )
 from services.streams.topics import Topic
-from support.ending import ends_with
+from support.ending import Killed, ends_with, kill
 from support.lives import in_a_process
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 NewTopicMade = Callable[..., Topic]
-
-
-class Killed(RuntimeError):
-    """The driver dies."""
-
-
-def kill() -> None:
-    raise Killed("killed here")
 
 
 @pytest.fixture

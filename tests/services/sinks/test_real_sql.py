@@ -27,7 +27,7 @@ from beam_exactly_once.sinks.sql.shards import SqlShards
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.staged_rows import StagedRows
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ending import ends_with
+from support.ending import ends_with, kill
 from support.raising_thread import RaisingThread
 from support.servers.tcp_proxy import TcpProxy
 from support.sql_stream import STEPS, SqlStream, at_step
@@ -65,10 +65,6 @@ def proxy(stream: SqlStream, monkeypatch: pytest.MonkeyPatch) -> Iterator[TcpPro
 
 def orders(*numbers: int) -> list[dict[str, int]]:
     return [{"id": number} for number in numbers]
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:

@@ -48,6 +48,12 @@ class Focus:
     request_fails: float | None = None
 
 
+OPERATORS = Focus((("create", "commits"), ("get", "commits")), operators=0.4)
+"""Where people pass batches."""
+LATE_WORKER = Focus((("stage", None), ("create", "commits"), ("get", "commits")), worker_forgotten=0.1)
+LATE_WORKER_WITH_STATE = Focus((*LATE_WORKER.hot_spots, ("create", "state")), worker_forgotten=0.1)
+
+
 class Chaos:
     """The policy: everything random, from one seed; some calm in acts 2 to 4."""
 

@@ -50,7 +50,9 @@ def test_a_target_that_is_none_names_the_nearest() -> None:
 
 def test_without_a_target_it_says_what_there_is() -> None:
     assert "TARGET is kafka-to-files" in run("run").stdout
-    assert "TARGET is kafka-to-files" in run("run", "--help").stdout
+    shown = " ".join(run("run", "--help").stdout.split())
+    assert "TARGET is kafka-to-files" in shown
+    assert all(prefix in shown for prefix in ("--output-", "--rejected-", "--count-"))
 
 
 def test_both_doors_are_one() -> None:

@@ -48,7 +48,7 @@ from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
 from support.checkpoints import overwrite
-from support.ending import ends_with
+from support.ending import ends_with, kill
 
 SEED = bytes(range(16))
 ORDERS = TopicPartition("orders", 0)
@@ -214,10 +214,6 @@ CALLS = calls_of_a_start()
 def at_call(number: int, act: Callable[[], object]) -> Any:
     """Context manager: something happens behind that call."""
     return watching(StoreCalls(KillPoint("any", "", number), act))
-
-
-def kill() -> None:
-    raise RuntimeError("killed here")
 
 
 def entries(store: ObjectStore) -> list[ObjectEntry]:

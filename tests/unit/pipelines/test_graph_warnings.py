@@ -82,7 +82,7 @@ REPEATED = (
 )
 REPLACED = (
     "step 'Count' combines the rows of one batch, and 'WriteToSql' has mode=\"upsert\": what a later batch has for a key "
-    "replaces the result of an earlier one, "
+    "replaces the result of an earlier one, and is not added to it. For totals over all batches use StatefulCombinePerKey, "
 )
 
 

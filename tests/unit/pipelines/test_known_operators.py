@@ -16,6 +16,7 @@ from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.state.updates import FirstOfEach, UpdateEach
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
+from support.checkpoints import plan
 
 COUNTS = UpdateEach(max, JsonState(), None)
 OTHERS = FirstOfEach(None)
@@ -88,6 +89,16 @@ def test_what_never_was_there_need_not_be_dropped(checkpoint: Checkpoint, caplog
     start(checkpoint, COUNTS, without=["old"])
     assert caplog.text == ""
     start(checkpoint, COUNTS, without=["old"])
+    assert "knows no operator 'old'" in caplog.text
+
+
+def test_a_name_to_drop_may_be_a_slip_also_in_a_stream_without_operators(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(checkpoint, None, without=["old"])
+    assert caplog.text == ""
+    checkpoint.create_plan(plan(0))
+    start(checkpoint, None, without=["old"])
     assert "knows no operator 'old'" in caplog.text
 
 

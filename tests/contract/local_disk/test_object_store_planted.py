@@ -12,17 +12,6 @@ from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.object_store import Created, StagedObject
 from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.testing.object_store_contract import staged
-from support.faulty_store import ManualClock
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "out"
-
-
-@pytest.fixture
-def store(root: Path) -> LocalStore:
-    return LocalStore(root, clock=ManualClock())
 
 
 @pytest.mark.parametrize("planted", ["link", "another user's", "open to all"])

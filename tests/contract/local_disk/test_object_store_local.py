@@ -21,16 +21,6 @@ from support.faulty_store import ManualClock
 RACERS = 16
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "out"
-
-
-@pytest.fixture
-def store(root: Path) -> LocalStore:
-    return LocalStore(root, clock=ManualClock())
-
-
 # -- what others see ----------------------------------------------------------------------------------------------
 
 
