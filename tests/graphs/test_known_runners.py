@@ -26,8 +26,8 @@ from graphs.timed_steps import same_key
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
-BARRIER_TIMEOUT_S = 60.0
-PROGRAM_TIMEOUT_S = 60.0
+BARRIER_TIMEOUT_S = 300.0
+PROGRAM_TIMEOUT_S = 300.0
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
