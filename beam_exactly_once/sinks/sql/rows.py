@@ -6,6 +6,7 @@ Needs the extra ``sql``; imported only by what runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
@@ -16,15 +17,19 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from beam_exactly_once.sinks.sql.keys import last_of_keys, refuse_merged_keys
 from beam_exactly_once.sinks.sql.target import SqlTarget
+from beam_exactly_once.sinks.sql.types.numbers import begins_number, number_of_sqlite
 
 ROWS_AT_ONCE = 1000
 """Rows that one statement takes."""
 
 _HAS_DEFAULT = b"has_default"
 _MERGES = b"merges"
+_READS_NUMBERS = b"reads_numbers"
 
 
-def staged_field(name: str, arrow: pa.DataType, *, has_default: bool, merges: bool = False) -> pa.Field:
+def staged_field(
+    name: str, arrow: pa.DataType, *, has_default: bool, merges: bool = False, reads_numbers: bool = False
+) -> pa.Field:
     """A column of staged rows, which says what the rows do not.
 
     Args:
@@ -32,9 +37,10 @@ def staged_field(name: str, arrow: pa.DataType, *, has_default: bool, merges: bo
         arrow: its type.
         has_default: whether null means the column's default.
         merges: whether two texts may be one to the database.
+        reads_numbers: whether SQLite makes a number of a text that is one.
     """
-    said = {name: b"1" for name, is_so in ((_HAS_DEFAULT, has_default), (_MERGES, merges)) if is_so}
-    return pa.field(name, arrow, metadata=said or None)
+    what = ((_HAS_DEFAULT, has_default), (_MERGES, merges), (_READS_NUMBERS, reads_numbers))
+    return pa.field(name, arrow, metadata={key: b"1" for key, is_so in what if is_so} or None)
 
 
 def write_rows(
@@ -177,21 +183,27 @@ def _copy(connection: sa.Connection, target: SqlTarget, names: Sequence[str], pa
 def _mappings(batch: pa.RecordBatch, dialect: str) -> list[dict[str, Any]]:
     if dialect != "sqlite":
         return batch.to_pylist()  # type: ignore[no-any-return]
-    columns = [_for_sqlite(column) for column in batch.columns]
+    columns = [_for_sqlite(column, field) for column, field in zip(batch.columns, batch.schema, strict=True)]
     return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _for_sqlite(column: pa.Array) -> list[Any]:
-    """SQLite knows neither decimals nor times: they become text, which it keeps or, in NUMERIC columns, reads."""
+def _for_sqlite(column: pa.Array, field: pa.Field) -> list[Any]:
+    """SQLite knows neither decimals nor times: they become the numbers that it keeps, and texts."""
     values = column.to_pylist()
     convert: Callable[[Any], Any] | None = None
     if pa.types.is_decimal(column.type):
-        convert = str
+        convert = number_of_sqlite
+    elif _says(field, _READS_NUMBERS):
+        convert = _number_or_text
     elif pa.types.is_timestamp(column.type):
         convert = _moment_text
     elif pa.types.is_date(column.type) or pa.types.is_time(column.type):
         convert = _iso_text
     return values if convert is None else [None if value is None else convert(value) for value in values]
+
+
+def _number_or_text(text: str) -> int | float | str:
+    return number_of_sqlite(Decimal(text)) if begins_number(text) else text
 
 
 def _moment_text(value: Any) -> str:

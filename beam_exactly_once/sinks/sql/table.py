@@ -51,7 +51,13 @@ class SqlTable:
     def schema(self) -> pa.Schema:
         """As rows are staged."""
         return pa.schema(
-            staged_field(one.name, one.type.arrow, has_default=one.has_default, merges=one.type.merges)
+            staged_field(
+                one.name,
+                one.type.arrow,
+                has_default=one.has_default,
+                merges=one.type.merges,
+                reads_numbers=one.type.reads_numbers,
+            )
             for one in self.columns
         )
 

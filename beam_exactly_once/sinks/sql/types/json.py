@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from beam_exactly_once.rows.json_values import MOMENTS_APART, refuse_null_numbers, text_of_moment
 from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, refuse_strangers
-from beam_exactly_once.sinks.sql.types.numbers import decimal_text
+from beam_exactly_once.sinks.sql.types.numbers import begins_number, decimal_text, refuse_rounded
 
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -37,16 +37,18 @@ def _json_default(value: Any) -> Any:
 
 
 def _json_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
-    is_jsonb = isinstance(declared, postgresql.JSONB)
+    is_jsonb, is_sqlite = isinstance(declared, postgresql.JSONB), dialect == "sqlite"
 
     def checked(value: Any) -> str:
         text = json_text(value)
         if is_jsonb and _JSON_NUL.search(text):
             raise Misfit("PostgreSQL takes no NUL character in JSONB")
+        if is_sqlite and begins_number(text):
+            refuse_rounded(Decimal(text))
         refuse_strangers(text, characters)
         return text
 
-    return ColumnType(pa.string(), frozenset(), checked, is_ordered=False)
+    return ColumnType(pa.string(), frozenset(), checked, is_ordered=False, reads_numbers=is_sqlite)
 
 
 MAKERS: dict[type, Maker] = {sa.JSON: _json_type}

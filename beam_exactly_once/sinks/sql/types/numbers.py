@@ -50,13 +50,13 @@ def _decimal_type(declared: Any, dialect: str, characters: Characters | None) ->
     if digits is None or digits > _MAX_DECIMAL_DIGITS or not 0 <= scale <= digits:
         convert = decimal_text if digits is None else _bounded_text(digits, scale)
         if dialect == "sqlite":
-            convert = lambda value: decimal_text(_sqlite_number(value))  # noqa: E731
-        return ColumnType(pa.string(), frozenset(), convert, is_ordered=False)
+            convert = lambda value: decimal_text(refuse_rounded(_decimal(value)))  # noqa: E731
+        return ColumnType(pa.string(), frozenset(), convert, is_ordered=False, reads_numbers=dialect == "sqlite")
     arrow = pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
     if getattr(declared, "unsigned", False):
         return ColumnType(arrow, frozenset(), lambda value: _not_negative(_decimal(value)))
     if dialect == "sqlite":
-        return ColumnType(arrow, frozenset(), _sqlite_number)
+        return ColumnType(arrow, frozenset(), lambda value: refuse_rounded(_decimal(value)))
     return ColumnType(arrow, frozenset({Decimal, int}), _decimal)
 
 
@@ -166,6 +166,11 @@ def decimal_text(value: Any) -> str:
     return str(number)
 
 
+def begins_number(text: str) -> bool:
+    """Whether a text of JSON, or of :func:`decimal_text`, is that of a number."""
+    return text[0] in "-0123456789"
+
+
 def _bounded_text(digits: int, scale: int) -> Callable[[Any], str]:
     """For a NUMERIC of more digits than Arrow has, or whose point is outside of its digits."""
 
@@ -180,13 +185,21 @@ def _bounded_text(digits: int, scale: int) -> Callable[[Any], str]:
     return checked
 
 
-def _sqlite_number(value: Any) -> Decimal:
-    """SQLite has integers of 64 bits and floating numbers, whatever a column is declared as."""
-    number = _decimal(value)
-    is_integer = abs(number) < 2**63 and number == int(number)
-    if not is_integer and Decimal(repr(float(number))) != number:
+def refuse_rounded(number: Decimal) -> Decimal:
+    """Take what SQLite keeps exactly: it has integers of 64 bits and floating numbers, whatever a column is declared as.
+
+    Raises:
+        Misfit: it would be rounded.
+    """
+    if Decimal(repr(number_of_sqlite(number))) != number:
         raise Misfit("SQLite would keep it as a floating number, which is another one")
     return number
+
+
+def number_of_sqlite(number: Decimal) -> int | float:
+    """The number as SQLite keeps it. Of a text with a point, SQLite makes a floating number, and not always the nearest."""
+    is_integer = -(2**63) <= number < 2**63 and number == int(number)
+    return int(number) if is_integer else float(number)
 
 
 _BOOLEAN = ColumnType(pa.bool_(), frozenset({bool}), refuse, is_ordered=False)

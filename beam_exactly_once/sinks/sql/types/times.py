@@ -18,6 +18,8 @@ from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, 
 _Read = TypeVar("_Read")
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 """What Python, which writes the rows, has of moments: the years from 1 to 9999."""
+_PAST_ZONES = datetime.timedelta(hours=16)
+"""Of PostgreSQL's times."""
 _MYSQL_MOMENTS = (datetime.datetime(1970, 1, 1, 0, 0, 1), datetime.datetime(2038, 1, 19, 3, 14, 7))
 
 
@@ -59,6 +61,27 @@ def _time(value: Any) -> datetime.time:
     return time
 
 
+def _zoned_time(step_us: int) -> Callable[[Any], str]:
+    """As text, since Arrow's times have no zone. To one without a zone PostgreSQL would give that of the session."""
+
+    def checked(value: Any) -> str:
+        time = value if isinstance(value, datetime.time) else _read(time_of, as_text(value))
+        offset = time.utcoffset()
+        if offset is None:
+            raise Misfit("a time for this column needs a zone")
+        if offset.microseconds or abs(offset) >= _PAST_ZONES:
+            raise Misfit("PostgreSQL does not have its zone")
+        if time.microsecond % step_us:
+            raise Misfit(_too_fine(step_us))
+        return time.isoformat()
+
+    return checked
+
+
+def _too_fine(step_us: int) -> str:
+    return f"the column keeps no fractions of a second finer than {step_us / 1e6:g} s"
+
+
 def _step_us(declared: Any, dialect: str) -> int:
     """The finest difference that a column keeps; beyond it, databases round or cut."""
     if dialect == "mysql":
@@ -75,7 +98,7 @@ def _no_finer(step_us: int) -> Callable[[pa.Array], None]:
         counts = staged.view(pa.int64())
         whole = pc.multiply(pc.divide(counts, step_us), step_us)
         if not pc.all(pc.fill_null(pc.equal(whole, counts), True)).as_py():
-            raise Misfit(f"the column keeps no fractions of a second finer than {step_us / 1e6:g} s")
+            raise Misfit(_too_fine(step_us))
 
     return check
 
@@ -103,6 +126,8 @@ def _mysql_timestamp_type(declared: Any, dialect: str, characters: Characters | 
 
 
 def _time_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
+    if dialect == "postgresql" and declared.timezone:
+        return ColumnType(pa.string(), frozenset(), _zoned_time(_step_us(declared, dialect)), is_ordered=False)
     return ColumnType(pa.time64("us"), frozenset(), _time, check=_no_finer(_step_us(declared, dialect)))
 
 
