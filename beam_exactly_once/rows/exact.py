@@ -27,7 +27,7 @@ _MIDNIGHT = datetime.time()
 _NUMBERS = (int, float, Decimal)
 """Counts of a column's units, where it holds days, moments or durations."""
 _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-"""A text is not the number or the date that it spells, so there is nothing to compare."""
+"""A text is not the number or the date that it spells, so there is nothing to compare, but where Arrow misreads numbers."""
 
 
 class Changed(pa.ArrowInvalid):  # type: ignore[misc]
@@ -113,7 +113,11 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
 
 
 def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
-    if column.type == cast.type or any(is_text(column.type) for is_text in _PARSED):
+    if column.type == cast.type:
+        return
+    if any(is_text(column.type) for is_text in _PARSED):
+        if pa.types.is_decimal(cast.type):
+            _refuse_misread(column, cast)
         return
     if column.type.num_fields and column.type.num_fields == cast.type.num_fields:
         for inner, cast_inner in zip(_children(column), _children(cast), strict=True):
@@ -129,6 +133,13 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
         is_same = _equal(back, column)
     if not pc.all(pc.fill_null(is_same, True)).as_py():
         raise Changed(f"a value of type {column.type} would change as {cast.type}")
+
+
+def _refuse_misread(texts: pa.Array, cast: pa.Array) -> None:
+    """Arrow moves the point of a decimal by any number of digits, but knows how only for as many as the type has."""
+    spelt = (text.decode() if isinstance(text, bytes) else text for text in texts.to_pylist())
+    if not all(number is None or Decimal(text) == number for text, number in zip(spelt, cast.to_pylist(), strict=True)):
+        raise Changed(f"a number that a text spells would change as {cast.type}")
 
 
 def _whole(column: pa.Array) -> pa.Array:
@@ -167,6 +178,8 @@ def _rule(arrow_type: pa.DataType) -> _Rule | None:
         return _rule_of_unit(datetime.timedelta, arrow_type, pa.duration("us"))
     if kinds.is_time(arrow_type):
         return _rule_of_unit(datetime.time, arrow_type, pa.time64("us"))
+    if kinds.is_decimal(arrow_type):
+        return _rule_of_decimals(arrow_type)
     if arrow_type in _LARGEST:
         return _Rule(
             _plain(float), lambda values: _refuse_too_large(values, arrow_type), _is_in(arrow_type), _TOO_LARGE
@@ -201,6 +214,21 @@ def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType)
 
     complaint = f"its unit is {arrow_type.unit}: no finer fractions" + (", and no time zone" if is_time else "")
     return _Rule(_plain(kind), refuse_plain, is_exact, complaint)
+
+
+def _rule_of_decimals(arrow_type: pa.DataType) -> _Rule:
+    """Arrow refuses digits behind the last that the column has, except of numbers that are very small."""
+    least = Decimal((0, (1,), -arrow_type.scale))
+
+    def refuse_plain(values: Sequence[Decimal | None]) -> None:
+        if any(value and -least < value < least for value in values):
+            raise ValueError(complaint)
+
+    def is_exact(value: Any) -> bool:
+        return not isinstance(value, Decimal) or not value or not -least < value < least
+
+    complaint = f"it has more than {arrow_type.scale} digits behind the point"
+    return _Rule(_plain(Decimal), refuse_plain, is_exact, complaint)
 
 
 def _refuse_too_large(values: Sequence[float | None], arrow_type: pa.DataType) -> None:

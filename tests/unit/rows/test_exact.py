@@ -62,6 +62,9 @@ def cast(values: pa.Array, arrow_type: pa.DataType) -> list[Any]:
         ({"at": LATE}, pa.struct([("at", pa.timestamp("s"))])),
         ({"a": 1e300}, pa.map_(pa.string(), pa.float32())),
         (LATE, pa.dictionary(pa.int32(), pa.timestamp("s"))),
+        (Decimal("1e-49"), pa.decimal128(30, 10)),
+        (Decimal("-3.2855043396846905e-179"), pa.decimal128(30, 10)),
+        ([Decimal("1e-219"), 1], pa.list_(pa.decimal256(50, 5))),
     ],
     ids=str,
 )
@@ -82,6 +85,9 @@ def test_a_row_that_its_column_would_change_is_refused(value: Any, arrow_type: p
         (math.inf, pa.float32()),
         (np.float16(0.5), pa.float16()),
         (3, pa.float32()),
+        (Decimal("-0.0000000001"), pa.decimal128(30, 10)),
+        (Decimal("0e-300"), pa.decimal128(30, 10)),
+        (7, pa.decimal128(30, 10)),
     ],
     ids=str,
 )
@@ -106,6 +112,9 @@ def test_a_date_may_be_given_as_its_midnight() -> None:
         (pa.array([[LATE]]), pa.list_(pa.date32())),
         (pa.array([{"n": 2}]), pa.struct([("n", pa.bool_())])),
         (pa.array([LATE]).dictionary_encode(), pa.date32()),
+        (pa.array(["1", "1E-49"]), pa.decimal128(30, 10)),
+        (pa.array([["1E+34"], None]), pa.list_(pa.decimal128(38, 38))),
+        (pa.array([1e-49]), pa.decimal128(30, 10)),
     ],
     ids=lambda given: str(given.type if isinstance(given, pa.Array) else given),
 )
@@ -148,6 +157,7 @@ def test_a_batch_that_can_come_back_is_cast() -> None:
     assert cast(pa.array([0.1, math.inf, None]), pa.float32()) == [pytest.approx(0.1, rel=1e-7), math.inf, None]
     assert cast(pa.array([1, 2], pa.int8()), pa.int64()) == [1, 2]
     assert cast(pa.array(["1", "2"]), pa.int64()) == [1, 2]
+    assert cast(pa.array(["1.50", None, "1e2"]), pa.decimal128(5, 2)) == [Decimal("1.5"), None, 100]
     assert cast(pa.array(["a", "a"]).dictionary_encode(), pa.string()) == ["a", "a"]
 
 
@@ -167,6 +177,7 @@ VALUES = (
     | st.floats(allow_nan=False)
     | st.booleans()
     | st.decimals(allow_nan=False, allow_infinity=False, places=3)
+    | st.builds(Decimal.scaleb, st.integers(-(10**20), 10**20).map(Decimal), st.integers(-300, 50))
     | st.dates()
     | st.times(timezones=st.none() | st.just(UTC))
     | st.datetimes(timezones=st.none() | st.just(UTC))

@@ -98,6 +98,7 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", sa.Numeric(2, 5), Decimal("0.001")),
     ("postgresql", sa.Numeric(2, 5), Decimal("0.000991")),
     ("postgresql", sa.Numeric(100, 50), "0." + "0" * 50 + "1"),
+    ("postgresql", sa.Numeric(30, 10), Decimal("1e-49")),
     ("sqlite", sa.Numeric(30, 10), Decimal("12345678901234567.5")),
     ("sqlite", sa.Numeric(30, 10), 2**63 + 1),
     ("sqlite", sa.Numeric(), "0.12345678901234567890"),

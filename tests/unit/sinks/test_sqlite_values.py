@@ -48,6 +48,7 @@ def test_whatever_the_value_and_the_column(table: TableOfTypes, number: int, val
 @example("NUMERIC", -9.297494192001171e-302)  # of whose text SQLite makes another number
 @example("NUMERIC", Decimal(-(2**63)))
 @example("JSON", 2**63)
+@example("DECIMAL(30,10)", 3.2855043396846905e-179)  # of which Arrow makes another number
 def test_sqlite_reads_and_rounds_no_number(table: TableOfTypes, declared: str, value: Any) -> None:
     assert_same_or_refused(table, DECLARED.index(declared), value)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from beam_exactly_once.rows.exact import refuse_changed
 from beam_exactly_once.sinks.sql.types.characters import Characters
 
 
@@ -46,6 +47,7 @@ class ColumnType:
         if not self.exact.issuperset(map(type, values)):
             values = [one if one is None or type(one) in self.exact else self.convert(one) for one in values]
         array = pa.array(values, self.arrow)
+        refuse_changed(values, self.arrow)
         self.check(array)
         return array
 
