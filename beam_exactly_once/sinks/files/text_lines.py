@@ -70,25 +70,22 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
         ConfigurationError: a type has no form in CSV.
     """
     schema = csv_schema(batch.schema)
-    if len(schema) == 1 and batch.column(0).null_count:
+    columns = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in batch.columns]
+    if len(schema) == 1 and columns[0].null_count:
         raise UnfitRow(
             f"got a row without a value in its only column {schema.names[0]!r}: readers of CSV pass over the "
             "empty line that it would be. Drop such rows before the sink, or write a second column."
         )
-    for column, name in zip(batch.columns, schema.names, strict=True):
-        refuse_years(column.dictionary if pa.types.is_dictionary(column.type) else column, name)
-    if schema.equals(batch.schema):
-        return batch
-    columns = []
-    for column, field in zip(batch.columns, schema, strict=True):
+    for number, field in enumerate(schema):
         try:
-            columns.append(column.cast(field.type))
+            columns[number] = columns[number].cast(field.type)
         except pa.ArrowInvalid:
             raise UnfitRow(
                 f"got a row with bytes in column {field.name!r} that are not UTF-8, which CSV cannot hold. "
                 'Make text of them before the sink (base64), or use format="json" or "parquet".'
             ) from None
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+        refuse_years(columns[number], field.name)
+    return batch if schema.equals(batch.schema) else pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def csv_schema(schema: pa.Schema) -> pa.Schema:
