@@ -82,6 +82,18 @@ def cast_exactly(column: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     return cast
 
 
+@functools.lru_cache(maxsize=256)
+def has_times(arrow_type: pa.DataType) -> bool:
+    """Whether dates, times, moments or durations are in a column."""
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return has_times(arrow_type.storage_type)
+    if pa.types.is_dictionary(arrow_type) or pa.types.is_run_end_encoded(arrow_type):
+        return has_times(arrow_type.value_type)
+    if not pa.types.is_nested(arrow_type):
+        return bool(pa.types.is_temporal(arrow_type))
+    return any(has_times(arrow_type.field(number).type) for number in range(arrow_type.num_fields))
+
+
 def refuse_impossible(column: pa.Array, name: str) -> None:
     """Refuse what Arrow's types of dates and times do not have, and what each reader takes for something else.
 
@@ -93,6 +105,8 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
         UnfitRow: a time is not within a day, a date is not whole, or a moment in seconds is beyond all others.
     """
     kind = column.type
+    if not has_times(kind):
+        return
     if pa.types.is_time(kind):
         last = 86_400 * 10**9 // _STEP_NS[kind.unit] - 1
         ends = pc.min_max(column.view(pa.int32() if pa.types.is_time32(kind) else pa.int64())).as_py()
@@ -104,9 +118,8 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
         except pa.ArrowInvalid:
             is_possible = False
     else:
-        if _has_children(kind):
-            for child in _children(_whole(column)):
-                refuse_impossible(child, name)
+        for inner in _within(column):
+            refuse_impossible(inner, name)
         return
     if not is_possible:
         raise UnfitRow(f"a row has a value in column {name!r} that is no {kind}. Correct it before the sink.")
@@ -147,10 +160,16 @@ def _whole(column: pa.Array) -> pa.Array:
     return pa.concat_arrays([column]) if column.type.num_fields else column
 
 
-def _has_children(arrow_type: pa.DataType) -> bool:
+def _within(column: pa.Array) -> Sequence[pa.Array]:
+    """What a column's values are made of, without those that no row has. Of unions Arrow does not say it."""
     kinds = pa.types
-    is_list = kinds.is_list(arrow_type) or kinds.is_large_list(arrow_type) or kinds.is_fixed_size_list(arrow_type)
-    return bool(is_list or kinds.is_map(arrow_type) or kinds.is_struct(arrow_type))
+    if isinstance(column.type, pa.BaseExtensionType):
+        return (column.storage,)
+    if kinds.is_dictionary(column.type):
+        return (column.dictionary_decode(),)
+    if kinds.is_run_end_encoded(column.type):
+        return (pc.run_end_decode(column),)
+    return _children(_whole(column)) if kinds.is_nested(column.type) and not kinds.is_union(column.type) else ()
 
 
 def _children(column: pa.Array) -> Sequence[pa.Array]:

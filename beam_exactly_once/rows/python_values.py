@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.rows.exact import refuse_impossible
+from beam_exactly_once.rows.exact import has_times, refuse_impossible
 
 
 def python_values(column: pa.Array, name: str) -> list[Any]:
@@ -31,7 +31,7 @@ def refuse_unreadable(batch: pa.RecordBatch) -> None:
         UnfitRow: a column holds such a value.
     """
     for field, column in zip(batch.schema, batch.columns, strict=True):
-        if not _has_times(field.type):
+        if not has_times(field.type):
             continue
         try:
             _read(column)
@@ -56,11 +56,3 @@ def _unreadable(column: pa.Array, name: str, error: Exception) -> UnfitRow:
         f"({type(error).__name__}). Python's times are of microseconds, in the years 1 to 9999, in zones that this "
         "machine knows. Cast the column before the sink, or route such rows elsewhere."
     )
-
-
-def _has_times(arrow_type: pa.DataType) -> bool:
-    if pa.types.is_dictionary(arrow_type):
-        return _has_times(arrow_type.value_type)
-    if not pa.types.is_nested(arrow_type):
-        return bool(pa.types.is_temporal(arrow_type))
-    return any(_has_times(arrow_type.field(number).type) for number in range(arrow_type.num_fields))

@@ -132,6 +132,10 @@ NESTED = [
     pytest.param(lambda inner: pa.struct([("x", inner)]), lambda one: {"x": one}, id="struct"),
     pytest.param(lambda inner: pa.list_(pa.struct([("x", inner)])), lambda one: [{"x": one}], id="list of structs"),
 ]
+DICTIONARIES = [
+    pytest.param(lambda inner: pa.dictionary(pa.int8(), inner), lambda one: one, id="dictionary"),
+    pytest.param(lambda inner: pa.list_(pa.dictionary(pa.int8(), inner)), lambda one: [one], id="list of a dictionary"),
+]
 
 
 @pytest.mark.parametrize(("outer", "value"), NESTED)
@@ -143,10 +147,31 @@ def test_a_slice_of_a_nested_column_is_judged_by_its_own_values(outer: Any, valu
         cast_exactly(column.slice(2), outer(pa.float32()))
 
 
-@pytest.mark.parametrize(("outer", "value"), NESTED)
+@pytest.mark.parametrize(("outer", "value"), [*NESTED, *DICTIONARIES])
 def test_times_beyond_a_day_are_refused_wherever_they_are(outer: Any, value: Any) -> None:
     column = pa.array([value(86_399), None, value(86_400)], outer(pa.int32())).cast(outer(pa.time32("s")))
     refuse_impossible(column.slice(0, 2), "at")
+    with pytest.raises(UnfitRow, match="'at'"):
+        refuse_impossible(column, "at")
+
+
+TIMES = pa.array([86_399, 86_400], pa.int32()).view(pa.time32("s"))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.ListArray.from_arrays([0, 1, 2], TIMES)),
+        pa.ListViewArray.from_arrays([0, 1], [1, 1], TIMES),
+        pa.ExtensionArray.from_storage(pa.opaque(TIMES.type, "time", "vendor"), TIMES),
+        pa.Array.from_buffers(
+            pa.run_end_encoded(pa.int32(), TIMES.type), 2, [None], children=[pa.array([1, 2], pa.int32()), TIMES]
+        ),
+    ],
+    ids=lambda column: str(column.type)[:30],
+)
+def test_times_beyond_a_day_are_refused_behind_other_types(column: pa.Array) -> None:
+    refuse_impossible(column.slice(0, 1), "at")
     with pytest.raises(UnfitRow, match="'at'"):
         refuse_impossible(column, "at")
 
