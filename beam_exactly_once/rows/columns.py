@@ -96,13 +96,21 @@ def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def checked_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """``batch``, if its values are what its types say.
+    """``batch``, if its values are what its schema says.
 
     Raises:
         UnfitRow: one is not.
+        ConfigurationError: two columns have one name, and what reads rows by their names would see one of them.
     """
-    for column, name in zip(batch.columns, batch.schema.names, strict=True):
-        refuse_impossible(column, name)
+    names = batch.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigurationError(
+            f"got an Arrow batch with two columns {twice!r}, of which readers would see one. Rename one before the sink, as "
+            "batch.rename_columns(…) does, or leave it out."
+        )
+    for column, field in zip(batch.columns, batch.schema, strict=True):
+        refuse_impossible(_not_null(column, field), field.name)
     return batch
 
 
@@ -224,12 +232,18 @@ def _exact_array(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array:
 
 
 def _not_null(column: pa.Array, field: pa.Field) -> pa.Array:
-    if not field.nullable and column.null_count:
+    if not field.nullable and _nulls(column):
         raise UnfitRow(
             f"a row has no value in column {field.name!r}, which its schema declares not nullable. "
             "Declare the column nullable, or drop such rows before the sink."
         )
     return column
+
+
+def _nulls(column: pa.Array) -> int:
+    """Of a dictionary also those among its values, which Arrow does not count."""
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return int(column.null_count)
 
 
 def _misfit(values: Sequence[Any], field: pa.Field, kind: type) -> UnfitRow:

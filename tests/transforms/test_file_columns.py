@@ -94,6 +94,22 @@ class TestWrongRows:
         with pytest.raises(ConfigurationError, match="no value in column 'id'"):
             stage_bundle(output, [nulls], schema=schema)
 
+    def test_a_null_in_an_arrow_batch_whose_schema_takes_none(self, output: str) -> None:
+        texts = pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([None], pa.string()))
+        for column in (pa.nulls(1, pa.int64()), texts):
+            schema = pa.schema([pa.field("id", column.type, nullable=False)])
+            with pytest.raises(UnfitRow, match="no value in column 'id'"):
+                stage_bundle(output, [pa.RecordBatch.from_arrays([column], schema=schema)])
+
+    @pytest.mark.parametrize("format", ["parquet", "json", "csv"])
+    def test_two_columns_of_one_name(self, output: str, format: str) -> None:
+        batch = pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["x", "id", "id"])
+        with pytest.raises(ConfigurationError, match=r"two columns 'id', .* Rename one before the sink"):
+            stage_bundle(output, [batch], format=format)
+        assert keys(output) == []
+        publish_batch(output, stage_bundle(output, [batch], format=format, schema=pa.schema([("x", pa.int64())])))
+        assert [int(row["x"]) for row in read_published(output)] == [1]
+
     def test_records_that_are_no_records(self, output: str) -> None:
         with pytest.raises(ConfigurationError, match="'offset' is int64"):
             stage_bundle(output, [*records(3), Record(offset=1.5)])  # type: ignore[arg-type]
