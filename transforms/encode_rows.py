@@ -16,8 +16,8 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
+from beam_exactly_once.rows.absent_columns import AbsentColumns
 from beam_exactly_once.rows.block import block_bytes, block_rows
 from beam_exactly_once.rows.columns import RECORD_FIELDS
 from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding, naming
@@ -60,6 +60,7 @@ class ToBlocks(StatelessDoFn):
     def __init__(self, encoding: RowEncoding, sink: str) -> None:
         self._encoding = encoding
         self._sink = sink
+        self._absent = AbsentColumns(encoding.schema, sink)
         self._max_rows = ROWS_AT_ONCE_FIRST
         self.start_bundle()
 
@@ -96,16 +97,13 @@ class ToBlocks(StatelessDoFn):
         if fields:
             made += self._named(self._blocks.of_records, fields)
         if rows:
-            made += self._named(self._of_rows, rows)
+            self._absent.look(rows)
+            made += self._named(self._blocks.of_rows, rows)
         if made:
             made_bytes = sum(block_bytes(block) for _, block in made)
             made_rows = sum(block_rows(block) for _, block in made)
             self._max_rows = max(1, min(MAX_ROWS_AT_ONCE, self._encoding.max_bytes * made_rows // max(1, made_bytes)))
         return made
-
-    def _of_rows(self, rows: list[Any]) -> list[PlacedBlock]:
-        self._encoding.check_rows(rows)
-        return self._blocks.of_rows(rows)
 
     def _named(self, make: Callable[..., list[PlacedBlock]], *rows: Any) -> list[PlacedBlock]:
         with naming(self._sink):
@@ -138,13 +136,6 @@ class ToBlocksOrReject(ToBlocks):
             counted = GlobalWindows.windowed_value(gathered(RejectedCount(self._sink, self._count)), MIN_TIMESTAMP)
             outputs.append(beam.pvalue.TaggedOutput(COUNTS, counted))
         return outputs
-
-    def _of_rows(self, rows: list[Any]) -> list[PlacedBlock]:
-        try:
-            return super()._of_rows(rows)
-        except UnfitRow as error:  # of all of them: what is that of one row is rejected inside
-            self._blocks.reject(rows, error)
-            return []
 
     def _taken(self) -> list[Rejected]:
         taken, self._blocks.rejected = self._blocks.rejected, []

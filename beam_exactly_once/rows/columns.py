@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,16 +11,13 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
+from beam_exactly_once.rows.absent_columns import MAY_BE_ABSENT, needed_columns
 from beam_exactly_once.rows.exact import Changed, cast_exactly, refuse_changed, refuse_impossible
 from beam_exactly_once.rows.fields import KINDS, columns_of
 from beam_exactly_once.rows.iso_texts import reader_of
 
 RECORD_FIELDS = len(Record._fields)
 """Of one record, where the fields of many are in one list."""
-
-
-MAY_BE_ABSENT = b"may_be_absent"
-"""Metadata of a field of ``schema=`` that rows may lack."""
 
 _MISFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """What pyarrow raises for a value that a type cannot hold."""
@@ -53,6 +50,7 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None) -> pa.Reco
 
     Raises:
         UnfitRow: as :func:`batch_of_rows`.
+        ConfigurationError: records have no such column.
     """
     columns = {name: fields[number::RECORD_FIELDS] for number, name in enumerate(Record._fields)}
     if schema is None:
@@ -60,6 +58,13 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None) -> pa.Reco
         return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
     if columns.keys().isdisjoint(schema.names):
         raise ConfigurationError(str(_no_columns(Record, schema)))  # no record has them
+    misspelt = [name for name in needed_columns(schema) if name not in columns]
+    if misspelt:
+        raise ConfigurationError(
+            f"schema= names the column {misspelt[0]!r}, which no Kafka record has: it would be null in every row. Records have "
+            f"{', '.join(Record._fields)}. Correct it, leave it out, or say that rows may lack it: "
+            f"pyarrow.field({misspelt[0]!r}, …, metadata={{{MAY_BE_ABSENT.decode()!r}: 'true'}})."
+        )
     nulls = [None] * len(columns["offset"])
     arrays = [_array(columns.get(field.name, nulls), field, Record) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -127,30 +132,6 @@ def check_schema(schema: object) -> None:
         )
     if not schema.names or len(set(schema.names)) != len(schema.names):
         raise ConfigurationError("schema= must have at least one column, and no two of one name.")
-
-
-def refuse_misnamed(rows: Sequence[Any], schema: pa.Schema) -> None:
-    """Refuse a schema that seems to misspell a column: none of many rows has it, and they have fields that it does not name.
-
-    Args:
-        rows: that came one after the other; only mappings are looked at.
-        schema: a field of it with the metadata ``may_be_absent`` is fine.
-
-    Raises:
-        UnfitRow: as above.
-    """
-    if not isinstance(rows[0], Mapping) or rows[0].keys() >= set(schema.names):
-        return
-    present = set().union(*(row for row in rows if isinstance(row, Mapping)))
-    needed = [field.name for field in schema if MAY_BE_ABSENT not in (field.metadata or {})]
-    absent = [name for name in needed if name not in present]
-    unnamed = sorted(map(str, present - set(schema.names)))
-    if absent and unnamed:
-        raise UnfitRow(
-            f"none of {len(rows)} rows has column {absent[0]!r} of schema=, and they have {', '.join(map(repr, unnamed[:5]))}, "
-            "which it does not name: is it misspelt? Correct schema=, or say that rows may lack the column: "
-            f"pyarrow.field({absent[0]!r}, …, metadata={{{MAY_BE_ABSENT.decode()!r}: 'true'}})."
-        )
 
 
 def whole_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

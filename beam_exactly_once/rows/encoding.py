@@ -13,7 +13,7 @@ import pyarrow as pa
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.block import Block
-from beam_exactly_once.rows.columns import RECORD_FIELDS, refuse_misnamed
+from beam_exactly_once.rows.columns import RECORD_FIELDS
 from beam_exactly_once.rows.rejected import Rejected, isolated, rejected_of
 
 PlacedBlock: TypeAlias = tuple[Any, Block]
@@ -62,10 +62,6 @@ class RejectingBlocks:
             len(rows), lambda start, stop: self._blocks.of_rows(rows[start:stop]), lambda index: rows[index]
         )
 
-    def reject(self, rows: Sequence[Any], error: Exception) -> None:
-        """Reject all of them, for one reason."""
-        self.rejected += [rejected_of(row, error, step=self._step) for row in rows]
-
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
         """See :class:`RowBlocks`."""
         return self._isolated(
@@ -112,15 +108,6 @@ class RowEncoding(abc.ABC):
     block_type: Any
     schema: pa.Schema | None = None
     max_bytes: int = MAX_WAITING_BYTES
-
-    def check_rows(self, rows: Sequence[Any]) -> None:
-        """Look at rows, at least one, that are encoded together.
-
-        Raises:
-            UnfitRow: none of them has a column that the schema names, so it seems to be misspelt.
-        """
-        if self.schema is not None:
-            refuse_misnamed(rows, self.schema)
 
     @abc.abstractmethod
     def blocks(self) -> RowBlocks:
