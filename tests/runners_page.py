@@ -137,7 +137,9 @@ CAPABILITIES = (
         r"test_state_on_(runners|stores): sums|test_stateful: .*(combine fn|a total|batches of arrow)",
     ),
     Capability(GRAPH, "other state by key: `UpdateStateByKey`, `DeduplicateByKey`", r"test_stateful: "),
-    Capability(GRAPH, "sessions and timeouts: `MapGroupsWithState`", r"test_map_groups: |test_state_on_runners: timeouts"),
+    Capability(
+        GRAPH, "sessions and timeouts: `MapGroupsWithState`", r"test_map_groups: |test_state_on_runners: timeouts"
+    ),
     Capability(
         GRAPH,
         "state that is dropped, carried along or looked at",

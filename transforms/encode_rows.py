@@ -8,7 +8,7 @@ A sink says by a :class:`RowEncoding` what its blocks are; how rows are gathered
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
@@ -16,6 +16,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.absent_columns import AbsentColumns
 from beam_exactly_once.rows.block import block_bytes, block_rows
@@ -26,6 +27,8 @@ from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingSt
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
+
+_Made = TypeVar("_Made")
 
 ROWS_AT_ONCE_FIRST = 64
 MAX_ROWS_AT_ONCE = 1024
@@ -60,7 +63,6 @@ class ToBlocks(StatelessDoFn):
     def __init__(self, encoding: RowEncoding, sink: str) -> None:
         self._encoding = encoding
         self._sink = sink
-        self._absent = AbsentColumns(encoding.schema, sink)
         self._max_rows = ROWS_AT_ONCE_FIRST
         self.start_bundle()
 
@@ -68,6 +70,7 @@ class ToBlocks(StatelessDoFn):
         """Drop what a failed bundle left."""
         self._fields: list[Any] = []
         self._rows: list[Any] = []
+        self._absent = AbsentColumns(self._encoding.schema)
         self._blocks = self._new_blocks()
 
     def _new_blocks(self) -> RowBlocks:
@@ -88,6 +91,7 @@ class ToBlocks(StatelessDoFn):
     def finish_bundle(self) -> list[WindowedValue]:
         """Give what still waits."""
         blocks = [*self._drain(), *self._named(self._blocks.rest)]
+        self._named(self._absent.refuse)
         return [GlobalWindows.windowed_value(block, MIN_TIMESTAMP) for block in blocks]
 
     def _drain(self) -> list[PlacedBlock]:
@@ -97,15 +101,18 @@ class ToBlocks(StatelessDoFn):
         if fields:
             made += self._named(self._blocks.of_records, fields)
         if rows:
-            self._absent.look(rows)
-            made += self._named(self._blocks.of_rows, rows)
+            made += self._named(self._of_rows, rows)
         if made:
             made_bytes = sum(block_bytes(block) for _, block in made)
             made_rows = sum(block_rows(block) for _, block in made)
             self._max_rows = max(1, min(MAX_ROWS_AT_ONCE, self._encoding.max_bytes * made_rows // max(1, made_bytes)))
         return made
 
-    def _named(self, make: Callable[..., list[PlacedBlock]], *rows: Any) -> list[PlacedBlock]:
+    def _of_rows(self, rows: list[Any]) -> list[PlacedBlock]:
+        self._absent.look(rows)
+        return self._blocks.of_rows(rows)
+
+    def _named(self, make: Callable[..., _Made], *rows: Any) -> _Made:
         with naming(self._sink):
             return make(*rows)
 
@@ -136,6 +143,16 @@ class ToBlocksOrReject(ToBlocks):
             counted = GlobalWindows.windowed_value(gathered(RejectedCount(self._sink, self._count)), MIN_TIMESTAMP)
             outputs.append(beam.pvalue.TaggedOutput(COUNTS, counted))
         return outputs
+
+    def _of_rows(self, rows: list[Any]) -> list[PlacedBlock]:
+        self._absent.look(rows)
+        try:
+            self._absent.refuse()
+        except UnfitRow as error:  # of all of them: what is that of one row is rejected inside
+            self._absent = AbsentColumns(self._encoding.schema)
+            self._blocks.reject(rows, error)
+            return []
+        return self._blocks.of_rows(rows)
 
     def _taken(self) -> list[Rejected]:
         taken, self._blocks.rejected = self._blocks.rejected, []

@@ -49,9 +49,9 @@ class WriteToDelta(NamedTransform):
     rows, and one a folder with ``partition_by``: run OPTIMIZE.
 
     Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or
-    ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null. A column that no
-    row has had so far, while rows have fields that ``schema`` does not name, looks misspelt: a warning says so, unless its field
-    has the metadata ``may_be_absent``.
+    ``pa.RecordBatch``. Fields that ``schema`` does not name are left out, a missing one is null. A column that none of
+    the rows of a bundle has, while they have fields that ``schema`` does not name, is taken for misspelt and refused, unless its
+    field has the metadata ``may_be_absent``.
 
     A row that does not fit fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
 

@@ -48,8 +48,8 @@ class WriteToFiles(NamedTransform):
     ``pa.RecordBatch``, which are written as they come and much the fastest.
 
     - Parquet: all rows have the columns of ``schema``. Fields that it does not name are left out, a missing one is
-      null. A column that no row has had so far, while rows have fields that ``schema`` does not name, looks misspelt: a
-      warning says so, unless its field has the metadata ``may_be_absent``. Kafka records and Arrow batches need no
+      null. A column that none of the rows of a bundle has, while they have fields that ``schema`` does not name, is taken for
+      misspelt and refused, unless its field has the metadata ``may_be_absent``. Kafka records and Arrow batches need no
       ``schema``.
     - CSV: the same columns, with a header in each file. Text is quoted, null is nothing and an empty text ``""``. Bytes
       must be UTF-8, dates within the years 1 to 9999. Lists and structs are refused, so Kafka records need a ``schema``

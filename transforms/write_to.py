@@ -43,9 +43,10 @@ class WriteTo(NamedTransform):
     Parallelism: staging, that of the input; writing, one worker a shard.
 
     Input: dicts, NamedTuples (:class:`~beam_exactly_once.Record` is one), dataclasses, ``beam.Row``, or ``pa.RecordBatch``.
-    Fields that ``schema`` does not name are left out, a missing one is null. A column that no row has had so far,
-    while rows have fields that ``schema`` does not name, looks misspelt: a warning says so, unless its field has the metadata
-    ``may_be_absent``. A row that does not fit fails the batch, or is rejected with ``on_error="reject"``, as by ``WriteToFiles``.
+    Fields that ``schema`` does not name are left out, a missing one is null. A column that none of
+    the rows of a bundle has, while they have fields that ``schema`` does not name, is taken for misspelt and refused, unless its
+    field has the metadata ``may_be_absent``. A row that does not fit fails the batch, or is
+    rejected with ``on_error="reject"``, as by ``WriteToFiles``.
 
     Order: batches of a shard are in order. Within a batch, rows have no order that means anything, and go to any shard.
 

@@ -62,6 +62,10 @@ class RejectingBlocks:
             len(rows), lambda start, stop: self._blocks.of_rows(rows[start:stop]), lambda index: rows[index]
         )
 
+    def reject(self, rows: Sequence[Any], error: Exception) -> None:
+        """Reject all of them, for one reason."""
+        self.rejected += [rejected_of(row, error, step=self._step) for row in rows]
+
     def of_records(self, fields: Sequence[Any]) -> list[PlacedBlock]:
         """See :class:`RowBlocks`."""
         return self._isolated(

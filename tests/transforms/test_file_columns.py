@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
-import logging
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -13,7 +12,6 @@ import pytest
 
 from beam_exactly_once import Record
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
-from beam_exactly_once.rows import absent_columns
 from beam_exactly_once.sinks.files.encoding import FileEncoding
 from beam_exactly_once.sinks.files.layout import FileLayout
 from beam_exactly_once.transforms.encode_rows import ToBlocksOrReject
@@ -140,19 +138,19 @@ class TestWrongRows:
 ORDERS = pa.schema([("idd", pa.int64()), ("name", pa.string())])
 
 
-@pytest.mark.parametrize("bundles", [1, 2, 3])
-def test_a_column_that_schema_seems_to_misspell_is_spoken_of_and_written_in_any_bundles(
-    output: str, bundles: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(absent_columns, "_said", set())
-    rows = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"idd": 3, "name": "c"}]
-    with caplog.at_level(logging.WARNING):
-        publish_batch(
-            output, [one for part in range(bundles) for one in stage_bundle(output, rows[part::bundles], schema=ORDERS)]
-        )
-    published = sorted(read_published(output), key=lambda row: str(row["name"]))
-    assert published == [{"idd": row.get("idd"), "name": row["name"]} for row in rows]
-    assert len(caplog.records) == (bundles > 1)  # one bundle of all rows has a row with the column
+def test_a_column_that_schema_misspells_is_no_column_of_nulls(output: str) -> None:
+    with pytest.raises(
+        UnfitRow, match=r"none of 3 rows has column 'idd' of schema=, and they have 'id', .* is it misspelt"
+    ):
+        stage_bundle(output, [{"id": number, "name": "a"} for number in range(3)], schema=ORDERS)
+    assert staged_names(output) == []
+
+
+def test_a_column_that_only_the_last_of_many_rows_has(output: str) -> None:
+    """How many of them become columns together does not matter."""
+    rows: list[Any] = [{"id": number, "name": "a"} for number in range(2000)]
+    publish_batch(output, stage_bundle(output, [*rows, {"idd": 7, "name": "b"}], schema=ORDERS))
+    assert [row["idd"] for row in read_published(output) if row["name"] == "b"] == [7]
 
 
 @pytest.mark.parametrize(
@@ -185,8 +183,12 @@ def test_a_schema_for_records_that_misspells_a_column(output: str) -> None:
     assert read_published(output) == [{"offset": number, "valeu": None} for number in range(3)]
 
 
-def test_rows_of_a_schema_that_seems_misspelt_are_not_rejected() -> None:
+def test_rows_of_a_misspelt_schema_are_rejected_together() -> None:
     blocks = ToBlocksOrReject(FileEncoding(FileLayout(schema=ORDERS)), "orders")
+    blocks.start_bundle()
     for number in range(3):
         assert not blocks.process({"id": number, "name": "a"})
-    assert [output.value[1].num_rows for output in blocks.finish_bundle()] == [3]
+    rejected = [output.value.value for output in blocks.finish_bundle() if output.tag == "rejected"]
+    assert [(row.error, row.row) for row in rejected] == [
+        (f"{UnfitRow.__module__}.UnfitRow", f"{{'id': {number}, 'name': 'a'}}") for number in range(3)
+    ]

@@ -1,9 +1,8 @@
-"""A column of a schema that no row has is spoken of once; what is written does not depend on it."""
+"""A column of a schema that no row of a bundle has is refused, if rows have fields that the schema does not name."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import UserDict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once.rows import absent_columns
-from beam_exactly_once.rows.absent_columns import LOOKS, AbsentColumns
+from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.rows.absent_columns import AbsentColumns
 
 SCHEMA = pa.schema([("idd", pa.int64()), ("name", pa.string())])
 
@@ -48,17 +47,11 @@ class CountedRow(Mapping[str, Any]):
         return len(self.fields)
 
 
-@pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(absent_columns, "_said", set())
-
-
-def said(caplog: pytest.LogCaptureFixture, *chunks: list[Any], schema: pa.Schema = SCHEMA) -> list[str]:
-    columns = AbsentColumns(schema, "orders")
-    with caplog.at_level(logging.WARNING):
-        for rows in chunks:
-            columns.look(rows)
-    return [record.getMessage() for record in caplog.records]
+def looked_at(*chunks: list[Any], schema: pa.Schema = SCHEMA) -> AbsentColumns:
+    columns = AbsentColumns(schema)
+    for rows in chunks:
+        columns.look(rows)
+    return columns
 
 
 @pytest.mark.parametrize(
@@ -66,13 +59,13 @@ def said(caplog: pytest.LogCaptureFixture, *chunks: list[Any], schema: pa.Schema
     [{"id": 1, "name": "a"}, UserDict(id=1, name="a"), Order(1, "a"), OrderData(1, "a"), beam.Row(id=1, name="a")],
     ids=lambda row: type(row).__name__,
 )
-def test_a_column_that_no_row_has_is_spoken_of_once(row: Any, caplog: pytest.LogCaptureFixture) -> None:
-    (message,) = said(caplog, [row, row], [row])
-    assert message.startswith(
-        "sink 'orders': no row so far has column 'idd' of schema=, and rows have 'id', which it does not"
+def test_a_column_that_no_row_has_is_refused(row: Any) -> None:
+    with pytest.raises(UnfitRow) as refused:
+        looked_at([row, row], [row]).refuse()
+    assert str(refused.value) == (
+        "none of 3 rows has column 'idd' of schema=, and they have 'id', which it does not name: is it misspelt? Correct "
+        "schema=, or say that rows may lack the column: pyarrow.field('idd', …, metadata={'may_be_absent': 'true'})."
     )
-    assert "pyarrow.field('idd', …, metadata={'may_be_absent': 'true'})" in message
-    assert said(caplog, [row]) == [message]  # by another bundle of the process
 
 
 @pytest.mark.parametrize(
@@ -81,27 +74,30 @@ def test_a_column_that_no_row_has_is_spoken_of_once(row: Any, caplog: pytest.Log
         [[{"name": "a"}]],
         [[{"id": 1}, {"idd": 2, "name": None}]],
         [[{"idd": 1, "name": "a"}], [{"id": 1}]],
+        [[{"id": 1, "name": "a"}], [{"idd": 1}]],
         [["text", None, 7]],
+        [],
     ],
-    ids=["no other field", "one row has them", "rows before had them", "no rows"],
+    ids=[
+        "no other field",
+        "one row has them",
+        "rows before had them",
+        "rows behind have them",
+        "no mappings",
+        "no rows",
+    ],
 )
-def test_rows_may_lack_a_column(chunks: list[list[Any]], caplog: pytest.LogCaptureFixture) -> None:
-    assert said(caplog, *chunks) == []
+def test_rows_may_lack_a_column(chunks: list[list[Any]]) -> None:
+    looked_at(*chunks).refuse()
 
 
-def test_a_field_that_says_that_it_may_be_absent(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_field_that_says_that_it_may_be_absent() -> None:
     schema = SCHEMA.set(0, SCHEMA.field(0).with_metadata({"may_be_absent": "true"}))
-    assert said(caplog, [{"id": 1, "name": "a"}], schema=schema) == []
+    looked_at([{"id": 1, "name": "a"}], schema=schema).refuse()
 
 
-@pytest.mark.parametrize(
-    "before",
-    [[{"idd": 1, "name": "a"}], [{"id": 1}], [{"name": "a"}] * LOOKS],
-    ids=["all columns were seen", "it was spoken of", "many rows were looked at"],
-)
-def test_later_rows_cost_nothing(before: list[Any]) -> None:
-    columns = AbsentColumns(SCHEMA, "orders")
-    columns.look(before)
+def test_rows_behind_those_that_have_all_columns_cost_nothing() -> None:
+    columns = looked_at([{"idd": 1, "name": "a"}])
     row = CountedRow({"id": 1})
     columns.look([row] * 3)
     assert row.looks == 0
