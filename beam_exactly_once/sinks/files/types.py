@@ -104,7 +104,8 @@ def _parquet_lacks(kind: pa.DataType, is_inner: bool) -> bool:
     kinds = pa.types
     if kinds.is_dictionary(kind):
         value = kind.value_type
-        return bool(kinds.is_nested(value) or kinds.is_dictionary(value) or kinds.is_null(value))
+        # Inside of others a null among its values would hide, which Parquet is not written with.
+        return bool(is_inner or kinds.is_nested(value) or kinds.is_dictionary(value) or kinds.is_null(value))
     return bool(
         kinds.is_run_end_encoded(kind)
         or (kinds.is_decimal(kind) and kind.scale < 0)
