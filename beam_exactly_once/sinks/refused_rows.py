@@ -9,11 +9,7 @@ Whoever writes the part reads them behind the same lock, and leaves the same row
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +17,7 @@ import pyarrow as pa
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import OutputNotWritable, RowsRefused
+from beam_exactly_once.rows.json_values import shown
 from beam_exactly_once.sinks.contract import Part
 from beam_exactly_once.sinks.staged_rows import StagedRows
 
@@ -107,21 +104,7 @@ class RefusedRows:
         for batch in self._staged.read(self._part):
             for number in range(first, first + batch.num_rows):
                 if number in reasons:
-                    (row,) = batch.slice(number - first, 1).to_pylist()
-                    yield {"number": number, "reason": reasons[number], "row": _plain(row)}
+                    columns = batch.slice(number - first, 1).columns
+                    row = {name: shown(column) for name, column in zip(batch.schema.names, columns, strict=True)}
+                    yield {"number": number, "reason": reasons[number], "row": row}
             first += batch.num_rows
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: exact numbers as text, bytes as base64, times as ISO 8601."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value) if isinstance(value, Decimal) else value.isoformat()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -17,6 +15,7 @@ from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.json_values import (
     MOMENTS_APART,
+    in_json,
     refuse_equal_names,
     refuse_null_numbers,
     text_of_moment,
@@ -156,13 +155,7 @@ def _plain(value: Any) -> Any:
             return bytes(value).decode()
         except UnicodeDecodeError:
             raise _NotText from None
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, timedelta):
-        seconds = value.total_seconds()
-        if timedelta(seconds=seconds) != value:
-            raise ValueError("a number of seconds has not that many digits")
-        return seconds
+    value = in_json(value)
     if not isinstance(value, (str, int, float, type(None))):
         fields = _fields_of(value)
         if fields is not None:
