@@ -89,6 +89,7 @@ class _Refusals(PipelineVisitor):
     def _check(self, node: AppliedPTransform) -> None:
         transform = node.transform
         _refuse_overwriting(node.full_label, transform)
+        _refuse_late_batches(node)
         if self._allow_per_batch:
             return
         if isinstance(transform, beam.ParDo) and _is_stateful(transform.fn):
@@ -115,6 +116,19 @@ def _refuse_overwriting(label: str, transform: Any) -> None:
             f"step {label!r} is one of Beam's own file writers, and in a stream each batch would overwrite the files of the "
             "batch before. Use beam_exactly_once.WriteToFiles."
         )
+
+
+def _refuse_late_batches(node: AppliedPTransform) -> None:
+    """Beam hands on what waits for a ``process_batch`` before it calls the ``finish_bundle`` above, and loses what that emits."""
+    if not isinstance(node.transform, beam.ParDo) or not node.transform.fn._process_batch_defined:
+        return
+    for collection in node.inputs:
+        above = None if collection.producer is None else collection.producer.transform
+        if isinstance(above, beam.ParDo) and type(above.fn).finish_bundle is not beam.DoFn.finish_bundle:
+            raise UnsupportedPipeline(
+                f"step {node.full_label!r} has process_batch, right behind {collection.producer.full_label!r} with "
+                "finish_bundle: Beam would lose what finish_bundle emits. Put beam.Reshuffle() between them."
+            )
 
 
 class _Leaves(PipelineVisitor):

@@ -7,11 +7,14 @@ for figures that nobody reads, and a bundle waits at its end until that one has 
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import sdk_worker, statesampler
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def keep_steps(worker: worker_handlers.EmbeddedWorkerHandler) -> None:
@@ -21,12 +24,28 @@ def keep_steps(worker: worker_handlers.EmbeddedWorkerHandler) -> None:
     cache.__class__ = _KeptSteps
 
 
+def forget_cached_state(worker: worker_handlers.EmbeddedWorkerHandler) -> None:
+    """Let go of the state and the side inputs that ``worker`` has read: of an earlier run, nobody can ask for them."""
+    worker.bundle_processor_cache.state_handler_factory._state_handler._state_cache.invalidate_all()
+
+
 class _KeptSteps(sdk_worker.BundleProcessorCache):
     def get(self, instruction_id: str, bundle_descriptor_id: str) -> Any:
         """The steps of a stage, for one bundle."""
         steps = super().get(instruction_id, bundle_descriptor_id)
         steps.state_sampler.__class__ = _Unsampled
         return steps
+
+    def shutdown(self) -> None:
+        """Tear down all of them, also behind one whose teardown raises."""
+        kept = [steps for of_stage in self.cached_bundle_processors.values() for steps in of_stage]
+        self.cached_bundle_processors.clear()
+        super().shutdown()
+        for steps in kept:
+            try:
+                steps.shutdown()
+            except Exception:
+                _LOGGER.exception("the teardown of a step raised")
 
 
 class _Unsampled(statesampler.StateSampler):

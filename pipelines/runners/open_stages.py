@@ -7,6 +7,7 @@ which workers know what they have cached are never the same twice.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,13 +72,17 @@ class OpenStages:
         Args:
             impulses: what roots of the graph are given, by their full labels; all others get no bytes, as Beam has it.
         """
-        context = self._context
-        context.pcoll_buffers, context.timer_buffers = {}, {}
-        self._workers.forget_state()
+        self._forget()
         with self._runner.maybe_profile():
-            inputs = _Inputs(context, self._impulses.of(impulses))
+            inputs = _Inputs(self._context, self._impulses.of(impulses))
             infos = {stage.name: self._run_stage(stage, inputs) for stage in self._stages}
+        self._forget()  # nobody needs it while a stream waits
         return fn_runner.RunnerResult(PipelineState.DONE, infos)
+
+    def _forget(self) -> None:
+        """Let go of all that a run has made."""
+        self._context.pcoll_buffers, self._context.timer_buffers = {}, {}
+        self._workers.forget_state()
 
     def _run_stage(self, stage: Any, inputs: _Inputs) -> list[Any]:
         """Run one stage until nothing of it is left; returns what it reports."""
@@ -103,19 +108,24 @@ class OpenStages:
         """One bundle a worker; keys and their state belong to one. Returns each one's input, result and splits."""
         runner, outputs = self._runner, manager.stage_data_outputs
 
-        def bundle() -> Any:
-            return fn_runner.BundleManager(manager, runner._progress_frequency, cache_token_generator=self._tokens)
+        def bundle(worker: int) -> Any:
+            # Beam deals workers out by a count of the whole process: beside other pipelines, two parts could have one.
+            of_worker = copy.copy(manager)
+            of_worker._worker_handlers = [manager.worker_handlers[worker]]
+            return fn_runner.BundleManager(of_worker, runner._progress_frequency, cache_token_generator=self._tokens)
 
-        def run(part: Buffers) -> tuple[Buffers, Any, Any]:
-            return part, *bundle().process_bundle(part, outputs, due, timer_outputs)
+        def run(worker: int, part: Buffers) -> tuple[Buffers, Any, Any]:
+            return part, *bundle(worker).process_bundle(part, outputs, due, timer_outputs)
 
         parts = [data] if manager.num_workers == 1 or manager.stage.is_stateful() else _parts(data, manager.num_workers)
-        for part in parts:  # one after the other: each run puts all state back
-            runner._run_bundle_multiple_times_for_testing(self._context, bundle(), part, outputs, due, timer_outputs)
+        for worker, part in enumerate(parts):  # one after the other: each run puts all state back
+            runner._run_bundle_multiple_times_for_testing(
+                self._context, bundle(worker), part, outputs, due, timer_outputs
+            )
         if len(parts) == 1:
-            return [run(data)]
+            return [run(0, data)]
         with ThreadPoolExecutor(len(parts)) as pool:
-            return list(pool.map(run, parts))
+            return list(pool.map(run, range(len(parts)), parts))
 
     def _deferred(self, manager: Any, results: Sequence[tuple[Buffers, Any, Any]]) -> Buffers:
         """What all bundles left for later: rests of splittable DoFns, and what a split took from them."""
@@ -144,7 +154,8 @@ class KeptStages:
         """See :meth:`OpenStages.run`. If it raises, the next run has steps of its own."""
         if self._opened is None:
             self._opened = self._open_stages()
-        is_sound, begun = False, FRESH_SIDE_INPUTS.begin()
+        is_sound = False
+        begun = FRESH_SIDE_INPUTS.begin()
         try:
             result = self._opened.run(impulses)
             is_sound = True

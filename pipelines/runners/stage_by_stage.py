@@ -38,7 +38,15 @@ class StageByStage(FnApiRunner):
 
     @property
     def keeps_workers(self) -> bool:
-        """Whether workers may stay from run to run. Beam does not see that one of its own threads or processes has died."""
+        """Whether workers may stay from run to run.
+
+        Beam does not see that one of its own threads or processes has died. And of several workers in this process each would
+        be called in other threads than the one in which its steps were set up.
+        """
+        return self._is_in_this_process and self._num_workers == 1
+
+    @property
+    def _is_in_this_process(self) -> bool:
         return isinstance(self._default_environment, EmbeddedPythonEnvironment)
 
     def refuse_unsupported(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> None:
@@ -49,7 +57,7 @@ class StageByStage(FnApiRunner):
             ConfigurationError: data is to be flushed by time, or bundles are to be split where they cannot be.
         """
         refuse_timed_flushes(options, self._default_environment)
-        if options.view_as(DirectOptions).direct_test_splits and self.keeps_workers:
+        if options.view_as(DirectOptions).direct_test_splits and self._is_in_this_process:
             raise ConfigurationError(
                 "direct_test_splits needs workers of their own: Beam runs a bundle to its end here before it sends the input. "
                 "Leave it out, or add --direct_running_mode=multi_threading."

@@ -6,6 +6,7 @@ between the flush and its end. Beam's default for workers in threads is each sec
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.pipelines.runners.kept_steps import keep_steps
+from beam_exactly_once.pipelines.runners.kept_steps import forget_cached_state, keep_steps
 
 _TIME_LIMIT = "data_buffer_time_limit_ms"
 _NEVER = -1
@@ -42,6 +43,9 @@ class WholeElementWorkers(worker_handlers.WorkerHandlerManager):
     def forget_state(self) -> None:
         """Be as before the first run: side inputs and state of one run are not those of the next one."""
         self.state_servicer.__init__()  # workers have this very one
+        for handler in itertools.chain.from_iterable(self._cached_handlers.values()):
+            if isinstance(handler, worker_handlers.EmbeddedWorkerHandler):
+                forget_cached_state(handler)
 
 
 def _never_flushing(environment: beam_runner_api_pb2.Environment) -> beam_runner_api_pb2.Environment:

@@ -11,10 +11,12 @@ import pytest
 from apache_beam.coders import VarIntCoder
 from apache_beam.options.value_provider import RuntimeValueProvider
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsMultiMap, AsSingleton
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
 from apache_beam.transforms.userstate import BagStateSpec
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.errors import StepFailed
+from beam_exactly_once.errors import StepFailed, UnsupportedPipeline
 from beam_exactly_once.pipelines.runners import whole_elements
 from graphs.known_streams import Build, NumberStream, number_stream
 from graphs.timed_steps import own_key, same_key
@@ -221,3 +223,118 @@ def test_roots_of_the_user_get_what_beam_gives_them(stream: NumberStream) -> Non
 
     assert stream.published("lengths") == [[0], [0]]
     assert stream.published("created") == [[7, 8], [7, 8]]
+
+
+class Summed(beam.DoFn):
+    """Emits the sum of a bundle at its end."""
+
+    def start_bundle(self) -> None:
+        self._sum = 0
+
+    def process(self, number: int) -> None:
+        self._sum += number
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield GlobalWindows.windowed_value(self._sum)
+
+
+class InBatches(beam.DoFn):
+    def process_batch(self, numbers: list[int]) -> Iterator[list[int]]:
+        yield numbers
+
+    def infer_output_type(self, input_type: Any) -> Any:
+        return int
+
+
+# Beam reads these types, and cannot from texts.
+InBatches.process_batch.__annotations__.update({"numbers": list[int], "return": Iterator[list[int]]})
+
+
+def test_what_beam_would_lose_or_give_to_the_next_batch_is_refused(stream: NumberStream) -> None:
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        summed = numbers | beam.ParDo(Summed()).with_output_types(int)
+        to.write((summed | "Apart" >> beam.Reshuffle() if apart else summed) | beam.ParDo(InBatches()))
+
+    stream.send([1, 1, 10, 10])
+
+    apart = False
+    with pytest.raises(UnsupportedPipeline, match=r"process_batch.*Summed.*finish_bundle.*Reshuffle"):
+        stream.start(build)
+
+    apart = True
+    stream.start(build, a_batch=2)
+    assert stream.published() == [[2], [20]]
+
+
+def test_each_of_two_workers_gets_a_part_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Beam's count of all bundles of the process, one worker could get both, and its channel is for one thread."""
+    workers: set[int] = set()
+    process_bundle = fn_runner.BundleManager.process_bundle
+
+    def noting(self: Any, *arguments: Any, **more: Any) -> Any:
+        (worker,) = self.bundle_context_manager.worker_handlers
+        workers.add(id(worker))
+        return process_bundle(self, *arguments, **more)
+
+    monkeypatch.setattr(fn_runner.BundleManager, "process_bundle", noting)
+    with number_stream("two_workers") as stream:
+        stream.send(range(6))
+
+        stream.start(lambda numbers, to: to.write(numbers | beam.Reshuffle()))
+
+        assert stream.published() == [list(range(6))]
+    assert len(workers) == 2
+
+
+class Torn(beam.DoFn):
+    """Notes its teardown; one raises."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def process(self, number: int) -> list[int]:
+        return [number]
+
+    def teardown(self) -> None:
+        note(self._name)
+        if self._name == "second":
+            raise OSError("gone")
+
+
+def test_a_teardown_that_raises_keeps_no_other_step_from_its_own(stream: NumberStream) -> None:
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        for name in ("first", "second", "third"):
+            numbers = numbers | f"Apart {name}" >> beam.Reshuffle() | name >> beam.ParDo(Torn(name))
+        to.write(numbers)
+
+    stream.send([7])
+
+    stream.start(build)
+
+    assert stream.published() == [[7]]
+    assert sorted(what for what, _ in CALLS) == ["first", "second", "third"]
+
+
+def test_what_a_run_has_read_is_let_go(stream: NumberStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of state and side inputs, workers would keep a hundred megabytes that nobody can ask for."""
+    handlers: list[Any] = []
+    forget = whole_elements.forget_cached_state
+    held: list[int] = []
+
+    def forgetting(handler: Any) -> None:
+        cache = handler.bundle_processor_cache.state_handler_factory._state_handler._state_cache
+        handlers.append(cache)
+        forget(handler)
+        held.append(cache._current_weight)
+
+    monkeypatch.setattr(whole_elements, "forget_cached_state", forgetting)
+
+    def build(numbers: Numbers, to: NumberStream) -> None:
+        to.write(numbers | beam.Reshuffle() | beam.Map(plus_all, AsIter(numbers | beam.Map(int))))
+
+    stream.send(range(6))
+
+    stream.start(build, a_batch=2)
+
+    assert handlers
+    assert set(held) == {0}

@@ -63,15 +63,15 @@ class _SqlBlocks:
         return []
 
     def _sharded(self, block_of: Callable[[SqlTable], pa.RecordBatch]) -> list[PlacedBlock]:
-        table = self._table or self._encoding.table()
+        if self._table is None:
+            self._table = self._encoding.table()
         try:
-            batch = block_of(table)
+            batch = block_of(self._table)
         except ConfigurationError:
             if self._looked_again:
                 raise
-            self._looked_again, table = True, self._encoding.table()  # it may have changed since
-            batch = block_of(table)
-        self._table = table
+            self._looked_again, self._table = True, self._encoding.table()  # it may have changed since
+            batch = block_of(self._table)
         if self._target.mode == "upsert":
             refuse_equal_keys(batch, self._target)
             if self._target.shards > 1:
