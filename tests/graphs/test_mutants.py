@@ -131,6 +131,10 @@ def one_token_for_all(patch: Patch) -> None:
     patch.setattr(FnApiRunner, "get_cache_token_generator", staticmethod(lambda static=True: tokens(static=True)))
 
 
+def caches_that_stay(patch: Patch) -> None:
+    patch.setattr(whole_elements, "forget_cached_state", lambda handler: None)
+
+
 def side_inputs_for_ever(patch: Patch) -> None:
     patch.setattr(FreshSideInputs, "begin", lambda self: RuntimeValueProvider.experiments)
     patch.setattr(FreshSideInputs, "end", lambda self, begun: True)
@@ -192,7 +196,7 @@ def whole_elements_story(folder: Path) -> None:
         ([all_timers_in_one_round], ALARMS),
         ([all_timers_in_one_round], ROW_OF_TIMERS),
         ([state_of_the_batch_before], SIDE_INPUT),
-        ([one_token_for_all], STATE),
+        ([one_token_for_all, caches_that_stay], STATE),
         ([side_inputs_for_ever], SIDE_INPUT),
         ([a_switch_that_stays], BESIDE),
         ([tasks_for_all_roots], ROOTS),
