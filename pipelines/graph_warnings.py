@@ -23,7 +23,9 @@ from beam_exactly_once.transforms.write_to import WriteTo
 _LOGGER = logging.getLogger(__name__)
 
 _SINKS = (ForEachBatch, WriteTo, WriteToDelta, WriteToFiles, WriteToKafka, WriteToSql)
-_COMBINING = (beam.CombinePerKey, beam.CombineValues)
+_COMBINING = (beam.CombinePerKey, beam.CombineGlobally, beam.CombineValues)
+_GROUPING_INSIDE = (*_SINKS, *_COMBINING, KeyedTransform, beam.Reshuffle)
+"""Steps whose own grouping is not that of the user."""
 
 
 def warn_of_batches(pipeline: beam.Pipeline) -> None:
@@ -48,8 +50,7 @@ class _Warnings(PipelineVisitor):
 
     def enter_composite_transform(self, node: AppliedPTransform) -> None:
         if isinstance(node.transform, _COMBINING):
-            for output in node.outputs.values():
-                self._combined.setdefault(output, node.full_label)  # the outermost: one is made of the other
+            self._note_combined(node, node.full_label)
         elif isinstance(node.transform, beam.Reshuffle):
             self._take_over(node)  # it groups inside, and gives what it got
         elif isinstance(node.transform, _SINKS):
@@ -70,6 +71,8 @@ class _Warnings(PipelineVisitor):
             self._constant.update(dict.fromkeys(node.outputs.values(), self._constant[inputs[0]]))
         elif not self._constant.keys() >= set(inputs):  # else a side input of the batch makes another row each time
             self._take_over(node)
+        if isinstance(node.transform, beam.GroupByKey) and not _is_inside(node, _GROUPING_INSIDE):
+            self._note_combined(node, node.full_label)
 
     def _take_over(self, node: AppliedPTransform) -> None:
         """What is said of an input holds for all outputs."""
@@ -78,7 +81,12 @@ class _Warnings(PipelineVisitor):
             if begins and not isinstance(node.transform, beam.GroupByKey):
                 self._repeated.update(dict.fromkeys(node.outputs.values(), begins))
             if one in self._combined:
-                self._combined.update(dict.fromkeys(node.outputs.values(), self._combined[one]))
+                self._note_combined(node, self._combined[one])
+
+    def _note_combined(self, node: AppliedPTransform, step: str) -> None:
+        """The outermost step is told of: one is made of others."""
+        for output in node.outputs.values():
+            self._combined.setdefault(output, step)
 
     def _refuse(self, rows: Any, operator: AppliedPTransform) -> None:
         begins = self._constant.get(rows) or self._repeated.get(rows)
@@ -106,6 +114,10 @@ class _Warnings(PipelineVisitor):
                 self._combined[rows],
                 sink.full_label,
             )
+
+
+def _is_inside(node: AppliedPTransform | None, kinds: tuple[type, ...]) -> bool:
+    return node is not None and (isinstance(node.transform, kinds) or _is_inside(node.parent, kinds))
 
 
 def _collections(values: Iterable[Any]) -> list[Any]:

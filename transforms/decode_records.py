@@ -96,17 +96,34 @@ class DecodeRecords(NamedTransform):
 def _decoded(decoder: Decoder, record: Any) -> Any:
     """What ``decoder`` makes of a record.
 
-    A runner asks for the size of some rows, and fails where text in them has half a character, which JSON can say by an escape
-    and UTF-8 cannot. So a row of which this may be true is asked here, where its record is known.
+    A runner asks for the size of some rows, and fails where text in them has half a character, which JSON can say by an escape,
+    and Python makes of bytes that are not UTF-8 if it is told so. So a row of which this may be true is asked here, where its
+    record is known.
     """
     row = decoder(record)
-    if type(record) is Record and record.value is not None and _may_have_half(record.value):
+    if type(record) is not Record or _may_have_half(record):
         _size_of(row)
     return row
 
 
-def _may_have_half(text: bytes) -> bool:
-    return _ESCAPE in text and _HALF.search(text) is not None  # most have no escape, which is told in the shortest way
+def _may_have_half(record: Record) -> bool:
+    if any(_may_say_half(text) for text in (record.value, record.key) if text):
+        return True
+    return bool(record.headers) and any(_may_say_half(value) for _, value in record.headers if value)
+
+
+def _may_say_half(text: bytes) -> bool:
+    if _ESCAPE in text and _HALF.search(text) is not None:  # most have no escape, which is told in the shortest way
+        return True
+    return not text.isascii() and not _is_utf8(text)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Decode(StatelessDoFn):

@@ -92,9 +92,10 @@ def _refuse_unfinished(elsewhere: Checkpoint, marker: Marker) -> None:
             f"continue_from={uri}: batch {marker.batch_id} is committed, but nothing says that all of it is published: the "
             f"driver was killed. Rows that only its old pipeline can publish would be missing. {way_out}"
         )
-    undecided = next(elsewhere.plan_ids(above=marker.batch_id), None)
+    newest = elsewhere.newest_marker() or marker  # which may be a later one
+    undecided = next(elsewhere.plan_ids(above=newest.batch_id), None)
     direct = sorted(name for name, sink in elsewhere.definitions(SINKS).items() if sink.get("direct"))
-    if direct and undecided is not None and elsewhere.read_marker(undecided) is None:
+    if direct and undecided is not None:
         raise CheckpointHole(
             f"continue_from={uri}: batch {undecided} is planned and not committed, and sink {direct[0]!r} writes directly: it "
             f"may hold rows of that batch, which would be written again. {way_out}"

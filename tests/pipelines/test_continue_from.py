@@ -127,6 +127,11 @@ def test_a_direct_sink_may_hold_what_is_planned(streams: Streams, tmp_path: Path
     with pytest.raises(CheckpointHole, match=r"batch 1 is planned and not committed, and sink 'sql' writes directly"):
         run(f"memory://{streams.id}/new/checkpoint", CheckpointAt(checkpoint))
 
+    with watching(StoreCalls(KillPoint.parse("put_if_absent:offsets/:1"), kill)), ends_with("killed here"):
+        run(checkpoint)  # which commits batch 1, and plans batch 2
+    with pytest.raises(CheckpointHole, match=r"batch 2 is planned and not committed, and sink 'sql' writes directly"):
+        run(f"memory://{streams.id}/new/checkpoint", CheckpointAt(checkpoint, 0))
+
     run(checkpoint)
     streams.send("orders", "o4")
     run(f"memory://{streams.id}/new/checkpoint", CheckpointAt(checkpoint))

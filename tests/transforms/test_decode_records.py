@@ -39,7 +39,25 @@ def test_half_a_character_is_found_whatever_is_around_it(text: str, is_upper: bo
         assert decoded(shown.encode()) == row
 
 
-@pytest.mark.parametrize("value", [b'"plain"', b'"\\u00e9 \\u0000 \\uD7FF \\ue000 \\ufffd"', b'"\\\\d8"'])
+@pytest.mark.parametrize(
+    ("record", "decoder"),
+    [
+        (Record(key=b'"\\ud800"'), lambda record: json.loads(record.key)),
+        (Record(headers=(("trace", b'"\\ud800"'),)), lambda record: json.loads(record.headers[0][1])),
+        (Record(value=b"\xff"), lambda record: record.value.decode("utf-8", "surrogateescape")),
+        (Record(value=b"\xed\xa0\x80"), lambda record: {"text": [record.value.decode("utf-8", "surrogatepass")]}),
+        (b'{"text": "\\ud800"}', json.loads),
+    ],
+    ids=["key", "header", "bytes that are escaped", "bytes that pass", "no record of Kafka"],
+)
+def test_half_a_character_is_found_wherever_it_comes_from(record: Any, decoder: Any) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        decode_records._decoded(decoder, record)
+
+
+@pytest.mark.parametrize(
+    "value", [b'"plain"', b'"\\u00e9 \\u0000 \\uD7FF \\ue000 \\ufffd"', b'"\\\\d8"', '"é😀"'.encode()]
+)
 def test_other_escapes_cost_no_second_look(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_records, "_size_of", lambda row: pytest.fail("a row was looked at"))
     assert decoded(value) == json.loads(value)

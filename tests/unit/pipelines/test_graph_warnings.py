@@ -11,7 +11,14 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 
-from beam_exactly_once import ExactlyOnceStream, ForEachBatch, ReadFromKafka, WriteToFiles, WriteToSql
+from beam_exactly_once import (
+    ExactlyOnceStream,
+    ForEachBatch,
+    ReadFromKafka,
+    StatefulCombinePerKey,
+    WriteToFiles,
+    WriteToSql,
+)
 from beam_exactly_once.errors import UnsupportedPipeline
 
 ROWS = pa.schema([("n", pa.int64())])
@@ -71,6 +78,20 @@ def totals_appended(stream: Any, rows: Any) -> None:
     _ = counts | beam.MapTuple(lambda n, count: {"n": n}) | upsert("append")
 
 
+def groups_replaced(stream: Any, rows: Any) -> None:
+    groups = rows | beam.Map(lambda row: (row["n"], 1)) | "Count" >> beam.GroupByKey()
+    _ = groups | beam.MapTuple(lambda n, ones: {"n": sum(ones)}) | upsert()
+
+
+def all_replaced(stream: Any, rows: Any) -> None:
+    _ = rows | "Count" >> beam.combiners.Count.Globally() | beam.Map(lambda n: {"n": n}) | upsert()
+
+
+def state_upserted(stream: Any, rows: Any) -> None:
+    totals = rows | beam.Map(lambda row: (row["n"], 1)) | StatefulCombinePerKey(sum)
+    _ = totals | beam.Reshuffle() | beam.MapTuple(lambda n, total: {"n": n}) | upsert()
+
+
 def newest_upserted(stream: Any, rows: Any) -> None:
     _ = rows | upsert()
     _ = rows | beam.Map(lambda row: (row["n"], 1)) | beam.combiners.Count.PerKey() | ForEachBatch(print, schema=ROWS)
@@ -92,6 +113,9 @@ REPLACED = (
         (text_flattened, [REPEATED.format("ReadFromText", "files")]),
         (constants_alone, [REPEATED.format("Create", "constants")]),
         (totals_replaced, [REPLACED]),
+        (groups_replaced, [REPLACED]),
+        (all_replaced, [REPLACED.replace("'Count'", "'Count/CombineGlobally(CountCombineFn)'")]),
+        (state_upserted, []),
         (constants_as_side_input, []),
         (a_row_of_each_batch, []),
         (joined_with_constants, []),
