@@ -17,6 +17,7 @@ from beam_exactly_once.sinks.sql.table import Column, SqlTable
 from beam_exactly_once.sinks.sql.types import Characters, column_type
 
 LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
+DAYTIMES = postgresql.DOMAIN("daytimes", postgresql.ARRAY(postgresql.TIME(precision=1)))
 
 FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
@@ -53,6 +54,10 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("sqlite", sa.Numeric(), "0.1"),
     ("postgresql", sa.CHAR(3), " a"),
     ("mysql", sa.BINARY(3), b"a\0b"),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(precision=0)), [LATE.replace(microsecond=0), None]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(timezone=True)), []),
+    ("postgresql", postgresql.ARRAY(DAYTIMES), [["23:59:59.6"], None, []]),
+    ("postgresql", postgresql.ARRAY(postgresql.DOMAIN("d", sa.Integer())), [None]),
 ]
 MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\\0"}),
@@ -108,6 +113,16 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", sa.CHAR(3), "a "),
     ("mysql", mysql.CHAR(3), "a "),
     ("mysql", sa.BINARY(3), b"a"),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(precision=0)), [None, LATE]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIME(precision=0)), ["23:59:59", "23:59:59.6"]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIME(timezone=True, precision=0)), ["23:59:59.6+00:00"]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(timezone=True)), ["9999-12-31T23:59:59-05:00"]),
+    ("postgresql", postgresql.ARRAY(DAYTIMES), [["23:59:59.6"], ["23:59:59.67"]]),
+    ("postgresql", postgresql.DOMAIN("l", postgresql.ARRAY(postgresql.TIMESTAMP(precision=3))), [LATE]),
+    ("postgresql", postgresql.ARRAY(postgresql.DOMAIN("d", sa.Integer(), not_null=True)), [1, None]),
+    ("postgresql", postgresql.ARRAY(sa.Numeric(5, 2)), [Decimal("1.239")]),
+    ("postgresql", postgresql.ARRAY(sa.REAL()), [1e-60]),
+    ("postgresql", postgresql.ARRAY(sa.Date()), [LATE]),
 ]
 
 
