@@ -18,7 +18,7 @@ from beam_exactly_once.patience import Patience
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.secrets import Secret, is_secret_name
-from beam_exactly_once.sinks.sql.driver_errors import said_without_values
+from beam_exactly_once.sinks.sql.driver_errors import said_without_values, sqlite_code
 
 LOCK_WAIT_S = 60
 """A statement waits that long for another transaction's lock."""
@@ -62,7 +62,8 @@ _MYSQL_PASSING = frozenset(
     {1020, 1021, 1037, 1040, 1041, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1206, 1213, 1226, 1290, 1836, 1927}
     | {2002, 2003, 2005, 2006, 2013, 2014, 2055}
 )
-_SQLITE_PASSING = ("locked", "busy", "disk i/o error", "is full")
+_SQLITE_PASSING = frozenset({5, 6, 10, 13})
+"""SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR and SQLITE_FULL."""
 
 
 class SqlDatabase:
@@ -179,7 +180,7 @@ class SqlDatabase:
 
     def _is_passing(self, cause: BaseException | None) -> bool:
         if self.dialect == "sqlite":
-            return any(sign in str(cause).lower() for sign in _SQLITE_PASSING)
+            return sqlite_code(cause) & 0xFF in _SQLITE_PASSING
         if self.dialect == "mysql":
             return cause is not None and bool(cause.args) and cause.args[0] in _MYSQL_PASSING
         state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)

@@ -34,6 +34,16 @@ _ROW_ERRORS = frozenset(
 """The same of MySQL and MariaDB, by number."""
 _NAMES = re.compile(r"(?:column|key|constraint) [`'\"]((?:[\w$]+[`'\"]?\.[`'\"]?)*[\w$]{1,64})[`'\"]", re.IGNORECASE)
 _MAX_LENGTH = 500
+_SQLITE_CODES = {
+    "database is locked": 5,
+    "database table is locked": 6,
+    "database schema is locked": 6,
+    "attempt to write a readonly database": 8,
+    "disk I/O error": 10,
+    "database or disk is full": 13,
+    "unable to open database file": 14,
+}
+"""What SQLite says of them; Python tells the codes themselves since 3.11."""
 
 
 def said_without_values(cause: BaseException | None) -> str:
@@ -53,6 +63,15 @@ def said_without_values(cause: BaseException | None) -> str:
         # The last one: what the row holds may look like a name, and stands before it.
         return ", ".join([f"error {arguments[0]}", *_NAMES.findall(str(arguments[-1]))[-1:]])
     return _short(str(cause).partition("\nLINE ")[0])
+
+
+def sqlite_code(cause: BaseException | None) -> int:
+    """The code of an error of SQLite, whatever names of tables and texts of rows its message quotes; 0: it is not known."""
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        return int(code)
+    is_operational = any(kind.__name__ == "OperationalError" for kind in type(cause).__mro__)
+    return _SQLITE_CODES.get(str(cause).partition(": ")[0], 0) if is_operational else 0
 
 
 def _short(text: str) -> str:
