@@ -18,7 +18,7 @@ from beam_exactly_once.patience import Patience
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.secrets import Secret, is_secret_name
-from beam_exactly_once.sinks.sql.driver_errors import said_without_values, sqlite_code
+from beam_exactly_once.sinks.sql.driver_errors import is_of_a_statement, said_without_values, sqlite_code
 
 LOCK_WAIT_S = 60
 """A statement waits that long for another transaction's lock."""
@@ -230,6 +230,7 @@ def _new_engine(text: str) -> sa.Engine:
             f"the driver of {url.drivername} is not installed ({error}): pip install 'beam_exactly_once[sql]', or the "
             "driver that the URL names."
         ) from None
+    sa.event.listen(engine, "handle_error", _not_lost)
     if backend == "sqlite":
         sa.event.listen(engine, "connect", _without_implicit_begin)
     elif backend in ("mysql", "mariadb"):
@@ -238,6 +239,12 @@ def _new_engine(text: str) -> sa.Engine:
 
 
 _engines = PerProcess(_new_engine)
+
+
+def _not_lost(context: Any) -> None:
+    """SQLAlchemy looks for words such as "already closed" in any error of some drivers, and a row may hold them."""
+    if context.is_disconnect and is_of_a_statement(context.original_exception):
+        context.is_disconnect = False
 
 
 def _without_implicit_begin(connection: Any, _: Any) -> None:

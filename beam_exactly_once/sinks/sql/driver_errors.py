@@ -32,6 +32,10 @@ _ROW_ERRORS = frozenset(
     | {1441, 1451, 1452, 1525, 1526, 1557, 1586, 1644, 1690, 1761, 1762, 1859, 3140, 3819, 4025, 4078}
 )
 """The same of MySQL and MariaDB, by number."""
+_STATEMENT_STATES = ("21", "22", "23", "27", "38", "39", "42", "44", "P0")
+"""Classes of SQLSTATE about a statement, its rows or a function that it calls: the connection goes on."""
+_MYSQL_LOST = frozenset({1053, 1927, 4031})
+"""What a server of MySQL or MariaDB says of a connection that it ends; clients have numbers of their own, from 2000 to 2999."""
 _NAMES = re.compile(r"(?:column|key|constraint) [`'\"]((?:[\w$]+[`'\"]?\.[`'\"]?)*[\w$]{1,64})[`'\"]", re.IGNORECASE)
 _MAX_LENGTH = 500
 _SQLITE_CODES = {
@@ -63,6 +67,29 @@ def said_without_values(cause: BaseException | None) -> str:
         # The last one: what the row holds may look like a name, and stands before it.
         return ", ".join([f"error {arguments[0]}", *_NAMES.findall(str(arguments[-1]))[-1:]])
     return _short(str(cause).partition("\nLINE ")[0])
+
+
+def is_of_a_statement(cause: BaseException | None) -> bool:
+    """Whether the code of an error says that the connection is not lost, whatever its text says."""
+    state = _state(cause)
+    if state is not None:
+        return state.startswith(_STATEMENT_STATES)
+    number = _number(cause)
+    return number is not None and number >= 1000 and not 2000 <= number < 3000 and number not in _MYSQL_LOST
+
+
+def _state(cause: BaseException | None) -> str | None:
+    """SQLSTATE, as drivers of PostgreSQL tell it."""
+    if getattr(cause, "diag", None) is None:
+        return None
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return None if state is None else str(state)
+
+
+def _number(cause: BaseException | None) -> int | None:
+    """Of an error of MySQL or MariaDB."""
+    arguments = getattr(cause, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
 def sqlite_code(cause: BaseException | None) -> int:

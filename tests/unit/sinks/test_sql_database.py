@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -100,3 +102,24 @@ class OfPostgres(Exception):
 )
 def test_a_server_s_code_decides(url: str, error: Exception, passes: bool) -> None:
     assert (SqlDatabase(url).refusal(error) is None) == passes
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (pymysql.err.IntegrityError(1062, "Duplicate entry 'already closed' for key 'PRIMARY'"), False),
+        (pymysql.err.OperationalError(1644, "connection was killed"), False),
+        (pymysql.err.OperationalError(1927, "Connection was killed"), True),
+        (pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query"), True),
+        (pymysql.err.InterfaceError("Already closed"), True),
+    ],
+    ids=repr,
+)
+def test_a_text_of_a_row_is_no_lost_connection(error: Exception, is_lost: bool) -> None:
+    """SQLAlchemy takes all of these for one."""
+    engine = SqlDatabase("mysql://localhost/orders").engine
+    context = SimpleNamespace(original_exception=error, is_disconnect=engine.dialect.is_disconnect(error, None, None))
+    assert context.is_disconnect
+    for listener in engine.dialect.dispatch.handle_error:
+        listener(context)
+    assert context.is_disconnect == is_lost
