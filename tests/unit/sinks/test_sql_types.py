@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from datetime import datetime, time, timezone
 from decimal import Decimal
@@ -29,7 +30,15 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", sa.Numeric(100, 2), "0.00"),
     ("postgresql", sa.REAL(), float("-inf")),
     ("mysql", mysql.MEDIUMINT(), -(2**23)),
-    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.99),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), struct.unpack("<f", struct.pack("<f", 1.23))[0]),
+    ("mysql", mysql.FLOAT(precision=9, scale=2), 1234567.875),
+    ("mysql", mysql.FLOAT(), -1e-40),
+    ("mysql", mysql.FLOAT(), 0),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1.23),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), Decimal("-99999999.99")),
+    ("mysql", mysql.DOUBLE(precision=10, scale=0), 7),
+    ("mysql", mysql.DOUBLE(), 1e-300),
     ("mysql", mysql.SET("a", "b"), ""),
     ("sqlite", sa.REAL(), 1e300),
     ("mysql", mysql.DATETIME(), datetime(2024, 2, 29, 23, 59, 59)),
@@ -78,6 +87,16 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("mysql", mysql.MEDIUMINT(unsigned=True), -1),
     ("mysql", mysql.FLOAT(), 3.4028235e38),
     ("mysql", mysql.FLOAT(precision=5, scale=2), -999.996),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
+    ("mysql", mysql.FLOAT(precision=10, scale=2), 1.239),
+    ("mysql", mysql.FLOAT(precision=10, scale=2), 1e-30),
+    ("mysql", mysql.FLOAT(), 1e-60),
+    ("mysql", mysql.FLOAT(unsigned=True), Decimal("1e-60")),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1.239),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), Decimal("1.239")),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1e-300),
+    ("mysql", mysql.DOUBLE(precision=10, scale=0), 1.5),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1e8),
     ("mysql", mysql.DECIMAL(5, 2, unsigned=True), Decimal("-0.01")),
     ("mysql", mysql.SET("a", "b"), "a,c"),
     ("mysql", mysql.DATETIME(), LATE),
