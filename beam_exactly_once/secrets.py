@@ -16,8 +16,13 @@ from beam_exactly_once.properties import property_lines, read_text
 
 _SECRET_ENDINGS = (
     *("password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "credentials"),
-    *("apikey", "accesskey", "privatekey", "clientkey", "serverkey", "keypem", "jaasconfig"),
+    *("apikey", "accesskey", "secretkey", "privatekey", "clientkey", "serverkey", "keystorekey", "keypem"),
+    *("accountkey", "masterkey", "saskey", "sharedkey", "authkey", "signingkey", "encryptionkey", "customerkey"),
+    *("customerkeybase64", "connectionstring", "assertion", "jaasconfig", "oauthbearerconfig"),
 )
+"""Of names without what stands between their words. A key by itself is also one of a table, or the place of a file."""
+_SECRET_WORDS = re.compile(r"(?:(?:^|[^a-zA-Z0-9])(?i:pass|pw|sas)|(?<=[a-z0-9])(?:Pass|Pw|Sas))$")
+"""Last words that are the ends of others, too."""
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
@@ -75,7 +80,8 @@ def secret_from_file(path: str | os.PathLike[str], key: str | None = None) -> Se
 
 def is_secret_name(name: str) -> bool:
     """Whether the value under this name, of a property, an option or a part of a URL, must never be plain text."""
-    return re.sub(r"[^a-z0-9]", "", name.lower()).endswith(_SECRET_ENDINGS)
+    joined = re.sub(r"[^a-z0-9]", "", name.lower())
+    return joined.endswith(_SECRET_ENDINGS) or _SECRET_WORDS.search(name) is not None
 
 
 def referenced(text: str) -> Secret | str:

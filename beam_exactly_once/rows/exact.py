@@ -1,7 +1,7 @@
 """Values that Arrow would change without a word on their way into a column: found, and refused.
 
 Arrow cuts fractions, hours, zones and digits where a type has no room for them. One loss is the type's own and asked for by its
-name: ``float32`` and ``float16`` round.
+name: ``float32`` and ``float16`` round, but to no zero and no infinity.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ import pyarrow.compute as pc
 from beam_exactly_once.errors import UnfitRow
 
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_DAY_NS = 86_400 * 10**9
 _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
 """What no longer rounds to a finite number."""
-_TOO_LARGE = "it is too large for the column"
+_LEAST = {pa.float32(): 2.0**-150, pa.float16(): 2.0**-25}
+"""What rounds to zero, as all that is less."""
+_OUT_OF_RANGE = "it is too large for the column, or so small that it would be zero"
 _MIDNIGHT = datetime.time()
 _NUMBERS = (int, float, Decimal)
 """Counts of a column's units, where it holds days, moments or durations."""
@@ -79,6 +82,11 @@ def cast_exactly(column: pa.Array, arrow_type: pa.DataType) -> pa.Array:
         _refuse_changed_column(column, cast.dictionary_decode())
     else:
         _refuse_changed_column(column, cast)
+    if has_times(arrow_type) and not has_times(column.type):
+        try:
+            refuse_impossible(cast, "")
+        except UnfitRow:
+            raise Changed(f"a value of type {column.type} is no {arrow_type}") from None
     return cast
 
 
@@ -108,7 +116,7 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
     if not has_times(kind):
         return
     if pa.types.is_time(kind):
-        last = 86_400 * 10**9 // _STEP_NS[kind.unit] - 1
+        last = _DAY_NS // _STEP_NS[kind.unit] - 1
         ends = pc.min_max(column.view(pa.int32() if pa.types.is_time32(kind) else pa.int64())).as_py()
         is_possible = ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last
     elif pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
@@ -131,28 +139,47 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
     if any(is_text(column.type) for is_text in _PARSED):
         if pa.types.is_decimal(cast.type):
             _refuse_misread(column, cast)
+        elif pa.types.is_floating(cast.type):
+            is_end = pc.or_(pc.is_inf(cast), _is_zero(cast))
+            _refuse_misread(column.filter(is_end), cast.filter(is_end))
         return
     if column.type.num_fields and column.type.num_fields == cast.type.num_fields:
         for inner, cast_inner in zip(_children(column), _children(cast), strict=True):
             _refuse_changed_column(inner, cast_inner)
         return
     if pa.types.is_floating(column.type) and pa.types.is_floating(cast.type):
-        is_same = pc.equal(pc.is_inf(cast), pc.is_inf(column))
+        is_same = _has_its_ends(column, cast)
     else:
         try:
             back = cast.cast(column.type)
         except pa.ArrowException:
             raise Changed(f"a value of type {column.type} would change as {cast.type}") from None
-        is_same = _equal(back, column)
-    if not pc.all(pc.fill_null(is_same, True)).as_py():
+        is_same = _all(_equal(back, column))
+    if not is_same:
         raise Changed(f"a value of type {column.type} would change as {cast.type}")
 
 
 def _refuse_misread(texts: pa.Array, cast: pa.Array) -> None:
-    """Arrow moves the point of a decimal by any number of digits, but knows how only for as many as the type has."""
+    """Arrow moves the point of a decimal by any number of digits, but knows how only for as many as the type has.
+
+    A number that is too large or too small for floating ones is infinite or zero to it.
+    """
     spelt = (text.decode() if isinstance(text, bytes) else text for text in texts.to_pylist())
     if not all(number is None or Decimal(text) == number for text, number in zip(spelt, cast.to_pylist(), strict=True)):
         raise Changed(f"a number that a text spells would change as {cast.type}")
+
+
+def _has_its_ends(column: pa.Array, cast: pa.Array) -> bool:
+    """Whether floating numbers that are rounded are infinite, and zero, where they were."""
+    return _all(pc.equal(pc.is_inf(cast), pc.is_inf(column))) and _all(pc.equal(_is_zero(cast), _is_zero(column)))
+
+
+def _is_zero(column: pa.Array) -> pa.Array:
+    return pc.equal(column.cast(pa.float64()), 0.0)  # of two bytes, Arrow compares none
+
+
+def _all(are_so: pa.Array) -> bool:
+    return bool(pc.all(pc.fill_null(are_so, True)).as_py())
 
 
 def _whole(column: pa.Array) -> pa.Array:
@@ -201,7 +228,7 @@ def _rule(arrow_type: pa.DataType) -> _Rule | None:
         return _rule_of_decimals(arrow_type)
     if arrow_type in _LARGEST:
         return _Rule(
-            _plain(float), lambda values: _refuse_too_large(values, arrow_type), _is_in(arrow_type), _TOO_LARGE
+            _plain(float), lambda values: _refuse_out_of_range(values, arrow_type), _is_in(arrow_type), _OUT_OF_RANGE
         )
     return None
 
@@ -229,9 +256,12 @@ def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType)
                 raise ValueError(complaint) from None
 
     def is_exact(value: Any) -> bool:
+        if is_time and isinstance(value, _NUMBERS) and not 0 <= value * step_ns < _DAY_NS:
+            return False
         return _fits(value, step_ns) and not (is_time and getattr(value, "tzinfo", None) is not None)
 
-    complaint = f"its unit is {arrow_type.unit}: no finer fractions" + (", and no time zone" if is_time else "")
+    complaint = f"its unit is {arrow_type.unit}: no finer fractions"
+    complaint += ", no time zone, and nothing beyond a day" if is_time else ""
     return _Rule(_plain(kind), refuse_plain, is_exact, complaint)
 
 
@@ -250,17 +280,20 @@ def _rule_of_decimals(arrow_type: pa.DataType) -> _Rule:
     return _Rule(_plain(Decimal), refuse_plain, is_exact, complaint)
 
 
-def _refuse_too_large(values: Sequence[float | None], arrow_type: pa.DataType) -> None:
+def _refuse_out_of_range(values: Sequence[float | None], arrow_type: pa.DataType) -> None:
     is_in = _is_in(arrow_type)
-    if arrow_type == pa.float32() and not pc.any(pc.is_inf(pa.array(values, arrow_type))).as_py():
-        return
-    if not all(value is None or is_in(value) for value in values):
-        raise ValueError(_TOO_LARGE)
+    if arrow_type == pa.float32():
+        wide = pa.array(values, pa.float64())
+        is_fine = _has_its_ends(wide, wide.cast(arrow_type))
+    else:
+        is_fine = all(value is None or is_in(value) for value in values)
+    if not is_fine:
+        raise ValueError(_OUT_OF_RANGE)
 
 
 def _is_in(arrow_type: pa.DataType) -> Callable[[Any], bool]:
-    largest = _LARGEST[arrow_type]
-    return lambda value: abs(float(value)) < largest or math.isinf(value) or math.isnan(value)
+    least, largest = _LEAST[arrow_type], _LARGEST[arrow_type]
+    return lambda value: not value or least < abs(float(value)) < largest or math.isinf(value) or math.isnan(value)
 
 
 def _is_whole(value: Any) -> bool:

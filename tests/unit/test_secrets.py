@@ -105,25 +105,55 @@ def test_a_line_that_is_no_property_is_named_by_number_and_not_quoted(tmp_path: 
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["sasl.password", "PASSWD", "ssl_key_password", "aws_secret_access_key", "api-key", "db.pwd"]
-)
+SECRETS = [
+    *("sasl.password", "PASSWD", "ssl_key_password", "aws_secret_access_key", "api-key", "db.pwd"),
+    *("pass", "user-pass", "dbPass", "DB_PASS", "db_pw"),
+    # librdkafka's and Java's
+    *("ssl.key.password", "ssl.key.pem", "ssl.keystore.password", "ssl.keystore.key", "sasl.jaas.config"),
+    *("sasl.oauthbearer.config", "sasl.oauthbearer.client.secret", "sasl.oauthbearer.client.assertion"),
+    *("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.assertion.private.key"),
+    *("sasl.oauthbearer.assertion.private.key.pem", "sasl.oauthbearer.assertion.private.key.passphrase"),
+    # of stores
+    *("google_service_account_key", "service_account_key", "serviceAccountKey", "account_key", "access_key"),
+    *("azure_storage_account_key", "azure_storage_master_key", "sas_key", "sas_token", "azure_user_delegation_sas"),
+    *("azure_storage_connection_string", "azure_client_secret", "bearer_token", "aws_session_token", "encryption_key"),
+    *("aws_sse_customer_key_base64", "server_side_encryption_customer_key", "secret-key", "secret_key"),
+    # of databases
+    *("sslpassword", "passwd", "scram_client_key", "scram_server_key", "oauth_client_secret"),
+]
+NO_SECRETS = [
+    *("", "key", "key_columns", "primary_key", "partition_key", "public_key", "server_public_key", "bypass", "compass"),
+    *(
+        "sasl.username",
+        "ssl.ca.pem",
+        "ssl.certificate.pem",
+        "https.ca.pem",
+        "ssl.key.location",
+        "ssl.keystore.location",
+    ),
+    *("sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.id", "sasl.oauthbearer.extensions"),
+    *("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.assertion.private.key.file"),
+    *("sasl.oauthbearer.assertion.file", "sasl.oauthbearer.assertion.jwt.template.file"),
+    *(
+        "sasl.oauthbearer.assertion.algorithm",
+        "sasl.oauthbearer.assertion.claim.aud",
+        "enable.sasl.oauthbearer.unsecure.jwt",
+    ),
+    *("sasl.oauthbearer.method", "sasl.oauthbearer.metadata.authentication.type", "sasl.kerberos.keytab"),
+    *("aws_access_key_id", "aws_sse_kms_key_id", "sse_kms_key_id", "kms_key_name", "aws_sse_bucket_key_enabled"),
+    *("server_side_encryption", "server_side_encryption_customer_algorithm", "service_account_file"),
+    *("google_service_account", "azure_storage_account_name", "aws_web_identity_token_file", "aws_skip_signature"),
+    *("container_credentials_relative_uri", "user_project", "profile_name"),
+    *("sslkey", "ssl_key", "ssl_cert", "sslcert", "passfile", "target_session_attrs", "read_default_file", "charset"),
+]
+
+
+@pytest.mark.parametrize("name", SECRETS)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sasl.username",
-        "ssl.ca.pem",
-        "ssl.key.location",
-        "sslkey",
-        "passfile",
-        "sasl.oauthbearer.token.endpoint.url",
-        "",
-    ],
-)
+@pytest.mark.parametrize("name", NO_SECRETS)
 def test_names_of_what_is_no_secret(name: str) -> None:
-    """A place is no secret."""
+    """A place is no secret, nor is the name of a key."""
     assert not is_secret_name(name)

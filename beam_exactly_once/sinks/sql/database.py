@@ -18,7 +18,7 @@ from beam_exactly_once.patience import Patience
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.randomness import RANDOM
 from beam_exactly_once.secrets import Secret, is_secret_name
-from beam_exactly_once.sinks.sql.driver_errors import said_without_values
+from beam_exactly_once.sinks.sql.driver_errors import is_of_a_statement, said_without_values, sqlite_code
 
 LOCK_WAIT_S = 60
 """A statement waits that long for another transaction's lock."""
@@ -62,7 +62,8 @@ _MYSQL_PASSING = frozenset(
     {1020, 1021, 1037, 1040, 1041, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1206, 1213, 1226, 1290, 1836, 1927}
     | {2002, 2003, 2005, 2006, 2013, 2014, 2055}
 )
-_SQLITE_PASSING = ("locked", "busy", "disk i/o error", "is full")
+_SQLITE_PASSING = frozenset({5, 6, 10, 13})
+"""SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR and SQLITE_FULL."""
 
 
 class SqlDatabase:
@@ -179,7 +180,7 @@ class SqlDatabase:
 
     def _is_passing(self, cause: BaseException | None) -> bool:
         if self.dialect == "sqlite":
-            return any(sign in str(cause).lower() for sign in _SQLITE_PASSING)
+            return sqlite_code(cause) & 0xFF in _SQLITE_PASSING
         if self.dialect == "mysql":
             return cause is not None and bool(cause.args) and cause.args[0] in _MYSQL_PASSING
         state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
@@ -229,6 +230,7 @@ def _new_engine(text: str) -> sa.Engine:
             f"the driver of {url.drivername} is not installed ({error}): pip install 'beam_exactly_once[sql]', or the "
             "driver that the URL names."
         ) from None
+    sa.event.listen(engine, "handle_error", _not_lost)
     if backend == "sqlite":
         sa.event.listen(engine, "connect", _without_implicit_begin)
     elif backend in ("mysql", "mariadb"):
@@ -237,6 +239,12 @@ def _new_engine(text: str) -> sa.Engine:
 
 
 _engines = PerProcess(_new_engine)
+
+
+def _not_lost(context: Any) -> None:
+    """SQLAlchemy looks for words such as "already closed" in any error of some drivers, and a row may hold them."""
+    if context.is_disconnect and is_of_a_statement(context.original_exception):
+        context.is_disconnect = False
 
 
 def _without_implicit_begin(connection: Any, _: Any) -> None:

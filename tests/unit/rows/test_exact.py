@@ -53,10 +53,16 @@ def cast(values: pa.Array, arrow_type: pa.DataType) -> list[Any]:
         (1e300, pa.float32()),
         (-3.5e38, pa.float32()),
         (70000.0, pa.float16()),
+        (1e-300, pa.float32()),
+        (-(2.0**-150), pa.float32()),
+        (1e-8, pa.float16()),
+        ([None, 1e-300], pa.list_(pa.float32())),
         (1.5, pa.int64()),
         (1.5, pa.timestamp("s")),
         (1.7, pa.date32()),
         (1.5, pa.time32("s")),
+        (-1, pa.time32("s")),
+        (86_400_000, pa.time32("ms")),
         (1.5, pa.duration("ms")),
         ([MIDNIGHT, LATE], pa.list_(pa.date32())),
         ({"at": LATE}, pa.struct([("at", pa.timestamp("s"))])),
@@ -106,9 +112,18 @@ def test_a_date_may_be_given_as_its_midnight() -> None:
         (pa.array([0.15]), pa.decimal128(3, 1)),
         (pa.array([2]), pa.bool_()),
         (pa.array([1.0, 1e300]), pa.float32()),
+        (pa.array([0.0, None, 1e-300]), pa.float32()),
+        (pa.array([1e-8]), pa.float16()),
+        (pa.array([1e-40], pa.float32()), pa.float16()),
+        (pa.array([[1e-300]]), pa.list_(pa.float32())),
+        (pa.array(["0.0", "1e-300"]), pa.float32()),
+        (pa.array([None, "1e-400"]), pa.float64()),
+        (pa.array([b"1e300"], pa.binary()), pa.float32()),
         (pa.array([MIDNIGHT, LATE]), pa.date32()),
         (pa.array([LATE]), pa.timestamp("s")),
         (pa.array([MIDNIGHT]), pa.time64("us")),
+        (pa.array([86_399, -1], pa.int32()), pa.time32("s")),
+        (pa.array([[86_400]], pa.list_(pa.int32())), pa.list_(pa.time32("s"))),
         (pa.array([[LATE]]), pa.list_(pa.date32())),
         (pa.array([{"n": 2}]), pa.struct([("n", pa.bool_())])),
         (pa.array([LATE]).dictionary_encode(), pa.date32()),
@@ -180,6 +195,9 @@ def test_a_batch_that_can_come_back_is_cast() -> None:
     assert cast(pa.array([1, 0, None]), pa.bool_()) == [True, False, None]
     assert cast(pa.array([MIDNIGHT, None]), pa.date32()) == [MIDNIGHT.date(), None]
     assert cast(pa.array([0.1, math.inf, None]), pa.float32()) == [pytest.approx(0.1, rel=1e-7), math.inf, None]
+    assert cast(pa.array([0.0, -0.0, 1e-45, math.nan]), pa.float32())[:3] == [0.0, -0.0, 2.0**-149]
+    assert cast(pa.array([0.0, 6e-8, None]), pa.float16()) == [0.0, 2.0**-24, None]
+    assert cast(pa.array(["0", "-0.0e5", "inf", "1.5", None]), pa.float32()) == [0.0, 0.0, math.inf, 1.5, None]
     assert cast(pa.array([1, 2], pa.int8()), pa.int64()) == [1, 2]
     assert cast(pa.array(["1", "2"]), pa.int64()) == [1, 2]
     assert cast(pa.array(["1.50", None, "1e2"]), pa.decimal128(5, 2)) == [Decimal("1.5"), None, 100]
@@ -237,7 +255,7 @@ def test_whatever_the_value_and_the_type(value: Any, arrow_type: pa.DataType) ->
     except (ValueError, OverflowError):
         return  # Python cannot say it
     if rounds(arrow_type):
-        assert math.isinf(found) == math.isinf(value)
+        assert (math.isinf(found), not found) == (math.isinf(value), not value)
     elif isinstance(value, (int, float, Decimal)) and not isinstance(found, (int, float, Decimal)):
         assert value == int(value), "a number is a count of the column's units"
     else:
@@ -256,7 +274,7 @@ def test_whatever_the_types_of_batch_and_column(value: Any, of_batch: pa.DataTyp
     assert found[1] is None
     if rounds(of_column) or rounds(of_batch):
         if rounds(of_column) and isinstance(was, float):
-            assert math.isinf(found[0]) == math.isinf(was)
+            assert (math.isinf(found[0]), not found[0]) == (math.isinf(was), not was)
     elif type(meaning(found[0])) is type(meaning(was)):
         assert meaning(found[0]) == meaning(was)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from datetime import datetime, time, timezone
 from decimal import Decimal
@@ -17,6 +18,7 @@ from beam_exactly_once.sinks.sql.table import Column, SqlTable
 from beam_exactly_once.sinks.sql.types import Characters, column_type
 
 LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
+DAYTIMES = postgresql.DOMAIN("daytimes", postgresql.ARRAY(postgresql.TIME(precision=1)))
 
 FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
@@ -28,7 +30,15 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", sa.Numeric(100, 2), "0.00"),
     ("postgresql", sa.REAL(), float("-inf")),
     ("mysql", mysql.MEDIUMINT(), -(2**23)),
-    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.99),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), struct.unpack("<f", struct.pack("<f", 1.23))[0]),
+    ("mysql", mysql.FLOAT(precision=9, scale=2), 1234567.875),
+    ("mysql", mysql.FLOAT(), -1e-40),
+    ("mysql", mysql.FLOAT(), 0),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1.23),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), Decimal("-99999999.99")),
+    ("mysql", mysql.DOUBLE(precision=10, scale=0), 7),
+    ("mysql", mysql.DOUBLE(), 1e-300),
     ("mysql", mysql.SET("a", "b"), ""),
     ("sqlite", sa.REAL(), 1e300),
     ("mysql", mysql.DATETIME(), datetime(2024, 2, 29, 23, 59, 59)),
@@ -53,6 +63,10 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("sqlite", sa.Numeric(), "0.1"),
     ("postgresql", sa.CHAR(3), " a"),
     ("mysql", sa.BINARY(3), b"a\0b"),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(precision=0)), [LATE.replace(microsecond=0), None]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(timezone=True)), []),
+    ("postgresql", postgresql.ARRAY(DAYTIMES), [["23:59:59.6"], None, []]),
+    ("postgresql", postgresql.ARRAY(postgresql.DOMAIN("d", sa.Integer())), [None]),
 ]
 MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\\0"}),
@@ -73,6 +87,16 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("mysql", mysql.MEDIUMINT(unsigned=True), -1),
     ("mysql", mysql.FLOAT(), 3.4028235e38),
     ("mysql", mysql.FLOAT(precision=5, scale=2), -999.996),
+    ("mysql", mysql.FLOAT(precision=5, scale=2), -999.994),
+    ("mysql", mysql.FLOAT(precision=10, scale=2), 1.239),
+    ("mysql", mysql.FLOAT(precision=10, scale=2), 1e-30),
+    ("mysql", mysql.FLOAT(), 1e-60),
+    ("mysql", mysql.FLOAT(unsigned=True), Decimal("1e-60")),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1.239),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), Decimal("1.239")),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1e-300),
+    ("mysql", mysql.DOUBLE(precision=10, scale=0), 1.5),
+    ("mysql", mysql.DOUBLE(precision=10, scale=2), 1e8),
     ("mysql", mysql.DECIMAL(5, 2, unsigned=True), Decimal("-0.01")),
     ("mysql", mysql.SET("a", "b"), "a,c"),
     ("mysql", mysql.DATETIME(), LATE),
@@ -108,6 +132,16 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", sa.CHAR(3), "a "),
     ("mysql", mysql.CHAR(3), "a "),
     ("mysql", sa.BINARY(3), b"a"),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(precision=0)), [None, LATE]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIME(precision=0)), ["23:59:59", "23:59:59.6"]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIME(timezone=True, precision=0)), ["23:59:59.6+00:00"]),
+    ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(timezone=True)), ["9999-12-31T23:59:59-05:00"]),
+    ("postgresql", postgresql.ARRAY(DAYTIMES), [["23:59:59.6"], ["23:59:59.67"]]),
+    ("postgresql", postgresql.DOMAIN("l", postgresql.ARRAY(postgresql.TIMESTAMP(precision=3))), [LATE]),
+    ("postgresql", postgresql.ARRAY(postgresql.DOMAIN("d", sa.Integer(), not_null=True)), [1, None]),
+    ("postgresql", postgresql.ARRAY(sa.Numeric(5, 2)), [Decimal("1.239")]),
+    ("postgresql", postgresql.ARRAY(sa.REAL()), [1e-60]),
+    ("postgresql", postgresql.ARRAY(sa.Date()), [LATE]),
 ]
 
 

@@ -41,14 +41,19 @@ def _array_type(declared: Any, dialect: str, characters: Characters | None) -> C
     item = column_type(declared.item_type, dialect, characters)
     if item is None or (declared.dimensions or 1) != 1:
         return None
-    known = item
+    known, takes_no_null = item, bool(getattr(declared.item_type, "not_null", False))
 
     def checked(value: Any) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             raise Misfit("it is not a list")
+        if takes_no_null and any(one is None for one in value):
+            raise Misfit("its domain takes no NULL")
         return [one if one is None or type(one) in known.exact else known.convert(one) for one in value]
 
-    return ColumnType(pa.list_(known.arrow), frozenset(), checked, is_ordered=False)
+    def check(staged: pa.Array) -> None:
+        known.check(staged.flatten())
+
+    return ColumnType(pa.list_(known.arrow), frozenset(), checked, is_ordered=False, check=check)
 
 
 _MAKERS: dict[type, Maker] = {

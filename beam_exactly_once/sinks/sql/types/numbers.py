@@ -79,9 +79,10 @@ def _mysql_floating(declared: Any) -> Callable[[Any], float]:
         if is_single and abs(number) > _MAX_SINGLE:
             raise Misfit("it is out of range")
         if is_single:
+            _refuse_vanishing(number)
             _exact_as_single(value)
-        if scale is not None and abs(round(number, scale)) >= 10 ** (declared.precision - scale):
-            raise Misfit(f"it has more than {declared.precision - scale} digits before the point")
+        if scale is not None:
+            _refuse_unscaled(number, declared.precision, scale, is_single)
         return float(_not_negative(number)) if is_unsigned else number
 
     return checked
@@ -110,6 +111,20 @@ def _exact_as_single(value: Any) -> None:
         raise Misfit("it is not exact as a floating number of 4 bytes")
 
 
+def _refuse_vanishing(number: float) -> None:
+    if number and not ctypes.c_float(number).value:
+        raise Misfit("it is too small")
+
+
+def _refuse_unscaled(number: float, digits: int, scale: int, is_single: bool) -> None:
+    """MySQL rounds to the digits that a type such as DOUBLE(10,2) has. Of 4 bytes, what is the same in them is the same."""
+    rounded = round(number, scale)
+    if abs(rounded) >= 10 ** (digits - scale):
+        raise Misfit(f"it has more than {digits - scale} digits before the point")
+    if rounded != number and not (is_single and ctypes.c_float(rounded).value == ctypes.c_float(number).value):
+        raise Misfit(f"it has more than {scale} digits behind the point")
+
+
 def _finite(value: Any) -> float:
     number = _floating(value)
     if not math.isfinite(number):
@@ -120,9 +135,8 @@ def _finite(value: Any) -> float:
 def _single(value: Any) -> float:
     """Of 4 bytes. PostgreSQL refuses what becomes infinite, and what becomes zero."""
     number = _floating(value)
-    (as_single,) = struct.unpack("<f", struct.pack("<f", number))  # or OverflowError
-    if number and not as_single:
-        raise Misfit("it is too small")
+    struct.pack("<f", number)  # or OverflowError
+    _refuse_vanishing(number)
     _exact_as_single(value)
     return number
 
