@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.rows.spelt import is_as_spelt
 
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
@@ -27,7 +28,7 @@ _MIDNIGHT = datetime.time()
 _NUMBERS = (int, float, Decimal)
 """Counts of a column's units, where it holds days, moments or durations."""
 _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-"""A text is not the number or the date that it spells, so there is nothing to compare, but where Arrow misreads numbers."""
+"""A text is not the number or the date that it spells, so there is nothing to compare but numbers that Arrow misreads."""
 
 
 class Changed(pa.ArrowInvalid):  # type: ignore[misc]
@@ -129,8 +130,8 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
     if column.type == cast.type:
         return
     if any(is_text(column.type) for is_text in _PARSED):
-        if pa.types.is_decimal(cast.type):
-            _refuse_misread(column, cast)
+        if not is_as_spelt(column, cast):
+            raise Changed(f"a number that a text spells would change as {cast.type}")
         return
     if column.type.num_fields and column.type.num_fields == cast.type.num_fields:
         for inner, cast_inner in zip(_children(column), _children(cast), strict=True):
@@ -146,13 +147,6 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
         is_same = _equal(back, column)
     if not pc.all(pc.fill_null(is_same, True)).as_py():
         raise Changed(f"a value of type {column.type} would change as {cast.type}")
-
-
-def _refuse_misread(texts: pa.Array, cast: pa.Array) -> None:
-    """Arrow moves the point of a decimal by any number of digits, but knows how only for as many as the type has."""
-    spelt = (text.decode() if isinstance(text, bytes) else text for text in texts.to_pylist())
-    if not all(number is None or Decimal(text) == number for text, number in zip(spelt, cast.to_pylist(), strict=True)):
-        raise Changed(f"a number that a text spells would change as {cast.type}")
 
 
 def _whole(column: pa.Array) -> pa.Array:
