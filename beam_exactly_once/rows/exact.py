@@ -14,6 +14,7 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,10 +24,17 @@ from beam_exactly_once.rows.spelt import is_as_spelt
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
 """What no longer rounds to a finite number."""
+_DOUBLES = (float, int, np.float64, np.float32, np.int64, np.int32)
+"""Types whose values a column of ``float64`` takes as they are, or refuses by itself."""
+_DOUBLE_BYTES = 8
 _TOO_LARGE = "it is too large for the column"
 _MIDNIGHT = datetime.time()
 _NUMBERS = (int, float, Decimal)
 """Counts of a column's units, where it holds days, moments or durations."""
+_BOOLEANS = frozenset({bool, np.bool_})
+"""Arrow takes some of them as 0 and 1."""
+_COUNTED = frozenset({np.datetime64, np.timedelta64})
+"""Moments and durations of numpy, of which Arrow takes the number and drops the unit."""
 _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 """A text is not the number or the date that it spells, so there is nothing to compare but numbers that Arrow misreads."""
 
@@ -58,7 +66,13 @@ def refuse_changed(values: Sequence[Any], arrow_type: pa.DataType) -> None:
     if rule is not None:
         if rule.plain_kinds.issuperset(map(type, values)):
             rule.refuse_plain(values)
-        elif not all(value is None or rule.is_exact(value) for value in values):
+            return
+        kinds = frozenset(map(type, values))
+        if not kinds.isdisjoint(_BOOLEANS):
+            raise ValueError("a boolean is no number")
+        if not (kinds.isdisjoint(_COUNTED) or pa.types.is_timestamp(arrow_type) or pa.types.is_duration(arrow_type)):
+            raise ValueError("it is a moment or a duration, and the column has neither")
+        if not all(value is None or rule.is_exact(value) for value in values):
             raise ValueError(rule.complaint)
     elif _may_change(arrow_type):
         present = [value for value in values if value is not None]
@@ -105,25 +119,26 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
     Raises:
         UnfitRow: a time is not within a day, a date is not whole, or a moment in seconds is beyond all others.
     """
+    if not is_possible(column):
+        raise UnfitRow(f"a row has a value in column {name!r} that is no {column.type}. Correct it before the sink.")
+
+
+def is_possible(column: pa.Array) -> bool:
+    """Whether Arrow's types of dates and times have the values of a column, also inside of others."""
     kind = column.type
     if not has_times(kind):
-        return
+        return True
     if pa.types.is_time(kind):
         last = 86_400 * 10**9 // _STEP_NS[kind.unit] - 1
         ends = pc.min_max(column.view(pa.int32() if pa.types.is_time32(kind) else pa.int64())).as_py()
-        is_possible = ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last
-    elif pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
+        return bool(ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last)
+    if pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
         try:
             column.cast(pa.date32() if pa.types.is_date64(kind) else pa.timestamp("ms", kind.tz))
-            is_possible = True
         except pa.ArrowInvalid:
-            is_possible = False
-    else:
-        for inner in _within(column):
-            refuse_impossible(inner, name)
-        return
-    if not is_possible:
-        raise UnfitRow(f"a row has a value in column {name!r} that is no {kind}. Correct it before the sink.")
+            return False
+        return True
+    return all(map(is_possible, _within(column)))
 
 
 def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
@@ -197,11 +212,13 @@ def _rule(arrow_type: pa.DataType) -> _Rule | None:
         return _Rule(
             _plain(float), lambda values: _refuse_too_large(values, arrow_type), _is_in(arrow_type), _TOO_LARGE
         )
+    if kinds.is_float64(arrow_type):
+        return _Rule(_plain(*_DOUBLES), _take_all, _is_double, "it is no number of 64 bits")
     return None
 
 
-def _plain(kind: type) -> frozenset[type]:
-    return frozenset({kind, type(None)})
+def _plain(*kinds: type) -> frozenset[type]:
+    return frozenset({*kinds, type(None)})
 
 
 def _take_all(values: Sequence[Any]) -> None:
@@ -223,6 +240,8 @@ def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType)
                 raise ValueError(complaint) from None
 
     def is_exact(value: Any) -> bool:
+        if type(value) in _COUNTED:
+            return np.datetime_data(value.dtype) == (arrow_type.unit, 1)
         return _fits(value, step_ns) and not (is_time and getattr(value, "tzinfo", None) is not None)
 
     complaint = f"its unit is {arrow_type.unit}: no finer fractions" + (", and no time zone" if is_time else "")
@@ -254,7 +273,28 @@ def _refuse_too_large(values: Sequence[float | None], arrow_type: pa.DataType) -
 
 def _is_in(arrow_type: pa.DataType) -> Callable[[Any], bool]:
     largest = _LARGEST[arrow_type]
-    return lambda value: abs(float(value)) < largest or math.isinf(value) or math.isnan(value)
+
+    def is_in(value: Any) -> bool:
+        if arrow_type == pa.float16() and isinstance(value, (int, np.integer)) and not _is_half(value):
+            return False
+        return _is_double(value) and (abs(float(value)) < largest or math.isinf(value) or math.isnan(value))
+
+    return is_in
+
+
+def _is_half(value: Any) -> bool:
+    """Of other floating numbers Arrow itself takes only whole numbers that are exact."""
+    return bool(abs(value) < _LARGEST[pa.float16()] and int(np.float16(int(value))) == value)
+
+
+def _is_double(value: Any) -> bool:
+    """Arrow takes the bits of an unsigned number, and what is too large as infinite."""
+    if isinstance(value, np.uint64):
+        return bool(value < 2**63)
+    if not isinstance(value, np.longdouble):
+        return True
+    with np.errstate(over="ignore"):
+        return bool(value == float(value) or value != value)
 
 
 def _is_whole(value: Any) -> bool:
@@ -299,4 +339,12 @@ def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.Data
                 [value.get(field.name) if isinstance(value, Mapping) else value[position] for value in values],
             )
     elif arrow_type.num_fields:
-        yield arrow_type.value_type, list(chain.from_iterable(values))
+        lists = (_listed(value, arrow_type.value_type) for value in values)
+        yield arrow_type.value_type, list(chain.from_iterable(lists))
+
+
+def _listed(values: Any, arrow_type: pa.DataType) -> Any:
+    """Values of a list that are to be looked at: as Python's, since numpy makes each of its own slowly."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fi" or values.dtype.itemsize > _DOUBLE_BYTES:
+        return values
+    return () if values.dtype.kind == "f" and arrow_type == pa.float64() else values.tolist()

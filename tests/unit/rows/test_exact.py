@@ -65,6 +65,40 @@ def cast(values: pa.Array, arrow_type: pa.DataType) -> list[Any]:
         (Decimal("1e-49"), pa.decimal128(30, 10)),
         (Decimal("-3.2855043396846905e-179"), pa.decimal128(30, 10)),
         ([Decimal("1e-219"), 1], pa.list_(pa.decimal256(50, 5))),
+        (-1, pa.time32("s")),
+        (86_400, pa.time32("s")),
+        (86_400_000_001, pa.time64("us")),
+        (np.int64(-1), pa.time64("us")),
+        (-1, pa.time64("ns")),
+        (259_200_005, pa.date64()),
+        (2**62, pa.timestamp("s")),
+        ([0, -1], pa.list_(pa.time64("us"))),
+        ({"at": 86_400_000}, pa.struct([("at", pa.time32("ms"))])),
+        (86_400, pa.dictionary(pa.int8(), pa.time32("s"))),
+        (True, pa.float64()),
+        (True, pa.float32()),
+        (True, pa.float16()),
+        (np.True_, pa.int64()),
+        (np.True_, pa.uint8()),
+        (np.True_, pa.date32()),
+        (np.True_, pa.time64("us")),
+        ([1.5, True], pa.list_(pa.float64())),
+        (np.array([True]), pa.list_(pa.int64())),
+        ({"a": True}, pa.map_(pa.string(), pa.float64())),
+        (np.uint64(2**64 - 1), pa.float64()),
+        (np.uint64(2**64 - 1), pa.float32()),
+        (np.array([2**64 - 1], np.uint64), pa.list_(pa.float64())),
+        (2049, pa.float16()),
+        (np.uint32(2**32 - 1), pa.float16()),
+        (np.longdouble("0.1") if np.finfo(np.longdouble).precision > 15 else True, pa.float64()),
+        (np.datetime64(5, "ns"), pa.date32()),
+        (np.datetime64(86_400_000, "ns"), pa.date64()),
+        (np.datetime64(5, "ns"), pa.time64("us")),
+        (np.timedelta64(5, "ns"), pa.int64()),
+        (np.datetime64(2024, "Y"), pa.int64()),
+        (np.array([1], "datetime64[ns]"), pa.list_(pa.timestamp("us"))),
+        (np.array([1], "datetime64[D]"), pa.list_(pa.timestamp("s"))),
+        (np.array([1], "timedelta64[10us]"), pa.list_(pa.duration("us"))),
     ],
     ids=str,
 )
@@ -88,11 +122,38 @@ def test_a_row_that_its_column_would_change_is_refused(value: Any, arrow_type: p
         (Decimal("-0.0000000001"), pa.decimal128(30, 10)),
         (Decimal("0e-300"), pa.decimal128(30, 10)),
         (7, pa.decimal128(30, 10)),
+        (True, pa.bool_()),
+        (np.float64(0.1), pa.float64()),
+        (np.float32(0.5), pa.float64()),
+        (np.int64(7), pa.float64()),
+        (np.uint64(2**53), pa.float64()),
+        (np.longdouble(0.5), pa.float64()),
+        (2048, pa.float16()),
+        ([1, 0.5, None], pa.list_(pa.float64())),
     ],
     ids=str,
 )
 def test_what_fits_stays(value: Any, arrow_type: pa.DataType) -> None:
     assert in_column(value, arrow_type) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "arrow_type", "expected"),
+    [
+        (86_399, pa.time32("s"), datetime.time(23, 59, 59)),
+        (0, pa.time64("us"), datetime.time()),
+        (259_200_000, pa.date64(), datetime.date(1970, 1, 4)),
+        (np.datetime64(5, "us"), pa.timestamp("us"), datetime.datetime(1970, 1, 1, 0, 0, 0, 5)),
+        (np.array([5], "datetime64[us]"), pa.list_(pa.timestamp("us")), [datetime.datetime(1970, 1, 1, 0, 0, 0, 5)]),
+        (np.array([5], "timedelta64[us]"), pa.list_(pa.duration("us")), [datetime.timedelta(microseconds=5)]),
+        (np.array([0.1, 2.0]), pa.list_(pa.float64()), [0.1, 2.0]),
+        (np.array([0.5, 2.0]), pa.list_(pa.float32()), [0.5, 2.0]),
+        (np.array([1, 2]), pa.list_(pa.float64()), [1.0, 2.0]),
+    ],
+    ids=str,
+)
+def test_a_count_of_the_columns_units_stays(value: Any, arrow_type: pa.DataType, expected: Any) -> None:
+    assert in_column(value, arrow_type) == expected
 
 
 def test_a_date_may_be_given_as_its_midnight() -> None:
@@ -335,3 +396,59 @@ def test_a_float_that_was_spelt_comes_back(number: float) -> None:
     texts = [repr(number), f"{number:.17g}", f"{number:.25e}", str(Decimal(number))]
     assert cast(pa.array(texts), pa.float64()) == [number] * 4
     assert cast(pa.array([number]).cast(pa.string()), pa.float64()) == [number]
+
+
+@repeatable
+@given(
+    st.integers(-(2**33), 2**33) | st.integers(-(2**62), 2**62),
+    st.sampled_from(
+        [kind for kind in TYPES if pa.types.is_time(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)]
+    ),
+)
+def test_a_count_comes_back_or_is_refused(count: int, arrow_type: pa.DataType) -> None:
+    try:
+        column = batch_of_rows([{"v": count}], pa.schema([("v", arrow_type)])).column(0)
+        (found,) = column.to_pylist()
+    except UnfitRow:
+        return
+    except (ValueError, OverflowError):
+        return  # Python cannot say it
+    assert pa.array([found], arrow_type) == column
+
+
+NUMPY = st.builds(
+    lambda kind, count: np.array([count]).astype(kind),
+    st.sampled_from(["?", "u1", "i4", "u8", "i8", "f2", "f4", "f8", "g"]),
+    st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300),
+) | st.builds(
+    lambda kind, unit, count: np.array([count], f"{kind}8[{unit}]"),
+    st.sampled_from(["M", "m"]),
+    st.sampled_from(["D", "s", "ms", "us", "ns"]),
+    st.integers(-(2**40), 2**40),
+)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@repeatable
+@given(NUMPY, st.sampled_from(TYPES), st.booleans())
+def test_whatever_the_value_of_numpy(values: Any, arrow_type: pa.DataType, in_list: bool) -> None:
+    value = values[0]
+    try:
+        found = in_column(values, pa.list_(arrow_type))[0] if in_list else in_column(value, arrow_type)
+    except UnfitRow:
+        return
+    except (ValueError, OverflowError):
+        return  # Python cannot say it
+    if rounds(arrow_type):
+        assert math.isinf(found) == math.isinf(value)
+    elif isinstance(value, (np.datetime64, np.timedelta64)):
+        assert pa.types.is_timestamp(arrow_type) or pa.types.is_duration(arrow_type)
+        plain = (
+            value.item()
+            if arrow_type.unit != "ns"
+            else value.astype("M8[us]" if value.dtype.kind == "M" else "m8[us]").item()
+        )
+        assert meaning(found) == plain
+    elif isinstance(found, (bool, int, float, Decimal)):
+        assert isinstance(found, bool) == isinstance(value, np.bool_)
+        assert found == value
