@@ -149,7 +149,7 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
             raise Changed(f"a number that a text spells would change as {cast.type}")
         return
     if column.type.num_fields and column.type.num_fields == cast.type.num_fields:
-        for inner, cast_inner in zip(_children(column), _children(cast), strict=True):
+        for inner, cast_inner in _pairs(column, cast):
             _refuse_changed_column(inner, cast_inner)
         return
     if pa.types.is_floating(column.type) and pa.types.is_floating(cast.type):
@@ -186,6 +186,22 @@ def _children(column: pa.Array) -> Sequence[pa.Array]:
     if pa.types.is_struct(column.type):
         return column.flatten()  # type: ignore[no-any-return]
     return (column.keys, column.items) if pa.types.is_map(column.type) else (pc.list_flatten(column),)
+
+
+def _pairs(column: pa.Array, cast: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """What is inside of both. Arrow casts structs by the names of their fields, and makes nulls of one that is not there."""
+    children, cast_children = _children(column), _children(cast)
+    if pa.types.is_struct(column.type) and pa.types.is_struct(cast.type):
+        places = [column.type.get_field_index(field.name) for field in _fields_in(cast.type)]
+        if -1 in places:
+            name = cast.type.field(places.index(-1)).name
+            raise pa.ArrowNotImplementedError(f"a struct in it has no field {name[:50]!r}, or two")
+        children = [children[place] for place in places]
+    yield from zip(children, cast_children, strict=True)
+
+
+def _fields_in(struct: pa.DataType) -> list[pa.Field]:
+    return [struct.field(number) for number in range(struct.num_fields)]
 
 
 def _equal(one: pa.Array, other: pa.Array) -> pa.Array:

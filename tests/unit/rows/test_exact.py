@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_exactly_once.errors import BeamExactlyOnceError, UnfitRow
+from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
 from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch
 from beam_exactly_once.rows.exact import cast_exactly, refuse_impossible
 
@@ -198,6 +198,34 @@ def test_a_date_may_be_given_as_its_midnight() -> None:
 def test_a_batch_that_its_column_would_change_is_refused(values: pa.Array, arrow_type: pa.DataType) -> None:
     with pytest.raises(UnfitRow, match="cannot become"):
         cast(values, arrow_type)
+
+
+def struct(**fields: pa.DataType) -> pa.StructType:
+    return pa.struct(list(fields.items()))
+
+
+ONE = pa.array([{"id": 1, "x": 2}])
+
+
+@pytest.mark.parametrize(
+    ("values", "arrow_type", "absent"),
+    [
+        (ONE, struct(idd=pa.int64(), x=pa.int64()), "idd"),
+        (ONE, struct(x=pa.int64(), y=pa.int64()), "y"),
+        (pa.array([[{"id": 1}]]), pa.list_(struct(idd=pa.int64())), "idd"),
+        (pa.array([{"a": {"id": 1}}]), struct(a=struct(idd=pa.int64())), "idd"),
+    ],
+    ids=str,
+)
+def test_a_struct_of_a_batch_that_lacks_a_field_is_refused(values: pa.Array, arrow_type: Any, absent: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"has no field '{absent}'"):
+        cast(values, arrow_type)
+
+
+def test_fields_of_a_struct_may_be_in_another_order() -> None:
+    assert cast(ONE, struct(x=pa.int8(), id=pa.int64())) == [{"x": 2, "id": 1}]
+    with pytest.raises(UnfitRow):
+        cast(pa.array([{"id": 2, "x": 1}]), struct(x=pa.int8(), id=pa.bool_()))
 
 
 BIG = 2**40 + 1
