@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -13,8 +14,9 @@ from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, 
 from beam_exactly_once.kafka.settings import IsolationLevel
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import BatchLimits
+from beam_exactly_once.planning.ranges import listed
 from beam_exactly_once.planning.start import LogsNow, Start, StartValue, start_of
-from beam_exactly_once.planning.stop import Stop, StopValue, stop_of
+from beam_exactly_once.planning.stop import Stop, StopValue, passed_over, refuse_reversed, stop_of
 from beam_exactly_once.rows.rejected import OnError, checked_on_error
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -25,6 +27,8 @@ from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_BATCH_BYTES = 128 << 20
 """Default of ``max_batch_bytes``: bounds what a shuffle of the user's must hold, whatever the lag."""
@@ -104,6 +108,8 @@ class ReadFromKafka(NamedTransform):
         self._selection = selection_of(topics, topic_pattern)
         self._start = start_of(start)
         self._stop = None if stop is None else stop_of(stop)
+        if self._stop is not None:
+            refuse_reversed(self._start, self._stop)
         true_or_false("as_arrow", as_arrow)
         self._as_arrow = as_arrow
         one_of("on_data_loss", on_data_loss, get_args(OnDataLoss))
@@ -197,6 +203,9 @@ class _FindRanges(StatelessDoFn):
             starts, stops = self._start.first_offsets(now), self._stop.stop_offsets(now)
         finally:
             log.close()
+        passed = passed_over(starts, stops, now)
+        if passed:
+            _LOGGER.warning("the bounded read reads nothing of %s. Is start= or stop= what you mean?", listed(passed))
         for partition in partitions:
             if starts[partition] < stops[partition]:
                 offsets = OffsetRange(partition.topic, partition.partition, starts[partition], stops[partition])

@@ -31,6 +31,12 @@ def milliseconds(argument: str, moment: datetime.datetime) -> int:
     return since_1970
 
 
+def moment_of(timestamp_ms: int) -> str:
+    """The text of such a moment, for messages."""
+    last = datetime.datetime.max.replace(tzinfo=datetime.timezone.utc) - _EPOCH  # rounded up, it lies beyond
+    return (_EPOCH + min(datetime.timedelta(milliseconds=timestamp_ms), last)).isoformat(timespec="milliseconds")
+
+
 def offsets_by_partition(argument: str, offsets: Offsets) -> dict[TopicPartition, int]:
     """The same offsets, by partition.
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.kafka import RECORD_SCHEMA, Record
 from beam_exactly_once.rows.absent_columns import MAY_BE_ABSENT, needed_columns
-from beam_exactly_once.rows.exact import Changed, cast_exactly, refuse_changed, refuse_impossible
+from beam_exactly_once.rows.exact import Changed, cast_exactly, is_possible, refuse_changed, refuse_impossible
 from beam_exactly_once.rows.fields import KINDS, columns_of
 from beam_exactly_once.rows.iso_texts import reader_of
 
@@ -209,6 +209,8 @@ def _exact_array(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array:
         values = [read(value) if type(value) is str else value for value in values]
         column = pa.array(values, arrow_type)
     refuse_changed(values, arrow_type)
+    if not is_possible(column):
+        raise ValueError("it is beyond what the type has")
     return column
 
 

@@ -14,10 +14,12 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.rows.spelt import is_as_spelt
 
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _DAY_NS = 86_400 * 10**9
@@ -25,12 +27,19 @@ _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
 """What no longer rounds to a finite number."""
 _LEAST = {pa.float32(): 2.0**-150, pa.float16(): 2.0**-25}
 """What rounds to zero, as all that is less."""
+_DOUBLES = (float, int, np.float64, np.float32, np.int64, np.int32)
+"""Types whose values a column of ``float64`` takes as they are, or refuses by itself."""
+_DOUBLE_BYTES = 8
 _OUT_OF_RANGE = "it is too large for the column, or so small that it would be zero"
 _MIDNIGHT = datetime.time()
 _NUMBERS = (int, float, Decimal)
 """Counts of a column's units, where it holds days, moments or durations."""
+_BOOLEANS = frozenset({bool, np.bool_})
+"""Arrow takes some of them as 0 and 1."""
+_COUNTED = frozenset({np.datetime64, np.timedelta64})
+"""Moments and durations of numpy, of which Arrow takes the number and drops the unit."""
 _PARSED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-"""A text is not the number or the date that it spells, so there is nothing to compare, but where Arrow misreads numbers."""
+"""A text is not the number or the date that it spells, so there is nothing to compare but numbers that Arrow misreads."""
 
 
 class Changed(pa.ArrowInvalid):  # type: ignore[misc]
@@ -60,7 +69,13 @@ def refuse_changed(values: Sequence[Any], arrow_type: pa.DataType) -> None:
     if rule is not None:
         if rule.plain_kinds.issuperset(map(type, values)):
             rule.refuse_plain(values)
-        elif not all(value is None or rule.is_exact(value) for value in values):
+            return
+        kinds = frozenset(map(type, values))
+        if not kinds.isdisjoint(_BOOLEANS):
+            raise ValueError("a boolean is no number")
+        if not (kinds.isdisjoint(_COUNTED) or pa.types.is_timestamp(arrow_type) or pa.types.is_duration(arrow_type)):
+            raise ValueError("it is a moment or a duration, and the column has neither")
+        if not all(value is None or rule.is_exact(value) for value in values):
             raise ValueError(rule.complaint)
     elif _may_change(arrow_type):
         present = [value for value in values if value is not None]
@@ -82,11 +97,8 @@ def cast_exactly(column: pa.Array, arrow_type: pa.DataType) -> pa.Array:
         _refuse_changed_column(column, cast.dictionary_decode())
     else:
         _refuse_changed_column(column, cast)
-    if has_times(arrow_type) and not has_times(column.type):
-        try:
-            refuse_impossible(cast, "")
-        except UnfitRow:
-            raise Changed(f"a value of type {column.type} is no {arrow_type}") from None
+    if not has_times(column.type) and not is_possible(cast):
+        raise Changed(f"a value of type {column.type} is no {arrow_type}")
     return cast
 
 
@@ -112,39 +124,37 @@ def refuse_impossible(column: pa.Array, name: str) -> None:
     Raises:
         UnfitRow: a time is not within a day, a date is not whole, or a moment in seconds is beyond all others.
     """
+    if not is_possible(column):
+        raise UnfitRow(f"a row has a value in column {name!r} that is no {column.type}. Correct it before the sink.")
+
+
+def is_possible(column: pa.Array) -> bool:
+    """Whether Arrow's types of dates and times have the values of a column, also inside of others."""
     kind = column.type
     if not has_times(kind):
-        return
+        return True
     if pa.types.is_time(kind):
         last = _DAY_NS // _STEP_NS[kind.unit] - 1
         ends = pc.min_max(column.view(pa.int32() if pa.types.is_time32(kind) else pa.int64())).as_py()
-        is_possible = ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last
-    elif pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
+        return bool(ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last)
+    if pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
         try:
             column.cast(pa.date32() if pa.types.is_date64(kind) else pa.timestamp("ms", kind.tz))
-            is_possible = True
         except pa.ArrowInvalid:
-            is_possible = False
-    else:
-        for inner in _within(column):
-            refuse_impossible(inner, name)
-        return
-    if not is_possible:
-        raise UnfitRow(f"a row has a value in column {name!r} that is no {kind}. Correct it before the sink.")
+            return False
+        return True
+    return all(map(is_possible, _within(column)))
 
 
 def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
     if column.type == cast.type:
         return
     if any(is_text(column.type) for is_text in _PARSED):
-        if pa.types.is_decimal(cast.type):
-            _refuse_misread(column, cast)
-        elif pa.types.is_floating(cast.type):
-            is_end = pc.or_(pc.is_inf(cast), _is_zero(cast))
-            _refuse_misread(column.filter(is_end), cast.filter(is_end))
+        if not is_as_spelt(column, cast):
+            raise Changed(f"a number that a text spells would change as {cast.type}")
         return
     if column.type.num_fields and column.type.num_fields == cast.type.num_fields:
-        for inner, cast_inner in zip(_children(column), _children(cast), strict=True):
+        for inner, cast_inner in _pairs(column, cast):
             _refuse_changed_column(inner, cast_inner)
         return
     if pa.types.is_floating(column.type) and pa.types.is_floating(cast.type):
@@ -157,16 +167,6 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
         is_same = _all(_equal(back, column))
     if not is_same:
         raise Changed(f"a value of type {column.type} would change as {cast.type}")
-
-
-def _refuse_misread(texts: pa.Array, cast: pa.Array) -> None:
-    """Arrow moves the point of a decimal by any number of digits, but knows how only for as many as the type has.
-
-    A number that is too large or too small for floating ones is infinite or zero to it.
-    """
-    spelt = (text.decode() if isinstance(text, bytes) else text for text in texts.to_pylist())
-    if not all(number is None or Decimal(text) == number for text, number in zip(spelt, cast.to_pylist(), strict=True)):
-        raise Changed(f"a number that a text spells would change as {cast.type}")
 
 
 def _has_its_ends(column: pa.Array, cast: pa.Array) -> bool:
@@ -206,6 +206,22 @@ def _children(column: pa.Array) -> Sequence[pa.Array]:
     return (column.keys, column.items) if pa.types.is_map(column.type) else (pc.list_flatten(column),)
 
 
+def _pairs(column: pa.Array, cast: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """What is inside of both. Arrow casts structs by the names of their fields, and makes nulls of one that is not there."""
+    children, cast_children = _children(column), _children(cast)
+    if pa.types.is_struct(column.type) and pa.types.is_struct(cast.type):
+        places = [column.type.get_field_index(field.name) for field in _fields_in(cast.type)]
+        if -1 in places:
+            name = cast.type.field(places.index(-1)).name
+            raise pa.ArrowNotImplementedError(f"a struct in it has no field {name[:50]!r}, or two")
+        children = [children[place] for place in places]
+    yield from zip(children, cast_children, strict=True)
+
+
+def _fields_in(struct: pa.DataType) -> list[pa.Field]:
+    return [struct.field(number) for number in range(struct.num_fields)]
+
+
 def _equal(one: pa.Array, other: pa.Array) -> pa.Array:
     same = pc.equal(one, other)
     return pc.or_(same, pc.and_(pc.is_nan(one), pc.is_nan(other))) if pa.types.is_floating(one.type) else same
@@ -230,11 +246,13 @@ def _rule(arrow_type: pa.DataType) -> _Rule | None:
         return _Rule(
             _plain(float), lambda values: _refuse_out_of_range(values, arrow_type), _is_in(arrow_type), _OUT_OF_RANGE
         )
+    if kinds.is_float64(arrow_type):
+        return _Rule(_plain(*_DOUBLES), _take_all, _is_double, "it is no number of 64 bits")
     return None
 
 
-def _plain(kind: type) -> frozenset[type]:
-    return frozenset({kind, type(None)})
+def _plain(*kinds: type) -> frozenset[type]:
+    return frozenset({*kinds, type(None)})
 
 
 def _take_all(values: Sequence[Any]) -> None:
@@ -258,6 +276,8 @@ def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType)
     def is_exact(value: Any) -> bool:
         if is_time and isinstance(value, _NUMBERS) and not 0 <= value * step_ns < _DAY_NS:
             return False
+        if type(value) in _COUNTED:
+            return np.datetime_data(value.dtype) == (arrow_type.unit, 1)
         return _fits(value, step_ns) and not (is_time and getattr(value, "tzinfo", None) is not None)
 
     complaint = f"its unit is {arrow_type.unit}: no finer fractions"
@@ -293,7 +313,31 @@ def _refuse_out_of_range(values: Sequence[float | None], arrow_type: pa.DataType
 
 def _is_in(arrow_type: pa.DataType) -> Callable[[Any], bool]:
     least, largest = _LEAST[arrow_type], _LARGEST[arrow_type]
-    return lambda value: not value or least < abs(float(value)) < largest or math.isinf(value) or math.isnan(value)
+
+    def is_in(value: Any) -> bool:
+        if arrow_type == pa.float16() and isinstance(value, (int, np.integer)) and not _is_half(value):
+            return False
+        number = abs(float(value))
+        return _is_double(value) and (
+            not number or least < number < largest or math.isinf(number) or math.isnan(number)
+        )
+
+    return is_in
+
+
+def _is_half(value: Any) -> bool:
+    """Of other floating numbers Arrow itself takes only whole numbers that are exact."""
+    return bool(abs(value) < _LARGEST[pa.float16()] and int(np.float16(int(value))) == value)
+
+
+def _is_double(value: Any) -> bool:
+    """Arrow takes the bits of an unsigned number, and what is too large as infinite."""
+    if isinstance(value, np.uint64):
+        return bool(value < 2**63)
+    if not isinstance(value, np.longdouble):
+        return True
+    with np.errstate(over="ignore"):
+        return bool(value == float(value) or value != value)
 
 
 def _is_whole(value: Any) -> bool:
@@ -338,4 +382,12 @@ def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.Data
                 [value.get(field.name) if isinstance(value, Mapping) else value[position] for value in values],
             )
     elif arrow_type.num_fields:
-        yield arrow_type.value_type, list(chain.from_iterable(values))
+        lists = (_listed(value, arrow_type.value_type) for value in values)
+        yield arrow_type.value_type, list(chain.from_iterable(lists))
+
+
+def _listed(values: Any, arrow_type: pa.DataType) -> Any:
+    """Values of a list that are to be looked at: as Python's, since numpy makes each of its own slowly."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fi" or values.dtype.itemsize > _DOUBLE_BYTES:
+        return values
+    return () if values.dtype.kind == "f" and arrow_type == pa.float64() else values.tolist()

@@ -32,6 +32,10 @@ def orders() -> MemoryKafka:
     return cluster
 
 
+def moment(seconds: int) -> datetime.datetime:
+    return datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+
+
 def read(cluster: MemoryKafka, expected: list[Any], **arguments: Any) -> None:
     with cluster.serving(), beam.Pipeline("FnApiRunner") as pipeline:
         values = (
@@ -55,9 +59,40 @@ def test_of_some_partitions(orders: MemoryKafka) -> None:
 
 
 def test_between_moments(orders: MemoryKafka) -> None:
-    began = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-    start, stop = began + datetime.timedelta(seconds=5), began + datetime.timedelta(seconds=9)
-    read(orders, [5, 6, 7, 8], start=start, stop=stop)
+    read(orders, [5, 6, 7, 8], start=moment(5), stop=moment(9))
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [({"orders": {1: 8}}, {"orders": {1: 5}}), (moment(9), moment(5))], ids=["offsets", "moments"]
+)
+def test_a_start_behind_its_stop_is_refused(start: Any, stop: Any) -> None:
+    with pytest.raises(ConfigurationError, match="behind"):
+        ReadFromKafka("memory:9092", ["orders"], start=start, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [
+        (
+            moment(3600),
+            "latest",
+            "of partition orders-0: start offset 10, stop offset 10, and the log holds [0, 10); partition ",
+        ),
+        (
+            {"orders": {0: 8}},
+            moment(5),
+            "of partition orders-0: start offset 8, stop offset 3, and the log holds [0, 10). Is",
+        ),
+    ],
+    ids=["beyond all", "of one partition"],
+)
+def test_a_read_that_passes_over_records_says_so(
+    orders: MemoryKafka, caplog: pytest.LogCaptureFixture, start: Any, stop: Any, expected: str
+) -> None:
+    read(orders, [] if stop == "latest" else [1, 3], start=start, stop=stop)
+    assert [expected in record.getMessage() for record in caplog.records if "reads nothing" in record.getMessage()] == [
+        True
+    ]
 
 
 def test_a_read_without_end_is_refused(orders: MemoryKafka) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -14,11 +15,11 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.json_values import (
-    MOMENTS_APART,
+    ASKING,
     in_json,
-    refuse_equal_names,
+    known_with_numpy,
+    named,
     refuse_null_numbers,
-    text_of_moment,
 )
 from beam_exactly_once.rows.python_values import python_values
 from beam_exactly_once.rows.rejected import Rejected
@@ -26,8 +27,7 @@ from beam_exactly_once.rows.rejected import Rejected
 BASE64_SUFFIX = "_base64"
 """Bytes of field ``key`` that are not UTF-8 stand as base64 under ``key_base64``."""
 
-_TEXT_KEYS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | MOMENTS_APART
-_OPTIONS = _TEXT_KEYS | orjson.OPT_NON_STR_KEYS
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | ASKING
 _dumps = orjson.dumps
 
 
@@ -107,9 +107,7 @@ def json_fields(row: Any) -> Mapping[str, Any]:
 def _line(row: Any) -> bytes:
     fields = json_fields(row)
     try:
-        line = _dumps(fields, text_of_moment, _TEXT_KEYS)
-        refuse_null_numbers(line, fields)
-        return line
+        return _dumped(fields)
     except (TypeError, ValueError):  # bytes, decimals and the like: rare after json.loads
         pass
     try:
@@ -118,8 +116,8 @@ def _line(row: Any) -> bytes:
         raise UnfitRow(_unwritable(fields, error)) from None
 
 
-def _dumped(plain: dict[Any, Any]) -> bytes:
-    line = _dumps(plain, text_of_moment, _OPTIONS)
+def _dumped(plain: Mapping[str, Any]) -> bytes:
+    line = _dumps(plain, known_with_numpy, _OPTIONS)
     refuse_null_numbers(line, plain)
     return line
 
@@ -134,15 +132,15 @@ def _fields_of(row: Any) -> Mapping[str, Any] | None:
     return fields if fields is None or type(fields) is dict else dict(fields)
 
 
-def _object(fields: Mapping[Any, Any]) -> dict[Any, Any]:
-    refuse_equal_names(fields)
-    plain: dict[Any, Any] = {}
-    for name, value in fields.items():
+def _object(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    values = named(fields)
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
         try:
             final_name, final_value = name, _plain(value)
         except _NotText:
             final_name, final_value = f"{name}{BASE64_SUFFIX}", _base64(value)
-            if final_name in fields:
+            if final_name in values:
                 raise
         plain[final_name] = final_value
     return plain
@@ -150,6 +148,8 @@ def _object(fields: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _plain(value: Any) -> Any:
     """``value`` in terms that orjson knows."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         try:
             return bytes(value).decode()

@@ -44,10 +44,11 @@ def given_schema(staged: pa.Schema) -> pa.Schema:
 def as_staged(batch: pa.RecordBatch, staged: pa.Schema) -> pa.RecordBatch:
     """Columns of :func:`given_schema` as they are staged: a time that says that there is none is null.
 
-    Kafka's word for that is -1. A :class:`~beam_exactly_once.Record` that was made without one has 0 of the type 0.
+    That is -1, Kafka's word, or 0, of the type 0, as of a :class:`~beam_exactly_once.Record` that was made without one. Of
+    another type, or of none, it is a time like others.
     """
     times, types = batch.column("timestamp_ms"), batch.column("timestamp_type")
-    is_unset = pc.or_(pc.equal(times, -1), pc.and_(pc.equal(times, 0), pc.fill_null(pc.equal(types, 0), False)))
+    is_unset = pc.and_(pc.or_(pc.equal(times, -1), pc.equal(times, 0)), pc.equal(types, 0))
     kept = pc.if_else(pc.fill_null(is_unset, False), None, times)
     columns = [kept if name == "timestamp_ms" else batch.column(name) for name in staged.names]
     return pa.RecordBatch.from_arrays(columns, schema=staged)

@@ -14,7 +14,7 @@ from beam_exactly_once.errors import ConfigurationError, DataLoss
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning.continuing import CheckpointAt, offsets_behind
 from beam_exactly_once.planning.start import LogsNow, start_of
-from beam_exactly_once.planning.stop import stop_of
+from beam_exactly_once.planning.stop import passed_over, refuse_reversed, stop_of
 
 UTC = datetime.timezone.utc
 
@@ -196,3 +196,81 @@ def test_a_place_in_another_checkpoint_needs_a_location() -> None:
 
 def test_options_of_another_checkpoint_are_not_shown() -> None:
     assert "region" not in repr(CheckpointAt("s3://checkpoints/orders", 41, storage_options={"region": "eu"}))
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "complaint"),
+    [
+        (
+            moment(5001),
+            moment(5000),
+            "start=1970-01-01T00:00:05.001+00:00 lies behind stop=1970-01-01T00:00:05.000+00:00: nothing would be read",
+        ),
+        (
+            datetime.datetime.max.replace(tzinfo=UTC),
+            moment(0),
+            "start=9999-12-31T23:59:59.999+00:00 lies behind stop=1970-01-01T00:00:00.000+00:00",
+        ),
+        (
+            {"orders": {0: 8}},
+            {"orders": {0: 5}},
+            "stop offsets: partition orders-0: start offset 8, stop offset 5. Nothing",
+        ),
+        (
+            {"orders": {0: 8, 1: 1, 2: 7}},
+            {"orders": {0: 5, 1: 2, 2: 6}},
+            "orders-0: start offset 8, stop offset 5; partition orders-2: start offset 7, stop offset 6. Nothing",
+        ),
+    ],
+    ids=["moments", "the last moment", "offsets", "some offsets"],
+)
+def test_a_start_behind_its_stop_is_a_mistake(start: Any, stop: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        refuse_reversed(start_of(start), stop_of(stop))
+    assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        (moment(5000), moment(5000)),
+        ({"orders": {0: 5}}, {"orders": {0: 5}}),
+        ({"orders": {0: 8}}, {"orders": {1: 5}}),
+        ({"orders": {0: 8}}, {"payments": {0: 5}}),
+        ({"orders": {0: 8}}, moment(5)),
+        (moment(8), {"orders": {0: 5}}),
+        ("latest", {"orders": {0: 5}}),
+        ({"orders": {0: 8}}, "latest"),
+    ],
+    ids=str,
+)
+def test_a_start_that_may_be_before_its_stop_is_fine(start: Any, stop: Any) -> None:
+    refuse_reversed(start_of(start), stop_of(stop))
+
+
+@pytest.mark.parametrize(
+    ("starts", "stops", "expected"),
+    [
+        ((10, 0, 5), (20, 0, 9), []),
+        ((20, 0, 5), (20, 0, 9), []),
+        ((20, 0, 5), (15, 0, 9), ["partition orders-0: start offset 20, stop offset 15, and the log holds [10, 20)"]),
+        (
+            (20, 0, 9),
+            (20, 0, 9),
+            [
+                "partition orders-0: start offset 20, stop offset 20, and the log holds [10, 20)",
+                "partition orders-2: start offset 9, stop offset 9, and the log holds [5, 9)",
+            ],
+        ),
+    ],
+    ids=["all", "one has nothing new", "one is reversed", "none"],
+)
+def test_what_a_read_passes_over_is_said(starts: Sequence[int], stops: Sequence[int], expected: list[str]) -> None:
+    partitions = sorted(BOUNDS)
+    first_offsets, stop_offsets = (dict(zip(partitions, offsets, strict=True)) for offsets in (starts, stops))
+    assert passed_over(first_offsets, stop_offsets, NOW) == expected
+
+
+def test_nothing_is_passed_over_of_logs_without_records() -> None:
+    empty = {orders(0): LogBounds(7, 7)}
+    assert passed_over({orders(0): 7}, {orders(0): 7}, LogsNow([orders(0)], empty, no_lookup)) == []

@@ -64,17 +64,31 @@ def test_what_is_missing_is_left_to_kafka() -> None:
 
 def test_no_timestamp_is_the_time_of_publishing() -> None:
     rows = [
-        {"value": b"v", "timestamp_ms": -1},
+        {"value": b"v", "timestamp_ms": -1, "timestamp_type": 0},
+        {"value": b"v", "timestamp_ms": None, "timestamp_type": 1},
         {"value": b"v"},
         Record(value=b"v"),
+        Record(value=b"v", timestamp_ms=-1),
         Record(value=b"v", timestamp_ms=5),
     ]
     staged = as_staged(records(*rows, schema=given_schema(PLAIN)), PLAIN)
     refuse_what_a_topic_refuses(staged, topic(), now_ms=NOW_MS)
-    assert outgoing(staged, by_partition=False).timestamps_ms == [0, 0, 0, 5]
+    assert outgoing(staged, by_partition=False).timestamps_ms == [0, 0, 0, 0, 0, 5]
 
 
-@pytest.mark.parametrize("row", [{"timestamp_ms": 0}, {"timestamp_ms": -2}, {"timestamp_ms": 0, "timestamp_type": 1}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"timestamp_ms": 0},
+        {"timestamp_ms": -1},
+        {"timestamp_ms": -2},
+        {"timestamp_ms": -2, "timestamp_type": 0},
+        {"timestamp_ms": 0, "timestamp_type": 1},
+        {"timestamp_ms": -1, "timestamp_type": 1},
+        {"timestamp_ms": -1, "timestamp_type": 2},
+    ],
+    ids=str,
+)
 def test_a_time_that_the_client_would_change_is_refused(row: dict[str, Any]) -> None:
     staged = as_staged(records({"value": b"v", **row}, schema=given_schema(PLAIN)), PLAIN)
     with pytest.raises(UnfitRow, match=f"timestamp_ms={row['timestamp_ms']}, which the Kafka client cannot write"):

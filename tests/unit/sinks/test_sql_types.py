@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 import uuid
+from dataclasses import dataclass
 from datetime import datetime, time, timezone
 from decimal import Decimal
+from enum import Enum
 from typing import Any, cast
 
 import pytest
@@ -19,6 +21,17 @@ from beam_exactly_once.sinks.sql.types import Characters, column_type
 
 LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
 DAYTIMES = postgresql.DOMAIN("daytimes", postgresql.ARRAY(postgresql.TIME(precision=1)))
+
+
+@dataclass
+class Hidden:
+    _id: Any
+
+
+class Kind(Enum):
+    ONE = 1
+    NAN = float("nan")
+
 
 FITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
@@ -62,6 +75,7 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("sqlite", sa.Numeric(30, 10), 2**63 - 1),
     ("sqlite", sa.Numeric(), "0.1"),
     ("postgresql", sa.CHAR(3), " a"),
+    ("postgresql", postgresql.JSONB(), {"a": Hidden(1)}),
     ("mysql", sa.BINARY(3), b"a\0b"),
     ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(precision=0)), [LATE.replace(microsecond=0), None]),
     ("postgresql", postgresql.ARRAY(postgresql.TIMESTAMP(timezone=True)), []),
@@ -142,6 +156,9 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.ARRAY(sa.Numeric(5, 2)), [Decimal("1.239")]),
     ("postgresql", postgresql.ARRAY(sa.REAL()), [1e-60]),
     ("postgresql", postgresql.ARRAY(sa.Date()), [LATE]),
+    ("postgresql", postgresql.JSONB(), {"a": Kind.NAN}),
+    ("postgresql", sa.JSON(), {"a": Hidden(float("inf"))}),
+    ("mysql", mysql.JSON(), {"a": {Kind.ONE: 1}}),
 ]
 
 
@@ -155,6 +172,12 @@ def staged(dialect: str, declared: Any, value: Any, characters: Characters | Non
 @pytest.mark.parametrize(("dialect", "declared", "value"), FITTING)
 def test_what_fits(dialect: str, declared: Any, value: Any) -> None:
     assert staged(dialect, declared, value) is not None
+
+
+@pytest.mark.parametrize("declared", [sa.JSON(), postgresql.JSONB()], ids=repr)
+def test_all_fields_of_a_dataclass_are_in_json(declared: Any) -> None:
+    value = {"a": [Hidden(Decimal("0.10")), Hidden(Hidden(Kind.ONE))]}
+    assert staged("postgresql", declared, value) == '{"a":[{"_id":0.10},{"_id":{"_id":1}}]}'
 
 
 @pytest.mark.parametrize(("dialect", "declared", "value"), MISFITTING)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from beam_exactly_once.rows.json_values import MOMENTS_APART, refuse_null_numbers, text_of_moment
+from beam_exactly_once.rows.json_values import ASKING, known_to_json, refuse_null_numbers
 from beam_exactly_once.sinks.sql.types.characters import Characters
 from beam_exactly_once.sinks.sql.types.column import ColumnType, Maker, Misfit, refuse_strangers
 from beam_exactly_once.sinks.sql.types.numbers import begins_number, decimal_text, refuse_rounded
@@ -25,7 +25,7 @@ def json_text(value: Any) -> str:
     Raises:
         ValueError, TypeError: JSON cannot hold it.
     """
-    text = orjson.dumps(value, option=MOMENTS_APART, default=_json_default)
+    text = orjson.dumps(value, option=ASKING, default=_json_default)
     refuse_null_numbers(text, value)
     return text.decode()
 
@@ -33,7 +33,7 @@ def json_text(value: Any) -> str:
 def _json_default(value: Any) -> Any:
     if isinstance(value, Decimal):
         return orjson.Fragment(decimal_text(value))
-    return text_of_moment(value)
+    return known_to_json(value)
 
 
 def _json_type(declared: Any, dialect: str, characters: Characters | None) -> ColumnType:
