@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -117,11 +118,13 @@ class StreamGraph:
                 empties the one would empty the other.
         """
         output, checkpoint = self.located(location, options).canonical(), self.checkpoint.canonical()
-        shorter, longer = sorted((f"{output.uri}/", f"{checkpoint.uri}/"), key=len)
+        places = _real(output.uri), _real(checkpoint.uri)
+        shorter, longer = sorted((f"{place}/" for place in places), key=len)
         if longer.startswith(shorter):
+            links = "" if places == (output.uri, checkpoint.uri) else f" (links lead to {places[0]} and {places[1]})"
             raise ConfigurationError(
-                f"the output {output.uri} and the checkpoint_location {checkpoint.uri} are one place, or one is in the other. "
-                "Give each a folder of its own, side by side."
+                f"the output {output.uri} and the checkpoint_location {checkpoint.uri} are one place, or one is in the "
+                f"other{links}. Give each a folder of its own, side by side."
             )
         return output
 
@@ -156,6 +159,16 @@ class StreamGraph:
             ConfigurationError: the name is taken, or is not a name.
         """
         return _free_name("rejecting step", name, default, self.rejecting)
+
+
+def _real(uri: str) -> str:
+    """A canonical URI; of a local folder, the path that its links lead to on this machine."""
+    if "://" in uri:
+        return uri
+    try:
+        return str(Path(uri).resolve())
+    except (OSError, RuntimeError):  # links that lead nowhere: the store says so
+        return uri
 
 
 def graph_of(pipeline: beam.Pipeline) -> StreamGraph | None:

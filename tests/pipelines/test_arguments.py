@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -210,6 +211,37 @@ def test_an_output_and_the_checkpoint_are_apart(checkpoint: str, output: str, si
     rows = stream(checkpoint_location=checkpoint) | read() | beam.Map(dict)
     with pytest.raises(ConfigurationError, match="Give each a folder of its own, side by side"):
         _ = rows | sink(output, schema=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "output"),
+    [
+        ("real/a", "link/a"),
+        ("real/a", "link/a/output"),
+        ("link/a/_checkpoint", "real/a"),
+        ("real", "to_a/output"),
+        ("real/a", "file:///link/a/output"),
+    ],
+)
+@pytest.mark.parametrize("sink", [WriteToFiles, WriteToDelta])
+def test_an_output_and_the_checkpoint_are_apart_where_links_lead(
+    tmp_path: Path, checkpoint: str, output: str, sink: Any
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "to_a").symlink_to(tmp_path / "link" / "a")  # which is not there yet
+    rows = stream(checkpoint_location=str(tmp_path / checkpoint)) | read() | beam.Map(dict)
+    scheme, separator, path = output.rpartition(":///")
+    with pytest.raises(ConfigurationError, match=r"\(links lead to .* side by side"):
+        _ = rows | sink(f"{scheme}{'://' if separator else ''}{tmp_path / path}", schema=ROWS)
+
+
+def test_links_that_lead_apart_or_nowhere_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "out").symlink_to("apart")
+    (tmp_path / "loop").symlink_to("loop")
+    for output in ("out", "loop"):
+        _ = stream(checkpoint_location=str(tmp_path / "a")) | read() | WriteToFiles(str(tmp_path / output))
 
 
 def test_an_output_may_begin_as_the_checkpoint_does() -> None:

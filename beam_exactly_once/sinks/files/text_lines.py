@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.rows.columns import name_of
-from beam_exactly_once.sinks.files.types import refuse_types, refuse_years
+from beam_exactly_once.sinks.files.types import refuse_cut_zones, refuse_types, refuse_years
 
 
 def text_lines(rows: Sequence[Any]) -> bytes:
@@ -66,7 +66,7 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in types that CSV can hold: bytes become text, dictionaries their values.
 
     Raises:
-        UnfitRow: bytes are not text; a row would be an empty line; a date would be no text.
+        UnfitRow: bytes are not text; a row would be an empty line; a date or a moment would be no text, or another.
         ConfigurationError: a type has no form in CSV.
     """
     schema = csv_schema(batch.schema)
@@ -85,6 +85,7 @@ def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
                 'Make text of them before the sink (base64), or use format="json" or "parquet".'
             ) from None
         refuse_years(columns[number], field.name)
+        refuse_cut_zones(columns[number], field.name)
     return batch if schema.equals(batch.schema) else pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

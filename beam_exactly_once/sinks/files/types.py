@@ -12,6 +12,10 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 _NAMES = {"parquet": "Parquet", "json": "JSON", "csv": "CSV"}
 _SECONDS_OF_YEARS = -62_135_596_800, 253_402_300_799
 """From year 1 to 9999: what texts of dates and times say in a way that all read."""
+_DAY_S = 86_400
+"""No zone is further from UTC."""
+_WHOLE_MINUTES_SINCE_S = 63_676_800
+"""From January 8, 1972 on, all zones are whole minutes from UTC."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -47,7 +51,7 @@ def refuse_years(column: pa.Array, name: str) -> None:
     """Refuse dates and moments that a text says in no common way.
 
     Raises:
-        UnfitRow: one is not within the years 1 to 9999.
+        UnfitRow: one is not within the years 1 to 9999, in UTC and in its zone.
     """
     kind = column.type
     if pa.types.is_date32(kind):
@@ -58,13 +62,43 @@ def refuse_years(column: pa.Array, name: str) -> None:
         counts, per_second = column.view(pa.int64()), _PER_SECOND[kind.unit]
     else:
         return
-    first, last = _SECONDS_OF_YEARS
-    ends = pc.min_max(counts).as_py()
-    if ends["min"] is not None and not first * per_second <= ends["min"] <= ends["max"] < (last + 1) * per_second:
+    is_within = _is_within(counts, per_second)
+    if is_within and pa.types.is_timestamp(kind) and kind.tz is not None and not _is_within(counts, per_second, _DAY_S):
+        is_within = _is_within(pc.local_timestamp(column).view(pa.int64()), per_second)
+    if not is_within:
         raise UnfitRow(
             f"a row has a date in column {name!r} that is not within the years 1 to 9999: as text, or as a folder, it would not "
             "be read again. Correct it before the sink."
         )
+
+
+def refuse_cut_zones(column: pa.Array, name: str) -> None:
+    """Refuse moments whose zone is seconds apart from UTC, as local times of old are: texts cut them, and say another moment.
+
+    Raises:
+        UnfitRow: there is one.
+    """
+    kind = column.type
+    if not pa.types.is_timestamp(kind) or kind.tz is None:
+        return
+    counts, minute = column.view(pa.int64()), 60 * _PER_SECOND[kind.unit]
+    if not pc.any(pc.less(counts, _WHOLE_MINUTES_SINCE_S * _PER_SECOND[kind.unit])).as_py():
+        return
+    offsets = pc.subtract(pc.local_timestamp(column).view(pa.int64()), counts)
+    if pc.any(pc.not_equal(pc.multiply(pc.divide(offsets, minute), minute), offsets)).as_py():
+        raise UnfitRow(
+            f"a row has a moment in column {name!r} at which {kind.tz} was not a whole number of minutes apart from UTC, which "
+            "CSV cannot hold. Cast the column to UTC before the sink."
+        )
+
+
+def _is_within(counts: pa.Array, per_second: float, margin_s: int = 0) -> bool:
+    """Whether dates or moments are within the years that texts say."""
+    first, last = _SECONDS_OF_YEARS
+    ends = pc.min_max(counts).as_py()
+    if ends["min"] is None:
+        return True
+    return bool((first + margin_s) * per_second <= ends["min"] and ends["max"] < (last + 1 - margin_s) * per_second)
 
 
 def _readable(column: pa.Array, name: str) -> pa.Array:
