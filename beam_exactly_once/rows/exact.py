@@ -171,11 +171,11 @@ def _refuse_changed_column(column: pa.Array, cast: pa.Array) -> None:
 
 def _has_its_ends(column: pa.Array, cast: pa.Array) -> bool:
     """Whether floating numbers that are rounded are infinite, and zero, where they were."""
-    return _all(pc.equal(pc.is_inf(cast), pc.is_inf(column))) and _all(pc.equal(_is_zero(cast), _is_zero(column)))
-
-
-def _is_zero(column: pa.Array) -> pa.Array:
-    return pc.equal(column.cast(pa.float64()), 0.0)  # of two bytes, Arrow compares none
+    given, rounded = (one.cast(pa.float64()) for one in (column, cast))  # of two bytes, Arrow compares none
+    is_same = pc.and_(
+        pc.equal(pc.is_inf(rounded), pc.is_inf(given)), pc.equal(pc.equal(rounded, 0.0), pc.equal(given, 0.0))
+    )
+    return _all(is_same)
 
 
 def _all(are_so: pa.Array) -> bool:
