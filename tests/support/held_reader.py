@@ -12,7 +12,7 @@ import pytest
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
 
-MAX_HOLD_S = 20.0
+MAX_HOLD_S = 120.0
 
 
 class Splits:
