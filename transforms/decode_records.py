@@ -101,29 +101,25 @@ def _decoded(decoder: Decoder, record: Any) -> Any:
     record is known.
     """
     row = decoder(record)
-    if type(record) is not Record or _may_have_half(record):
+    if type(record) is not Record or _may_hold_half(record):
         _size_of(row)
     return row
 
 
-def _may_have_half(record: Record) -> bool:
-    if any(_may_say_half(text) for text in (record.value, record.key) if text):
+def _may_hold_half(record: Record) -> bool:
+    if _may_say_half(record.value) or _may_say_half(record.key):
         return True
-    return bool(record.headers) and any(_may_say_half(value) for _, value in record.headers if value)
+    return any(_may_say_half(value) for _, value in record.headers) if record.headers else False
 
 
-def _may_say_half(text: bytes) -> bool:
-    if _ESCAPE in text and _HALF.search(text) is not None:  # most have no escape, which is told in the shortest way
-        return True
-    return not text.isascii() and not _is_utf8(text)
-
-
-def _is_utf8(text: bytes) -> bool:
+def _may_say_half(text: bytes | None) -> bool:
+    if not text or (text.isascii() and _ESCAPE not in text):  # nearly all
+        return False
     try:
         text.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return True
+    return _ESCAPE in text and _HALF.search(text) is not None
 
 
 class _Decode(StatelessDoFn):

@@ -72,7 +72,7 @@ class _Place:
         self._inner: dict[str, tuple[pa.DataType, _Place]] = {}
         for field in fields:
             struct = _struct_in(field.type)
-            place = None if struct is None else _Place(f"{path}{field.name}.", _fields_in(struct))
+            place = None if struct is None else _Place(f"{path}{field.name}.", struct)
             if place is not None and not place.is_seen:
                 self._inner[field.name] = field.type, place
 
@@ -101,10 +101,6 @@ class _Place:
             yield self
         for _, place in self._inner.values():
             yield from place.suspicious()
-
-
-def _fields_in(struct: pa.DataType) -> list[pa.Field]:
-    return [struct.field(number) for number in range(struct.num_fields)]
 
 
 def _struct_in(kind: pa.DataType) -> pa.DataType | None:

@@ -22,7 +22,6 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.spelt import is_as_spelt
 
 _STEP_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-_DAY_NS = 86_400 * 10**9
 _LARGEST = {pa.float32(): 3.4028235677973366e38, pa.float16(): 65520.0}
 """What no longer rounds to a finite number."""
 _LEAST = {pa.float32(): 2.0**-150, pa.float16(): 2.0**-25}
@@ -134,7 +133,7 @@ def is_possible(column: pa.Array) -> bool:
     if not has_times(kind):
         return True
     if pa.types.is_time(kind):
-        last = _DAY_NS // _STEP_NS[kind.unit] - 1
+        last = 86_400 * 10**9 // _STEP_NS[kind.unit] - 1
         ends = pc.min_max(column.view(pa.int32() if pa.types.is_time32(kind) else pa.int64())).as_py()
         return bool(ends["min"] is None or 0 <= ends["min"] <= ends["max"] <= last)
     if pa.types.is_date64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "s"):
@@ -210,16 +209,12 @@ def _pairs(column: pa.Array, cast: pa.Array) -> Iterator[tuple[pa.Array, pa.Arra
     """What is inside of both. Arrow casts structs by the names of their fields, and makes nulls of one that is not there."""
     children, cast_children = _children(column), _children(cast)
     if pa.types.is_struct(column.type) and pa.types.is_struct(cast.type):
-        places = [column.type.get_field_index(field.name) for field in _fields_in(cast.type)]
+        places = [column.type.get_field_index(field.name) for field in cast.type]
         if -1 in places:
             name = cast.type.field(places.index(-1)).name
             raise pa.ArrowNotImplementedError(f"a struct in it has no field {name[:50]!r}, or two")
         children = [children[place] for place in places]
     yield from zip(children, cast_children, strict=True)
-
-
-def _fields_in(struct: pa.DataType) -> list[pa.Field]:
-    return [struct.field(number) for number in range(struct.num_fields)]
 
 
 def _equal(one: pa.Array, other: pa.Array) -> pa.Array:
@@ -274,14 +269,11 @@ def _rule_of_unit(kind: type, arrow_type: pa.DataType, python_type: pa.DataType)
                 raise ValueError(complaint) from None
 
     def is_exact(value: Any) -> bool:
-        if is_time and isinstance(value, _NUMBERS) and not 0 <= value * step_ns < _DAY_NS:
-            return False
         if type(value) in _COUNTED:
             return np.datetime_data(value.dtype) == (arrow_type.unit, 1)
         return _fits(value, step_ns) and not (is_time and getattr(value, "tzinfo", None) is not None)
 
-    complaint = f"its unit is {arrow_type.unit}: no finer fractions"
-    complaint += ", no time zone, and nothing beyond a day" if is_time else ""
+    complaint = f"its unit is {arrow_type.unit}: no finer fractions" + (", and no time zone" if is_time else "")
     return _Rule(_plain(kind), refuse_plain, is_exact, complaint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -113,14 +114,15 @@ def shown(column: pa.Array) -> Any:
     except (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException):
         text = column.to_string(window=len(column), container_window=_ALL, skip_new_lines=True)
         return f"{text[1:-1]} ({column.type})"
-    return _shown(value)
+    return shown_value(value)
 
 
-def _shown(value: Any) -> Any:
+def shown_value(value: Any) -> Any:
+    """The same of a value of Python: what JSON does not know is text. An int may have any size."""
     if isinstance(value, dict):
-        return {str(key): _shown(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_shown(one) for one in value]
+        return {_shown_key(key): shown_value(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [shown_value(one) for one in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     with suppress(ValueError):
@@ -129,6 +131,11 @@ def _shown(value: Any) -> Any:
         value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
     )
     return value if is_json else str(value)
+
+
+def _shown_key(key: Any) -> str:
+    plain = shown_value(key)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def refuse_null_numbers(text: bytes, value: Any) -> None:

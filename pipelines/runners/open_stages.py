@@ -72,17 +72,13 @@ class OpenStages:
         Args:
             impulses: what roots of the graph are given, by their full labels; all others get no bytes, as Beam has it.
         """
-        self._forget()
         with self._runner.maybe_profile():
             inputs = _Inputs(self._context, self._impulses.of(impulses))
             infos = {stage.name: self._run_stage(stage, inputs) for stage in self._stages}
-        self._forget()  # nobody needs it while a stream waits
-        return fn_runner.RunnerResult(PipelineState.DONE, infos)
-
-    def _forget(self) -> None:
-        """Let go of all that a run has made."""
+        # Now, not before the next run: nobody needs it while a stream waits.
         self._context.pcoll_buffers, self._context.timer_buffers = {}, {}
         self._workers.forget_state()
+        return fn_runner.RunnerResult(PipelineState.DONE, infos)
 
     def _run_stage(self, stage: Any, inputs: _Inputs) -> list[Any]:
         """Run one stage until nothing of it is left; returns what it reports."""

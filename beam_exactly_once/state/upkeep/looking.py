@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +17,7 @@ from beam_exactly_once.checkpoint.inspection import open_readable
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.rows.json_values import shown_value
 from beam_exactly_once.state import tagged
 from beam_exactly_once.state.definition import OperatorDefinition, recorded_definition
 from beam_exactly_once.state.hashing import hash_keys
@@ -64,7 +62,7 @@ class RememberedKey:
 
     def to_json(self) -> Json:
         """For machines. What JSON does not know is text, bytes in base64; an int may have any size."""
-        stored = {"key": _json_of(self.key), "value": _json_of(self.value)}
+        stored = {"key": shown_value(self.key), "value": shown_value(self.value)}
         return {**stored, "version": self.version, "expires_at_ms": self.expires_at_ms}
 
 
@@ -187,27 +185,3 @@ def _values(run: Run, state: str) -> list[Any]:
         case _:
             values: list[Any] = run.values.to_pylist()
             return values
-
-
-def _json_of(value: Any) -> Any:
-    """A value of state as JSON can say it."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case bytes():
-            return base64.b64encode(value).decode()
-        case datetime.date():  # or a moment
-            return value.isoformat()
-        case dict():
-            return {_json_key(one): _json_of(of_one) for one, of_one in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return list(map(_json_of, value))
-        case _:
-            return str(value)
-
-
-def _json_key(key: Any) -> str:
-    plain = _json_of(key)
-    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.columns import batch_of_rows
-
-# Derandomised: the same examples in every run. No deadline: a slow machine is no fault.
-repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=400)
+from unit.rows.columns_under_test import in_column, repeatable
 
 UNITS = ("s", "ms", "us", "ns")
 TIMES = [
@@ -31,11 +29,6 @@ TYPES = [
     *(pa.duration(unit) for unit in UNITS),
     pa.decimal128(38, 10),
 ]
-
-
-def in_column(value: Any, arrow_type: pa.DataType) -> Any:
-    (found,) = batch_of_rows([{"v": value}], pa.schema([("v", arrow_type)])).column(0).to_pylist()
-    return found
 
 
 @pytest.mark.parametrize(

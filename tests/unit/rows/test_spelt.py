@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.rows.columns import fitted_batch
-
-# Derandomised: the same examples in every run. No deadline: a slow machine is no fault.
-repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=400)
-
-
-def cast(values: pa.Array, arrow_type: pa.DataType) -> list[Any]:
-    batch = pa.RecordBatch.from_arrays([values], names=["v"])
-    found: list[Any] = fitted_batch(batch, pa.schema([("v", arrow_type)])).column(0).to_pylist()
-    return found
+from unit.rows.columns_under_test import cast, repeatable
 
 
 @pytest.mark.parametrize(
