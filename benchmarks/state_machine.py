@@ -64,7 +64,7 @@ class StateMachine:
             firsts = np.array([one[0].first_hash for one in shards], np.uint64)
             of_shards = {number: lifted(self.update, one) for number, one in chunks_by_shard(chunk, firsts)}
         stands_on = self.checkpoint.stream_id, attempt, self.hash_seed
-        seeds = [ShardSeed(*stands_on, slices, self.list.fired_ms, now_ms) for slices in shards]
+        seeds = [ShardSeed(*stands_on, slices, self.list.fired_ms, now_ms, now_ms) for slices in shards]
         bundle = StateBundle(OPERATOR, self.update, self.store, self.cache, seeds[0])
         with self._timed("update"):
             for number, seed in enumerate(seeds):

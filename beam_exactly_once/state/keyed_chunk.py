@@ -63,6 +63,7 @@ def grouped_rows(
     columns: Columns | None = None,
     folds: Folds | None = None,
     shown_keys: pa.RecordBatch | None = None,
+    hashes: Hashes | None = None,
 ) -> KeyedChunk:
     """Rows in any order, the values of each key together in the order in which they came.
 
@@ -73,9 +74,11 @@ def grouped_rows(
         columns: one accumulator a row, if there are such.
         folds: makes one accumulator of many.
         shown_keys: the keys as they came, if they came in Arrow.
+        hashes: of the keys, where they are those of a part of them.
     """
+    hashes = hash_keys(keys, bytes.fromhex(hash_seed)) if hashes is None else hashes
     entries = KeyedChunk(
-        hash_keys(keys, bytes.fromhex(hash_seed)), keys, len(keys), np.ones(len(keys), np.int64), [], (), shown_keys
+        hashes, keys, len(keys), np.ones(len(keys), np.int64), [], (), shown_keys
     )
     found = None
     if columns and folds:

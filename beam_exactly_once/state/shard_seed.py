@@ -18,17 +18,24 @@ class OperatorTask:
     """Of the hash of its keys: 32 hexadecimal digits, which no log shows."""
     base: StateList
     """What it remembers of the batch before."""
-    fires_to_ms: int
-    """Timers fire up to here."""
+    fires_to_ms: int | None
+    """Timers fire up to here. None where event time has not begun."""
+    now_ms: int
+    """Time of the batch, by the clock."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
-        return {"hash_seed": self.hash_seed, "base": self.base.to_json(), "fires_to_ms": self.fires_to_ms}
+        return {
+            "hash_seed": self.hash_seed,
+            "base": self.base.to_json(),
+            "fires_to_ms": self.fires_to_ms,
+            "now_ms": self.now_ms,
+        }
 
     @classmethod
     def from_json(cls, sent: Json) -> OperatorTask:
         """The inverse of :meth:`to_json`."""
-        return cls(sent["hash_seed"], StateList.from_json(sent["base"]), sent["fires_to_ms"])
+        return cls(sent["hash_seed"], StateList.from_json(sent["base"]), sent["fires_to_ms"], sent["now_ms"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,10 @@ class ShardSeed:
     slices: tuple[Slice, ...]
     fired_ms: int | None
     """Up to where timers have fired, as the marker of the batch before says."""
-    fires_to_ms: int
-    """Time of the batch: what expires no later has expired."""
+    fires_to_ms: int | None
+    """What expires no later has expired: the time of the batch, or of its events."""
+    now_ms: int
+    """Time of the batch, by the clock."""
 
     def to_json(self) -> Json:
         """As it travels to the worker."""
@@ -53,6 +62,7 @@ class ShardSeed:
             "slices": [one.to_json() for one in self.slices],
             "fired_ms": self.fired_ms,
             "fires_to_ms": self.fires_to_ms,
+            "now_ms": self.now_ms,
         }
 
     @classmethod
@@ -60,7 +70,8 @@ class ShardSeed:
         """The inverse of :meth:`to_json`."""
         slices = tuple(map(Slice.from_json, sent["slices"]))
         attempt = Attempt.from_json(sent["attempt"])
-        return cls(sent["stream_id"], attempt, sent["hash_seed"], slices, sent["fired_ms"], sent["fires_to_ms"])
+        times = sent["fired_ms"], sent["fires_to_ms"], sent["now_ms"]
+        return cls(sent["stream_id"], attempt, sent["hash_seed"], slices, *times)
 
 
 def shards_of(slices: Sequence[Slice], shards: int) -> list[tuple[Slice, ...]]:

@@ -184,7 +184,7 @@ class StateList:
         return sum(section.size_bytes for section in self.sections)
 
     def behind(
-        self, changes: Iterable[StateChange], *, operator: str, attempt: Attempt, fired_ms: int, rows_sent: int
+        self, changes: Iterable[StateChange], *, operator: str, attempt: Attempt, fired_ms: int | None, rows_sent: int
     ) -> StateList:
         """The list after a batch.
 
@@ -192,7 +192,7 @@ class StateList:
             changes: of the batch's bundles.
             operator: whose.
             attempt: that made them.
-            fired_ms: up to where the batch fired timers.
+            fired_ms: up to where the batch fired timers; None where event time has not begun.
             rows_sent: how many rows went to the operator.
 
         Raises:
@@ -208,7 +208,7 @@ class StateList:
         faults += [
             f"a timer at {one.next_due_ms} is behind {fired_ms}, up to where the batch fired"
             for one in slices
-            if one.next_due_ms is not None and one.next_due_ms <= fired_ms
+            if one.next_due_ms is not None and fired_ms is not None and one.next_due_ms <= fired_ms
         ]
         if faults:
             raise _incomplete(attempt.batch_id, operator, faults)

@@ -124,6 +124,7 @@ class SeedShards(StatelessDoFn):
                     slices,
                     of_operator.base.fired_ms,
                     of_operator.fires_to_ms,
+                    of_operator.now_ms,
                 ),
             )
 

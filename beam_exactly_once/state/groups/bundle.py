@@ -43,7 +43,7 @@ class GroupBundle(StateBundle[CallEach]):
     def __init__(self, operator: str, update: CallEach, store: ObjectStore, cache: StateCache, seed: ShardSeed) -> None:
         super().__init__(operator, update, store, cache, seed)
         self._lower_ms = seed.fired_ms
-        self._upper_ms = seed.fires_to_ms
+        self._upper_ms = -NEVER if seed.fires_to_ms is None else seed.fires_to_ms
 
     def call(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> Iterator[Emitted]:
         """Call the function for the keys of one shard: once for each that has values, then, slice by slice, for each that is due.

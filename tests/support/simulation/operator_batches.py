@@ -60,7 +60,7 @@ class OperatorBatches:
         chunks = [grouped(self.update, part, SEED, OPERATOR) for part in parts]
         bundle, emitted = None, []
         for number, slices in enumerate(shards_of(self.list.slices, self.shards)):
-            seed = ShardSeed(self.checkpoint.stream_id, attempt, SEED, slices, self.list.fired_ms, now_ms)
+            seed = ShardSeed(self.checkpoint.stream_id, attempt, SEED, slices, self.list.fired_ms, now_ms, now_ms)
             if bundle is None:
                 bundle = StateBundle(OPERATOR, self.update, self.store, IN_MEMORY, seed)
             emitted += bundle.update(seed, self._of_shard(chunks, number))

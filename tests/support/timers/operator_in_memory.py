@@ -60,7 +60,7 @@ class OperatorInMemory:
         rejected: list[Rejected] = []
         changes = []
         for number, of_shard in enumerate(of_shards):
-            seed = ShardSeed("stream", attempt, HASH_SEED, of_shard, self.state.fired_ms, until_ms)
+            seed = ShardSeed("stream", attempt, HASH_SEED, of_shard, self.state.fired_ms, until_ms, until_ms)
             bundle = GroupBundle(NAME, self.operator, self.store, self.cache, seed)
             for emitted in bundle.call(seed, [chunks[number]] if number in chunks else []):
                 rows += emitted.rows

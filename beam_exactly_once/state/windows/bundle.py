@@ -1,0 +1,126 @@
+"""``WindowBundle``: the shards of an ``AggregateByWindow``, whose windows close.
+
+A window is a row of state that expires where it ends. A batch closes all windows up to a bound, and takes no row for one that an
+earlier batch has closed. So a window closes once, and what has expired is never looked up again: it needs no tombstone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.state.bundle import StateBundle
+from beam_exactly_once.state.compaction import Merge
+from beam_exactly_once.state.garbage import no_collection
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
+from beam_exactly_once.state.keys import decode_keys
+from beam_exactly_once.state.merging import merged
+from beam_exactly_once.state.near.cache import StateCache
+from beam_exactly_once.state.run import NEVER, Run, empty_values
+from beam_exactly_once.state.shard import Known, OpenSlice, Shard
+from beam_exactly_once.state.shard_seed import ShardSeed
+from beam_exactly_once.state.timers import due_rows, earliest, next_due
+from beam_exactly_once.state.windows.operator import WindowEach, WindowResult
+from beam_exactly_once.state.windows.window_keys import ends_of, user_keys
+
+MAX_EMITTED_ROWS = 1 << 16
+"""So many windows are emitted at once."""
+
+
+class WindowBundle(StateBundle[WindowEach]):
+    """As :class:`~beam_exactly_once.state.bundle.StateBundle`; rows are of windows."""
+
+    def __init__(
+        self, operator: str, update: WindowEach, store: ObjectStore, cache: StateCache, seed: ShardSeed
+    ) -> None:
+        super().__init__(operator, update, store, cache, seed)
+        self._lower_ms = seed.fired_ms
+        self._upper_ms = -NEVER if seed.fires_to_ms is None else seed.fires_to_ms
+
+    def aggregate(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> Iterator[list[WindowResult]]:
+        """Bring the rows of one shard into its windows, and close those that end; gives what the operator emits.
+
+        Raises:
+            IncompleteBatch, Fenced, CheckpointHole, CorruptObject, UnfitRow: as of :meth:`StateBundle.update`.
+        """
+        shard = self._shard_of(seed, chunks)
+        if chunks:
+            groups = joined_chunks(chunks, self._update.folds)
+            self._refuse_strange(shard, groups)
+            touched = self._touched(groups, shard)
+            if self._update.emit == "updates":
+                yield from self._emitted(touched)
+            shard.change(touched)
+        for one in shard.slices:
+            yield from self._closed(one)
+
+    def _touched(self, groups: KeyedChunk, shard: Shard) -> Run:
+        """The windows of the batch's rows, with what they hold now."""
+        known = shard.look_up(groups.hashes, groups.keys)
+        self._keys_added += len(groups.hashes) - len(known.places)
+        folds = self._update.folds
+        values = None
+        if folds is not None and groups.columns:
+            columns = folds.after(groups.columns, known.places, known.values)
+            values = None if columns is None else folds.encoded(columns)
+        if values is None:
+            values = self._merged_one_by_one(groups, known)
+        count = len(groups.hashes)
+        versions = np.full(count, self._update.state_type.version, np.uint8)
+        return Run.of_sorted(
+            groups.hashes, groups.keys, empty_values(count), values, ends_of(groups.keys), versions
+        )
+
+    def _merged_one_by_one(self, groups: KeyedChunk, known: Known) -> Any:
+        with no_collection():
+            values = groups.value_by_value(self._update.folds).groups
+            states = self._states(known, len(groups.hashes))
+        new = self._update.combine.new_states(values, states)
+        return self._update.state_type.encode(new, operator=self._operator).column
+
+    def _closed(self, one: OpenSlice) -> Iterator[list[WindowResult]]:
+        """What a slice emits of the windows that close now, and which of its windows is the next."""
+        changed = [] if one.delta is None else [one.delta]
+        is_due = one.base.next_due_ms is not None and one.base.next_due_ms <= self._upper_ms
+        runs = [*changed, *one.runs] if is_due else changed
+        for run, rows in due_rows(runs, self._lower_ms, self._upper_ms):
+            self._keys_added -= len(rows)
+            if self._update.emit == "final":
+                for start in range(0, len(rows), MAX_EMITTED_ROWS):
+                    yield from self._emitted(run.rows_at(rows[start : start + MAX_EMITTED_ROWS]))
+        next_ms = next_due(runs, self._upper_ms)
+        one.next_due_ms = next_ms if is_due else earliest(one.base.next_due_ms, next_ms)
+        if one.delta is not None:
+            one.delta = self._still_open(one.delta)
+
+    def _emitted(self, run: Run) -> Iterator[list[WindowResult]]:
+        """The results of windows."""
+        with no_collection():
+            results = self._results(run)
+            keys = decode_keys(user_keys(run.keys))
+            size_ms = self._update.windows.size_ms
+            ends_ms = run.expiry_ms
+            starts_ms = (ends_ms - size_ms).tolist()
+            yield list(map(WindowResult, keys, starts_ms, ends_ms.tolist(), results))
+
+    def _results(self, run: Run) -> list[Any]:
+        folds = self._update.folds
+        columns = None if folds is None else folds.decoded(run.values)
+        if folds is not None and columns is not None:
+            results: list[Any] = folds.results(columns)[0].tolist()
+            return results
+        accumulators = self._update.state_type.decode(run.values, run.versions, operator=self._operator)
+        return list(map(self._update.combine.fn.extract_output, accumulators))
+
+    def _still_open(self, run: Run) -> Run:
+        is_open = run.expiry_ms > self._upper_ms
+        return run if is_open.all() else run.rows_at(np.flatnonzero(is_open))
+
+    def _merged(self, one: OpenSlice, merge: Merge) -> Run:
+        """The batch's rows and the newest sections as one. With the oldest, what has closed goes."""
+        runs = [run for run in (one.delta, *one.runs[: merge.sections]) if run is not None]
+        whole = merged(runs, drop_tombstones=merge.is_base)
+        return self._still_open(whole) if merge.is_base else whole

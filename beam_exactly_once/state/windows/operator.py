@@ -1,0 +1,128 @@
+"""``WindowEach``: what ``AggregateByWindow`` keeps of each window of a key, and how its rows travel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from beam_exactly_once.rows.event_times import By, times_of_rows
+from beam_exactly_once.state.arrow_rows import ArrowRows
+from beam_exactly_once.state.columns.folds import Folds
+from beam_exactly_once.state.hashing import Numbers, hash_keys
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
+from beam_exactly_once.state.keys import encode_keys
+from beam_exactly_once.state.ordering import Flags
+from beam_exactly_once.state.types import StateType
+from beam_exactly_once.state.updates import CombineEach
+from beam_exactly_once.state.windows.window_keys import with_ends
+from beam_exactly_once.state.windows.windows import Falls, Windows
+
+Emit: TypeAlias = Literal["final", "updates"]
+
+
+class WindowResult(NamedTuple):
+    """What came of one window of one key."""
+
+    key: Any
+    window_start_ms: int
+    window_end_ms: int
+    """The first millisecond behind the window."""
+    value: Any
+
+
+class Sorted(NamedTuple):
+    """Rows on their way into windows."""
+
+    chunk: KeyedChunk
+    """Those that fall into open windows: an entry for each row and window."""
+    late_rows: Numbers
+    """Which rows fall into none that is open."""
+
+
+@dataclass(frozen=True)
+class WindowEach:
+    """``AggregateByWindow``: a ``CombineFn`` whose accumulators are of one key and one window."""
+
+    combine: CombineEach
+    windows: Windows
+    by: By
+    emit: Emit
+    kind: str = field(default="aggregate_by_window", init=False)
+    ttl_ms: None = field(default=None, init=False)
+    arrow: ArrowRows | None = field(default=None, init=False)
+
+    @property
+    def adds_up(self) -> bool:
+        """A window that is emitted again has what it had before, and more."""
+        return self.emit == "updates"
+
+    @property
+    def state_type(self) -> StateType:
+        """Of accumulators."""
+        return self.combine.state_type
+
+    @property
+    def folds(self) -> Folds | None:
+        """Of the function."""
+        return self.combine.folds
+
+    def lifted(self, values: list[Any]) -> list[Any]:
+        """One accumulator."""
+        return self.combine.lifted(values)
+
+    def sorted_out(
+        self,
+        keys: Sequence[Any],
+        values: Sequence[Any],
+        *,
+        hash_seed: str,
+        closed_ms: int | None,
+        latest_ms: int,
+        operator: str,
+    ) -> Sorted:
+        """Rows by key and window, without those that come too late.
+
+        Args:
+            keys: of the rows.
+            values: as many.
+            hash_seed: of the operator.
+            closed_ms: windows that end no later are closed; None if none is.
+            latest_ms: a row that happened later is from the future, and in no window.
+            operator: its name.
+
+        Raises:
+            UnfitRow: a key cannot be stored, or a row has no time.
+        """
+        times_ms = times_of_rows(self.by, values, step=operator)
+        falls, late_rows = _open(self.windows, times_ms, closed_ms, latest_ms)
+        encoded = encode_keys(keys, operator=operator)
+        hashes = hash_keys(encoded, bytes.fromhex(hash_seed))
+        of_rows = [values[row] for row in falls.rows.tolist()]
+        columns = None if self.folds is None else self.folds.lifted([of_rows])
+        chunk = grouped_rows(
+            with_ends(encoded.take(pa.array(falls.rows)), falls.ends_ms),
+            hash_seed,
+            values=lambda: of_rows,
+            columns=columns,
+            folds=self.folds,
+            hashes=hashes[falls.rows],
+        )
+        return Sorted(chunk, late_rows)
+
+
+def _open(windows: Windows, times_ms: Numbers, closed_ms: int | None, latest_ms: int) -> tuple[Falls, Numbers]:
+    """The open windows of rows, and the rows that have none."""
+    falls = windows.of(times_ms)
+    is_open: Flags = times_ms[falls.rows] <= latest_ms
+    if closed_ms is not None:
+        is_open &= falls.ends_ms > closed_ms
+    if is_open.all():
+        return falls, np.zeros(0, np.int64)
+    rows = falls.rows[is_open]
+    has_open = np.zeros(len(times_ms), np.bool_)
+    has_open[rows] = True
+    return Falls(rows, falls.ends_ms[is_open]), np.flatnonzero(~has_open)
