@@ -19,6 +19,7 @@ if not (_here / "transforms").is_dir() and (_here.parent / "transforms" / "strea
 __all__ = [
     "RECORD_SCHEMA",
     "REJECTED_SCHEMA",
+    "AggregateByWindow",
     "ArrowState",
     "AvailableNow",
     "BatchProgress",
@@ -46,6 +47,7 @@ __all__ = [
     "TopicPartition",
     "Trigger",
     "UpdateStateByKey",
+    "WindowResult",
     "WriteToDelta",
     "WriteToFiles",
     "WriteToKafka",
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.state.types.arrow_state import ArrowState
     from beam_exactly_once.state.types.coder_state import CoderState
     from beam_exactly_once.state.types.json_state import JsonState
+    from beam_exactly_once.state.windows.operator import WindowResult
     from beam_exactly_once.transforms.decode_records import DecodeRecords
     from beam_exactly_once.transforms.for_each_batch import ForEachBatch
     from beam_exactly_once.transforms.read_kafka import ReadFromKafka
@@ -84,6 +87,7 @@ if TYPE_CHECKING:
         UpdateStateByKey,
     )
     from beam_exactly_once.transforms.stateful.map_groups import MapGroupsWithState
+    from beam_exactly_once.transforms.stateful.windowed import AggregateByWindow
     from beam_exactly_once.transforms.write_delta import WriteToDelta
     from beam_exactly_once.transforms.write_files import WriteToFiles
     from beam_exactly_once.transforms.write_kafka import WriteToKafka
@@ -108,11 +112,13 @@ else:
         "state.types.coder_state": ("CoderState",),
         "state.types.json_state": ("JsonState",),
         "state.near.cache": ("StateCache",),
+        "state.windows.operator": ("WindowResult",),
         "transforms.decode_records": ("DecodeRecords",),
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),
         "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),
         "transforms.stateful.map_groups": ("MapGroupsWithState",),
+        "transforms.stateful.windowed": ("AggregateByWindow",),
         "transforms.write_delta": ("WriteToDelta",),
         "transforms.write_files": ("WriteToFiles",),
         "transforms.write_kafka": ("WriteToKafka",),

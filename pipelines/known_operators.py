@@ -153,7 +153,7 @@ class KnownOperators:
 
     def _recorded_seed(self, operator: OperatorSpec, generation: int) -> str:
         update = operator.update
-        new = OperatorDefinition(operator.name, update.kind, update.state_type.kind, _new_seed())
+        new = _definition(operator, _new_seed())
         definition = self._checkpoint.create_operator(operator.name, generation, new.to_json())
         stored = self._checkpoint.create_state_type(operator.name, generation, update.state_type.to_definition())
         recorded = self._recorded.get(operator.name, {}).get(generation, OperatorRecord())
@@ -165,7 +165,7 @@ class KnownOperators:
             return
         update = operator.update
         stored = OperatorDefinition.from_json(record.definition)
-        refuse_changed(stored, OperatorDefinition(operator.name, update.kind, update.state_type.kind, stored.seed))
+        refuse_changed(stored, _definition(operator, stored.seed))
         refuse_changed_state(operator.name, record.state_types, update.state_type)
 
     def _refuse_missing(self, known: Iterable[str], where: str) -> None:
@@ -197,6 +197,13 @@ def _next_generation(records: Records) -> int:
     """Of an operator of which the newest marker has no state: new, or new again behind one that was dropped."""
     newest = max(records, default=1)
     return newest + 1 if newest in records and records[newest].is_dropped else newest
+
+
+def _definition(operator: OperatorSpec, seed: bytes) -> OperatorDefinition:
+    update = operator.update
+    return OperatorDefinition(
+        operator.name, update.kind, update.state_type.kind, seed, operator.time_domain, operator.window
+    )
 
 
 def _new_seed() -> bytes:

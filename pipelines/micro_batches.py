@@ -31,15 +31,14 @@ from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.known_operators import LiveOperator
+from beam_exactly_once.pipelines.operators_of_batch import ask_for_batch, tasks_of
 from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out, log_lines
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.state.shard_seed import OperatorTask
 from beam_exactly_once.state.state_list import StateList, state_lists
-from beam_exactly_once.state.timers import bound_of, is_batch_due
 from beam_exactly_once.state.upkeep.sweeping import sweep_state
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
@@ -277,8 +276,8 @@ class _ClaimedStream:
             planner.refresh()
             sources[name] = planner.plan()
         is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
-        states = [self._state[name] for name in self._graph.operators if name in self._state]
-        if is_empty and not is_batch_due(states, now_ms(self._clock), self._fires_until_ms):
+        at_ms = now_ms(self._clock)
+        if is_empty and not ask_for_batch(sources, self._graph, self._state, at_ms, self._fires_until_ms):
             return None
         plan = self._writer.plan(
             Plan(
@@ -324,13 +323,8 @@ class _ClaimedStream:
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
-        operators = {} if plan is None else {name: self._operator_task(name, plan) for name in self._graph.operators}
+        operators = {} if plan is None else tasks_of(plan, self._graph, self._operators, self._state)
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators)
-
-    def _operator_task(self, name: str, plan: Plan) -> OperatorTask:
-        live = self._operators[name]
-        base = self._state.get(name) or StateList.empty(live.generation)
-        return OperatorTask(live.hash_seed, base, bound_of(plan.planned_at_ms, base.fired_ms))
 
     def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""

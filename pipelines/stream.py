@@ -200,6 +200,12 @@ class ExactlyOnceStream(beam.Pipeline):
                     "silence. Write what it returns as rejected to a sink of its own: rejected | "
                     'WriteToFiles(…, name="rejected").'
                 )
+        for name, operator in graph.operators.items():
+            if operator.late in leaves:
+                raise ConfigurationError(
+                    f"operator {name!r} gives out rows that came too late, and nothing in the stream consumes them: they would be "
+                    'dropped in silence. Write them to a sink of their own, or pass on_late="drop".'
+                )
         _ = graph.seeds | "CommitBatch" >> CommitBatch(
             graph.checkpoint,
             self._publishers(),

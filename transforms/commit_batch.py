@@ -216,6 +216,8 @@ class _OneBatch:
     state_changes: dict[str, list[StateChange]]
     rows_sent: dict[str, int]
     """To each operator with state."""
+    rows_late: dict[str, int]
+    """That each operator did not send on; only of those that had some."""
 
 
 def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBatch:
@@ -251,10 +253,11 @@ def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBat
     state_changes: dict[str, list[StateChange]] = {}
     for one in changes:
         state_changes.setdefault(one.operator, []).append(one)
-    rows_sent: Counter[str] = Counter()
+    rows_sent, rows_late = Counter[str](), Counter[str]()
     for one in sent:
         rows_sent[one.operator] += one.rows
-    return _OneBatch(tasks[0], pieces, committables, counts, state_changes, rows_sent)
+        rows_late[one.operator] += one.rows_late
+    return _OneBatch(tasks[0], pieces, committables, counts, state_changes, rows_sent, +rows_late)
 
 
 def _incomplete(what: str) -> IncompleteBatch:

@@ -66,10 +66,12 @@ class RowsSent:
 
     operator: str
     rows: int
+    rows_late: int = 0
+    """Rows that it did not send, since they came too late."""
 
     def to_json(self) -> Json:
         """As it travels to the commit."""
-        return {"operator": self.operator, "rows": self.rows}
+        return {"operator": self.operator, "rows": self.rows, "rows_late": self.rows_late}
 
     @classmethod
     def from_json(cls, sent: Json) -> RowsSent:

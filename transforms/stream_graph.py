@@ -21,6 +21,8 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.planning import KafkaSource
 from beam_exactly_once.sinks.contract import DriverSide, Publisher
+from beam_exactly_once.state.definition import TimeDomain
+from beam_exactly_once.state.event_bounds import TimeInputs
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.updates import Operator
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -74,6 +76,17 @@ class OperatorSpec:
     reports: Sequence[beam.PCollection[Gathered]]
     emitted: beam.PCollection[Any]
     """What it gives to the steps behind it."""
+    times: TimeInputs | None = None
+    """What its rows come from, if it goes by event time."""
+    window: Json | None = None
+    """Its windows, as a definition holds them."""
+    late: beam.PCollection[Any] | None = None
+    """Rows that came too late, if they are given out."""
+
+    @property
+    def time_domain(self) -> TimeDomain:
+        """What its timers and its times to live go by."""
+        return "processing_time" if self.times is None else "event_time"
 
 
 @dataclass

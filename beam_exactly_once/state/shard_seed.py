@@ -22,6 +22,8 @@ class OperatorTask:
     """Timers fire up to here. None where event time has not begun."""
     now_ms: int
     """Time of the batch, by the clock."""
+    latest_ms: int
+    """A row that happened later is from the future."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
@@ -30,12 +32,14 @@ class OperatorTask:
             "base": self.base.to_json(),
             "fires_to_ms": self.fires_to_ms,
             "now_ms": self.now_ms,
+            "latest_ms": self.latest_ms,
         }
 
     @classmethod
     def from_json(cls, sent: Json) -> OperatorTask:
         """The inverse of :meth:`to_json`."""
-        return cls(sent["hash_seed"], StateList.from_json(sent["base"]), sent["fires_to_ms"], sent["now_ms"])
+        base = StateList.from_json(sent["base"])
+        return cls(sent["hash_seed"], base, sent["fires_to_ms"], sent["now_ms"], sent["latest_ms"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,11 @@ class StateList:
         """No timer of any slice is due before it."""
         return min((one.next_due_ms for one in self.slices if one.next_due_ms is not None), default=None)
 
+    def is_due(self, bound_ms: int) -> bool:
+        """Whether a batch that fires up to there would fire anything."""
+        due_ms = self.next_due_ms
+        return due_ms is not None and due_ms <= bound_ms
+
     @property
     def sections(self) -> list[Section]:
         """Every section once."""

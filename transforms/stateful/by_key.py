@@ -38,7 +38,9 @@ class KeyedTransform(NamedTransform):
     """What the operators have in common. Subclasses say what they do with a key."""
 
     _tags: tuple[str, ...] = (REPORTS,)
-    """Of what the step emits besides rows."""
+    """Of what the step that changes shards emits besides rows."""
+    _sent_tags: tuple[str, ...] = (REPORTS,)
+    """Of what the step that sends rows emits besides."""
 
     def __init__(self, name: str | None, shards: int) -> None:
         super().__init__(name)
@@ -48,13 +50,28 @@ class KeyedTransform(NamedTransform):
     def _update(self) -> Operator:
         raise NotImplementedError
 
+    def _sending(self, name: str, update: Any) -> beam.DoFn:
+        """The step that sends rows to their shards."""
+        return ToShards(name, update, self._shards)
+
     def _changing(self, name: str, update: Any, graph: StreamGraph) -> ChangeShards:
         """The step that changes shards."""
         return UpdateShards(name, update, graph.checkpoint, graph.state_cache)
 
-    def _given(self, name: str, emitted: beam.PCollection[Any], changed: Any, graph: StreamGraph) -> Any:
-        """What the transform gives to its user; ``changed`` has all outputs of the step."""
-        return emitted
+    def _registered(
+        self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
+    ) -> Any:
+        """Make the operator known to the stream; returns what the transform gives to its user.
+
+        Args:
+            spec: what every operator has.
+            sent: all outputs of the step that sends rows.
+            changed: all outputs of the step that changes shards.
+            graph: of the stream.
+            rows: that come in.
+        """
+        graph.operators[spec.name] = spec
+        return spec.emitted
 
     def expand(self, pairs: beam.PCollection[tuple[Any, Any]]) -> Any:
         """Rows to their shards, seeds beside them, one update a shard."""
@@ -65,8 +82,8 @@ class KeyedTransform(NamedTransform):
         tasks = beam.pvalue.AsSingleton(graph.tasks)
         arrow = update.arrow
         gather = GatherPairs() if arrow is None else GatherBatches(arrow)
-        to_shards = beam.ParDo(ToShards(name, update, self._shards), tasks)
-        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards.with_outputs(REPORTS, main="rows")
+        to_shards = beam.ParDo(self._sending(name, update), tasks).with_outputs(*self._sent_tags, main="rows")
+        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards
         seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
         updated = (
             (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
@@ -76,8 +93,7 @@ class KeyedTransform(NamedTransform):
         )
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
         emitted = typed(updated["emitted"], tuple[Any, Any] if arrow is None else pa.RecordBatch)
-        graph.operators[name] = OperatorSpec(name, update, reports, emitted)
-        return self._given(name, emitted, updated, graph)
+        return self._registered(OperatorSpec(name, update, reports, emitted), sent, updated, graph, pairs)
 
 
 class UpdateStateByKey(KeyedTransform):
@@ -179,7 +195,12 @@ class StatefulCombinePerKey(KeyedTransform):
     ) -> None:
         super().__init__(name, shards)
         keys = names("key_columns", key_columns)
-        self._combine = _by_columns(fn, keys) if isinstance(fn, Mapping) else _by_value(fn, keys)
+        if keys and not isinstance(fn, Mapping):
+            raise ConfigurationError(
+                "key_columns= of StatefulCombinePerKey is for batches of Arrow: give a mapping of columns, such as "
+                "StatefulCombinePerKey({'amount': sum}, key_columns=['customer'])."
+            )
+        self._combine = _by_columns(fn, keys) if isinstance(fn, Mapping) else combined_by_value(fn, type(self).__name__)
         self._ttl_ms = _ttl_ms(ttl_s)
 
     def _update(self) -> Update:
@@ -196,18 +217,14 @@ def checked_state(state: object, step: str) -> StateType:
     return state
 
 
-def _by_value(fn: Any, key_columns: Sequence[str]) -> CombineEach:
-    """
+def combined_by_value(fn: Any, step: str) -> CombineEach:
+    """Pairs combined by ``fn``.
+
     Raises:
         ConfigurationError: it is not a function that combines.
     """
     if not isinstance(fn, beam.CombineFn) and not callable(fn):
-        raise ConfigurationError(f"fn={fn!r} of StatefulCombinePerKey must be a CombineFn or a function such as sum.")
-    if key_columns:
-        raise ConfigurationError(
-            "key_columns= of StatefulCombinePerKey is for batches of Arrow: give a mapping of columns, such as "
-            "StatefulCombinePerKey({'amount': sum}, key_columns=['customer'])."
-        )
+        raise ConfigurationError(f"fn={fn!r} of {step} must be a CombineFn or a function such as sum.")
     fold = _fold_of(fn)
     if fold is None:
         return CombineEach(beam.CombineFn.maybe_from_callable(fn), None)

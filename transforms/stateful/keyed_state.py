@@ -30,7 +30,7 @@ from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.near.cache import StateCache
-from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
+from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed, shards_of
 from beam_exactly_once.state.updates import Operator, Update, grouped, lifted
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
@@ -195,11 +195,15 @@ class ToShards(StatelessDoFn):
     def start_bundle(self) -> None:
         """Forget what a failed bundle left."""
         self._rows: int | None = None
+        self._rows_late = 0
 
     def process(self, rows: Any, task: BatchTask) -> Iterator[tuple[int, KeyedChunk]]:
         """Hash and group them, cut where shards end."""
         of_operator = task.operators[self._operator]
         chunk = grouped(self._update, rows, of_operator.hash_seed, self._operator)
+        yield from self._sent(chunk, of_operator)
+
+    def _sent(self, chunk: KeyedChunk, of_operator: OperatorTask) -> Iterator[tuple[int, KeyedChunk]]:
         self._rows = (self._rows or 0) + chunk.rows_in
         firsts = [shard[0].first_hash for shard in shards_of(of_operator.base.slices, self._shards)]
         for shard, cut in chunks_by_shard(chunk, np.array(firsts, np.uint64)):
@@ -208,7 +212,7 @@ class ToShards(StatelessDoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Say how many rows there were."""
         if self._rows is not None:
-            report = gathered(RowsSent(self._operator, self._rows))
+            report = gathered(RowsSent(self._operator, self._rows, self._rows_late))
             yield beam.pvalue.TaggedOutput(REPORTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
 
 

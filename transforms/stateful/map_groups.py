@@ -23,7 +23,7 @@ from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingSt
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, checked_state
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
-from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
+from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -102,12 +102,14 @@ class MapGroupsWithState(KeyedTransform):
             graph.rejecting_name(name, update.kind)  # is it free?
         return _CallShards(name, update, graph.checkpoint, graph.state_cache)
 
-    def _given(self, name: str, emitted: beam.PCollection[Any], changed: Any, graph: StreamGraph) -> Any:
-        typed(emitted, Any)
+    def _registered(
+        self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
+    ) -> Any:
+        emitted = typed(super()._registered(spec, sent, changed, graph, rows), Any)
         if not self._call.rejects:
             return emitted
         rejected = typed(changed[REJECTED], Rejected)
-        graph.rejecting[name] = RejectingStep(rejected, typed(changed[COUNTS], Gathered))
+        graph.rejecting[spec.name] = RejectingStep(rejected, typed(changed[COUNTS], Gathered))
         return RowsAndRejected(emitted, rejected)
 
 
