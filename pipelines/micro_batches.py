@@ -271,20 +271,20 @@ class _ClaimedStream:
 
     def _plan_next(self) -> tuple[Plan, float] | None:
         """Decide the next batch's input; None while no source has anything to read, and no timer calls."""
-        began_s = self._clock.monotonic_s()
+        began_s, at_ms = self._clock.monotonic_s(), now_ms(self._clock)
         sources: dict[str, SourcePlan] = {}
         for name, planner in self._planners.items():
             planner.refresh()
-            sources[name] = planner.plan()
+            sources[name] = planner.plan(at_ms)
         is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
         states = [self._state[name] for name in self._graph.operators if name in self._state]
-        if is_empty and not is_batch_due(states, now_ms(self._clock), self._fires_until_ms):
+        if is_empty and not is_batch_due(states, at_ms, self._fires_until_ms):
             return None
         plan = self._writer.plan(
             Plan(
                 self._batch_id,
                 self._writer.writer_epoch,
-                now_ms(self._clock),
+                at_ms,
                 sources,
                 {"sinks": {name: sink.definition for name, sink in self._graph.sinks.items()}},
             )
@@ -325,7 +325,8 @@ class _ClaimedStream:
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
         operators = {} if plan is None else {name: self._operator_task(name, plan) for name in self._graph.operators}
-        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators)
+        times = {name: planner.times for name, planner in self._planners.items() if planner.times is not None}
+        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators, times)
 
     def _operator_task(self, name: str, plan: Plan) -> OperatorTask:
         live = self._operators[name]
@@ -342,10 +343,11 @@ class _ClaimedStream:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
 
         The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
-        replaced writer's create came late), on runners without counters, and where it holds the state of operators.
+        replaced writer's create came late), on runners without counters, and where it says more that the next batch stands on.
         """
         counts = self._run_graph(task)
-        if counts.committed and not self._graph.operators:
+        has_times = any(planner.times is not None for planner in self._planners.values())
+        if counts.committed and not self._graph.operators and not has_times:
             return counts, None
         marker = self._checkpoint.read_marker(task.attempt.batch_id)
         if marker is None:
