@@ -28,6 +28,7 @@ __all__ = [
     "CoderState",
     "DecodeRecords",
     "DeduplicateByKey",
+    "EventTime",
     "ExactlyOnceStream",
     "ForEachBatch",
     "GroupState",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.pipelines.stream import ExactlyOnceStream
     from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
     from beam_exactly_once.planning.continuing import CheckpointAt
+    from beam_exactly_once.planning.event_time import EventTime
     from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
     from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
@@ -103,6 +105,7 @@ else:
         "pipelines.stream": ("ExactlyOnceStream",),
         "pipelines.triggers": ("AvailableNow", "ProcessingTime", "Trigger"),
         "planning.continuing": ("CheckpointAt",),
+        "planning.event_time": ("EventTime",),
         "rows.rejected": ("REJECTED_SCHEMA", "Rejected"),
         "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),

@@ -131,7 +131,11 @@ class CarriedBatch:
                 location.uri,
                 copied.size_bytes,
             )
-        self._writer.commit(marker_of_attempt(plan, attempt, (), {}, now_ms(self._clock), state).following(None, {}))
+        times = {
+            name: of_source.event_time for name, of_source in marker.sources.items() if of_source.event_time is not None
+        }
+        carried_on = marker_of_attempt(plan, attempt, (), {}, now_ms(self._clock), state, times=times)
+        self._writer.commit(carried_on.following(None, {}))
 
 
 def _checkpoint_at(location: StoreLocation) -> Checkpoint:

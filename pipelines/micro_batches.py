@@ -270,20 +270,19 @@ class _ClaimedStream:
 
     def _plan_next(self) -> tuple[Plan, float] | None:
         """Decide the next batch's input; None while no source has anything to read, and no timer calls."""
-        began_s = self._clock.monotonic_s()
+        began_s, at_ms = self._clock.monotonic_s(), now_ms(self._clock)
         sources: dict[str, SourcePlan] = {}
         for name, planner in self._planners.items():
             planner.refresh()
-            sources[name] = planner.plan()
+            sources[name] = planner.plan(at_ms)
         is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
-        at_ms = now_ms(self._clock)
         if is_empty and not ask_for_batch(sources, self._graph, self._state, at_ms, self._fires_until_ms):
             return None
         plan = self._writer.plan(
             Plan(
                 self._batch_id,
                 self._writer.writer_epoch,
-                now_ms(self._clock),
+                at_ms,
                 sources,
                 {"sinks": {name: sink.definition for name, sink in self._graph.sinks.items()}},
             )
@@ -324,7 +323,8 @@ class _ClaimedStream:
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
         operators = {} if plan is None else tasks_of(plan, self._graph, self._operators, self._state)
-        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators)
+        times = {name: planner.times for name, planner in self._planners.items() if planner.times is not None}
+        return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators, times)
 
     def _following(self, task: BatchTask) -> Predecessor:
         """What follows a batch that ``task`` decided itself, as its marker says."""
@@ -336,10 +336,11 @@ class _ClaimedStream:
         """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
 
         The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
-        replaced writer's create came late), on runners without counters, and where it holds the state of operators.
+        replaced writer's create came late), on runners without counters, and where it says more that the next batch stands on.
         """
         counts = self._run_graph(task)
-        if counts.committed and not self._graph.operators:
+        has_times = any(planner.times is not None for planner in self._planners.values())
+        if counts.committed and not self._graph.operators and not has_times:
             return counts, None
         marker = self._checkpoint.read_marker(task.attempt.batch_id)
         if marker is None:

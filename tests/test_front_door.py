@@ -35,6 +35,7 @@ LOAD_NO_BEAM = {
     "BatchRows",
     "CheckpointAt",
     "CoderState",
+    "EventTime",
     "GroupState",
     "JsonLinesListener",
     "JsonState",

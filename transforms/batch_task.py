@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from beam_exactly_once.checkpoint import Attempt, Plan, Predecessor
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.state.shard_seed import OperatorTask
 
 
@@ -21,6 +22,8 @@ class BatchTask:
     """What decided the batch before. A marker that is published again says it itself."""
     operators: Mapping[str, OperatorTask] = field(default_factory=dict)
     """On what each operator with state stands, by its name."""
+    times: Mapping[str, SourceTimes] = field(default_factory=dict)
+    """What is remembered of each source with event time before the batch, as its marker says."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
@@ -30,6 +33,7 @@ class BatchTask:
             "plan": None if self.plan is None else self.plan.to_json(),
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "operators": {name: one.to_json() for name, one in self.operators.items()},
+            "times": {name: one.to_json() for name, one in self.times.items()},
         }
 
     @classmethod
@@ -42,4 +46,5 @@ class BatchTask:
             None if plan is None else Plan.from_json(plan),
             None if predecessor is None else Predecessor.from_json(predecessor),
             {name: OperatorTask.from_json(one) for name, one in sent["operators"].items()},
+            {name: SourceTimes.from_json(one) for name, one in sent["times"].items()},
         )

@@ -17,6 +17,7 @@ import apache_beam as beam
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Piece, StreamWriter, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.source_times import Noted, together
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import IncompleteBatch, SinkAhead, SinkBehind, StagedOutputMissing
 from beam_exactly_once.object_store.store_location import StoreLocation
@@ -26,7 +27,7 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.named import Composite
-from beam_exactly_once.transforms.reports import Committable, Gathered, RejectedCount, RowsSent, whose
+from beam_exactly_once.transforms.reports import Committable, Gathered, RejectedCount, RowsSent, TimesNoted, whose
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 
 PUBLISH_KEYS = 100
@@ -218,6 +219,8 @@ class _OneBatch:
     """To each operator with state."""
     rows_late: dict[str, int]
     """That each operator did not send on; only of those that had some."""
+    times_noted: dict[str, Noted]
+    """Of each source with event time."""
 
 
 def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBatch:
@@ -230,14 +233,14 @@ def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBat
     Raises:
         IncompleteBatch: the runner did not wait for everything, or lost or repeated a part.
     """
-    kinds: list[type] = [BatchTask, Piece, Committable, RejectedCount, StateChange, RowsSent]
+    kinds: list[type] = [BatchTask, Piece, Committable, RejectedCount, StateChange, RowsSent, TimesNoted]
     of_kind: dict[type, list[Any]] = {kind: [] for kind in kinds}
     for report in gathered:
         of_kind[type(report)].append(report)
-    tasks, pieces, staged, rejected, changes, sent = of_kind.values()
+    tasks, pieces, staged, rejected, changes, sent, noted = of_kind.values()
     if len(tasks) != 1:
         raise _incomplete(f"it called the commit with {len(tasks)} tasks")
-    came = Counter(map(whose, chain(pieces, staged, rejected, changes, sent)))
+    came = Counter(map(whose, chain(pieces, staged, rejected, changes, sent, noted)))
     for reporter in sorted(complete.keys() | came.keys()):
         if came[reporter] != complete.get(reporter, 0):
             raise _incomplete(
@@ -257,7 +260,10 @@ def _sorted_out(gathered: Iterable[Any], complete: Mapping[str, int]) -> _OneBat
     for one in sent:
         rows_sent[one.operator] += one.rows
         rows_late[one.operator] += one.rows_late
-    return _OneBatch(tasks[0], pieces, committables, counts, state_changes, rows_sent, +rows_late)
+    times = {
+        source: together(one.noted for one in noted if one.source == source) for source in {one.source for one in noted}
+    }
+    return _OneBatch(tasks[0], pieces, committables, counts, state_changes, rows_sent, +rows_late, times)
 
 
 def _incomplete(what: str) -> IncompleteBatch:
@@ -272,7 +278,16 @@ def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int], a
     if task.plan is None:
         return writer.decided(task.attempt.batch_id)
     staged = {sink: tuple(of_sink) for sink, of_sink in sorted(batch.committables.items())}
-    marker = marker_of_attempt(task.plan, task.attempt, batch.pieces, staged, at_ms, _state_behind(batch))
+    marker = marker_of_attempt(
+        task.plan,
+        task.attempt,
+        batch.pieces,
+        staged,
+        at_ms,
+        _state_behind(batch),
+        times=task.times,
+        noted=batch.times_noted,
+    )
     marker = replace(marker, records_rejected=dict(sorted(batch.records_rejected.items())))
     return writer.commit(marker.following(task.predecessor, shards))
 

@@ -18,24 +18,26 @@ class PlannedRange:
         offsets: the range.
         topic_id: Kafka's id of the topic; None reads whatever has its name.
         isolation_level: None leaves it to the reader's settings.
+        latest_ms: the latest time of a record that counts as its event time; None where none is noted.
     """
 
     offsets: OffsetRange
     topic_id: str | None = None
     isolation_level: str | None = None
+    latest_ms: int | None = None
 
 
 class PlannedRangeCoder(beam.coders.Coder):
-    """Wire shape: the JSON list ``[1, topic, partition, start, stop, topic id, isolation level]``; the 1 is its version."""
+    """Wire shape: the JSON list ``[2, topic, partition, start, stop, topic id, isolation level, latest time]``; the 2 is its
+    version."""
 
-    VERSION = 1
+    VERSION = 2
 
     def encode(self, value: PlannedRange) -> bytes:
         """The range as JSON."""
         one = value.offsets
-        return orjson.dumps(
-            [self.VERSION, one.topic, one.partition, one.start, one.stop, value.topic_id, value.isolation_level]
-        )
+        shown = value.topic_id, value.isolation_level, value.latest_ms
+        return orjson.dumps([self.VERSION, one.topic, one.partition, one.start, one.stop, *shown])
 
     def decode(self, encoded: bytes) -> PlannedRange:
         """The inverse of :meth:`encode`."""
@@ -44,8 +46,8 @@ class PlannedRangeCoder(beam.coders.Coder):
             raise ValueError(
                 f"cannot decode a planned range of version {version}: workers and driver must run one version"
             )
-        topic, partition, start, stop, topic_id, isolation_level = fields
-        return PlannedRange(OffsetRange(topic, partition, start, stop), topic_id, isolation_level)
+        topic, partition, start, stop, *shown = fields
+        return PlannedRange(OffsetRange(topic, partition, start, stop), *shown)
 
     def is_deterministic(self) -> bool:
         """The same range has the same bytes."""

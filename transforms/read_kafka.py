@@ -14,6 +14,7 @@ from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, 
 from beam_exactly_once.kafka.settings import IsolationLevel
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import BatchLimits
+from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.planning.ranges import listed
 from beam_exactly_once.planning.start import LogsNow, Start, StartValue, start_of
 from beam_exactly_once.planning.stop import Stop, StopValue, passed_over, refuse_reversed, stop_of
@@ -66,6 +67,8 @@ class ReadFromKafka(NamedTransform):
         as_arrow: give Arrow batches instead of records, to the decoder too: much the fastest.
         headers: whether records have their headers. False reads on over a header whose name is not UTF-8, for which the read
             fails otherwise.
+        event_time: in a stream, when records happened, for operators whose windows and timeouts are in event time. An ordinary
+            pipeline takes it from timestamps of elements, and its records carry those of Kafka.
         on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
         on_data_loss: ``"fail"``; or ``"skip"``, which puts offsets that Kafka no longer has on record, in the marker and in
             progress, and goes on.
@@ -93,6 +96,7 @@ class ReadFromKafka(NamedTransform):
         decoder: Decoder | None = None,
         as_arrow: bool = False,
         headers: bool = True,
+        event_time: EventTime | None = None,
         on_error: OnError = "fail",
         on_data_loss: OnDataLoss = "fail",
         max_batch_offsets: int | None = None,
@@ -122,6 +126,11 @@ class ReadFromKafka(NamedTransform):
             headers=headers,
         )
         self._limits = BatchLimits(max_batch_offsets, max_batch_bytes, min_batch_offsets, max_batch_delay_s)
+        if event_time is not None and not isinstance(event_time, EventTime):
+            raise ConfigurationError(
+                f"event_time={event_time!r} must be an EventTime, such as EventTime(out_of_order_s=30), or None."
+            )
+        self._event_time = event_time
         self._decode = _decode(decoder, on_error, name)
 
     def expand(self, begin: beam.pvalue.PBegin) -> Any:
@@ -137,7 +146,9 @@ class ReadFromKafka(NamedTransform):
                 "max_batch_offsets limits a batch."
             )
         name = graph.source_name(self._name)
-        ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name)).with_output_types(PlannedRange)
+        ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name, self._event_time)).with_output_types(
+            PlannedRange
+        )
         read = ranges | "Read" >> self._reader(name, event_time=False)
         graph.sources[name] = KafkaSourceSpec(
             name,
@@ -147,6 +158,7 @@ class ReadFromKafka(NamedTransform):
             self._limits,
             self._on_data_loss,
             read.pieces,
+            event_time=self._event_time,
         )
         return read.records
 
@@ -155,6 +167,11 @@ class ReadFromKafka(NamedTransform):
             raise ConfigurationError(
                 "stop=None of ReadFromKafka is an unbounded read, which does not exist yet in an ordinary beam.Pipeline. Give "
                 'stop="latest" to read what is there, a datetime or offsets; or read in an ExactlyOnceStream.'
+            )
+        if self._event_time is not None:
+            raise ConfigurationError(
+                "event_time= of ReadFromKafka makes the watermark of an ExactlyOnceStream. In an ordinary beam.Pipeline records "
+                "carry their Kafka timestamp; give them another one by `beam.window.TimestampedValue`, and leave event_time= out."
             )
         bounded = _FindRanges(self._settings, self._selection, self._start, self._stop)
         ranges = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(PlannedRange)
@@ -173,16 +190,18 @@ class ReadFromKafka(NamedTransform):
 class _PlannedRanges(StatelessDoFn):
     """The ranges that a task plans for one source."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, event_time: EventTime | None) -> None:
         self._source = source
+        self._event_time = event_time
 
     def process(self, task: BatchTask) -> Iterator[PlannedRange]:
         assert task.plan is not None  # a task without one runs another graph
         source = task.plan.sources.get(self._source)
         if source is None:
             return
+        latest_ms = None if self._event_time is None else self._event_time.latest_ms(task.plan.planned_at_ms)
         for planned in source.ranges:
-            yield PlannedRange(planned, source.topic_ids.get(planned.topic), source.isolation_level)
+            yield PlannedRange(planned, source.topic_ids.get(planned.topic), source.isolation_level, latest_ms)
 
 
 class _FindRanges(StatelessDoFn):

@@ -31,6 +31,7 @@ from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.reports import Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
+from beam_exactly_once.transforms.time_notes import TimeNotes, timestamps_of
 
 PIECES = "pieces"
 MAX_CHUNK_RECORDS = 1000
@@ -49,7 +50,8 @@ class ReadResult(NamedTuple):
     records: beam.PCollection[Any]
     """:class:`Record` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.RECORD_SCHEMA` each."""
     pieces: beam.PCollection[Gathered]
-    """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit."""
+    """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit; and what it
+    noted of the times of its records, where the range asks for that."""
 
 
 class ReadOffsetRanges(Composite):
@@ -163,6 +165,7 @@ class _ReadRange(StatelessDoFn):
         start = position = tracker.current_restriction().start
         records = bytes_read = 0
         lost: list[OffsetRange] = []
+        times = TimeNotes(self._source)
         claimed = True
         while claimed and position < (stop := tracker.current_restriction().stop):
             chunk, chunk_lost = self._next(planned, position, stop)
@@ -175,6 +178,8 @@ class _ReadRange(StatelessDoFn):
             if len(chunk):
                 records += len(chunk)
                 bytes_read += chunk.bytes
+                if planned.latest_ms is not None:
+                    times.note(offsets.topic_partition, timestamps_of(chunk), planned.latest_ms)
                 yield chunk
         read = OffsetRange(offsets.topic, offsets.partition, start, position)
         # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.
@@ -185,7 +190,8 @@ class _ReadRange(StatelessDoFn):
             )
         if not read.is_empty:
             piece = Piece(self._source, read, records, bytes_read, tuple(lost))
-            yield beam.pvalue.TaggedOutput(PIECES, gathered(piece))
+            for report in (gathered(piece), *times.reports()):
+                yield beam.pvalue.TaggedOutput(PIECES, report)
 
     def _log(self, isolation_level: str | None) -> KafkaLog:
         """The client of a level: opened here, since it survives neither pickling nor fork."""

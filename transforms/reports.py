@@ -10,14 +10,15 @@ import apache_beam as beam
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.source_times import Noted, noted_from_json, noted_to_json
 from beam_exactly_once.state.state_list import StateChange
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, TaskCoder
 
 
 class Report(abc.ABC):  # noqa: B024 (a union with a name that Beam can have a coder for)
-    """A :class:`BatchTask`, a ``Piece``, a :class:`Committable`, a :class:`RejectedCount`, a ``StateChange`` or a
-    :class:`RowsSent`."""
+    """A :class:`BatchTask`, a ``Piece``, a :class:`Committable`, a :class:`RejectedCount`, a ``StateChange``, a
+    :class:`RowsSent` or :class:`TimesNoted`."""
 
 
 Gathered: TypeAlias = tuple[str, Report]
@@ -79,7 +80,24 @@ class RowsSent:
         return cls(**sent)
 
 
-for _member in (BatchTask, Piece, Committable, RejectedCount, StateChange, RowsSent):
+@dataclass(frozen=True, slots=True)
+class TimesNoted:
+    """When the records happened that a bundle had of a source."""
+
+    source: str
+    noted: Noted
+
+    def to_json(self) -> Json:
+        """As it travels to the commit."""
+        return {"source": self.source, "noted": noted_to_json(self.noted)}
+
+    @classmethod
+    def from_json(cls, sent: Json) -> TimesNoted:
+        """The inverse of :meth:`to_json`."""
+        return cls(sent["source"], noted_from_json(sent["noted"]))
+
+
+for _member in (BatchTask, Piece, Committable, RejectedCount, StateChange, RowsSent, TimesNoted):
     Report.register(_member)
 
 
@@ -93,6 +111,8 @@ def whose(report: Any) -> str:
     match report:
         case Piece():
             return f"source {report.source!r}"
+        case TimesNoted():
+            return f"the event time of source {report.source!r}"
         case Committable():
             return f"sink {report.sink!r}"
         case RejectedCount():
@@ -123,6 +143,10 @@ class _RowsSentCoder(JsonCoder):
     value_type = RowsSent
 
 
+class _TimesNotedCoder(JsonCoder):
+    value_type = TimesNoted
+
+
 class ReportCoder(OneOfCoder):
     """Reports between workers."""
 
@@ -134,6 +158,7 @@ class ReportCoder(OneOfCoder):
         (RejectedCount, _RejectedCountCoder()),
         (StateChange, _StateChangeCoder()),
         (RowsSent, _RowsSentCoder()),
+        (TimesNoted, _TimesNotedCoder()),
     )
 
 

@@ -15,6 +15,7 @@ from beam_exactly_once.checkpoint.records import (
     Plan,
     WriterClaim,
 )
+from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import LogBounds, TopicPartition, lag
@@ -245,6 +246,14 @@ def topic_ids(checkpoint: Checkpoint, newest: Marker | None) -> dict[str, TopicI
     definitions = checkpoint.definitions(layout.SOURCES)
     first: dict[str, TopicIds] = {name: body.get("topic_ids", {}) for name, body in definitions.items()}
     return first if newest is None else {**first, **{name: one.topic_ids for name, one in newest.sources.items()}}
+
+
+def event_times(checkpoint: Checkpoint, newest: Marker | None) -> dict[str, SourceTimes]:
+    """What is remembered of each source with event time: after the newest marker, or as another stream gave it along."""
+    if newest is not None:
+        return {name: one.event_time for name, one in newest.sources.items() if one.event_time is not None}
+    definitions = checkpoint.definitions(layout.SOURCES).items()
+    return {name: SourceTimes.from_json(body["event_time"]) for name, body in definitions if "event_time" in body}
 
 
 def _decided(checkpoint: Checkpoint, batch_id: int) -> BatchSummary | None:

@@ -17,6 +17,7 @@ from beam_exactly_once.checkpoint.offsets_json import (
     ranges_from_json,
     ranges_to_json,
 )
+from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.topics import ReplacedTopic, TopicIds
 
@@ -80,6 +81,10 @@ class SourcePlan:
     """What the source had read of topics that were found recreated at planning: ``lost`` names offsets of these."""
     isolation_level: str | None = None
     """What a reader must be shown; None where nothing says it."""
+    watermark_ms: int | None = None
+    """Of a source with event time; None while there is none, and where an older version has planned."""
+    held_by: TopicPartition | None = None
+    """What keeps the watermark from being later."""
 
     def to_json(self) -> Json:
         """As it is stored."""
@@ -90,6 +95,8 @@ class SourcePlan:
             "topic_ids": dict(sorted(self.topic_ids.items())),
             "replaced": {name: _replaced_to_json(old) for name, old in sorted(self.replaced.items())},
             "isolation_level": self.isolation_level,
+            **({} if self.watermark_ms is None else {"watermark_ms": self.watermark_ms}),
+            **({} if self.held_by is None else {"held_by": [self.held_by.topic, self.held_by.partition]}),
         }
 
     @classmethod
@@ -102,6 +109,8 @@ class SourcePlan:
             stored["topic_ids"],
             {name: _replaced_from_json(old) for name, old in stored["replaced"].items()},
             stored["isolation_level"],
+            stored.get("watermark_ms"),
+            TopicPartition(*stored["held_by"]) if "held_by" in stored else None,
         )
 
 
@@ -189,6 +198,8 @@ class SourceCommit:
     bytes_read: int
     topic_ids: TopicIds = field(default_factory=dict)
     """The topics that the next offsets are of."""
+    event_time: SourceTimes | None = None
+    """When its records happened; None of a source without event time."""
 
     def to_json(self) -> Json:
         """As it is stored."""
@@ -198,6 +209,7 @@ class SourceCommit:
             "records_read": self.records_read,
             "bytes_read": self.bytes_read,
             "topic_ids": dict(sorted(self.topic_ids.items())),
+            **({} if self.event_time is None else {"event_time": self.event_time.to_json()}),
         }
 
     @classmethod
@@ -209,6 +221,7 @@ class SourceCommit:
             int(stored["records_read"]),
             int(stored["bytes_read"]),
             stored["topic_ids"],
+            SourceTimes.from_json(stored["event_time"]) if "event_time" in stored else None,
         )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from beam_exactly_once.checkpoint.inspection import next_offsets, open_readable, topic_ids
+from beam_exactly_once.checkpoint.inspection import event_times, next_offsets, open_readable, topic_ids
 from beam_exactly_once.checkpoint.layout import SINKS, offsets_key
 from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Attempt, Json, Marker, Outcome, Plan, Predecessor, SourceCommit
+from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.checkpoint.writer import StreamWriter, marker_of_resolution
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, CorruptObject
@@ -35,6 +36,8 @@ class Proposal:
     """Next offsets of each source before the batch."""
     topic_ids: Mapping[str, TopicIds]
     """The topics that these are of."""
+    times: Mapping[str, SourceTimes]
+    """What is remembered of sources with event time before the batch, and so behind it: their watermarks stay as they are."""
     predecessor: Predecessor | None
     """What decided the batch before."""
     direct_shards: Mapping[str, int]
@@ -57,10 +60,10 @@ class Proposal:
     def marker(self, attempt: Attempt, committed_at_ms: int) -> Marker:
         """The marker that passes the batch."""
         if self.plan is not None:
-            marker = marker_of_resolution(self.plan, attempt, self.outcome, committed_at_ms)
+            marker = marker_of_resolution(self.plan, attempt, self.outcome, committed_at_ms, self.times)
         else:
             sources = {
-                name: SourceCommit(offsets, (), 0, 0, self.topic_ids.get(name, {}))
+                name: SourceCommit(offsets, (), 0, 0, self.topic_ids.get(name, {}), self.times.get(name))
                 for name, offsets in self.stands_at.items()
             }
             marker = Marker(self.batch_id, self.outcome, attempt, sources, {}, committed_at_ms)
@@ -106,9 +109,10 @@ def propose(store: ObjectStore, batch_id: int, outcome: Outcome) -> Proposal:
             "stream would go on without. Nothing was written to its outputs: start it with an empty checkpoint_location."
         )
     stands_at, stands_in = next_offsets(checkpoint, newest), topic_ids(checkpoint, newest)
+    times = event_times(checkpoint, newest)
     predecessor = None if newest is None else newest.as_predecessor
     state = {} if newest is None else newest.state
-    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, predecessor, direct_shards, state)
+    return Proposal(checkpoint, batch_id, outcome, plan, stands_at, stands_in, times, predecessor, direct_shards, state)
 
 
 def resolve(proposal: Proposal, *, owner: str, clock: Clock) -> Marker:

@@ -24,6 +24,7 @@ from beam_exactly_once.checkpoint.records import (
     SourcePlan,
     WriterClaim,
 )
+from beam_exactly_once.checkpoint.source_times import Noted, SourceTimes
 from beam_exactly_once.clock import moment_text
 from beam_exactly_once.errors import CheckpointHole, Fenced, IncompleteBatch
 from beam_exactly_once.offsets import TopicPartition, tiling_faults
@@ -233,8 +234,21 @@ def marker_of_attempt(
     committables: Mapping[str, tuple[Json, ...]],
     committed_at_ms: int,
     state: Mapping[str, Json] | None = None,
+    *,
+    times: Mapping[str, SourceTimes] | None = None,
+    noted: Mapping[str, Noted] | None = None,
 ) -> Marker:
-    """The marker of an attempt that read all of its plan; ``state`` is what operators remember behind it. Pure.
+    """The marker of an attempt that read all of its plan. Pure.
+
+    Args:
+        plan: of the batch.
+        attempt: that wins, if this is the first marker.
+        pieces: what was read.
+        committables: what each sink staged.
+        committed_at_ms: for people.
+        state: what operators remember behind the batch.
+        times: what is remembered before it of each source with event time.
+        noted: when records of the batch happened, by source.
 
     Raises:
         IncompleteBatch: the pieces do not tile the plan exactly once: a reader lost or repeated a range, or
@@ -252,6 +266,7 @@ def marker_of_attempt(
             sum(piece.records_read for piece in of_source),
             sum(piece.bytes_read for piece in of_source),
             source.topic_ids,
+            _times_behind((times or {}).get(name), source, plan.planned_at_ms, (noted or {}).get(name, {})),
         )
     faults += [f"source {piece.source!r} is not in the plan" for piece in pieces if piece.source not in plan.sources]
     if faults:
@@ -273,18 +288,31 @@ def marker_of_attempt(
     )
 
 
-def marker_of_resolution(plan: Plan, attempt: Attempt, outcome: Outcome, committed_at_ms: int) -> Marker:
+def _times_behind(
+    before: SourceTimes | None, source: SourcePlan, planned_at_ms: int, noted: Noted
+) -> SourceTimes | None:
+    if before is None:
+        return None
+    return before.behind(source.next_offsets, source.replaced, planned_at_ms, source.watermark_ms, noted)
+
+
+def marker_of_resolution(
+    plan: Plan, attempt: Attempt, outcome: Outcome, committed_at_ms: int, times: Mapping[str, SourceTimes] | None = None
+) -> Marker:
     """The marker that passes a batch which cannot run, on the record. Pure.
 
     ``skipped`` goes on after the batch and records its ranges as lost; ``abandoned`` gives them back, to be planned
-    again by the next batch.
+    again by the next batch. Neither raises a watermark: ``times``, what is remembered of sources with event time, is repeated.
     """
     sources: dict[str, SourceCommit] = {}
     for name, source in plan.sources.items():
+        before = (times or {}).get(name)
         if outcome == "skipped":
-            sources[name] = SourceCommit(source.next_offsets, (*source.lost, *source.ranges), 0, 0, source.topic_ids)
+            lost = (*source.lost, *source.ranges)
+            after = None if before is None else before.without(source.replaced)
+            sources[name] = SourceCommit(source.next_offsets, lost, 0, 0, source.topic_ids, after)
         else:
-            sources[name] = SourceCommit(offsets_before(source), (), 0, 0, topic_ids_before(source))
+            sources[name] = SourceCommit(offsets_before(source), (), 0, 0, topic_ids_before(source), before)
     return Marker(plan.batch_id, outcome, attempt, sources, {}, committed_at_ms, plan_digest=plan.digest)
 
 

@@ -61,6 +61,14 @@ class KafkaLog(Protocol):
         """
         ...
 
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset behind all that each partition holds, also what open transactions hide: Kafka's high watermark.
+
+        Raises:
+            UnknownTopic, KafkaRefused, KafkaUnavailable: as :meth:`bounds`.
+        """
+        ...
+
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """The first offset of each partition whose record is at or after ``timestamp_ms``, or else its latest offset.
 
@@ -142,6 +150,11 @@ class ConfluentLog(Asker):
         # The two answers are of two moments; a log that retention emptied between them must not look backwards.
         return {place: LogBounds(earliest[place], max(earliest[place], latest[place])) for place in partitions}
 
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See :meth:`KafkaLog.ends`."""
+        (ends,) = self._list_offsets(partitions, [OffsetSpec.latest()], isolation_level="read_uncommitted")
+        return ends
+
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """See :meth:`KafkaLog.offsets_for_time`."""
         # First the ends, then the search: a record that arrives between the two is not skipped.
@@ -195,12 +208,15 @@ class ConfluentLog(Asker):
         return self._ask(ask)
 
     def _list_offsets(
-        self, partitions: Sequence[TopicPartition], specs: Sequence[OffsetSpec]
+        self,
+        partitions: Sequence[TopicPartition],
+        specs: Sequence[OffsetSpec],
+        isolation_level: str | None = None,
     ) -> list[dict[TopicPartition, int]]:
         """One answer a spec, each for all partitions; the requests run side by side."""
         if not partitions:
             return [{} for _ in specs]
-        isolation = IsolationLevel[self._settings.isolation_level.upper()]
+        isolation = IsolationLevel[(isolation_level or self._settings.isolation_level).upper()]
         places = {place: ClientTopicPartition(place.topic, place.partition) for place in partitions}
 
         def ask(admin: OwnedAdmin, timeout_s: float) -> list[dict[TopicPartition, int]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.kafka import KafkaSettings, TopicSelection
+from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.planning.limits import BatchLimits
 from beam_exactly_once.planning.start import Start
 from beam_exactly_once.topics import OnDataLoss
@@ -21,6 +22,7 @@ class KafkaSource:
     start: Start
     limits: BatchLimits
     on_data_loss: OnDataLoss
+    event_time: EventTime | None = field(default=None, kw_only=True)
 
     @property
     def definition(self) -> Json:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.layout import SOURCES
 from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json, next_offsets_to_json
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, PipelineChanged
 from beam_exactly_once.kafka import open_kafka_log
 from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition, lag
 from beam_exactly_once.planning.continuing import offsets_behind
-from beam_exactly_once.planning.ranges import plan_ranges
+from beam_exactly_once.planning.ranges import PlannedRanges, plan_ranges
 from beam_exactly_once.planning.source import KafkaSource
 from beam_exactly_once.planning.start import LogsNow
 from beam_exactly_once.planning.topic_view import TopicView
+from beam_exactly_once.planning.watermarks import Watermark, next_watermark, quiet_partitions
 from beam_exactly_once.topics import (
     WAY_OUT,
     ReplacedTopic,
@@ -65,6 +67,7 @@ class SourcePlanner:
         """Where to stop, for who reads what is there now."""
         self._next_offsets: dict[TopicPartition, int] = {}
         self._topic_ids: dict[str, str] = {}
+        self._times = None if spec.event_time is None else SourceTimes()
         self._average_record_bytes: float | None = None
         self._is_sparse = False
         """Whether most of the offsets that were read last had no record."""
@@ -84,6 +87,11 @@ class SourcePlanner:
     def lag(self) -> dict[TopicPartition, int]:
         """Offsets not read yet of each partition, as of the last plan."""
         return lag(self._next_offsets, self._bounds)
+
+    @property
+    def times(self) -> SourceTimes | None:
+        """What is remembered of the times of its records; None of a source that never had event time."""
+        return self._times
 
     @property
     def _bounds(self) -> Mapping[TopicPartition, LogBounds]:
@@ -116,9 +124,11 @@ class SourcePlanner:
             self._note_dropped()
             return
         first = self._first() if elsewhere is None else self.behind(elsewhere)
-        recorded = self._recorded(checkpoint, first)
+        recorded = self._recorded(checkpoint, first, None if elsewhere is None else elsewhere.event_time)
         self._next_offsets = next_offsets_from_json(recorded["first_offsets"])
         self._topic_ids = dict(recorded.get("topic_ids", {}))
+        if "event_time" in recorded:
+            self._times = SourceTimes.from_json(recorded["event_time"])
         self._note_dropped()
 
     def _offsets_of(self, checkpoint: Checkpoint, newest: Marker) -> int:
@@ -154,7 +164,7 @@ class SourcePlanner:
     def _standing(self, next_offsets: NextOffsets, topic_ids: TopicIds) -> SourcePlan:
         return SourcePlan((), (), next_offsets, topic_ids, isolation_level=self.spec.settings.isolation_level)
 
-    def _recorded(self, checkpoint: Checkpoint, first: SourcePlan) -> Json:
+    def _recorded(self, checkpoint: Checkpoint, first: SourcePlan, times: SourceTimes | None = None) -> Json:
         """What is recorded of the source: that it begins there, unless something is recorded already."""
         recorded = checkpoint.create_definition(
             SOURCES,
@@ -163,6 +173,7 @@ class SourcePlanner:
                 **self.spec.definition,
                 "first_offsets": next_offsets_to_json(first.next_offsets),
                 "topic_ids": dict(first.topic_ids),
+                **({} if times is None else {"event_time": times.to_json()}),
             },
         )
         if recorded.get("kind") != self.spec.definition["kind"]:
@@ -185,8 +196,11 @@ class SourcePlanner:
             new = {one: log.latest for one, log in self._kafka.bounds.items() if one.topic in replaced}
             self._target = {**kept, **new}
 
-    def plan(self) -> SourcePlan:
-        """The next ranges; none while there is nothing to read, or not yet enough.
+    def plan(self, planned_at_ms: int) -> SourcePlan:
+        """The next ranges; none while there is nothing to read, or not yet enough. And how far the source's time has come.
+
+        Args:
+            planned_at_ms: when the batch is planned, as its plan will say.
 
         Raises:
             DataLoss: Kafka no longer has offsets that were not read yet, or a topic.
@@ -212,6 +226,7 @@ class SourcePlanner:
             waited_s=math.inf if self._target is not None else self._clock.monotonic_s() - self._planned_at_s,
             on_data_loss=self.spec.on_data_loss,
         )
+        watermark = self._watermark(planned, replaced, planned_at_ms)
         return SourcePlan(
             planned.ranges,
             (*planned.lost, *unread_of(replaced, self._kafka.replaced_bounds)),
@@ -219,7 +234,20 @@ class SourcePlanner:
             {**self._topic_ids, **present},
             replaced,
             self.spec.settings.isolation_level,
+            watermark.at_ms,
+            watermark.held_by,
         )
+
+    def _watermark(self, planned: PlannedRanges, replaced: Collection[str], planned_at_ms: int) -> Watermark:
+        """A partition is idle only if it shows nothing more, and no open transaction hides anything."""
+        event_time = self.spec.event_time
+        if event_time is None or self._times is None:
+            return Watermark(None if self._times is None else self._times.watermark_ms, None)
+        times, partitions = self._times.without(replaced), list(self._kafka.bounds)
+        quiet = set(quiet_partitions(times, partitions, event_time, planned_at_ms))
+        ends = self._kafka.ends(sorted(quiet - {one.topic_partition for one in planned.ranges}))
+        idle = [one for one, end in ends.items() if planned.next_offsets.get(one, -1) >= end]
+        return next_watermark(times, partitions, idle, event_time)
 
     def advance(self, after: SourcePlan | SourceCommit) -> None:
         """Stand where a decided batch leaves the source."""
@@ -229,6 +257,8 @@ class SourcePlanner:
             self._planned_at_s = self._clock.monotonic_s()
         self._next_offsets = dict(after.next_offsets)
         self._topic_ids.update(after.topic_ids)
+        if isinstance(after, SourceCommit) and after.event_time is not None:
+            self._times = after.event_time
         self._kafka.forget_replaced()
 
     def measured(self, records: int, bytes_read: int, offsets: int) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import KafkaUnavailable, UnknownTopic
-from beam_exactly_once.kafka import KafkaLog, open_kafka_log
+from beam_exactly_once.kafka import KafkaLog
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
 from beam_exactly_once.patience import Patience
 from beam_exactly_once.planning.source import KafkaSource
@@ -86,6 +85,12 @@ class TopicView:
         """What replaced topics held is planned."""
         self.replaced_bounds.clear()
 
+    def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Where each of these logs ends, whatever of it open transactions hide."""
+        if not partitions or self._spec.settings.isolation_level == "read_uncommitted":
+            return {one: self.bounds[one].latest for one in partitions}
+        return self._log.ends(partitions)
+
     def look_for_the_end_of(self, read: NextOffsets) -> None:
         """Let the bounds hold all that was read, if any broker says so within :data:`SHORTER_DOUBT_S`.
 
@@ -108,14 +113,8 @@ class TopicView:
         Who has read beyond the last stable offset, before the source's isolation level was made ``read_committed``, has
         lost nothing: there is only nothing to read until the transactions are over.
         """
-        if self._spec.settings.isolation_level == "read_uncommitted":
-            return list(ahead)
-        log = open_kafka_log(dataclasses.replace(self._spec.settings, isolation_level="read_uncommitted"))
-        try:
-            ends = log.bounds(ahead)
-        finally:
-            log.close()
-        held = {one: LogBounds(self.bounds[one].earliest, read[one]) for one in ahead if read[one] <= ends[one].latest}
+        ends = self.ends(ahead)
+        held = {one: LogBounds(self.bounds[one].earliest, read[one]) for one in ahead if read[one] <= ends[one]}
         self.bounds = {**self.bounds, **held}
         return [one for one in ahead if one not in held]
 

@@ -24,6 +24,8 @@ class MemoryKafka:
     def __init__(self, topics: Mapping[str, int]) -> None:
         self._records: dict[TopicPartition, list[Record]] = {}
         self._bounds: dict[TopicPartition, LogBounds] = {}
+        self._open_from: dict[TopicPartition, int] = {}
+        """Where transactions begin that are not over, by partition."""
         self._ids: dict[str, str] = {}
         self._created: Counter[str] = Counter()
         for topic, partitions in topics.items():
@@ -53,6 +55,15 @@ class MemoryKafka:
         bounds = self._bounds[place]
         self._bounds[place] = LogBounds(bounds.earliest, bounds.latest + offsets)
 
+    def begin_transaction(self, topic: str, partition: int) -> None:
+        """Let a transaction be open: until it ends, ``read_committed`` is shown nothing that is appended from now on."""
+        place = TopicPartition(topic, partition)
+        self._open_from.setdefault(place, self._bounds[place].latest)
+
+    def end_transaction(self, topic: str, partition: int) -> None:
+        """Commit it."""
+        del self._open_from[TopicPartition(topic, partition)]
+
     def compact(self, topic: str, partition: int, keep: Iterable[int]) -> None:
         """Remove every record of a partition but those at the offsets ``keep``; the log's bounds stay."""
         kept = set(keep)
@@ -79,6 +90,11 @@ class MemoryKafka:
         """What a partition holds."""
         return self._bounds[place]
 
+    def committed_bounds_of(self, place: TopicPartition) -> LogBounds:
+        """What a partition shows to ``read_committed``."""
+        bounds = self._bounds[place]
+        return LogBounds(bounds.earliest, min(bounds.latest, self._open_from.get(place, bounds.latest)))
+
     def partitions_of(self, topic: str) -> list[TopicPartition]:
         """Partitions of a topic; empty when it does not exist."""
         return sorted(place for place in self._bounds if place.topic == topic)
@@ -95,7 +111,7 @@ class MemoryKafka:
         """Let every Kafka client that is opened inside the block read from here, wherever it should."""
 
         def open_log(settings: KafkaSettings) -> KafkaLog:
-            return _MemoryLog(self, headers=settings.headers)
+            return _MemoryLog(self, settings)
 
         with override_logs(open_log):
             yield
@@ -104,9 +120,10 @@ class MemoryKafka:
 class _MemoryLog:
     """A client of :class:`MemoryKafka`."""
 
-    def __init__(self, cluster: MemoryKafka, *, headers: bool) -> None:
+    def __init__(self, cluster: MemoryKafka, settings: KafkaSettings) -> None:
         self._cluster = cluster
-        self._headers = headers
+        self._headers = settings.headers
+        self._is_committed = settings.isolation_level == "read_committed"
 
     def topics(self) -> list[str]:
         return sorted(self._cluster.ids())
@@ -123,6 +140,10 @@ class _MemoryLog:
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         return {place: self._bounds_of(place) for place in partitions}
+
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        self.bounds(partitions)
+        return {place: self._cluster.bounds_of(place).latest for place in partitions}
 
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         found = {}
@@ -153,4 +174,4 @@ class _MemoryLog:
     def _bounds_of(self, place: TopicPartition) -> LogBounds:
         if place not in self._cluster.partitions_of(place.topic):
             raise UnknownTopic(f"partition {place} does not exist in MemoryKafka; give it in topics={{…}}.")
-        return self._cluster.bounds_of(place)
+        return self._cluster.committed_bounds_of(place) if self._is_committed else self._cluster.bounds_of(place)

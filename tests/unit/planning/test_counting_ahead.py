@@ -64,7 +64,7 @@ class SparseLog:
         """What the next batch reads, and what was read for its plan."""
         self._log.read.clear()
         self.planner.refresh()
-        plan = self.planner.plan()
+        plan = self.planner.plan(NOW)
         self.planner.advance(plan)
         return plan.ranges, list(self._log.read)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, open_kafka_log, override_logs, selection_of
+from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, open_kafka_log, selection_of
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning import BatchLimits
 from beam_exactly_once.planning.source import KafkaSource
@@ -21,11 +21,15 @@ SOURCE = KafkaSource("kafka", SETTINGS, selection_of(["orders"], None), FromEarl
 
 
 class Deposed:
-    """A leader that lacks the last record, for so many answers; after them the new one answers."""
+    """A leader that lacks the last record, for so many answers; after them the new one answers.
 
-    def __init__(self, log: KafkaLog, answers: int) -> None:
+    Who asks what open transactions hide, too, gets so many answers of it.
+    """
+
+    def __init__(self, log: KafkaLog, answers: int, answers_of_ends: int) -> None:
         self._log = log
         self.answers = answers
+        self.answers_of_ends = answers_of_ends
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._log, name)
@@ -37,16 +41,22 @@ class Deposed:
             found = {place: LogBounds(log.earliest, log.latest - 1) for place, log in found.items()}
         return found
 
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        found = self._log.ends(partitions)
+        if self.answers_of_ends:
+            self.answers_of_ends -= 1
+            found = {place: end - 1 for place, end in found.items()}
+        return found
 
-def end_after(answers: int, answers_to_uncommitted: int = 0) -> tuple[int, ManualClock]:
+
+def end_after(answers: int, answers_of_ends: int = 0) -> tuple[int, ManualClock]:
     """The end that is believed of a log of three records, which were all read, and the time that it took."""
     kafka, clock = MemoryKafka({"orders": 1}), ManualClock()
     kafka.append(Record("orders", value=b"x") for _ in range(3))
     with kafka.serving():
-        log, other = (Deposed(open_kafka_log(SETTINGS), count) for count in (answers, answers_to_uncommitted))
-    with override_logs(lambda settings: other):  # type: ignore[arg-type, return-value]
-        view = TopicView(SOURCE, log, clock, may_wait=False)  # type: ignore[arg-type]
-        view.look_for_the_end_of({PLACE: 3})
+        log = Deposed(open_kafka_log(SETTINGS), answers, answers_of_ends)
+    view = TopicView(SOURCE, log, clock, may_wait=False)  # type: ignore[arg-type]
+    view.look_for_the_end_of({PLACE: 3})
     return view.bounds[PLACE].latest, clock
 
 
