@@ -379,5 +379,8 @@ class _ClaimedStream:
                 commit_s=commit_s,
                 publish_s=publish_s,
                 finished_at_ms=now_ms(self._clock),
+                rows_late={
+                    name: counts.rows_late.get(name, 0) for name, one in self._graph.operators.items() if one.times
+                },
             )
         )

@@ -203,8 +203,8 @@ class ExactlyOnceStream(beam.Pipeline):
         for name, operator in graph.operators.items():
             if operator.late in leaves:
                 raise ConfigurationError(
-                    f"operator {name!r} gives out rows that came too late, and nothing in the stream consumes them: they would be "
-                    'dropped in silence. Write them to a sink of their own, or pass on_late="drop".'
+                    f"operator {name!r} gives out rows that came too late, and nothing in the stream consumes them: they would "
+                    'be dropped in silence. Write them to a sink of their own, or pass on_late="drop".'
                 )
         _ = graph.seeds | "CommitBatch" >> CommitBatch(
             graph.checkpoint,

@@ -289,6 +289,7 @@ def _decide(writer: StreamWriter, batch: _OneBatch, shards: Mapping[str, int], a
         noted=batch.times_noted,
     )
     marker = replace(marker, records_rejected=dict(sorted(batch.records_rejected.items())))
+    marker = replace(marker, rows_late=dict(sorted(batch.rows_late.items())))
     return writer.commit(marker.following(task.predecessor, shards))
 
 

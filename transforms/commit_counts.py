@@ -12,7 +12,7 @@ from apache_beam.metrics.execution import MetricResult
 from beam_exactly_once.checkpoint import Marker
 
 NAMESPACE = "beam_exactly_once"
-_BY_NAME = ("records_read", "bytes_read", "rows_written", "records_rejected", "offsets_lost")
+_BY_NAME = ("records_read", "bytes_read", "rows_written", "records_rejected", "offsets_lost", "rows_late")
 _SINGLE = ("commit_us", "publish_us", "committed")
 
 
@@ -24,6 +24,7 @@ class CommitCounts:
         records_read, bytes_read, offsets_lost: of each source.
         rows_written: of each sink.
         records_rejected: of each step.
+        rows_late: of each operator that goes by event time.
         commit_us, publish_us: microseconds that each took.
         committed: 1 if this run's own attempt decided the batch; 0 if it did not, or the runner does not tell.
     """
@@ -33,6 +34,7 @@ class CommitCounts:
     rows_written: Mapping[str, int] = field(default_factory=dict)
     records_rejected: Mapping[str, int] = field(default_factory=dict)
     offsets_lost: Mapping[str, int] = field(default_factory=dict)
+    rows_late: Mapping[str, int] = field(default_factory=dict)
     commit_us: int = 0
     publish_us: int = 0
     committed: int = 0
@@ -46,6 +48,7 @@ class CommitCounts:
             marker.rows_written,
             marker.records_rejected,
             marker.offsets_lost,
+            marker.rows_late,
             commit_us,
             committed=int(committed),
         )

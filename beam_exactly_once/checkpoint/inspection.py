@@ -66,6 +66,7 @@ class BatchSummary:
             "bytes_read": None if marker is None else marker.bytes_read,
             "rows_written": self.rows_written,
             "records_rejected": {} if marker is None else dict(marker.records_rejected),
+            **({"rows_late": dict(marker.rows_late)} if marker is not None and marker.rows_late else {}),
             "offsets_lost": {} if marker is None else marker.offsets_lost,
         }
 

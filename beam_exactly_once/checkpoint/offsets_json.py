@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.topics import ReplacedTopic
 
 Json: TypeAlias = dict[str, Any]
 
@@ -56,3 +57,17 @@ def range_from_json(stored: list[Any]) -> OffsetRange:
     """The inverse of :func:`range_to_json`."""
     topic, partition, start, stop = stored
     return OffsetRange(str(topic), int(partition), int(start), int(stop))
+
+
+def replaced_to_json(old: ReplacedTopic) -> Json:
+    """A topic that was recreated, as it was read before."""
+    next_offsets = {str(partition): offset for partition, offset in sorted(old.next_offsets.items())}
+    return {"topic_id": old.topic_id, "next_offsets": next_offsets}
+
+
+def replaced_from_json(stored: Json) -> ReplacedTopic:
+    """The inverse of :func:`replaced_to_json`."""
+    return ReplacedTopic(
+        str(stored["topic_id"]),
+        {int(partition): int(offset) for partition, offset in stored["next_offsets"].items()},
+    )

@@ -16,6 +16,8 @@ from beam_exactly_once.checkpoint.offsets_json import (
     range_to_json,
     ranges_from_json,
     ranges_to_json,
+    replaced_from_json,
+    replaced_to_json,
 )
 from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
@@ -93,7 +95,7 @@ class SourcePlan:
             "lost": ranges_to_json(self.lost),
             "next_offsets": next_offsets_to_json(self.next_offsets),
             "topic_ids": dict(sorted(self.topic_ids.items())),
-            "replaced": {name: _replaced_to_json(old) for name, old in sorted(self.replaced.items())},
+            "replaced": {name: replaced_to_json(old) for name, old in sorted(self.replaced.items())},
             "isolation_level": self.isolation_level,
             **({} if self.watermark_ms is None else {"watermark_ms": self.watermark_ms}),
             **({} if self.held_by is None else {"held_by": [self.held_by.topic, self.held_by.partition]}),
@@ -107,7 +109,7 @@ class SourcePlan:
             ranges_from_json(stored["lost"]),
             next_offsets_from_json(stored["next_offsets"]),
             stored["topic_ids"],
-            {name: _replaced_from_json(old) for name, old in stored["replaced"].items()},
+            {name: replaced_from_json(old) for name, old in stored["replaced"].items()},
             stored["isolation_level"],
             stored.get("watermark_ms"),
             TopicPartition(*stored["held_by"]) if "held_by" in stored else None,
@@ -282,6 +284,8 @@ class Marker:
     """Of the plan that it decides; empty if that could not be read."""
     state: Mapping[str, Json] = field(default_factory=dict)
     """What each operator with state remembers after the batch, by its name: see ``state/state_list.py``."""
+    rows_late: Mapping[str, int] = field(default_factory=dict)
+    """Rows that came too late for each operator that goes by event time, by its name; only those that had some."""
 
     def following(self, predecessor: Predecessor | None, shards: Mapping[str, int]) -> Marker:
         """This marker, behind ``predecessor``, of a graph whose sinks have ``shards``."""
@@ -334,6 +338,7 @@ class Marker:
             "rows_written": self.rows_written,
             "records_rejected": dict(self.records_rejected),
             "offsets_lost": self.offsets_lost,
+            **({"rows_late": dict(self.rows_late)} if self.rows_late else {}),
         }
 
     @classmethod
@@ -351,6 +356,7 @@ class Marker:
             {step: int(count) for step, count in stored["records_rejected"].items()},
             stored["plan_digest"],
             stored.get("state", {}),  # older versions wrote none
+            {operator: int(count) for operator, count in stored.get("rows_late", {}).items()},
         )
 
 
@@ -384,15 +390,3 @@ class Piece:
             int(stored["bytes_read"]),
             tuple(range_from_json(lost) for lost in stored["lost"]),
         )
-
-
-def _replaced_to_json(old: ReplacedTopic) -> Json:
-    next_offsets = {str(partition): offset for partition, offset in sorted(old.next_offsets.items())}
-    return {"topic_id": old.topic_id, "next_offsets": next_offsets}
-
-
-def _replaced_from_json(stored: Json) -> ReplacedTopic:
-    return ReplacedTopic(
-        str(stored["topic_id"]),
-        {int(partition): int(offset) for partition, offset in stored["next_offsets"].items()},
-    )

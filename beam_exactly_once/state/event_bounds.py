@@ -1,8 +1,8 @@
 """Up to when a batch closes what goes by event time: for each operator, from the watermarks of its sources. Pure.
 
-The bound of an operator is the least watermark of what its rows come from, less the lateness that it allows. It never falls. A row
-is late by the bound of the batch before, and the batch itself closes up to its own: so what a batch brings is in what it closes,
-and what one operator gives when it closes a window is not late for the next. The watermark of what it gives is its bound.
+The bound of an operator is the least watermark of what its rows come from, less the lateness that it allows. It never falls. A
+row is late by the bound of the batch before, and the batch itself closes up to its own: so what a batch brings is in what it
+closes, and what one operator gives when it closes a window is not late for the next. The watermark of what it gives is its bound.
 
 The idea of two bounds is that of Spark's chained operators (SPARK-40925).
 """

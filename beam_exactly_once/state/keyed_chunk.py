@@ -77,9 +77,7 @@ def grouped_rows(
         hashes: of the keys, where they are those of a part of them.
     """
     hashes = hash_keys(keys, bytes.fromhex(hash_seed)) if hashes is None else hashes
-    entries = KeyedChunk(
-        hashes, keys, len(keys), np.ones(len(keys), np.int64), [], (), shown_keys
-    )
+    entries = KeyedChunk(hashes, keys, len(keys), np.ones(len(keys), np.int64), [], (), shown_keys)
     found = None
     if columns and folds:
         found = _folded(replace(entries, columns=columns), folds)

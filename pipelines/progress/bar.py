@@ -80,6 +80,8 @@ def _line(progress: BatchProgress, records_so_far: int) -> Text:
         parts.insert(1, (progress.outcome, "bold red"))
     if any(progress.records_rejected.values()):
         parts.append((f"{sum(progress.records_rejected.values()):,} rejected", "red"))
+    if any(progress.rows_late.values()):
+        parts.append((f"{sum(progress.rows_late.values()):,} late", "yellow"))
     if any(progress.offsets_lost.values()):
         parts.append((f"LOST {sum(progress.offsets_lost.values()):,} offsets", "bold red"))
     phases = {

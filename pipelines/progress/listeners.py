@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,6 +36,7 @@ class BatchProgress:
         lag_offsets: of each source, topic and partition, the offsets that waited when the batch was planned, less those it read.
         plan_s, run_s, commit_s, publish_s: seconds that each phase took.
         finished_at_ms: when it was published, in milliseconds since 1970 UTC.
+        rows_late: of each operator that goes by event time, those that came too late.
     """
 
     stream_id: str
@@ -53,6 +54,7 @@ class BatchProgress:
     commit_s: float
     publish_s: float
     finished_at_ms: int
+    rows_late: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:

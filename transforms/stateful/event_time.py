@@ -52,8 +52,8 @@ def time_inputs(
             source = readers[one.producer]
             if source.event_time is None:
                 raise UnsupportedPipeline(
-                    f"operator {name!r} goes by event time, and source {source.name!r} before it does not say how far its time has "
-                    "come. Give ReadFromKafka event_time=EventTime(out_of_order_s=…)."
+                    f"operator {name!r} goes by event time, and source {source.name!r} before it does not say how far its time "
+                    "has come. Give ReadFromKafka event_time=EventTime(out_of_order_s=…)."
                 )
             sources[source.name] = source
         else:
@@ -72,8 +72,8 @@ def _ends_time(name: str, before: OperatorSpec) -> bool:
     """
     if before.update.kind == "map_groups_with_state":
         raise UnsupportedPipeline(
-            f"operator {name!r} goes by event time, and is behind operator {before.name!r}: what a function of MapGroupsWithState "
-            "yields may have happened at any time. Write it to a topic, and read that in a stream of its own."
+            f"operator {name!r} goes by event time, and is behind operator {before.name!r}: what a function of "
+            "MapGroupsWithState yields may have happened at any time. Write it to a topic, and read that in a stream of its own."
         )
     return before.times is not None
 

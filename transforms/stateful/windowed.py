@@ -35,9 +35,9 @@ class AggregateByWindow(KeyedTransform):
     same windows. What it gives of rows that are not late does not depend on where batches are cut, with ``emit="final"`` and a
     function that is associative, commutative and exact; which rows are late does.
 
-    A window is closed by the first batch whose watermark, less ``allowed_lateness_s``, has come to its end: by then, what is in
-    that batch is in the window, too. A row is late if all its windows were closed by earlier batches; where some are open, it counts
-    in these. A row that happened further beyond its batch's planned time than the source's ``future_s`` is in no window, and is
+    A window is closed by the first batch whose watermark, less ``allowed_lateness_s``, has come to its end; what that batch
+    brings for it is in it. A row is late if earlier batches have closed all its windows; where some are open, it counts in
+    these. A row that happened further beyond its batch's planned time than the source's ``future_s`` is in no window, and is
     given as late. More or less lateness may be allowed at any start; what is closed stays closed. With ``AvailableNow``, windows
     to whose end the watermark has not come stay open, for the next start.
 
@@ -177,6 +177,6 @@ def windows_of(window: object) -> Windows:
     size_ms, period_ms, offset_ms = (span.micros // 1000 for span in spans)
     if period_ms > size_ms:
         raise ConfigurationError(
-            f"window={window!r} of AggregateByWindow has a period longer than its size: rows between two windows would be in none."
+            f"window={window!r} of AggregateByWindow has a period longer than its size: rows between windows would be in none."
         )
     return Windows(size_ms, period_ms, offset_ms)

@@ -70,9 +70,7 @@ class WindowBundle(StateBundle[WindowEach]):
             values = self._merged_one_by_one(groups, known)
         count = len(groups.hashes)
         versions = np.full(count, self._update.state_type.version, np.uint8)
-        return Run.of_sorted(
-            groups.hashes, groups.keys, empty_values(count), values, ends_of(groups.keys), versions
-        )
+        return Run.of_sorted(groups.hashes, groups.keys, empty_values(count), values, ends_of(groups.keys), versions)
 
     def _merged_one_by_one(self, groups: KeyedChunk, known: Known) -> Any:
         with no_collection():

@@ -35,6 +35,7 @@ BATCH = BatchProgress(
     commit_s=0.5,
     publish_s=0.25,
     finished_at_ms=1_714_564_800_000,
+    rows_late={},
 )
 
 BATCH_JSON = {
@@ -53,6 +54,7 @@ BATCH_JSON = {
     "commit_s": 0.5,
     "publish_s": 0.25,
     "finished_at_ms": 1_714_564_800_000,
+    "rows_late": {},
     "records_per_s": 1500.0,
 }
 

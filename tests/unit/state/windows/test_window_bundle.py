@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -90,7 +91,7 @@ def test_what_windows_give_does_not_depend_on_where_batches_are_cut(pairs: list[
     for bounds in ([], sorted(cuts), range(len(pairs))):
         under_test, rows = windows(SLIDING), []
         edges = [0, *(min(cut, len(pairs)) for cut in bounds), len(pairs)]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             rows += under_test.run(pairs[start:stop], None).rows
         rows += under_test.run([], 500).rows
         given_.append(sorted(rows, key=repr))
