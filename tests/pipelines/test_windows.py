@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -120,7 +121,7 @@ def test_windows_do_not_depend_on_where_batches_are_cut(seed: int) -> None:
 
     for cuts in ([], sorted(chance.sample(range(42), 6)), range(0, 42, 3)):
         edges = [0, *cuts, 42]
-        batches = [records[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+        batches = [records[start:stop] for start, stop in pairwise(edges)]
         run = run_in_memory(build, {"clicks": [batch for batch in batches if batch]})
         rows = all_of(run.published["files"])
         assert len(rows) == len(expected)

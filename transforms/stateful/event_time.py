@@ -28,10 +28,8 @@ class RowsAndLate(NamedTuple):
         )
 
 
-def time_inputs(
-    name: str, rows: beam.PCollection[Any], graph: StreamGraph, allowed_lateness_ms: int
-) -> tuple[TimeInputs, list[KafkaSourceSpec]]:
-    """What the rows of operator ``name`` come from, and all sources above it.
+def time_inputs(name: str, rows: beam.PCollection[Any], graph: StreamGraph, allowed_lateness_ms: int = 0) -> TimeInputs:
+    """What the rows of operator ``name`` come from.
 
     Raises:
         UnsupportedPipeline: their times are not known: a source has no event time, or an operator before it gives rows of any.
@@ -58,10 +56,9 @@ def time_inputs(
             sources[source.name] = source
         else:
             waiting += one.producer.inputs
-    inputs = TimeInputs(_in_order(sources, graph.sources), _in_order(operators, graph.operators), allowed_lateness_ms)
     if not (sources or operators):
         raise UnsupportedPipeline(f"operator {name!r} goes by event time, and no source of the stream is before it.")
-    return inputs, list(sources.values())
+    return TimeInputs(_in_order(sources, graph.sources), _in_order(operators, graph.operators), allowed_lateness_ms)
 
 
 def _ends_time(name: str, before: OperatorSpec) -> bool:

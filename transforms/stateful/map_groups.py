@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -11,6 +12,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.rows.event_times import By, checked_by
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
 from beam_exactly_once.state.groups.bundle import GroupBundle
 from beam_exactly_once.state.groups.calls import CallEach
@@ -22,6 +24,7 @@ from beam_exactly_once.state.types import StateType
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, checked_state
+from beam_exactly_once.transforms.stateful.event_time import time_inputs
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
 
@@ -40,9 +43,12 @@ class MapGroupsWithState(KeyedTransform):
 
     - A key is called once a batch: with its values; or, where none came and its timeout is due, without, and
       ``state.timed_out`` is true. A timeout that is due in a batch with values of its key does not call again.
-    - A timeout is one of processing time, which is that of the batch, ``state.now_ms``. It fires in the first batch that is
-      planned at that time or later, never before. A stream plans a batch for that, though there is nothing to read, at most once
-      a second; with ``AvailableNow`` a start fires what is due when it starts.
+    - Without ``event_time_by``, a timeout is one of processing time, which is that of the batch, ``state.now_ms``. It fires in
+      the first batch that is planned at that time or later, never before. A stream plans a batch for that, though there is
+      nothing to read, at most once a second; with ``AvailableNow`` a start fires what is due when it starts.
+    - With ``event_time_by``, a timeout is one of event time. It fires in the first batch whose watermark, ``state.watermark_ms``,
+      has come to it. Set it from the times of values (``max(times) + gap``), not from the watermark: where there is a backlog, a
+      batch holds more time than a gap. Every value is given, however late; those of a key come in the order of their times.
     - Each call clears the timeout: ``fn`` sets it again if it is to stay. The state stays until ``state.remove()``.
 
     Which values of a key come to one call depends on where batches are cut, and so may what ``fn`` emits and remembers. The idea
@@ -61,6 +67,8 @@ class MapGroupsWithState(KeyedTransform):
         state: how states are stored: ``JsonState``, ``ArrowState`` or ``CoderState``.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
+        event_time_by: when a value happened, as for :class:`AggregateByWindow`; the sources before it need ``event_time=``. None:
+            timeouts go by the clock.
         on_error: ``"fail"``: an exception of ``fn`` fails the batch, and nothing of it is committed. ``"reject"``: the step
             returns ``rows, rejected``. What belongs to a key for which ``fn`` raises, or whose state cannot be stored, is
             rejected whole, and nothing of that call is emitted: the values, and the key stays as it was; at a timeout the
@@ -82,6 +90,7 @@ class MapGroupsWithState(KeyedTransform):
         fn: Callable[[K, Iterable[V], GroupState[S]], Iterable[T] | None],
         *,
         state: StateType,
+        event_time_by: By | None = None,
         name: str | None = None,
         shards: int = SHARDS,
         on_error: OnError = "fail",
@@ -91,7 +100,8 @@ class MapGroupsWithState(KeyedTransform):
             raise ConfigurationError(
                 f"fn={fn!r} of MapGroupsWithState must be a function: def fn(key, values, state): …."
             )
-        self._call = CallEach(fn, checked_state(state, type(self).__name__), checked_on_error(on_error))
+        by = None if event_time_by is None else checked_by("event_time_by", event_time_by)
+        self._call = CallEach(fn, checked_state(state, type(self).__name__), checked_on_error(on_error), by)
         self._tags = (REPORTS, REJECTED, COUNTS) if self._call.rejects else (REPORTS,)
 
     def _update(self) -> CallEach:
@@ -105,6 +115,8 @@ class MapGroupsWithState(KeyedTransform):
     def _registered(
         self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
     ) -> Any:
+        if self._call.by is not None:
+            spec = replace(spec, times=time_inputs(spec.name, rows, graph))
         emitted = typed(super()._registered(spec, sent, changed, graph, rows), Any)
         if not self._call.rejects:
             return emitted

@@ -107,7 +107,7 @@ class AggregateByWindow(KeyedTransform):
     def _registered(
         self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
     ) -> Any:
-        times, _ = time_inputs(spec.name, rows, graph, self._allowed_lateness_ms)
+        times = time_inputs(spec.name, rows, graph, self._allowed_lateness_ms)
         late = typed(sent[LATE], tuple[Any, Any]) if self._keeps_late else None
         spec = replace(spec, times=times, window=self._each.windows.to_json(), late=late)
         emitted = typed(super()._registered(spec, sent, changed, graph, rows), WindowResult)

@@ -7,12 +7,14 @@ lies between the two bounds, or was changed by that batch itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.rows.event_times import times_of_rows
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.groups.calls import Call, CallEach, Calls, left_by, made, rejected_rows, stored
@@ -44,6 +46,8 @@ class GroupBundle(StateBundle[CallEach]):
         super().__init__(operator, update, store, cache, seed)
         self._lower_ms = seed.fired_ms
         self._upper_ms = -NEVER if seed.fires_to_ms is None else seed.fires_to_ms
+        self._now_ms = seed.now_ms
+        self._watermark_ms = seed.fires_to_ms if update.by is not None else None
 
     def call(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> Iterator[Emitted]:
         """Call the function for the keys of one shard: once for each that has values, then, slice by slice, for each that is due.
@@ -57,7 +61,7 @@ class GroupBundle(StateBundle[CallEach]):
             groups = joined_chunks(chunks)
             self._refuse_strange(shard, groups)
             known = shard.look_up(groups.hashes, groups.keys)
-            emitted, delta = self._called(groups.hashes, groups.keys, groups.groups, known)
+            emitted, delta = self._called(groups.hashes, groups.keys, self._in_order(groups).groups, known)
             if delta is not None:
                 shard.change(delta)
             yield emitted
@@ -81,6 +85,14 @@ class GroupBundle(StateBundle[CallEach]):
             if lost:
                 raise AssertionError(f"{lost} timers of operator {self._operator!r} are behind {self._upper_ms}")
         return super().finish()
+
+    def _in_order(self, groups: KeyedChunk) -> KeyedChunk:
+        """With event time, the values of each key in the order in which they happened."""
+        if self._update.by is None:
+            return groups
+        times_ms = times_of_rows(self._update.by, groups.values, step=self._operator)
+        order = np.lexsort((times_ms, np.repeat(np.arange(len(groups.counts)), groups.counts)))
+        return replace(groups, values=[groups.values[row] for row in order.tolist()])
 
     def _timed_out(self, one: OpenSlice, due: Sequence[Due]) -> Emitted:
         """Call the function for the keys of a slice that are due, and put what it leaves of them in front."""
@@ -109,7 +121,7 @@ class GroupBundle(StateBundle[CallEach]):
         timed_out = groups is None
         values = [[] for _ in range(len(hashes))] if groups is None else groups
         all_calls = list(map(Call, decode_keys(keys), values, self._values(known, len(hashes))))
-        calls = made(self._update, all_calls, now_ms=self._upper_ms, timed_out=timed_out)
+        calls = made(self._update, all_calls, now_ms=self._now_ms, watermark_ms=self._watermark_ms, timed_out=timed_out)
         delta = self._delta(hashes, keys, calls, known, timed_out=timed_out)
         rejected: list[Rejected] = []
         if calls.failed:

@@ -10,6 +10,7 @@ import numpy as np
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import Record
+from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import Rejected, is_of_row, isolated, rejected_of
 from beam_exactly_once.state.groups.group_state import GroupState, Outcome, outcome_of
 from beam_exactly_once.state.hashing import Numbers
@@ -28,6 +29,8 @@ class CallEach:
     state_type: StateType
     rejects: bool = False
     """Whether what belongs to a key for which the function raises is rejected; else the batch fails."""
+    by: By | None = None
+    """When a value happened, if timeouts go by event time."""
     kind: str = field(default="map_groups_with_state", init=False)
     adds_up: bool = field(default=False, init=False)
     ttl_ms: None = field(default=None, init=False)
@@ -62,7 +65,7 @@ class Calls:
         self.outputs[number], self.outcomes[number], self.failed[number] = [], None, error
 
 
-def made(operator: CallEach, calls: Iterable[Call], *, now_ms: int, timed_out: bool) -> Calls:
+def made(operator: CallEach, calls: Iterable[Call], *, now_ms: int, watermark_ms: int | None, timed_out: bool) -> Calls:
     """Call the function, key by key.
 
     Raises:
@@ -70,7 +73,7 @@ def made(operator: CallEach, calls: Iterable[Call], *, now_ms: int, timed_out: b
     """
     all_made = Calls([], [], {})
     for number, (key, values, value) in enumerate(calls):
-        state: GroupState[Any] = GroupState(value, now_ms=now_ms, timed_out=timed_out)
+        state: GroupState[Any] = GroupState(value, now_ms=now_ms, watermark_ms=watermark_ms, timed_out=timed_out)
         all_made.outputs.append([])
         all_made.outcomes.append(None)
         try:

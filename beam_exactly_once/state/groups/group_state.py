@@ -19,17 +19,20 @@ class GroupState(Generic[S]):
 
     Attributes:
         timed_out: the call is that of a timeout: there are no values.
-        now_ms: the time of the batch, in milliseconds since 1970 UTC: when it was planned, and never less than that of a batch
-            before. The same in a replay.
-        watermark_ms: how far event time has come; None, since no source has event time yet.
+        now_ms: the time of the batch, in milliseconds since 1970 UTC: when it was planned, and without ``event_time_by`` never
+            less than that of a batch before. The same in a replay.
+        watermark_ms: how far event time has come in this batch, with ``event_time_by``; None without, and in the first batches,
+            in which no source has a watermark yet.
     """
 
     __slots__ = ("_timeout_ms", "_updated", "_value", "now_ms", "timed_out", "watermark_ms")
 
-    def __init__(self, value: S | None, *, now_ms: int, timed_out: bool = False) -> None:
+    def __init__(
+        self, value: S | None, *, now_ms: int, watermark_ms: int | None = None, timed_out: bool = False
+    ) -> None:
         self.timed_out = timed_out
         self.now_ms = now_ms
-        self.watermark_ms: int | None = None
+        self.watermark_ms = watermark_ms
         self._value = value
         self._updated: Any = _AS_BEFORE
         self._timeout_ms: int | None = None
@@ -56,7 +59,8 @@ class GroupState(Generic[S]):
         self._updated = None
 
     def set_timeout(self, at_ms: int | None) -> None:
-        """Call the function for this key when ``at_ms`` has come, if no value comes for it before.
+        """Call the function for this key when ``at_ms`` has come, if no value comes for it before: by the watermark with
+        ``event_time_by``, else by the clock.
 
         A call clears the timeout that was set before it, so one that is to stay is set again. A time that has come already is
         that of the next batch: a key is called once a batch.
@@ -70,7 +74,7 @@ class GroupState(Generic[S]):
         if at_ms is not None and (type(at_ms) is not int or not -NEVER < at_ms < NEVER):
             raise UnfitRow(
                 f"GroupState.set_timeout takes whole milliseconds since 1970 UTC, and got a {type(at_ms).__name__}: "
-                "state.set_timeout(state.now_ms + 60_000)."
+                "state.set_timeout(state.now_ms + 60_000), or with event_time_by the time of a value and a span."
             )
         self._timeout_ms = at_ms
 
