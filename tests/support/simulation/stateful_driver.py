@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from beam_exactly_once.checkpoint import Attempt, Marker, Plan, SourcePlan, StreamWriter
+from beam_exactly_once.checkpoint import Attempt, Marker, Piece, Plan, SourcePlan, StreamWriter
 from beam_exactly_once.checkpoint.layout import state_key
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import CheckpointHole, CorruptObject
@@ -120,11 +120,19 @@ class StatefulDriver(Driver):
         pieces = self.read(plan)
         rows = [[one.read.partition, offset] for one in pieces for offset in range(one.read.start, one.read.stop)]
         chance.shuffle(rows)
-        changes, fired = self.update(self.maybe_kept(task), attempt, rows)
-        marker = type(self).marker_of(plan, attempt, pieces, {}, NOW)
-        state = self.commit_state(task, changes, attempt, len(rows))
+        sent = self.sent(task, rows)
+        changes, fired = self.update(self.maybe_kept(task), attempt, sent)
+        marker = self.marker_behind(plan, attempt, pieces)
+        state = self.commit_state(task, changes, attempt, len(sent))
         committables = (self.stage_output(attempt, rows, fired),)
         return replace(marker, committables={SINK: committables}, state={OPERATOR: state.to_json()})
+
+    def sent(self, task: Task, rows: Offsets) -> Offsets:
+        """The rows that the operator takes."""
+        return rows
+
+    def marker_behind(self, plan: Plan, attempt: Attempt, pieces: list[Piece]) -> Marker:
+        return type(self).marker_of(plan, attempt, pieces, {}, NOW)
 
     def commit_state(self, task: Task, changes: list[StateChange], attempt: Attempt, rows: int) -> StateList:
         return task.base.behind(changes, operator=OPERATOR, attempt=attempt, fired_ms=task.fires_to_ms, rows_sent=rows)
@@ -133,7 +141,7 @@ class StatefulDriver(Driver):
         """What the worker was given; a runner that keeps its instances may give it the list of the batch before."""
         kept, self.scene.kept = self.scene.kept, task
         if kept is not None and self.scene.random.random() < self.scene.weather.worker_kept:
-            return Task(kept.base, task.fires_to_ms)
+            return replace(task, base=kept.base)
         return task
 
     def update(self, task: Task, attempt: Attempt, rows: Offsets) -> tuple[list[StateChange], dict[str, Offsets]]:
@@ -143,7 +151,7 @@ class StatefulDriver(Driver):
         cut = chance.randint(0, len(slices))
         changes, fired = [], {}
         for shard in filter(None, (slices[:cut], slices[cut:])):
-            of_shard = [one for one in rows if _holds(shard, HASH_OF[key_of(one)])]
+            of_shard = [one for one in rows if _holds(shard, hash_of(self.key_of(one)))]
             if of_shard and chance.random() < self.scene.weather.reader_errs:
                 of_shard.pop()  # lost behind the shuffle
             change, of_it = self.update_shard(task, shard, attempt, of_shard)
@@ -167,10 +175,11 @@ class StatefulDriver(Driver):
         known = {one.first_hash: merged(tables[one.first_hash]) for one in shard}
         before = sum(len(table) for table in known.values())
         for row in rows:
-            of_slice = _slice_with(shard, HASH_OF[key_of(row)])
-            entry = known[of_slice.first_hash].get(key_of(row), Entry())
-            changed = Entry([*entry.offsets, row], self.due_after(task))
-            known[of_slice.first_hash][key_of(row)] = delta[of_slice.first_hash][key_of(row)] = changed
+            key = self.key_of(row)
+            of_slice = _slice_with(shard, hash_of(key))
+            entry = known[of_slice.first_hash].get(key, Entry())
+            changed = Entry([*entry.offsets, row], self.due_of(row, task))
+            known[of_slice.first_hash][key] = delta[of_slice.first_hash][key] = changed
         fired: dict[str, Offsets] = {}
         for one in shard:
             for key in self.due(task, known[one.first_hash], delta[one.first_hash]):
@@ -189,6 +198,13 @@ class StatefulDriver(Driver):
         self.write(pack)
         after = sum(len(table) for table in known.values())
         return StateChange(OPERATOR, slices, len(rows), after - before), fired
+
+    def key_of(self, row: list[int]) -> str:
+        return f"{row[0]}-{row[1] % 2}"
+
+    def due_of(self, row: list[int], task: Task) -> int:
+        """When the timer fires of a key that this row touches."""
+        return self.due_after(task)
 
     def due_after(self, task: Task) -> int:
         """When the timer of a key that is touched now fires: soon, later, or before the bound already."""
@@ -294,11 +310,12 @@ def merged(newest_first: Iterable[Table], *, keep_tombstones: bool = False) -> T
 
 def within(one: Slice, table: Table) -> Table:
     """After a split, a section holds rows of more than its slice."""
-    return {key: entry for key, entry in table.items() if one.first_hash <= HASH_OF[key] < one.end_hash}
+    return {key: entry for key, entry in table.items() if one.first_hash <= hash_of(key) < one.end_hash}
 
 
-def key_of(row: list[int]) -> str:
-    return f"{row[0]}-{row[1] % 2}"
+def hash_of(key: str) -> int:
+    """Behind a ``@``, a key may say which of many things of one key is meant; all of them have one hash."""
+    return HASH_OF[key.partition("@")[0]]
 
 
 def _slice_with(shard: list[Slice], key_hash: int) -> Slice:
