@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from beam_exactly_once.checkpoint.source_times import PartitionTimes
 from beam_exactly_once.offsets import TopicPartition
 from support.timers.event_stream import EventStream, ms_of
 
@@ -30,8 +31,9 @@ def test_the_slowest_partition_is_waited_for(stream: EventStream) -> None:
     assert stream.watermarks_s() == [None, 40, 40, 115]
     assert [plan.held_by for plan in stream.planned()] == [P0, P1, P1, P1]
     newest = stream.committed()[-1].event_time
-    assert newest is not None and newest.watermark_ms == ms_of(115)
-    assert newest.partitions[P0].max_ms == ms_of(131) and newest.partitions[P1].seen_at_ms == ms_of(230)
+    assert newest is not None
+    assert newest.watermark_ms == ms_of(115)
+    assert newest.partitions == {P0: PartitionTimes(ms_of(131), ms_of(210)), P1: PartitionTimes(ms_of(125), ms_of(230))}
 
 
 def test_streams_without_event_time_store_nothing_of_it(stream: EventStream) -> None:
