@@ -143,7 +143,8 @@ class TimesBy:
         except Exception as error:
             if not is_of_row(error):
                 raise
-            raise UnfitRow(self._untold(chunk, error)) from error
+            failed = error
+        raise UnfitRow(self._untold(chunk, failed)) from failed  # behind the block: it is what leaves the reader
 
     def _untold(self, chunk: Chunk, error: Exception) -> str:
         """Names the record, as far as one can be named."""
