@@ -191,7 +191,7 @@ class ExactlyOnceStream(beam.Pipeline):
         committables = [sink.committables for sink in graph.sinks.values()]
         counts = [step.counts for step in graph.rejecting.values()]
         changes = [reports for operator in graph.operators.values() for reports in operator.reports]
-        gathered = [*pieces, *committables, *counts, *changes]
+        gathered = [*pieces, *committables, *counts, *changes, *graph.times_noted]
         leaves = unconsumed(self)
         for name, step in graph.rejecting.items():
             if step.rejected in leaves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
@@ -15,12 +15,14 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from beam_exactly_once.errors import ConfigurationError, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import name_of
+from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, typed
+from beam_exactly_once.transforms.time_notes import TimedDecoder
 
 NAME = "decode_records"
 _ESCAPE = b"\\u"
@@ -68,6 +70,18 @@ class DecodeRecords(NamedTransform):
             raise ConfigurationError(f"decoder={decoder!r} must be a function of a record.")
         self._decoder = decoder
         self._rejects = checked_on_error(on_error)
+        self._timing: _Timing | None = None
+
+    def noting(self, source: str, by: By, latest_ms: beam.PCollection[int]) -> DecodeRecords:
+        """The same step, which notes for the commit when rows happened that it makes of records of a source.
+
+        Args:
+            source: its name.
+            by: tells when a row happened; where it fails, the record is one that cannot be decoded.
+            latest_ms: the latest time that counts, one element a batch.
+        """
+        self._timing = _Timing(source, by, latest_ms)
+        return self
 
     def expand(self, records: beam.PCollection[Any]) -> Any:
         """Decode, and register what is rejected."""
@@ -75,22 +89,38 @@ class DecodeRecords(NamedTransform):
         row_type = pa.RecordBatch if is_arrow else Any
         graph = graph_of(records.pipeline)
         name = self._name or NAME
-        if not self._rejects:
+        if not self._rejects and self._timing is None:
             return records | "Decode" >> beam.ParDo(_Decode(self._decoder, name)).with_output_types(row_type)
         if not isinstance(records.windowing.windowfn, GlobalWindows):
             raise UnsupportedPipeline(
                 f'the input of DecodeRecords(on_error="reject", name={name!r}) is in windows of {records.windowing.windowfn}, '
                 "and what is rejected is counted for the batch as a whole: decode the records before `beam.WindowInto(…)`."
             )
-        if graph is not None:
+        if graph is not None and self._rejects:
             name = graph.rejecting_name(self._name, NAME)
-        decoded = records | "Decode" >> beam.ParDo(_DecodeOrReject(self._decoder, name)).with_outputs(
-            REJECTED, COUNTS, main="rows"
-        )
+        decoded = records | "Decode" >> self._step(name).with_outputs(REJECTED, COUNTS, main="rows")
+        if graph is not None and not self._rejects:
+            graph.times_noted.append(typed(decoded[COUNTS], Gathered))
+            return typed(decoded.rows, row_type)
         rejected = typed(decoded[REJECTED], Rejected)
         if graph is not None:
             graph.rejecting[name] = RejectingStep(rejected, typed(decoded[COUNTS], Gathered))
         return RowsAndRejected(typed(decoded.rows, row_type), rejected)
+
+    def _step(self, name: str) -> beam.ParDo:
+        if self._timing is None:
+            return beam.ParDo(_DecodeOrReject(self._decoder, name))
+        timed = TimedDecoder(self._decoder, self._timing.by, source=self._timing.source, step=name)
+        step = _TimedDecodeOrReject(timed, name) if self._rejects else _TimedDecode(timed, name)
+        return beam.ParDo(step, beam.pvalue.AsSingleton(self._timing.latest_ms))
+
+
+class _Timing(NamedTuple):
+    """What :meth:`DecodeRecords.noting` is given."""
+
+    source: str
+    by: By
+    latest_ms: beam.PCollection[int]
 
 
 def _decoded(decoder: Decoder, record: Any) -> Any:
@@ -162,8 +192,7 @@ class _DecodeOrReject(StatelessDoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._count:
-            counted = GlobalWindows.windowed_value(gathered(RejectedCount(self._name, self._count)), MIN_TIMESTAMP)
-            yield beam.pvalue.TaggedOutput(COUNTS, counted)
+            yield _of_bundle(gathered(RejectedCount(self._name, self._count)))
 
     def _decode_in_parts(self, batch: pa.RecordBatch) -> list[Any]:
         rejected: list[beam.pvalue.TaggedOutput] = []
@@ -178,6 +207,45 @@ class _DecodeOrReject(StatelessDoFn):
     def _rejected(self, record: Any, error: Exception) -> beam.pvalue.TaggedOutput:
         self._count += 1
         return beam.pvalue.TaggedOutput(REJECTED, rejected_of(record, error, step=self._name))
+
+
+def _of_bundle(report: Gathered) -> beam.pvalue.TaggedOutput:
+    return beam.pvalue.TaggedOutput(COUNTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
+
+
+class _TimedDecode(_Decode):
+    """Reports at the end of the bundle, too, when its rows happened."""
+
+    _decoder: TimedDecoder
+
+    def start_bundle(self) -> None:
+        """Forget what a failed bundle noted."""
+        self._decoder.notes.clear()
+
+    def process(self, record: Any, latest_ms: int) -> Any:  # type: ignore[override] # a side input
+        self._decoder.latest_ms = latest_ms
+        return super().process(record)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(_of_bundle, self._decoder.notes.reports())
+
+
+class _TimedDecodeOrReject(_DecodeOrReject):
+    """The same of a step that rejects."""
+
+    _decoder: TimedDecoder
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._decoder.notes.clear()
+
+    def process(self, record: Any, latest_ms: int) -> Any:  # type: ignore[override] # a side input
+        self._decoder.latest_ms = latest_ms
+        return super().process(record)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from super().finish_bundle()
+        yield from map(_of_bundle, self._decoder.notes.reports())
 
 
 def _undecodable(name: str, record: Any, error: Exception) -> str:

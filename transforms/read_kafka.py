@@ -10,7 +10,7 @@ import apache_beam as beam
 
 from beam_exactly_once.arguments import one_of, options_of, true_or_false
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import ConfigValue, KafkaSettings, TopicSelection, open_kafka_log, selection_of
+from beam_exactly_once.kafka import ConfigValue, KafkaSettings, Record, TopicSelection, open_kafka_log, selection_of
 from beam_exactly_once.kafka.settings import IsolationLevel
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import BatchLimits
@@ -28,6 +28,7 @@ from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
+from beam_exactly_once.transforms.time_notes import TimesBy, TimesOf, timestamps_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -132,14 +133,22 @@ class ReadFromKafka(NamedTransform):
             )
         self._event_time = event_time
         self._decode = _decode(decoder, on_error, name)
+        by = None if event_time is None or decoder is not None else event_time.by
+        if isinstance(by, str) and by not in Record._fields:
+            raise ConfigurationError(
+                f"event_time=EventTime({by!r}, …) names a column of rows, and without decoder= of ReadFromKafka there are only "
+                f"records, with {', '.join(Record._fields)}. Give the decoder here, or a function of the record."
+            )
 
     def expand(self, begin: beam.pvalue.PBegin) -> Any:
         """A planned read in a stream, else a bounded one; then the decoder, if there is one."""
         graph = graph_of(begin.pipeline)
-        records = self._expand_bounded(begin) if graph is None else self._expand_in_stream(graph)
+        if graph is not None:
+            return self._expand_in_stream(graph)
+        records = self._expand_bounded(begin)
         return records if self._decode is None else records | self._decode
 
-    def _expand_in_stream(self, graph: StreamGraph) -> beam.PCollection[Any]:
+    def _expand_in_stream(self, graph: StreamGraph) -> Any:
         if self._stop is not None:
             raise ConfigurationError(
                 "stop= is for an ordinary beam.Pipeline; a stream ends by its trigger or by max_batches=, and "
@@ -160,7 +169,15 @@ class ReadFromKafka(NamedTransform):
             read.pieces,
             event_time=self._event_time,
         )
-        return read.records
+        return self._decoded(read.records, name, graph)
+
+    def _decoded(self, records: beam.PCollection[Any], name: str, graph: StreamGraph) -> Any:
+        if self._decode is None:
+            return records
+        if self._event_time is not None and self._event_time.by is not None:
+            latest_ms = graph.tasks | "LatestTime" >> beam.ParDo(_LatestTime(self._event_time)).with_output_types(int)
+            return records | self._decode.noting(name, self._event_time.by, latest_ms)
+        return records | self._decode
 
     def _expand_bounded(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
         if self._stop is None:
@@ -183,8 +200,29 @@ class ReadFromKafka(NamedTransform):
             as_arrow=self._as_arrow,
             source=source,
             event_time=event_time,
+            times_of=self._times_of(),
             on_data_loss=self._on_data_loss,
         )
+
+    def _times_of(self) -> TimesOf | None:
+        """How the reader tells when records happened; None where it does not, or the decoder does."""
+        if self._event_time is None:
+            return None
+        by = self._event_time.by
+        if by is None:
+            return timestamps_of
+        return TimesBy(by, as_arrow=self._as_arrow) if self._decode is None else None
+
+
+class _LatestTime(StatelessDoFn):
+    """The latest time of a row that counts in the batch of a task."""
+
+    def __init__(self, event_time: EventTime) -> None:
+        self._event_time = event_time
+
+    def process(self, task: BatchTask) -> Iterator[int]:
+        assert task.plan is not None  # a task without one runs another graph
+        yield self._event_time.latest_ms(task.plan.planned_at_ms)
 
 
 class _PlannedRanges(StatelessDoFn):

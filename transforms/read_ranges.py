@@ -31,7 +31,7 @@ from beam_exactly_once.transforms.planned_range import PlannedRange
 from beam_exactly_once.transforms.reports import Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
-from beam_exactly_once.transforms.time_notes import TimeNotes, timestamps_of
+from beam_exactly_once.transforms.time_notes import TimeNotes, TimesOf
 
 PIECES = "pieces"
 MAX_CHUNK_RECORDS = 1000
@@ -51,7 +51,7 @@ class ReadResult(NamedTuple):
     """:class:`Record` each, or ``pa.RecordBatch`` of :data:`~beam_exactly_once.RECORD_SCHEMA` each."""
     pieces: beam.PCollection[Gathered]
     """One :class:`~beam_exactly_once.checkpoint.Piece` for each range that a reader finished, ready for a commit; and what it
-    noted of the times of its records, where the range asks for that."""
+    noted of the times of its records."""
 
 
 class ReadOffsetRanges(Composite):
@@ -71,6 +71,7 @@ class ReadOffsetRanges(Composite):
         as_arrow: give Arrow batches instead of records.
         source: the name that the pieces carry.
         event_time: give each record its Kafka timestamp, or the nearest one that Beam has; otherwise it keeps that of its range.
+        times_of: notes when records happened, for ranges that say which times count; None notes nothing.
         on_data_loss: ``"skip"`` reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
 
     Raises (while running):
@@ -86,10 +87,11 @@ class ReadOffsetRanges(Composite):
         as_arrow: bool = False,
         source: str = "kafka",
         event_time: bool = False,
+        times_of: TimesOf | None = None,
         on_data_loss: OnDataLoss = "fail",
     ) -> None:
         super().__init__()
-        self._read = _ReadRange(settings, source, on_data_loss)
+        self._read = _ReadRange(settings, source, on_data_loss, times_of)
         self._as_arrow = as_arrow
         self._event_time = event_time
 
@@ -128,10 +130,13 @@ class _RangeProvider(RestrictionProvider):
 class _ReadRange(StatelessDoFn):
     """Claims and emits chunks; reports what it finished."""
 
-    def __init__(self, settings: KafkaSettings, source: str, on_data_loss: OnDataLoss) -> None:
+    def __init__(
+        self, settings: KafkaSettings, source: str, on_data_loss: OnDataLoss, times_of: TimesOf | None = None
+    ) -> None:
         self._settings = settings
         self._source = source
         self._on_data_loss = on_data_loss
+        self._times_of = times_of
         self._watch = TopicWatch(on_data_loss)
         self._logs: dict[str, KafkaLog] = {}
 
@@ -178,8 +183,8 @@ class _ReadRange(StatelessDoFn):
             if len(chunk):
                 records += len(chunk)
                 bytes_read += chunk.bytes
-                if planned.latest_ms is not None:
-                    times.note(offsets.topic_partition, timestamps_of(chunk), planned.latest_ms)
+                if self._times_of is not None and planned.latest_ms is not None:
+                    times.note_all((chunk.topic, chunk.partition), self._times_of(chunk), planned.latest_ms)
                 yield chunk
         read = OffsetRange(offsets.topic, offsets.partition, start, position)
         # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.

@@ -116,6 +116,8 @@ class StreamGraph:
     """Those with state, by name."""
     rejecting: dict[str, RejectingStep] = field(default_factory=dict)
     """Steps that reject, sinks among them, by name."""
+    times_noted: list[beam.PCollection[Gathered]] = field(default_factory=list)
+    """When records of sources happened, from steps that note it and reject nothing."""
 
     def located(self, location: str, options: Mapping[str, Any] | None) -> StoreLocation:
         """A location with its options: its own, or else the stream's if its checkpoint is on the same kind of store."""

@@ -108,6 +108,11 @@ class LogContract:
         assert log.bounds([*ORDERS, empty]) == {**dict.fromkeys(ORDERS, LogBounds(0, SIZE)), empty: LogBounds(0, 0)}
         assert log.bounds([]) == {}
 
+    def test_without_open_transactions_all_that_a_log_holds_is_shown(self, log: KafkaLog) -> None:
+        empty = TopicPartition("empty", 0)
+        assert log.ends([*ORDERS, empty]) == {**dict.fromkeys(ORDERS, SIZE), empty: 0}
+        assert log.ends([]) == {}
+
     def test_what_does_not_exist_is_named(self, log: KafkaLog) -> None:
         with pytest.raises(UnknownTopic, match="zzz"):
             log.describe(["orders", "zzz"], patient=False)
@@ -115,6 +120,8 @@ class LogContract:
             log.describe(["zzz"], patient=False)
         with pytest.raises(UnknownTopic, match="orders-7"):
             log.bounds([TopicPartition("orders", 7)])
+        with pytest.raises(UnknownTopic, match="orders-7"):
+            log.ends([TopicPartition("orders", 7)])
 
     # -- ranges ----------------------------------------------------------------------------------------------------
 

@@ -121,6 +121,25 @@ def produce(broker: EmbeddedBroker, records: Sequence[Record]) -> None:
     producer.close()
 
 
+def test_an_open_transaction_in_memory_hides_what_comes_behind_it() -> None:
+    kafka, place = MemoryKafka({"orders": 1}), TopicPartition("orders", 0)
+    with kafka.serving():
+        committed, all_of_it = (
+            open_kafka_log(KafkaSettings("in-memory:9092", isolation_level=level))  # type: ignore[arg-type]
+            for level in ("read_committed", "read_uncommitted")
+        )
+    kafka.append(numbered("orders", 0, 3))
+    kafka.begin_transaction("orders", 0)
+    kafka.append(numbered("orders", 0, 4))
+    assert [log.bounds([place])[place] for log in (committed, all_of_it)] == [LogBounds(0, 3), LogBounds(0, 7)]
+    assert [log.ends([place]) for log in (committed, all_of_it)] == [{place: 7}] * 2
+    assert len(read(all_of_it, place, 0, 7)) == 7
+    with pytest.raises(DataLoss):
+        committed.next_chunk(place, 3, 7)
+    kafka.end_transaction("orders", 0)
+    assert len(read(committed, place, 0, 7)) == 7
+
+
 def test_a_time_after_the_last_record_is_the_end_of_the_log(log: KafkaLog) -> None:
     # The embedded broker finds no time at all; the scripted broker's tests have the other case.
     assert log.offsets_for_time(ORDERS[:2], 1) == {ORDERS[0]: SIZE, ORDERS[1]: SIZE}

@@ -117,6 +117,7 @@ def test_a_whole_log_is_read_as_its_isolation_level_shows_it(
     with closing(open_kafka_log(settings(broker, isolation_level=isolation_level))) as reader:
         bounds = reader.bounds([place])[place]
         assert bounds == LogBounds(log.start_offset, log.last_stable_offset if committed else log.high_watermark)
+        assert reader.ends([place]) == {place: log.high_watermark}
         found = read(reader, topic, bounds.earliest, bounds.latest)
 
     assert found == log.visible(read_committed=committed)

@@ -122,6 +122,7 @@ def test_the_log_ends_before_an_open_transaction(new_topic: NewTopic, log: Kafka
     topic.send(numbered("after", 4))
 
     assert log.bounds([topic[0]]) == {topic[0]: LogBounds(0, 3)}
+    assert log.ends([topic[0]]) == {topic[0]: 9}
     assert offsets(read(log, topic[0], 0, 3)) == [0, 1, 2]
 
     topic.commit(opened)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once import AvailableNow, BatchProgress, ProcessingTime, Trigger
+from beam_exactly_once import AvailableNow, BatchProgress, EventTime, ProcessingTime, Trigger
+from beam_exactly_once.clock import SYSTEM_CLOCK, now_ms
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, UnknownTopic
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
@@ -268,6 +269,28 @@ def test_a_stricter_isolation_level_waits_for_open_transactions(stream: FileStre
     topic.send(numbered("after", 2))
     stream.run()
     assert stream.values() == Counter(numbered("before", 3) + numbered("open", 2) + numbered("after", 2))
+
+
+def test_a_partition_with_an_open_transaction_is_not_idle(new_topic: NewTopic, tmp_path: Path) -> None:
+    """It seems to be read to its end, and had no record for longer than ``idle_s``."""
+    stream = FileStream(new_topic(2), tmp_path)
+    topic, event_time = stream.topic, EventTime(out_of_order_s=0, idle_s=0.001)
+    began_ms = now_ms(SYSTEM_CLOCK)
+    topic.send([b"a"], partition=0, timestamp=began_ms - 10)
+    topic.send([b"b"], partition=1, timestamp=began_ms - 20)
+    stream.run(event_time=event_time)
+    opened = topic.begin([b"c"], partition=1)
+    topic.send([b"d"])
+    stream.run(event_time=event_time)
+    topic.commit(opened)
+    stream.run(event_time=event_time)
+    topic.send([b"e"])
+    stream.run(event_time=event_time)
+    held_by = [stream.plan(one).sources["kafka"].held_by for one in range(4)]
+    assert held_by[1:] == [topic[1], topic[1], topic[0]]
+    reached_ms = [stream.plan(one).sources["kafka"].watermark_ms for one in range(4)]
+    assert reached_ms[:3] == [None, began_ms - 20, began_ms - 20]
+    assert reached_ms[3] >= began_ms
 
 
 # -- pattern ---------------------------------------------------------------------------------------------------------
