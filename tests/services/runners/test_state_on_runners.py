@@ -10,9 +10,12 @@ import apache_beam as beam
 import orjson
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.window import FixedWindows
 
 from beam_exactly_once import (
+    AggregateByWindow,
     CheckpointAt,
+    EventTime,
     ExactlyOnceStream,
     GroupState,
     JsonState,
@@ -68,16 +71,33 @@ def session(key: str, numbers: list[int], state: GroupState[list[int]]) -> Itera
         state.set_timeout(state.now_ms + 1)
 
 
+def second_of(one: Any) -> int:
+    """A number happened as many seconds after the start of 1970."""
+    return 1000 * int(one.value if isinstance(one, Record) else one)
+
+
 def run(
-    source: Topic, folder: Path, options: PipelineOptions, *, sessions: bool = False, place: str = "", **of_stream: Any
+    source: Topic,
+    folder: Path,
+    options: PipelineOptions,
+    *,
+    sessions: bool = False,
+    windows: bool = False,
+    place: str = "",
+    **of_stream: Any,
 ) -> None:
-    """One start of sums by key, and of sessions if asked for, to files."""
+    """One start of sums by key, and of sessions and windows if asked for, to files."""
     with ExactlyOnceStream(f"{folder}/checkpoint{place}", options=options, **of_stream) as stream:
-        read = ReadFromKafka(source.bootstrap_servers, [source.name], max_batch_offsets=30)
+        event_time = EventTime(second_of, out_of_order_s=0) if windows else None
+        read = ReadFromKafka(source.bootstrap_servers, [source.name], max_batch_offsets=30, event_time=event_time)
         numbers = stream | read | beam.Map(keyed)
         emitted = {"sums": numbers | StatefulCombinePerKey(sum, name="sums")}
         if sessions:
             emitted["sessions"] = numbers | MapGroupsWithState(session, state=JsonState(), name="sessions")
+        if windows:
+            of_window, late = numbers | AggregateByWindow(sum, FixedWindows(20), event_time_by=second_of)
+            emitted["windows"] = of_window | beam.Map(lambda one: (f"{one.key} {one.window_start_ms}", one.value))
+            emitted["late"] = late
         rows = [values | f"Row-{what}" >> beam.Map(row_of, what) for what, values in emitted.items()]
         _ = rows | beam.Flatten() | WriteToFiles(f"{folder}/output{place}", format="json")
 
@@ -92,7 +112,7 @@ def of_keys(numbers: range) -> dict[str, list[int]]:
     return {f"key {key}": [number for number in numbers if number % 7 == key] for key in range(7)}
 
 
-def test_sums_go_on_over_batches_starts_and_a_kill(
+def test_sums_and_windows_go_on_over_batches_starts_and_a_kill(
     new_topic: Callable[..., Topic], options: PipelineOptions, tmp_path: Path
 ) -> None:
     source = new_topic(2)
@@ -102,9 +122,15 @@ def test_sums_go_on_over_batches_starts_and_a_kill(
         if start:
             kill = StoreCalls(KillPoint("put_if_absent", "offsets/", 2), stop)
             with watching(kill), ends_with("killed here"):
-                run(source, tmp_path, options)
-        run(source, tmp_path, options)
+                run(source, tmp_path, options, windows=True)
+        run(source, tmp_path, options, windows=True)
     assert newest("sums", tmp_path / "output") == {key: sum(numbers) for key, numbers in of_keys(range(100)).items()}
+    assert newest("windows", tmp_path / "output") == {
+        f"{key} {1000 * start}": sum(numbers)
+        for start in (0, 20, 40, 60)  # the last one is open: nothing happened after it
+        for key, numbers in of_keys(range(start, start + 20)).items()
+    }
+    assert newest("late", tmp_path / "output") == {}
 
 
 @pytest.mark.parametrize("options", PORTABLE, indirect=True)
