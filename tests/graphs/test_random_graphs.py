@@ -14,7 +14,7 @@ from graphs.runners import RUNNERS
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
 CHUNK = 8
-CHUNKS = {"in_process": 16, "two_workers": 5, "one_thread": 2, "threads": 2}
+CHUNKS = {"in_process": 8, "two_workers": 4, "one_thread": 1, "threads": 2}
 """So many for each runner, each with graphs of its own."""
 PLACES = [runner for runner, count in CHUNKS.items() for _ in range(count)]
 
