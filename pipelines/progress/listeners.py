@@ -10,10 +10,11 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from beam_exactly_once.checkpoint.source_times import TimeReached
 from beam_exactly_once.errors import OutputNotWritable
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class BatchProgress:
         lag_offsets: of each source, topic and partition, the offsets that waited when the batch was planned, less those it read.
         plan_s, run_s, commit_s, publish_s: seconds that each phase took.
         finished_at_ms: when it was published, in milliseconds since 1970 UTC.
+        event_time: of each source with event time, how far that had come, what held it back, and how many records there were
+            from the future, in all batches.
     """
 
     stream_id: str
@@ -53,6 +56,7 @@ class BatchProgress:
     commit_s: float
     publish_s: float
     finished_at_ms: int
+    event_time: Mapping[str, TimeReached] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:
@@ -73,7 +77,9 @@ class BatchProgress:
             }
             for source, topics in self.lag_offsets.items()
         }
-        return {**asdict(self), "lag_offsets": lag_offsets, "records_per_s": self.records_per_s}
+        event_time = {source: reached.to_json() for source, reached in self.event_time.items()}
+        made = {"lag_offsets": lag_offsets, "event_time": event_time, "records_per_s": self.records_per_s}
+        return {**asdict(self), **made}
 
     @property
     def lag_in_all(self) -> int:
