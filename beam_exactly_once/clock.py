@@ -10,6 +10,10 @@ import threading
 import time
 from typing import Protocol
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The first and last millisecond of the years that a date can have."""
+
 
 class Clock(Protocol):
     """What the library needs of time."""
@@ -33,8 +37,8 @@ def now_ms(clock: Clock) -> int:
 
 
 def moment_text(at_ms: int) -> str:
-    """A stored moment for people to read, in UTC."""
-    moment = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.timezone.utc)
+    """A stored moment for people to read, in UTC; of one beyond the years that a date can have, the nearest."""
+    moment = _EPOCH + datetime.timedelta(milliseconds=min(max(at_ms, _FIRST_MS), _LAST_MS))
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 

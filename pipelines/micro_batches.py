@@ -26,13 +26,13 @@ from beam_exactly_once.errors import (
     Retryable,
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
-from beam_exactly_once.offsets import by_topic
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.known_operators import LiveOperator
 from beam_exactly_once.pipelines.operators_of_batch import ask_for_batch, tasks_of
-from beam_exactly_once.pipelines.progress import BatchProgress, ProgressListener, fan_out, log_lines
+from beam_exactly_once.pipelines.progress import ProgressListener, fan_out, log_lines
+from beam_exactly_once.pipelines.progress.reporting import progress_of
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
@@ -305,7 +305,7 @@ class _ClaimedStream:
         self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
         self._state = state_lists(decided)
-        self._report(plan, counts, "committed" if decided is None else decided.outcome, plan_s, run_s)
+        self._report(plan, counts, decided, plan_s, run_s)
         self._refuse_other_operators(plan.batch_id)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
@@ -360,27 +360,18 @@ class _ClaimedStream:
         except Exception as error:
             raise batch_failure(error, task, self._checkpoint.store.uri)  # noqa: B904 (it has its cause)
 
-    def _report(self, plan: Plan, counts: CommitCounts, outcome: str, plan_s: float, run_s: float) -> None:
-        commit_s, publish_s = counts.commit_us / 1e6, counts.publish_us / 1e6
+    def _report(self, plan: Plan, counts: CommitCounts, decided: Marker | None, plan_s: float, run_s: float) -> None:
         self._listen(
-            BatchProgress(
+            progress_of(
+                plan,
+                counts,
+                decided,
+                self._graph,
                 stream_id=self._checkpoint.stream_id,
-                batch_id=plan.batch_id,
-                outcome=outcome,
                 writer_epoch=self._writer.writer_epoch,
-                records_read=sum(counts.records_read.values()),
-                bytes_read=sum(counts.bytes_read.values()),
-                rows_written={name: counts.rows_written.get(name, 0) for name in self._graph.sinks},
-                records_rejected={name: counts.records_rejected.get(name, 0) for name in self._graph.rejecting},
-                offsets_lost={name: counts.offsets_lost.get(name, 0) for name in self._graph.sources},
-                lag_offsets={name: by_topic(planner.lag) for name, planner in self._planners.items()},
+                lag={name: planner.lag for name, planner in self._planners.items()},
                 plan_s=plan_s,
-                run_s=max(0.0, run_s - commit_s - publish_s),
-                commit_s=commit_s,
-                publish_s=publish_s,
+                run_s=run_s,
                 finished_at_ms=now_ms(self._clock),
-                rows_late={
-                    name: counts.rows_late.get(name, 0) for name, one in self._graph.operators.items() if one.times
-                },
             )
         )

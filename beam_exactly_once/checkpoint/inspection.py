@@ -15,7 +15,7 @@ from beam_exactly_once.checkpoint.records import (
     Plan,
     WriterClaim,
 )
-from beam_exactly_once.checkpoint.source_times import SourceTimes
+from beam_exactly_once.checkpoint.source_times import SourceTimes, TimeReached
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import LogBounds, TopicPartition, lag
@@ -52,6 +52,11 @@ class BatchSummary:
         """Offsets of all sources that Kafka no longer had."""
         return 0 if self.marker is None else sum(self.marker.offsets_lost.values())
 
+    @property
+    def event_time(self) -> dict[str, TimeReached]:
+        """How far the time of each source with event time had come."""
+        return {} if self.marker is None else times_reached(self.marker, self.plan)
+
     def to_json(self) -> Json:
         """For machines; absent values are null."""
         marker = self.marker
@@ -68,6 +73,7 @@ class BatchSummary:
             "records_rejected": {} if marker is None else dict(marker.records_rejected),
             **({"rows_late": dict(marker.rows_late)} if marker is not None and marker.rows_late else {}),
             "offsets_lost": {} if marker is None else marker.offsets_lost,
+            "event_time": {name: reached.to_json() for name, reached in self.event_time.items()},
         }
 
 
@@ -247,6 +253,17 @@ def topic_ids(checkpoint: Checkpoint, newest: Marker | None) -> dict[str, TopicI
     definitions = checkpoint.definitions(layout.SOURCES)
     first: dict[str, TopicIds] = {name: body.get("topic_ids", {}) for name, body in definitions.items()}
     return first if newest is None else {**first, **{name: one.topic_ids for name, one in newest.sources.items()}}
+
+
+def times_reached(marker: Marker, plan: Plan | None) -> dict[str, TimeReached]:
+    """How far the time of each source with event time has come behind a batch. Without its plan, nobody knows what held it."""
+    held_by = {} if plan is None else {name: source.held_by for name, source in plan.sources.items()}
+    sources = sorted(marker.sources.items())
+    return {
+        name: TimeReached.behind(source.event_time, held_by.get(name))
+        for name, source in sources
+        if source.event_time is not None
+    }
 
 
 def event_times(checkpoint: Checkpoint, newest: Marker | None) -> dict[str, SourceTimes]:

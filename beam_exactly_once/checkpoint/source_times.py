@@ -108,6 +108,41 @@ class SourceTimes:
         return cls(partitions, stored["watermark_ms"], stored["future_records"])
 
 
+@dataclass(frozen=True, slots=True)
+class TimeReached:
+    """How far the time of a source has come, for people and their monitoring.
+
+    Attributes:
+        watermark_ms: of the batch; None while there is none.
+        held_by: the partition that kept it from being later; None if none did.
+        held_since_ms: when the last batch was planned that had a record of that partition, or else the first that knew it.
+        future_records: how many records there were, in all batches, whose time lay too far ahead to count.
+    """
+
+    watermark_ms: int | None
+    held_by: TopicPartition | None
+    held_since_ms: int | None
+    future_records: int
+
+    @classmethod
+    def behind(cls, times: SourceTimes, held_by: TopicPartition | None) -> TimeReached:
+        """Behind a batch whose plan says ``held_by``."""
+        of_partition = None if held_by is None else times.partitions.get(held_by)
+        since_ms = None if of_partition is None else of_partition.seen_at_ms
+        return cls(times.watermark_ms, held_by, since_ms, times.future_records)
+
+    def to_json(self) -> Json:
+        """For machines; absent values are null."""
+        return {
+            "watermark_ms": self.watermark_ms,
+            "held_by": None
+            if self.held_by is None
+            else {"topic": self.held_by.topic, "partition": self.held_by.partition},
+            "held_since_ms": self.held_since_ms,
+            "future_records": self.future_records,
+        }
+
+
 def together(noted: Iterable[Noted]) -> Noted:
     """What was noted in several places."""
     found: dict[TopicPartition, NotedTimes] = {}

@@ -15,6 +15,7 @@ from rich.table import Table
 from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.inspection import BatchSummary, Position, StreamStatus
 from beam_exactly_once.checkpoint.resolution import Proposal
+from beam_exactly_once.checkpoint.source_times import TimeReached
 from beam_exactly_once.clock import moment_text
 from beam_exactly_once.state.upkeep.looking import OperatorSummary
 
@@ -44,6 +45,8 @@ def show_status(
     facts.add_row("writer", _writer(status, now))
     for name, sink in sorted(status.sinks.items()):
         facts.add_row(f"sink {escape(name)}", escape(", ".join(str(value) for value in sink.values())))
+    for name, reached in ({} if status.newest is None else status.newest.event_time).items():
+        facts.add_row(f"time of {escape(name)}", _reached(reached, now))
     lags = status.lag_offsets
     if lags is not None:
         facts.add_row("lag", f"{sum(sum(of_source.values()) for of_source in lags.values()):,} offsets")
@@ -155,6 +158,20 @@ def _newest(newest: BatchSummary | None, now: datetime.datetime) -> str:
         f"batch {newest.batch_id} [{_STATE_STYLES[newest.state]}]{newest.state}[/] {_age(newest.marker.committed_at_ms, now)}: "
         f"{newest.marker.records_read:,} records read" + (f", {written}" if written else "")
     )
+
+
+def _reached(reached: TimeReached, now: datetime.datetime) -> str:
+    said = ["no watermark yet" if reached.watermark_ms is None else f"watermark {_moment(reached.watermark_ms, now)}"]
+    if reached.held_by is not None:
+        since = (
+            ""
+            if reached.held_since_ms is None
+            else f", of which nothing came since {_moment(reached.held_since_ms, now)}"
+        )
+        said.append(f"held back by {escape(str(reached.held_by))}{since}")
+    if reached.future_records:
+        said.append(f"[yellow]{reached.future_records:,} records from the future[/]")
+    return "; ".join(said)
 
 
 def _writer(status: StreamStatus, now: datetime.datetime) -> str:

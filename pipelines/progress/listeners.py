@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from beam_exactly_once.checkpoint.source_times import TimeReached
 from beam_exactly_once.errors import OutputNotWritable
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class BatchProgress:
         plan_s, run_s, commit_s, publish_s: seconds that each phase took.
         finished_at_ms: when it was published, in milliseconds since 1970 UTC.
         rows_late: of each operator that goes by event time, those that came too late.
+        event_time: of each source with event time, how far that had come, what held it back, and how many records there were
+            from the future, in all batches.
     """
 
     stream_id: str
@@ -55,6 +58,7 @@ class BatchProgress:
     publish_s: float
     finished_at_ms: int
     rows_late: Mapping[str, int] = field(default_factory=dict)
+    event_time: Mapping[str, TimeReached] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:
@@ -75,7 +79,9 @@ class BatchProgress:
             }
             for source, topics in self.lag_offsets.items()
         }
-        return {**asdict(self), "lag_offsets": lag_offsets, "records_per_s": self.records_per_s}
+        event_time = {source: reached.to_json() for source, reached in self.event_time.items()}
+        made = {"lag_offsets": lag_offsets, "event_time": event_time, "records_per_s": self.records_per_s}
+        return {**asdict(self), **made}
 
     @property
     def lag_in_all(self) -> int:

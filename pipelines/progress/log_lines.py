@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 
 from beam_exactly_once.checkpoint import Recovery, StreamWriter
+from beam_exactly_once.checkpoint.source_times import TimeReached
+from beam_exactly_once.clock import moment_text
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.pipelines.failures import failed_step
 from beam_exactly_once.pipelines.progress.listeners import BatchProgress
@@ -38,12 +40,13 @@ def log_batch(progress: BatchProgress) -> None:
     """A listener that says how a batch went. What a listener knows is in the record's ``batch``."""
     rows = ", ".join(f"{count} rows to {sink}" for sink, count in progress.rows_written.items())
     _LOGGER.info(
-        "batch %d %s: %d records read, %s, in %.1f s",
+        "batch %d %s: %d records read, %s, in %.1f s%s",
         progress.batch_id,
         progress.outcome,
         progress.records_read,
         rows,
         progress.total_s,
+        "".join(_time_of(source, reached) for source, reached in progress.event_time.items()),
         extra={
             "stream": progress.stream_id,
             "writer_epoch": progress.writer_epoch,
@@ -63,6 +66,12 @@ def log_failure(writer: StreamWriter, batch_id: int, error: Exception) -> None:
 def log_stop(writer: StreamWriter, next_batch_id: int) -> None:
     """Say that the stream stops, as it should."""
     _LOGGER.info("the stream stops; its next batch is %d", next_batch_id, extra=_fields(writer, next_batch_id))
+
+
+def _time_of(source: str, reached: TimeReached) -> str:
+    if reached.watermark_ms is None:
+        return f"; {source} has no watermark yet"
+    return f"; the watermark of {source} is {moment_text(reached.watermark_ms)}"
 
 
 def _fields(writer: StreamWriter, batch_id: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ import pytest
 
 from beam_exactly_once import CheckpointAt, EventTime, ReadFromKafka, Record
 from beam_exactly_once.checkpoint.resolution import propose, resolve
-from beam_exactly_once.checkpoint.source_times import PartitionTimes, SourceTimes
+from beam_exactly_once.checkpoint.source_times import PartitionTimes, SourceTimes, TimeReached
 from beam_exactly_once.clock import SYSTEM_CLOCK
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.offsets import TopicPartition
@@ -51,6 +51,8 @@ def test_the_slowest_partition_is_waited_for(stream: EventStream) -> None:
     assert newest_times(stream) == SourceTimes(
         {P0: PartitionTimes(ms_of(131), ms_of(210)), P1: PartitionTimes(ms_of(125), ms_of(230))}, ms_of(115)
     )
+    assert stream.progress[-1].event_time == {"kafka": TimeReached(ms_of(115), P1, ms_of(230), 0)}
+    assert stream.progress[0].event_time == {"kafka": TimeReached(None, P0, ms_of(200), 0)}
 
 
 def test_streams_without_event_time_store_nothing_of_it(stream: EventStream) -> None:

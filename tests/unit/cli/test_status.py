@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from beam_exactly_once.checkpoint.layout import commits_key
+from beam_exactly_once.checkpoint.source_times import PartitionTimes, SourceTimes
 from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, override_logs
 from beam_exactly_once.testing import MemoryKafka
 from support.checkpoints import NOW
 from support.command_line import kafka_holding, run, shown
-from support.hand_made_stream import HandMadeStream
+from support.hand_made_stream import P0, P1, HandMadeStream
 
 
 @pytest.fixture
@@ -72,6 +74,7 @@ def test_status_as_json(stream: HandMadeStream) -> None:
         "rows_written": {"files": 15},
         "records_rejected": {},
         "offsets_lost": {"kafka": 0},
+        "event_time": {},
     }
     assert orjson.loads(result.stdout) == {
         "location": str(stream.location),
@@ -94,6 +97,7 @@ def test_status_as_json(stream: HandMadeStream) -> None:
                     "rows_written": {},
                     "records_rejected": {},
                     "offsets_lost": {},
+                    "event_time": {},
                 }
             ],
             "starts_since_planned": 0,
@@ -157,6 +161,19 @@ def test_status_shows_what_kafka_has_lost(stream: HandMadeStream) -> None:
     assert "lag         6 offsets" in text
     assert "kafka   orders-0            10   14 to 20  6 (4 lost)" in text
     assert "kafka   orders-1             5     0 to 3  0 (2 lost)" in text
+
+
+def test_status_shows_how_far_the_time_of_a_source_has_come(stream: HandMadeStream) -> None:
+    marker = stream.marker(stream.plan(0, watermark_ms=NOW - 90_000, held_by=P1))
+    partitions = {P0: PartitionTimes(NOW, NOW), P1: PartitionTimes(NOW - 60_000, NOW - 40_000)}
+    source = replace(marker.sources["kafka"], event_time=SourceTimes(partitions, NOW - 90_000, 2))
+    stream.publish(stream.writer.commit(replace(marker, sources={"kafka": source})))
+    assert (
+        "watermark 2025-12-31 23:58:30 UTC (91 s ago); held back by orders-1, of which nothing came since "
+        "2025-12-31 23:59:20 UTC (41 s ago); 2 records from the future"
+    ) in " ".join(shown("status", stream.location).split())
+    found = orjson.loads(run("status", stream.location, "--json").stdout)
+    assert found["newest"]["event_time"]["kafka"]["held_by"] == {"topic": "orders", "partition": 1}
 
 
 def test_status_takes_the_broker_from_a_config_file(stream: HandMadeStream, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from beam_exactly_once import BatchProgress, JsonLinesListener, ProgressListener
+from beam_exactly_once import BatchProgress, JsonLinesListener, ProgressListener, TopicPartition
+from beam_exactly_once.checkpoint.source_times import TimeReached
 from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.pipelines.progress import fan_out
 from beam_exactly_once.pipelines.progress.bar import LiveBar, live_bar
@@ -36,6 +37,10 @@ BATCH = BatchProgress(
     publish_s=0.25,
     finished_at_ms=1_714_564_800_000,
     rows_late={},
+    event_time={
+        "audit": TimeReached(None, None, None, 0),
+        "kafka": TimeReached(1_714_564_700_000, TopicPartition("orders", 1), 1_714_564_790_000, 3),
+    },
 )
 
 BATCH_JSON = {
@@ -55,6 +60,15 @@ BATCH_JSON = {
     "publish_s": 0.25,
     "finished_at_ms": 1_714_564_800_000,
     "rows_late": {},
+    "event_time": {
+        "audit": {"watermark_ms": None, "held_by": None, "held_since_ms": None, "future_records": 0},
+        "kafka": {
+            "watermark_ms": 1_714_564_700_000,
+            "held_by": {"topic": "orders", "partition": 1},
+            "held_since_ms": 1_714_564_790_000,
+            "future_records": 3,
+        },
+    },
     "records_per_s": 1500.0,
 }
 
