@@ -21,6 +21,8 @@ class BatchTask:
     """What decided the batch before. A marker that is published again says it itself."""
     operators: Mapping[str, OperatorTask] = field(default_factory=dict)
     """On what each operator with state stands, by its name."""
+    has_one_worker: bool = False
+    """Whether one worker runs it, so that nothing is gained by dealing it out."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
@@ -30,6 +32,7 @@ class BatchTask:
             "plan": None if self.plan is None else self.plan.to_json(),
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "operators": {name: one.to_json() for name, one in self.operators.items()},
+            "has_one_worker": self.has_one_worker,
         }
 
     @classmethod
@@ -42,4 +45,5 @@ class BatchTask:
             None if plan is None else Plan.from_json(plan),
             None if predecessor is None else Predecessor.from_json(predecessor),
             {name: OperatorTask.from_json(one) for name, one in sent["operators"].items()},
+            has_one_worker=sent["has_one_worker"],
         )

@@ -30,7 +30,8 @@ from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.near.cache import StateCache
-from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
+from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed, shards_of
+from beam_exactly_once.state.state_list import Slice
 from beam_exactly_once.state.updates import Operator, Update, grouped, lifted
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
@@ -104,6 +105,11 @@ SentToShard.register(KeyedChunk)
 beam.coders.registry.register_coder(SentToShard, _SentCoder)
 
 
+def _shards_of(of_operator: OperatorTask, task: BatchTask, shards: int) -> list[tuple[Slice, ...]]:
+    """The slices of each shard of a batch."""
+    return shards_of(of_operator.base.slices, 1 if task.has_one_worker else shards)
+
+
 class SeedShards(StatelessDoFn):
     """Tells every shard on what it stands."""
 
@@ -114,7 +120,7 @@ class SeedShards(StatelessDoFn):
     def process(self, task: BatchTask) -> Iterator[tuple[int, ShardSeed]]:
         """One seed a shard."""
         of_operator = task.operators[self._operator]
-        for number, slices in enumerate(shards_of(of_operator.base.slices, self._shards)):
+        for number, slices in enumerate(_shards_of(of_operator, task, self._shards)):
             yield (
                 number,
                 ShardSeed(
@@ -200,7 +206,7 @@ class ToShards(StatelessDoFn):
         of_operator = task.operators[self._operator]
         chunk = grouped(self._update, rows, of_operator.hash_seed, self._operator)
         self._rows = (self._rows or 0) + chunk.rows_in
-        firsts = [shard[0].first_hash for shard in shards_of(of_operator.base.slices, self._shards)]
+        firsts = [shard[0].first_hash for shard in _shards_of(of_operator, task, self._shards)]
         for shard, cut in chunks_by_shard(chunk, np.array(firsts, np.uint64)):
             yield shard, lifted(self._update, cut)
 
