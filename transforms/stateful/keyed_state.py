@@ -41,6 +41,8 @@ from beam_exactly_once.transforms.stream_graph import refuse_two_attempts
 
 MAX_CHUNK_ROWS = 1 << 16
 """Rows that a bundle gathers before it hashes and sends them."""
+MAX_UNDIVIDED_OFFSETS = 1 << 17
+"""A worker that is alone takes a batch of up to so many offsets as one shard, whose rows are in memory at once."""
 REPORTS = "reports"
 """Tag of what the commit gathers."""
 
@@ -106,8 +108,11 @@ beam.coders.registry.register_coder(SentToShard, _SentCoder)
 
 
 def _shards_of(of_operator: OperatorTask, task: BatchTask, shards: int) -> list[tuple[Slice, ...]]:
-    """The slices of each shard of a batch."""
-    return shards_of(of_operator.base.slices, 1 if task.has_one_worker else shards)
+    """The slices of each shard of a batch. One worker gains nothing by many, unless their rows are more than it should hold."""
+    ranges = {} if task.plan is None else task.plan.ranges
+    offsets = sum(one.size for of_source in ranges.values() for one in of_source)
+    is_whole = task.has_one_worker and offsets <= MAX_UNDIVIDED_OFFSETS
+    return shards_of(of_operator.base.slices, 1 if is_whole else shards)
 
 
 class SeedShards(StatelessDoFn):
