@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -36,6 +37,8 @@ CHUNK_WORDS = 10_000
 """Words that come of one record."""
 LOADED_AT_ONCE = 500_000
 """Words a batch, while the state is filled."""
+SETTLING_BATCHES = 16
+"""Behind the batches that fill the state: those leave two large sections in each slice, and a batch makes one of them a base."""
 SCHEMA = pa.schema([("word", pa.string()), ("count", pa.int64())])
 
 
@@ -66,7 +69,11 @@ class Chunks:
     def numbers(self, chunk: int) -> np.ndarray[Any, Any]:
         if chunk < len(self.load):
             return np.arange(self.load[chunk], self.load[chunk] + CHUNK_WORDS)
-        return self.drawn[chunk - len(self.load)]
+        return self.drawn[self.place(chunk)]
+
+    def place(self, chunk: int) -> int:
+        """Among those that were drawn, which come again and again."""
+        return (chunk - len(self.load)) % len(self.drawn)
 
 
 CHUNKS = Chunks()
@@ -80,14 +87,14 @@ def pairs_of(record: Record) -> list[tuple[str, int]]:
     """Built beforehand, but for those that fill the state."""
     chunk = int(record.value or b"")
     if chunk >= len(CHUNKS.load):
-        return CHUNKS.pairs[chunk - len(CHUNKS.load)]
+        return CHUNKS.pairs[CHUNKS.place(chunk)]
     return [(word, 1) for word in words_of(CHUNKS.numbers(chunk))]
 
 
 def batch_of(record: Record) -> pa.RecordBatch:
     chunk = int(record.value or b"")
     if chunk >= len(CHUNKS.load):
-        return CHUNKS.batches[chunk - len(CHUNKS.load)]
+        return CHUNKS.batches[CHUNKS.place(chunk)]
     words = words_of(CHUNKS.numbers(chunk))
     return pa.RecordBatch.from_arrays([pa.array(words), pa.array([1] * len(words))], schema=SCHEMA)
 
@@ -157,16 +164,19 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_a_stream(work: Work, folder: Path) -> dict[str, Any]:
-    """One start that fills the state, one that is measured."""
+    """One start that fills the state, one in which that settles, one that is measured."""
     calls = StoreCalls(None, lambda: None)
     memory = MemoryKafka({TOPIC: 1})
     seen = Seen(calls)
     with memory.serving(), watching(calls):
-        append(memory, range(len(CHUNKS.load)))
+        chunk = itertools.count()
         if len(CHUNKS.load):
-            run(work, folder, LOADED_AT_ONCE, seen)
+            settling = SETTLING_BATCHES * work.words // CHUNK_WORDS
+            for chunks, words in ((len(CHUNKS.load), LOADED_AT_ONCE), (settling, work.words)):
+                append(memory, itertools.islice(chunk, chunks))
+                run(work, folder, words, seen)
         seen.moments.clear()
-        append(memory, range(len(CHUNKS.load), len(CHUNKS.load) + len(CHUNKS.drawn)))
+        append(memory, itertools.islice(chunk, len(CHUNKS.drawn)))
         run(work, folder, work.words, seen)
     requests = [Seen.requests(calls.log[before.calls : after.calls]) for before, after in seen.between]
     return {
@@ -178,7 +188,7 @@ def in_a_stream(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def append(memory: MemoryKafka, chunks: range) -> None:
+def append(memory: MemoryKafka, chunks: Iterable[int]) -> None:
     memory.append([Record(TOPIC, 0, value=b"%d" % chunk) for chunk in chunks])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Hashes, Numbers, hash_keys
+from beam_exactly_once.state.keys import repeating
 from beam_exactly_once.state.ordering import order_of
 from beam_exactly_once.state.run import empty_values
 
@@ -56,7 +57,7 @@ class KeyedChunk:
 
 
 def grouped_rows(
-    keys: pa.LargeBinaryArray,
+    keys: pa.LargeBinaryArray | pa.DictionaryArray,
     hash_seed: str,
     *,
     values: Callable[[], list[Any]],
@@ -68,20 +69,27 @@ def grouped_rows(
     """Rows in any order, the values of each key together in the order in which they came.
 
     Args:
-        keys: encoded.
+        keys: encoded, one a row, or a dictionary of different ones.
         hash_seed: of the operator.
         values: one a row; called if they are needed.
         columns: one accumulator a row, if there are such.
         folds: makes one accumulator of many.
         shown_keys: the keys as they came, if they came in Arrow.
-        hashes: of the keys, where they are those of a part of them.
+        hashes: one a row, where they are not those of the whole keys.
     """
-    hashes = hash_keys(keys, bytes.fromhex(hash_seed)) if hashes is None else hashes
-    entries = KeyedChunk(hashes, keys, len(keys), np.ones(len(keys), np.int64), [], (), shown_keys)
-    found = None
-    if columns and folds:
-        found = _folded(replace(entries, columns=columns), folds)
-    return found or _grouped(replace(entries, values=values()))
+    keys = repeating(keys) if hashes is None else keys
+    each, of_row = (keys.dictionary, keys.indices.to_numpy()) if pa.types.is_dictionary(keys.type) else (keys, None)
+    by_key = _ByKey.of(hash_keys(each, bytes.fromhex(hash_seed)) if hashes is None else hashes, each)
+    count, places = len(by_key.firsts), by_key.places if of_row is None else by_key.places[of_row]
+    if shown_keys is not None:
+        shown_keys = shown_keys.take(pa.array(by_key.firsts if of_row is None else _firsts(places, count)))
+    counts = np.bincount(places, minlength=count)
+    chunk = KeyedChunk(by_key.hashes, by_key.keys, len(keys), counts, [], (), shown_keys)
+    folded = folds.reduced(columns, places, count) if columns and folds else None
+    if folded is not None:
+        return replace(chunk, columns=folded)
+    rows, order = values(), by_key.order if of_row is None else np.argsort(places, kind="stable")
+    return replace(chunk, values=[rows[row] for row in order.tolist()])
 
 
 def joined_chunks(chunks: Sequence[KeyedChunk], folds: Folds | None = None) -> KeyedChunk:
@@ -146,32 +154,54 @@ def _behind_each_other(chunks: Sequence[KeyedChunk]) -> KeyedChunk:
     )
 
 
+class _ByKey(NamedTuple):
+    """Entries, of which some may have one key."""
+
+    order: Numbers
+    """The entries by key, those of one key as they came."""
+    places: Numbers
+    """The place of the key of each entry."""
+    firsts: Numbers
+    """The first entry of each key."""
+    hashes: Hashes
+    keys: pa.LargeBinaryArray
+    """Different ones, in order."""
+
+    @classmethod
+    def of(cls, hashes: Hashes, keys: pa.LargeBinaryArray) -> _ByKey:
+        order, repeats = order_of(hashes, keys, empty_values(len(keys)))
+        places = np.empty(len(order), np.int64)
+        places[order] = np.cumsum(~repeats) - 1
+        firsts = order[~repeats]
+        return cls(order, places, firsts, hashes[firsts], keys.take(pa.array(firsts)))
+
+
+def _one_a_key(entries: KeyedChunk, by_key: _ByKey) -> KeyedChunk:
+    """The keys of entries, without values."""
+    counts = np.zeros(len(by_key.firsts), np.int64)
+    np.add.at(counts, by_key.places, entries.counts)
+    shown = None if entries.shown_keys is None else entries.shown_keys.take(pa.array(by_key.firsts))
+    return KeyedChunk(by_key.hashes, by_key.keys, entries.rows_in, counts, [], (), shown)
+
+
 def _folded(entries: KeyedChunk, folds: Folds) -> KeyedChunk | None:
     """Entries in any order, of which some may have one key, with one accumulator a key; None if numbers are too large."""
-    order, starts, firsts = _order(entries)
-    columns = folds.reduced(tuple(column[order] for column in entries.columns), starts)
-    if columns is None:
-        return None
-    return replace(firsts, counts=np.add.reduceat(entries.counts[order], starts), columns=columns)
+    by_key = _ByKey.of(entries.hashes, entries.keys)
+    columns = folds.reduced(entries.columns, by_key.places, len(by_key.firsts))
+    return None if columns is None else replace(_one_a_key(entries, by_key), columns=columns)
 
 
 def _grouped(entries: KeyedChunk) -> KeyedChunk:
     """Entries in any order, of which some may have one key, with all values of a key together."""
-    order, starts, firsts = _order(entries)
-    counts, values = entries.counts[order], entries.values
-    rows = order
-    if len(values) != len(order) or not (counts == 1).all():
-        first_rows = (np.cumsum(entries.counts) - entries.counts)[order]
-        rows = np.arange(len(values)) + np.repeat(first_rows - np.cumsum(counts) + counts, counts)
-    return replace(firsts, counts=np.add.reduceat(counts, starts), values=[values[row] for row in rows.tolist()])
+    by_key = _ByKey.of(entries.hashes, entries.keys)
+    counts, values = entries.counts[by_key.order], entries.values
+    first_rows = (np.cumsum(entries.counts) - entries.counts)[by_key.order]
+    rows = np.arange(len(values)) + np.repeat(first_rows - np.cumsum(counts) + counts, counts)
+    return replace(_one_a_key(entries, by_key), values=[values[row] for row in rows.tolist()])
 
 
-def _order(entries: KeyedChunk) -> tuple[Numbers, Numbers, KeyedChunk]:
-    """The entries in order, where in it each key begins, and a chunk of the keys."""
-    order, repeats = order_of(entries.hashes, entries.keys, empty_values(len(entries.keys)))
-    starts = np.flatnonzero(~repeats)
-    firsts = order[starts]
-    at = pa.array(firsts)
-    shown = None if entries.shown_keys is None else entries.shown_keys.take(at)
-    keys = entries.keys.take(at)
-    return order, starts, replace(entries, hashes=entries.hashes[firsts], keys=keys, shown_keys=shown)
+def _firsts(places: Numbers, count: int) -> Numbers:
+    """The first row of each place."""
+    firsts = np.empty(count, np.int64)
+    firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
+    return firsts

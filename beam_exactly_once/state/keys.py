@@ -22,6 +22,9 @@ from beam_exactly_once.state import tagged
 
 KEY_MAX_BYTES = 1 << 16
 """Of an encoded key."""
+FEW_OF_SAMPLED = 0.75
+SAMPLED_ROWS = 4096
+"""By so many rows it is judged whether keys repeat."""
 SAMPLES: tuple[Any, ...] = (None, True, 0, -1, 1 << 63, "", "wörd", b"\x00\xff", (), ("a", (1, None), b"b"))
 """Keys whose bytes a definition keeps, to find out a version of this library that would no longer find old keys."""
 
@@ -84,18 +87,35 @@ def encode_keys(keys: Sequence[Any], *, operator: str = "") -> pa.LargeBinaryArr
         raise UnfitRow(_refusal(error, operator)) from None
 
 
-def encode_key_columns(columns: Mapping[str, pa.Array], *, operator: str = "") -> pa.LargeBinaryArray:
+def encode_key_columns(
+    columns: Mapping[str, pa.Array], *, operator: str = ""
+) -> pa.LargeBinaryArray | pa.DictionaryArray:
     """The bytes of the keys of an Arrow batch: those of the value of one column, or of the tuple of the values of several.
 
     Args:
         columns: the key columns, by name, all of one length.
         operator: whose keys they are, for messages.
 
+    Returns:
+        one a row, or a dictionary of different ones.
+
     Raises:
         UnfitRow: a column is of a type that no key has, or as :func:`encode_key` does.
     """
     encoded = [_encode_column(name, column, operator) for name, column in columns.items()]
-    return _checked(encoded[0] if len(encoded) == 1 else tagged.join_items(encoded), operator)
+    if len(encoded) > 1:
+        return _checked(tagged.join_items([_one_a_row(one) for one in encoded]), operator)
+    (one,) = encoded
+    _checked(one.dictionary if pa.types.is_dictionary(one.type) else one, operator)
+    return one
+
+
+def repeating(column: pa.Array) -> pa.Array:
+    """The same column, as a dictionary of different values if few have most rows: what is done once each is done less often."""
+    if pa.types.is_dictionary(column.type):
+        return column
+    sample = column.slice(0, SAMPLED_ROWS)
+    return column.dictionary_encode("encode") if len(sample.unique()) <= FEW_OF_SAMPLED * len(sample) else column
 
 
 def decode_keys(column: pa.Array) -> list[Any]:
@@ -103,18 +123,26 @@ def decode_keys(column: pa.Array) -> list[Any]:
     return tagged.decode_column(column)
 
 
-def _encode_column(name: str, column: pa.Array, operator: str) -> pa.LargeBinaryArray:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not any(is_kind(kind) for is_kind in _KEY_COLUMNS):
+def _encode_column(name: str, column: pa.Array, operator: str) -> pa.LargeBinaryArray | pa.DictionaryArray:
+    column = _one_a_row(column)  # the dictionary of others may have a value twice
+    if not any(is_kind(column.type) for is_kind in _KEY_COLUMNS):
         raise UnfitRow(
             f"{_of(operator)}column {name!r} is of type {column.type}, which a key is not made of. Cast it to an integer, "
             "a string, a boolean or binary first."
         )
+    found = repeating(column)
+    is_dictionary = pa.types.is_dictionary(found.type)
+    each = found.dictionary if is_dictionary else found
     try:
-        column.validate(full=True)  # a string that is no UTF-8 would not come back
+        each.validate(full=True)  # a string that is no UTF-8 would not come back
     except pa.ArrowInvalid:
         raise UnfitRow(f"{_of(operator)}column {name!r} is not valid {column.type}. Cast it to binary.") from None
-    return tagged.encode_arrow(column)
+    encoded = tagged.encode_arrow(each)
+    return pa.DictionaryArray.from_arrays(found.indices, encoded) if is_dictionary else encoded
+
+
+def _one_a_row(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _checked(encoded: pa.LargeBinaryArray, operator: str) -> pa.LargeBinaryArray:

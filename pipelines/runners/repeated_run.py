@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class _RepeatingFnApiRunner(StageByStage):
         with keeping_clients(), contextlib.closing(KeptStages(lambda: self.open(proto, options))) as kept:
 
             def run_task(task: BatchTask) -> CommitCounts:
+                task = dataclasses.replace(task, has_one_worker=self._num_workers == 1)
                 impulses = {TASK_ROOT: encoded_task(task)}
                 if self.keeps_workers and task.plan is not None:
                     return _counted(kept.run(impulses), metrics)

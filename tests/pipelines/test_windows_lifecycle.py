@@ -36,8 +36,10 @@ class WindowedStream(EventStream):
             )
             counts, late = records | beam.Map(lambda record: ("all", record.timestamp_ms)) | windows
             counts | WriteToFiles(str(self.folder / "counts"), format="json", name="counts")
-            late | beam.MapTuple(lambda key, at_ms: {"at_ms": at_ms}) | WriteToFiles(
-                str(self.folder / "late"), format="json", name="late"
+            (
+                late
+                | beam.MapTuple(lambda key, at_ms: {"at_ms": at_ms})
+                | WriteToFiles(str(self.folder / "late"), format="json", name="late")
             )
 
         self.run_at(at_s, build)
@@ -124,7 +126,7 @@ def test_who_goes_on_elsewhere_takes_open_windows_along(stream: WindowedStream) 
 def test_windows_of_another_size_are_refused(stream: WindowedStream) -> None:
     both(stream, 1)
     stream.run(100)
-    with pytest.raises(PipelineChanged, match="operator 'minutes' had window=.*60000.*30000"):
+    with pytest.raises(PipelineChanged, match=r"operator 'minutes' had window=.*60000.*30000"):
         stream.run(200, size_s=30)
 
 

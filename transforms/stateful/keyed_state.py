@@ -31,6 +31,7 @@ from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed, shards_of
+from beam_exactly_once.state.state_list import Slice
 from beam_exactly_once.state.updates import Operator, Update, grouped, lifted
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
@@ -40,6 +41,8 @@ from beam_exactly_once.transforms.stream_graph import refuse_two_attempts
 
 MAX_CHUNK_ROWS = 1 << 16
 """Rows that a bundle gathers before it hashes and sends them."""
+MAX_UNDIVIDED_OFFSETS = 1 << 17
+"""A worker that is alone takes a batch of up to so many offsets as one shard, whose rows are in memory at once."""
 REPORTS = "reports"
 """Tag of what the commit gathers."""
 
@@ -104,6 +107,14 @@ SentToShard.register(KeyedChunk)
 beam.coders.registry.register_coder(SentToShard, _SentCoder)
 
 
+def _shards_of(of_operator: OperatorTask, task: BatchTask, shards: int) -> list[tuple[Slice, ...]]:
+    """The slices of each shard of a batch. One worker gains nothing by many, unless their rows are more than it should hold."""
+    ranges = {} if task.plan is None else task.plan.ranges
+    offsets = sum(one.size for of_source in ranges.values() for one in of_source)
+    is_whole = task.has_one_worker and offsets <= MAX_UNDIVIDED_OFFSETS
+    return shards_of(of_operator.base.slices, 1 if is_whole else shards)
+
+
 class SeedShards(StatelessDoFn):
     """Tells every shard on what it stands."""
 
@@ -114,7 +125,7 @@ class SeedShards(StatelessDoFn):
     def process(self, task: BatchTask) -> Iterator[tuple[int, ShardSeed]]:
         """One seed a shard."""
         of_operator = task.operators[self._operator]
-        for number, slices in enumerate(shards_of(of_operator.base.slices, self._shards)):
+        for number, slices in enumerate(_shards_of(of_operator, task, self._shards)):
             yield (
                 number,
                 ShardSeed(
@@ -201,11 +212,12 @@ class ToShards(StatelessDoFn):
         """Hash and group them, cut where shards end."""
         of_operator = task.operators[self._operator]
         chunk = grouped(self._update, rows, of_operator.hash_seed, self._operator)
-        yield from self._sent(chunk, of_operator)
+        yield from self._sent(chunk, task)
 
-    def _sent(self, chunk: KeyedChunk, of_operator: OperatorTask) -> Iterator[tuple[int, KeyedChunk]]:
+    def _sent(self, chunk: KeyedChunk, task: BatchTask) -> Iterator[tuple[int, KeyedChunk]]:
         self._rows = (self._rows or 0) + chunk.rows_in
-        firsts = [shard[0].first_hash for shard in shards_of(of_operator.base.slices, self._shards)]
+        shards = _shards_of(task.operators[self._operator], task, self._shards)
+        firsts = [shard[0].first_hash for shard in shards]
         for shard, cut in chunks_by_shard(chunk, np.array(firsts, np.uint64)):
             yield shard, lifted(self._update, cut)
 

@@ -135,7 +135,7 @@ class _ToWindows(ToShards):
         )
         late_rows = found.late_rows.tolist()
         self._rows_late += len(late_rows)
-        yield from self._sent(found.chunk, of_operator)
+        yield from self._sent(found.chunk, task)
         if self._keeps_late:
             for row in late_rows:
                 yield beam.pvalue.TaggedOutput(LATE, (keys[row], values[row]))

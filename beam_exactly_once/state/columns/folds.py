@@ -68,13 +68,18 @@ class Folds:
                 columns.append(np.ones(len(of_column), np.int64))
         return tuple(columns)
 
-    def reduced(self, columns: Columns, starts: Numbers) -> Columns | None:
-        """One accumulator of many: of those from each start to the next."""
-        most = int(np.diff(starts, append=len(columns[0])).max(initial=0))
+    def reduced(self, columns: Columns, places: Numbers, count: int) -> Columns | None:
+        """One accumulator of many; None if that must go value by value.
+
+        Args:
+            columns: of the many.
+            places: of which key each of them is.
+            count: how many keys there are, none of them without an accumulator.
+        """
+        most = int(np.bincount(places, minlength=1).max())
         if not all(map(_has_room, self._ufuncs, columns, [most] * len(columns))):
             return None
-        with np.errstate(all="ignore"):
-            return tuple(ufunc.reduceat(one, starts) for ufunc, one in zip(self._ufuncs, columns, strict=True))
+        return tuple(_reduced(ufunc, one, places, count) for ufunc, one in zip(self._ufuncs, columns, strict=True))
 
     def merged(self, columns: Columns, others: Columns) -> Columns | None:
         """Accumulators, two by two."""
@@ -137,6 +142,15 @@ class Folds:
         left = list(columns)
         with np.errstate(all="ignore"):
             return [_quotient(left.pop(0), left.pop(0)) if name == "mean" else left.pop(0) for name in self.names]
+
+
+def _reduced(ufunc: np.ufunc, numbers: Column, places: Numbers, count: int) -> Column:
+    reduced: Column = np.zeros(count, numbers.dtype)
+    if ufunc is not np.add:
+        reduced[places] = numbers  # any of them to begin with
+    with np.errstate(all="ignore"):
+        ufunc.at(reduced, places, numbers)
+    return reduced
 
 
 def _numbers(values: Sequence[Any] | pa.Array) -> Column | None:

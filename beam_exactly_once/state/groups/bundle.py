@@ -25,7 +25,7 @@ from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
-from beam_exactly_once.state.shard import Known, OpenSlice
+from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import StateChange
 from beam_exactly_once.state.timers import Due, due_rows, earliest, next_due
@@ -41,6 +41,9 @@ class Emitted(NamedTuple):
 
 class GroupBundle(StateBundle[CallEach]):
     """As :class:`~beam_exactly_once.state.bundle.StateBundle`; a function is called, also at timeouts."""
+
+    keys_at_once = 1 << 14
+    """For so many keys the function is called before what it gave is emitted: all timers of a stream may be due in one batch."""
 
     def __init__(self, operator: str, update: CallEach, store: ObjectStore, cache: StateCache, seed: ShardSeed) -> None:
         super().__init__(operator, update, store, cache, seed)
@@ -58,20 +61,14 @@ class GroupBundle(StateBundle[CallEach]):
         """
         shard = self._shard_of(seed, chunks)
         if chunks:
-            groups = joined_chunks(chunks)
-            self._refuse_strange(shard, groups)
-            known = shard.look_up(groups.hashes, groups.keys)
-            emitted, delta = self._called(groups.hashes, groups.keys, self._in_order(groups).groups, known)
-            if delta is not None:
-                shard.change(delta)
-            yield emitted
+            yield from self._called_with_values(shard, self._in_order(joined_chunks(chunks)))
         for one in shard.slices:
             if one.base.next_due_ms is None or one.base.next_due_ms > self._upper_ms:
                 one.next_due_ms = earliest(one.base.next_due_ms, next_due(_changed(one), self._upper_ms))
                 continue
             due = due_rows([*_changed(one), *one.runs], self._lower_ms, self._upper_ms)
             if due:
-                yield self._timed_out(one, due)
+                yield from self._timed_out(one, due)
             one.next_due_ms = next_due([*_changed(one), *one.runs], self._upper_ms)
 
     def finish(self) -> StateChange:
@@ -94,21 +91,32 @@ class GroupBundle(StateBundle[CallEach]):
         order = np.lexsort((times_ms, np.repeat(np.arange(len(groups.counts)), groups.counts)))
         return replace(groups, values=[groups.values[row] for row in order.tolist()])
 
-    def _timed_out(self, one: OpenSlice, due: Sequence[Due]) -> Emitted:
-        """Call the function for the keys of a slice that are due, and put what it leaves of them in front."""
-        parts = [run.rows_at(rows) for run, rows in due]
-        hashes = np.concatenate([part.hashes for part in parts])
-        keys = pa.concat_arrays([part.keys for part in parts])
-        known = Known(
-            np.arange(len(hashes)),
-            joined([part.values for part in parts]),
-            np.concatenate([part.versions for part in parts]),
-            np.concatenate([part.expiry_ms for part in parts]),
-        )
-        emitted, delta = self._called(hashes, keys, None, known)
-        assert delta is not None  # a timer that has fired is cleared
-        one.delta = merged([delta, *_changed(one)])
-        return emitted
+    def _called_with_values(self, shard: Shard, groups: KeyedChunk) -> Iterator[Emitted]:
+        """Call the function for keys that have values, so many at once, and put what it leaves of them in front."""
+        self._refuse_strange(shard, groups)
+        values = groups.groups
+        deltas = []
+        for start in range(0, len(values), self.keys_at_once):
+            at = slice(start, start + self.keys_at_once)
+            hashes, keys = groups.hashes[at], groups.keys[at]
+            emitted, delta = self._called(hashes, keys, values[at], shard.look_up(hashes, keys))
+            deltas += [] if delta is None else [delta]
+            yield emitted
+        if deltas:
+            shard.change(merged(deltas))
+
+    def _timed_out(self, one: OpenSlice, due: Sequence[Due]) -> Iterator[Emitted]:
+        """Call the function for the keys of a slice that are due, so many at once, and put what it leaves of them in front."""
+        deltas = []
+        for run, rows in due:
+            for start in range(0, len(rows), self.keys_at_once):
+                part = run.rows_at(rows[start : start + self.keys_at_once])
+                known = Known(np.arange(len(part)), part.values, part.versions, part.expiry_ms)
+                emitted, delta = self._called(part.hashes, part.keys, None, known)
+                assert delta is not None  # a timer that has fired is cleared
+                deltas.append(delta)
+                yield emitted
+        one.delta = merged([*deltas, *_changed(one)])
 
     def _called(
         self, hashes: Hashes, keys: pa.LargeBinaryArray, groups: Sequence[list[Any]] | None, known: Known

@@ -62,6 +62,17 @@ def test_batches_for_timers_alone_end_with_nothing_due(batches: list[Any], later
     assert [key for key, one in entries.items() if one.due_ms is not None and one.due_ms <= now_ms] == []
 
 
+@given(st.lists(BATCH, max_size=15), st.integers(1, 3))
+@settings(deadline=None, max_examples=20)
+def test_keys_are_called_as_a_dict_says_few_at_once(batches: list[Any], keys_at_once: int) -> None:
+    both, clock_ms = Both(), 1_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups_bundle.GroupBundle, "keys_at_once", keys_at_once)
+        for pairs, elapsed_ms, shards, _ in batches:
+            clock_ms += elapsed_ms
+            both.run(pairs, clock_ms, shards)
+
+
 # -- one rule each ---------------------------------------------------------------------------------------------------
 
 
