@@ -358,7 +358,7 @@ class _ClaimedStream:
         try:
             return self._run_task(task)
         except Exception as error:
-            raise batch_failure(error, task, self._checkpoint.store.uri)  # noqa: B904 (it has its cause)
+            raise batch_failure(error, task, self._checkpoint.store.uri, self._checkpoint.read_marker)  # noqa: B904 (it has its cause)
 
     def _report(self, plan: Plan, counts: CommitCounts, decided: Marker | None, plan_s: float, run_s: float) -> None:
         self._listen(

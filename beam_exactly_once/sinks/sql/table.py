@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
 from beam_exactly_once.kafka import Record
@@ -19,9 +21,12 @@ from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
 from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.python_values import python_values
 from beam_exactly_once.sinks.sql.character_sets import characters_of
+from beam_exactly_once.sinks.sql.collations import Equality, equalities
 from beam_exactly_once.sinks.sql.rows import staged_field
+from beam_exactly_once.sinks.sql.statements import larger_than
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import Characters, ColumnType, Misfit, column_type
+from beam_exactly_once.sinks.sql.types.json import MariadbJson
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Column:
     """Every row must give it a value."""
     has_default: bool
     """Where a row gives none, the database fills it in."""
+    equality: Equality = "exact"
+    """Which of its texts may be one to the database."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +53,8 @@ class SqlTable:
     columns: tuple[Column, ...]
     is_whole: bool
     """A field of a row that is none of these columns is a mistake; else the user chose to leave it out."""
+    max_statement_bytes: int | None = None
+    """A row must fit into one statement; None: of any size."""
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
@@ -55,7 +64,7 @@ class SqlTable:
                 one.name,
                 one.type.arrow,
                 has_default=one.has_default,
-                merges=one.type.merges,
+                equality=one.equality,
                 reads_numbers=one.type.reads_numbers,
             )
             for one in self.columns
@@ -110,7 +119,14 @@ class SqlTable:
 
     def _block(self, values_of: Callable[[str], list[Any]], kind: type) -> pa.RecordBatch:
         arrays = [self._array(column, values_of(column.name), kind) for column in self.columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        needed = None if self.max_statement_bytes is None else larger_than(batch, self.max_statement_bytes)
+        if needed is not None:
+            raise UnfitRow(
+                f"a row ({name_of(kind)}) needs a statement of {needed} bytes to be written to table {self.name}, and the server "
+                f"takes {self.max_statement_bytes} at most. Make it smaller, or raise max_allowed_packet of the server."
+            )
+        return batch
 
     def _unknown(self, names: Iterable[str]) -> list[str]:
         """Fields of rows that are mistakes."""
@@ -170,7 +186,12 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     if dialect == "mysql":
         refuse_engine(inspector, table, schema)
     characters = characters_of(connection, target, dialect)
+    compared = equalities(connection, target, dialect)
     described = {column["name"]: column for column in inspector.get_columns(table, schema)}
+    for name in _checked_as_json(connection, target) & described.keys():
+        declared = described[name]["type"]
+        if isinstance(declared, mysql.LONGTEXT):
+            described[name]["type"] = MariadbJson(charset=declared.charset, collation=declared.collation)
     primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
     keyed = set(target.compared_columns)
     columns = []
@@ -180,7 +201,10 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
         has_default = _has_default(description) or is_row_id
         if is_chosen and not (is_generated and target.columns is None):
-            columns.append(_column(target, description, name in keyed, has_default, dialect, characters.get(name)))
+            staged_as = _column_type(target, description, name in keyed, dialect, characters.get(name))
+            is_required = name in keyed or not (description["nullable"] or has_default)
+            shown, equality = repr(description["type"]), compared.get(name, "exact")
+            columns.append(Column(name, shown, staged_as, is_required, has_default, equality))
         elif not (description["nullable"] or has_default or is_generated):
             raise ConfigurationError(
                 f"column {name!r} of table {target.full_name} is NOT NULL and has no default, so it must be among the columns= "
@@ -193,12 +217,30 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         )
     if target.mode == "upsert":
         _refuse_keys(inspector, target, primary_key, [column.name for column in columns], dialect)
-    return SqlTable(target.full_name, tuple(columns), target.columns is None)
+    max_bytes = connection.scalar(sa.text("SELECT @@max_allowed_packet")) if dialect == "mysql" else None
+    return SqlTable(target.full_name, tuple(columns), target.columns is None, max_bytes)
 
 
-def _column(
-    target: SqlTarget, description: Any, is_keyed: bool, has_default: bool, dialect: str, characters: Characters | None
-) -> Column:
+def _checked_as_json(connection: sa.Connection, target: SqlTarget) -> set[str]:
+    """Columns of MariaDB that take only what is JSON."""
+    if not getattr(connection.dialect, "is_mariadb", False):
+        return set()
+    of_table = {"table": target.table, "schema": target.namespace}
+    clauses = connection.execute(_CHECKS_OF_MARIADB, of_table).scalars()
+    found = [_JSON_VALID.fullmatch(str(clause)) for clause in clauses]
+    return {one[1].replace("``", "`") for one in found if one is not None}
+
+
+_CHECKS_OF_MARIADB = sa.text(
+    "SELECT check_clause FROM information_schema.check_constraints "
+    "WHERE table_name = :table AND constraint_schema = COALESCE(:schema, DATABASE())"
+)
+_JSON_VALID = re.compile(r"json_valid\(`((?:[^`]|``)+)`\)", re.IGNORECASE)
+
+
+def _column_type(
+    target: SqlTarget, description: Any, is_keyed: bool, dialect: str, characters: Characters | None
+) -> ColumnType:
     name, declared = description["name"], description["type"]
     staged_as = column_type(declared, dialect, characters)
     if staged_as is None:
@@ -216,8 +258,7 @@ def _column(
             f"column {name!r} of table {target.full_name} is of type {declared!r}, which cannot be one of key_columns= of "
             "WriteToSql: databases round floating numbers, and take 0.0 and -0.0 for one. Use integers, decimals or texts."
         )
-    is_required = is_keyed or not (description["nullable"] or has_default)
-    return Column(name, repr(declared), staged_as, is_required, has_default)
+    return staged_as
 
 
 def _has_default(description: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.sinks.sql.character_sets import of_mysql, of_postgresql
 from beam_exactly_once.sinks.sql.table import Column, SqlTable
 from beam_exactly_once.sinks.sql.types import Characters, column_type
+from beam_exactly_once.sinks.sql.types.json import MariadbJson
 
 LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
 DAYTIMES = postgresql.DOMAIN("daytimes", postgresql.ARRAY(postgresql.TIME(precision=1)))
@@ -33,7 +35,14 @@ class Kind(Enum):
     NAN = float("nan")
 
 
+def nested(depth: int) -> Any:
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
 FITTING: list[tuple[str, Any, Any]] = [
+    ("mysql", mysql.JSON(), nested(100)),
+    ("mysql", MariadbJson(), {"[": nested(30)}),
+    ("mysql", MariadbJson(), '{"a": "[[\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "b": 1e400}'),
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
     ("postgresql", postgresql.JSONB(), {"\\": Decimal("0.10")}),
     ("postgresql", postgresql.INET(), "10.0.0.1/8"),
@@ -159,6 +168,14 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": Kind.NAN}),
     ("postgresql", sa.JSON(), {"a": Hidden(float("inf"))}),
     ("mysql", mysql.JSON(), {"a": {Kind.ONE: 1}}),
+    ("mysql", mysql.JSON(), nested(101)),
+    ("mysql", MariadbJson(), nested(32)),
+    ("mysql", MariadbJson(), json.dumps({"a": nested(31)})),
+    ("mysql", MariadbJson(), "hello"),
+    ("mysql", MariadbJson(), ""),
+    ("mysql", MariadbJson(), "NaN"),
+    ("mysql", MariadbJson(), '["\\ud800"]'),
+    ("mysql", MariadbJson(), float("nan")),
 ]
 
 
@@ -213,24 +230,6 @@ def test_what_is_one_value_to_the_database_is_one_key_here(declared: Any, value:
 def test_types_that_cut_are_not_known(declared: Any) -> None:
     """NAME and "char" of PostgreSQL, as SQLAlchemy finds them."""
     assert column_type(declared, "postgresql") is None
-
-
-@pytest.mark.parametrize(
-    ("dialect", "declared", "merges"),
-    [
-        ("postgresql", sa.VARCHAR(3), False),
-        ("postgresql", sa.TEXT(collation="case_insensitive"), True),
-        ("postgresql", postgresql.CITEXT(), True),
-        ("mysql", sa.VARCHAR(3), True),
-        ("sqlite", sa.TEXT(), True),
-        ("mysql", sa.BigInteger(), False),
-    ],
-    ids=repr,
-)
-def test_whether_a_database_may_take_two_values_for_one(dialect: str, declared: Any, merges: bool) -> None:
-    known = column_type(declared, dialect)
-    assert known is not None
-    assert known.merges == merges
 
 
 @pytest.mark.parametrize(
