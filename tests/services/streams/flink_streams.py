@@ -36,13 +36,25 @@ def cluster_options(master: str, worker_pool: str, job_server_jar: str) -> list[
         "--environment_type=EXTERNAL",
         f"--environment_config={worker_pool}",
         "--parallelism=2",
-        "--environment_cache_millis=10000",  # else each stage of a batch starts a Python of its own
+        "--environment_cache_millis=0",  # a worker that is kept for longer leaves a thread in its task manager
     ]
 
 
 def local_options(job_server_jar: str) -> list[str]:
     """Of a Flink inside the job server, with workers in the driver."""
     return ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={job_server_jar}"]
+
+
+def shared_options(master: str, job_endpoint: str) -> list[str]:
+    """Of a cluster and a job server that others use at the same time, with workers in the driver."""
+    return [
+        "--runner=FlinkRunner",
+        f"--flink_master={master}",
+        f"--job_endpoint={job_endpoint}",
+        "--environment_type=LOOPBACK",
+        "--parallelism=1",
+        "--environment_cache_millis=0",
+    ]
 
 
 class Gate:
