@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_exactly_once.errors import UnfitRow
+from beam_exactly_once.rows.event_times import By, times_of_batch
 from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
 from beam_exactly_once.state.keys import encode_key_columns
@@ -23,15 +24,19 @@ class ArrowRows:
         key_columns: that make a key: the value of one, or the tuple of the values of several.
         value_columns: that are combined, one by each fold. What is emitted has the results under the same names.
         folds: what combines them.
+        by: when a row happened, where that matters.
     """
 
     key_columns: tuple[str, ...]
     value_columns: tuple[str, ...]
     folds: Folds
+    by: By | None = None
 
     def needed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch without columns that nobody reads."""
-        needed = dict.fromkeys((*self.key_columns, *self.value_columns))
+        if callable(self.by):
+            return batch
+        needed = dict.fromkeys((*self.key_columns, *self.value_columns, *([] if self.by is None else [self.by])))
         return batch.select([name for name in needed if batch.schema.names.count(name) == 1])
 
     def grouped(self, batch: pa.RecordBatch, hash_seed: str, operator: str) -> KeyedChunk:
@@ -57,6 +62,7 @@ class ArrowRows:
             columns=self.folds.lifted(values),
             folds=self.folds,
             shown_keys=pa.RecordBatch.from_arrays(list(keys.values()), names=list(keys)),
+            times_ms=None if self.by is None else times_of_batch(self.by, batch, step=operator),
         )
 
     def shown(self, keys: pa.RecordBatch, results: Sequence[Any], operator: str) -> pa.RecordBatch:

@@ -13,6 +13,7 @@ from beam_exactly_once.checkpoint.records import Attempt
 from beam_exactly_once.errors import CheckpointHole, IncompleteBatch
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
+from beam_exactly_once.rows.event_times import LATEST_MS
 from beam_exactly_once.state.columns.folds import Folds
 from beam_exactly_once.state.compaction import Held, Merge, choose_merges
 from beam_exactly_once.state.garbage import no_collection
@@ -52,7 +53,9 @@ class StateBundle(Generic[Does]):
         self._sections = section_cache(cache)
         self._writer = StreamWriter(Checkpoint(store, seed.stream_id), seed.attempt.writer_epoch)
         self._slices: list[OpenSlice] = []
-        self._expires_to_ms = seed.fires_to_ms if update.ttl_ms is not None else None
+        # By event time, what has expired is what earlier batches say: by the same bound a pair is late.
+        expires_to_ms = seed.fires_to_ms if update.by is None else seed.fired_ms
+        self._expires_to_ms = expires_to_ms if update.ttl_ms is not None else None
         self._rows_in = 0
         self._keys_added = 0
 
@@ -217,7 +220,8 @@ class StateBundle(Generic[Does]):
         if len(at):
             keys = groups.keys if len(set_at) == len(groups.keys) else groups.keys.take(pa.array(at))
             versions = np.repeat(np.array([state_type.version, TOMBSTONE], np.uint8), [len(set_at), len(gone_at)])
-            expiry_ms = self._expiries(len(set_at), len(at))
+            expiry_ms = np.full(len(at), NEVER, np.int64)
+            expiry_ms[: len(set_at)] = self._expiries(groups, known)[set_at]
             if len(gone_at):
                 values = pa.concat_arrays([values, pa.nulls(len(gone_at), state_type.arrow_type)])
                 delta = Run.of(groups.hashes[at], keys, values, versions, expiry_ms=expiry_ms)
@@ -229,10 +233,17 @@ class StateBundle(Generic[Does]):
         was_known[known.places] = True
         self._keys_added += len(set_at) - int(np.count_nonzero(was_known[set_at])) - len(gone_at)
 
-    def _expiries(self, set_rows: int, rows: int) -> Numbers:
-        expiries = np.full(rows, NEVER, np.int64)
-        if self._expires_to_ms is not None and self._update.ttl_ms is not None:
-            expiries[:set_rows] = min(self._expires_to_ms + self._update.ttl_ms, NEVER)
+    def _expiries(self, groups: KeyedChunk, known: Known) -> Numbers:
+        """When each key expires that is changed now: so long after the batch, or after its latest row so far."""
+        ttl_ms = NEVER if self._update.ttl_ms is None else self._update.ttl_ms
+        if groups.times_ms is None:
+            changed_ms = self._expires_to_ms
+            expires_ms = NEVER if changed_ms is None else min(changed_ms + ttl_ms, NEVER)
+            return np.full(len(groups.hashes), expires_ms, np.int64)
+        expiries = groups.times_ms + min(ttl_ms, NEVER - LATEST_MS)
+        is_live = self._is_live(known)
+        places = known.places[is_live]
+        expiries[places] = np.maximum(expiries[places], known.expiry_ms[is_live])
         return expiries
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:

@@ -15,7 +15,7 @@ from beam_exactly_once.rows.columns import whole_batch
 from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Hashes, Numbers, hash_keys
 from beam_exactly_once.state.keys import repeating
-from beam_exactly_once.state.ordering import order_of
+from beam_exactly_once.state.ordering import Flags, order_of
 from beam_exactly_once.state.run import empty_values
 
 
@@ -35,6 +35,8 @@ class KeyedChunk:
     """Accumulators; then there are no values."""
     shown_keys: pa.RecordBatch | None = None
     """The keys as they came, where they came in Arrow."""
+    times_ms: Numbers | None = None
+    """When the latest row of each key happened, where that matters."""
 
     @property
     def groups(self) -> list[list[Any]]:
@@ -47,6 +49,23 @@ class KeyedChunk:
         groups = list(map(lift, self.groups))
         counts = np.fromiter(map(len, groups), np.int64, len(groups))
         return replace(self, values=list(chain.from_iterable(groups)), counts=counts)
+
+    def only(self, flags: Flags) -> KeyedChunk:
+        """The same with these keys alone."""
+        at = np.flatnonzero(flags)
+        taken = pa.array(at)
+        groups = self.groups if self.values else []
+        counts = self.counts[at]
+        return KeyedChunk(
+            self.hashes[at],
+            self.keys.take(taken),
+            int(counts.sum()),
+            counts,
+            [value for place in at.tolist() for value in groups[place]] if groups else [],
+            tuple(column[at] for column in self.columns),
+            None if self.shown_keys is None else self.shown_keys.take(taken),
+            None if self.times_ms is None else self.times_ms[at],
+        )
 
     def value_by_value(self, folds: Folds | None) -> KeyedChunk:
         """The same with accumulators as a ``CombineFn`` has them."""
@@ -65,6 +84,7 @@ def grouped_rows(
     folds: Folds | None = None,
     shown_keys: pa.RecordBatch | None = None,
     hashes: Hashes | None = None,
+    times_ms: Numbers | None = None,
 ) -> KeyedChunk:
     """Rows in any order, the values of each key together in the order in which they came.
 
@@ -76,6 +96,7 @@ def grouped_rows(
         folds: makes one accumulator of many.
         shown_keys: the keys as they came, if they came in Arrow.
         hashes: one a row, where they are not those of the whole keys.
+        times_ms: when each row happened, where that matters.
     """
     keys = repeating(keys) if hashes is None else keys
     each, of_row = (keys.dictionary, keys.indices.to_numpy()) if pa.types.is_dictionary(keys.type) else (keys, None)
@@ -84,7 +105,8 @@ def grouped_rows(
     if shown_keys is not None:
         shown_keys = shown_keys.take(pa.array(by_key.firsts if of_row is None else _firsts(places, count)))
     counts = np.bincount(places, minlength=count)
-    chunk = KeyedChunk(by_key.hashes, by_key.keys, len(keys), counts, [], (), shown_keys)
+    latest_ms = None if times_ms is None else _latest(times_ms, places, count)
+    chunk = KeyedChunk(by_key.hashes, by_key.keys, len(keys), counts, [], (), shown_keys, latest_ms)
     folded = folds.reduced(columns, places, count) if columns and folds else None
     if folded is not None:
         return replace(chunk, columns=folded)
@@ -126,6 +148,7 @@ def chunks_by_shard(chunk: KeyedChunk, first_hashes: Hashes) -> Iterator[tuple[i
                     chunk.values[ends[start] : ends[stop]],
                     tuple(column[start:stop] for column in chunk.columns),
                     None if chunk.shown_keys is None else chunk.shown_keys.take(at),
+                    None if chunk.times_ms is None else chunk.times_ms[start:stop],
                 ),
             )
 
@@ -143,6 +166,7 @@ def _behind_each_other(chunks: Sequence[KeyedChunk]) -> KeyedChunk:
                     f"key column {field.name!r} is of type {field.type} in one batch and of type {other_field.type} in another. "
                     "Cast it before the step."
                 )
+    times = [chunk.times_ms for chunk in chunks if chunk.times_ms is not None]
     return KeyedChunk(
         np.concatenate([chunk.hashes for chunk in chunks]),
         pa.concat_arrays([chunk.keys for chunk in chunks]),
@@ -151,6 +175,7 @@ def _behind_each_other(chunks: Sequence[KeyedChunk]) -> KeyedChunk:
         list(chain.from_iterable(chunk.values for chunk in chunks)),
         tuple(map(np.concatenate, zip(*(chunk.columns for chunk in chunks), strict=True))),
         whole_batch(shown) if shown else None,
+        np.concatenate(times) if times else None,
     )
 
 
@@ -181,7 +206,8 @@ def _one_a_key(entries: KeyedChunk, by_key: _ByKey) -> KeyedChunk:
     counts = np.zeros(len(by_key.firsts), np.int64)
     np.add.at(counts, by_key.places, entries.counts)
     shown = None if entries.shown_keys is None else entries.shown_keys.take(pa.array(by_key.firsts))
-    return KeyedChunk(by_key.hashes, by_key.keys, entries.rows_in, counts, [], (), shown)
+    latest_ms = None if entries.times_ms is None else _latest(entries.times_ms, by_key.places, len(counts))
+    return KeyedChunk(by_key.hashes, by_key.keys, entries.rows_in, counts, [], (), shown, latest_ms)
 
 
 def _folded(entries: KeyedChunk, folds: Folds) -> KeyedChunk | None:
@@ -198,6 +224,13 @@ def _grouped(entries: KeyedChunk) -> KeyedChunk:
     first_rows = (np.cumsum(entries.counts) - entries.counts)[by_key.order]
     rows = np.arange(len(values)) + np.repeat(first_rows - np.cumsum(counts) + counts, counts)
     return replace(_one_a_key(entries, by_key), values=[values[row] for row in rows.tolist()])
+
+
+def _latest(times_ms: Numbers, places: Numbers, count: int) -> Numbers:
+    """The latest time at each place."""
+    latest_ms = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(latest_ms, places, times_ms)
+    return latest_ms
 
 
 def _firsts(places: Numbers, count: int) -> Numbers:

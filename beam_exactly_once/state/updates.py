@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from beam_exactly_once.rows.event_times import By, times_of_rows
 from beam_exactly_once.state.arrow_rows import ArrowRows
 from beam_exactly_once.state.columns.folds import Folds
 from beam_exactly_once.state.garbage import no_collection
@@ -44,6 +45,10 @@ class Operator(Protocol):
         """How long a key is remembered after its last change; None: for ever."""
 
     @property
+    def by(self) -> By | None:
+        """When a value happened, if times to live, timeouts and windows go by event time."""
+
+    @property
     def folds(self) -> Folds | None:
         """What does the same on columns of numbers, if there is something."""
 
@@ -53,6 +58,9 @@ class Operator(Protocol):
 
     def lifted(self, values: list[Any]) -> list[Any]:
         """What travels in the place of the values of one key, fewer if they can be combined where they are."""
+
+    def in_time(self, chunk: KeyedChunk, fired_ms: int | None) -> KeyedChunk:
+        """The keys of a chunk that are taken, though the batch before has come to ``fired_ms``."""
 
 
 class Update(Operator, Protocol):
@@ -82,6 +90,11 @@ class Update(Operator, Protocol):
         """
 
 
+def whatever_its_time(chunk: KeyedChunk, fired_ms: int | None) -> KeyedChunk:
+    """Every row is taken."""
+    return chunk
+
+
 @dataclass(frozen=True)
 class UpdateEach:
     """``UpdateStateByKey``: a function of the new values and the old state."""
@@ -89,12 +102,14 @@ class UpdateEach:
     fn: Callable[[list[Any], Any], Any]
     state_type: StateType
     ttl_ms: int | None
+    by: By | None = None
     kind: str = field(default="update_state_by_key", init=False)
     adds_up: bool = field(default=True, init=False)
     folds: None = field(default=None, init=False)
     arrow: None = field(default=None, init=False)
 
     lifted = staticmethod(all_values)
+    in_time = staticmethod(whatever_its_time)
 
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """One call a key."""
@@ -121,8 +136,11 @@ class CombineEach:
     """The same function on columns of numbers, if there is one."""
     arrow: ArrowRows | None = None
     """Where rows are batches of Arrow."""
+    by: By | None = None
     kind: str = field(default="stateful_combine_per_key", init=False)
     adds_up: bool = field(default=True, init=False)
+
+    in_time = staticmethod(whatever_its_time)
 
     @property
     def state_type(self) -> StateType:
@@ -155,6 +173,7 @@ class FirstOfEach:
     """``DeduplicateByKey``: remembers that a key was there."""
 
     ttl_ms: int | None
+    by: By | None = None
     kind: str = field(default="deduplicate_by_key", init=False)
     adds_up: bool = field(default=False, init=False)
     folds: None = field(default=None, init=False)
@@ -168,6 +187,13 @@ class FirstOfEach:
     def lifted(self, values: list[Any]) -> list[Any]:
         """The first; the others of one bundle are duplicates wherever they go."""
         return values[:1]
+
+    def in_time(self, chunk: KeyedChunk, fired_ms: int | None) -> KeyedChunk:
+        """Those that may not have been forgotten: of others nobody knows whether they are new."""
+        if chunk.times_ms is None or self.ttl_ms is None or fired_ms is None:
+            return chunk
+        may_be_known = chunk.times_ms > fired_ms - self.ttl_ms
+        return chunk if may_be_known.all() else chunk.only(may_be_known)
 
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """A key that is known stays as it is: its time to live counts from its first pair."""
@@ -190,15 +216,16 @@ def grouped(update: Operator, rows: Any, hash_seed: str, operator: str) -> Keyed
         operator: its name.
 
     Raises:
-        UnfitRow: a key or a column is of a type that it cannot be.
+        UnfitRow: a key or a column is of a type that it cannot be, or a row has no time.
     """
     arrow, folds = update.arrow, update.folds
     if arrow is not None:
         return arrow.grouped(rows, hash_seed, operator)
     keys, values = rows
+    times_ms = None if update.by is None else times_of_rows(update.by, values, step=operator)
     columns = None if folds is None else folds.lifted([values])
     encoded = encode_keys(keys, operator=operator)
-    return grouped_rows(encoded, hash_seed, values=lambda: values, columns=columns, folds=folds)
+    return grouped_rows(encoded, hash_seed, values=lambda: values, columns=columns, folds=folds, times_ms=times_ms)
 
 
 def lifted(update: Operator, chunk: KeyedChunk) -> KeyedChunk:

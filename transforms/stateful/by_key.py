@@ -12,12 +12,14 @@ import pyarrow as pa
 
 from beam_exactly_once.arguments import names, seconds, whole_number
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.rows.event_times import By, checked_by
 from beam_exactly_once.state.arrow_rows import ArrowRows, EachColumn
 from beam_exactly_once.state.columns.folds import FoldName, Folds
 from beam_exactly_once.state.types import ArrowState, CoderState, JsonState, StateType
 from beam_exactly_once.state.updates import CombineEach, FirstOfEach, Operator, Update, UpdateEach
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reports import Gathered
+from beam_exactly_once.transforms.stateful.event_time import time_inputs
 from beam_exactly_once.transforms.stateful.keyed_state import (
     REPORTS,
     ChangeShards,
@@ -41,6 +43,8 @@ class KeyedTransform(NamedTransform):
     """Of what the step that changes shards emits besides rows."""
     _sent_tags: tuple[str, ...] = (REPORTS,)
     """Of what the step that sends rows emits besides."""
+    _allowed_lateness_ms = 0
+    """How long windows stay open behind the watermark."""
 
     def __init__(self, name: str | None, shards: int) -> None:
         super().__init__(name)
@@ -70,6 +74,8 @@ class KeyedTransform(NamedTransform):
             graph: of the stream.
             rows: that come in.
         """
+        if spec.update.by is not None:
+            spec = replace(spec, times=time_inputs(spec.name, rows, graph, self._allowed_lateness_ms))
         graph.operators[spec.name] = spec
         return spec.emitted
 
@@ -117,6 +123,8 @@ class UpdateStateByKey(KeyedTransform):
             None to forget the key. It must not change the state that it is given.
         state: how states are stored: ``JsonState``, ``ArrowState`` or ``CoderState``.
         ttl_s: seconds after its last change, by the batches' planned times, after which a key is forgotten; None: never.
+        event_time_by: with ``ttl_s``: when a value happened, as for :class:`AggregateByWindow`. A key is forgotten when the
+            watermark is so far ahead of the latest of its values. Every value is taken, however late. None: the clock counts.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
 
@@ -136,6 +144,7 @@ class UpdateStateByKey(KeyedTransform):
         *,
         state: StateType | None = None,
         ttl_s: float | None = None,
+        event_time_by: By | None = None,
         name: str | None = None,
         shards: int = SHARDS,
     ) -> None:
@@ -145,9 +154,10 @@ class UpdateStateByKey(KeyedTransform):
         self._fn = fn
         self._state = checked_state(JsonState() if state is None else state, type(self).__name__)
         self._ttl_ms = _ttl_ms(ttl_s)
+        self._by = _by(event_time_by, ttl_s)
 
     def _update(self) -> Update:
-        return UpdateEach(self._fn, self._state, self._ttl_ms)
+        return UpdateEach(self._fn, self._state, self._ttl_ms, self._by)
 
 
 class StatefulCombinePerKey(KeyedTransform):
@@ -170,6 +180,8 @@ class StatefulCombinePerKey(KeyedTransform):
             int, float, str, bytes, or tuples, lists, dicts and sets of such; others are refused when one comes. Or a mapping:
             for each column, one of the functions above.
         ttl_s: seconds after its last change, by the batches' planned times, after which a key is forgotten; None: never.
+        event_time_by: with ``ttl_s``: when a value happened, as for :class:`AggregateByWindow`. A key is forgotten when the
+            watermark is so far ahead of the latest of its values. Every value is taken, however late. None: the clock counts.
         key_columns: of a mapping: the columns that make a key; integers, strings, booleans or binary.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
@@ -189,6 +201,7 @@ class StatefulCombinePerKey(KeyedTransform):
         fn: Any,
         *,
         ttl_s: float | None = None,
+        event_time_by: By | None = None,
         key_columns: Sequence[str] = (),
         name: str | None = None,
         shards: int = SHARDS,
@@ -201,10 +214,12 @@ class StatefulCombinePerKey(KeyedTransform):
                 "StatefulCombinePerKey({'amount': sum}, key_columns=['customer'])."
             )
         self._combine = _by_columns(fn, keys) if isinstance(fn, Mapping) else combined_by_value(fn, type(self).__name__)
-        self._ttl_ms = _ttl_ms(ttl_s)
+        by, arrow = _by(event_time_by, ttl_s), self._combine.arrow
+        arrow = None if arrow is None else replace(arrow, by=by)
+        self._combine = replace(self._combine, ttl_ms=_ttl_ms(ttl_s), by=by, arrow=arrow)
 
     def _update(self) -> Update:
-        return replace(self._combine, ttl_ms=self._ttl_ms)
+        return self._combine
 
 
 def checked_state(state: object, step: str) -> StateType:
@@ -286,7 +301,11 @@ class DeduplicateByKey(KeyedTransform):
 
     Args:
         ttl_s: seconds after its first pair, by the batches' planned times, after which a key is new again; None: never. While the
-            stream stands still, time goes on: choose it longer than a stop may last.
+            stream stands still, time goes on: choose it longer than a stop may last, or give ``event_time_by``.
+        event_time_by: with ``ttl_s``: when a value happened, as for :class:`AggregateByWindow`. A key is new again when the
+            watermark is so far ahead of its first pair. Pairs that happened so long before the watermark are dropped and counted
+            as late: nobody knows any more whether their keys were there. So of pairs with one key and one time, as those that a
+            sender sends again, one is given, however late the others. None: the clock counts.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
 
@@ -295,12 +314,20 @@ class DeduplicateByKey(KeyedTransform):
         UnsupportedPipeline: applied outside of a stream, or to windowed rows.
     """
 
-    def __init__(self, *, ttl_s: float | None, name: str | None = None, shards: int = SHARDS) -> None:
+    def __init__(
+        self,
+        *,
+        ttl_s: float | None,
+        event_time_by: By | None = None,
+        name: str | None = None,
+        shards: int = SHARDS,
+    ) -> None:
         super().__init__(name, shards)
         self._ttl_ms = _ttl_ms(ttl_s)
+        self._by = _by(event_time_by, ttl_s)
 
     def _update(self) -> Update:
-        return FirstOfEach(self._ttl_ms)
+        return FirstOfEach(self._ttl_ms, self._by)
 
 
 def _refuse_totals_of_totals(
@@ -320,6 +347,20 @@ def _refuse_totals_of_totals(
                 f"operator {name!r} is behind operator {one.name!r}, which emits a key again in each batch that changes it: what "
                 "it emitted before would be counted again. Do both in one step; or write the first to a sink, and combine there."
             )
+
+
+def _by(event_time_by: By | None, ttl_s: float | None) -> By | None:
+    """
+    Raises:
+        ConfigurationError: it says no time, or there is nothing that goes by time.
+    """
+    if event_time_by is None:
+        return None
+    if ttl_s is None:
+        raise ConfigurationError(
+            "event_time_by says by what time a key is forgotten, and ttl_s is None: give ttl_s, or leave event_time_by out."
+        )
+    return checked_by("event_time_by", event_time_by)
 
 
 def _ttl_ms(ttl_s: float | None) -> int | None:

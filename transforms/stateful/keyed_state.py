@@ -67,6 +67,8 @@ class _KeyedChunkCoder(beam.coders.Coder):
         """Columns, then values."""
         columns = {"hash": pa.array(value.hashes), "key": value.keys, "count": pa.array(value.counts)}
         columns |= {f"{self._NUMBER}{place}": pa.array(column) for place, column in enumerate(value.columns)}
+        if value.times_ms is not None:
+            columns["time"] = pa.array(value.times_ms)
         if value.shown_keys is not None:
             shown = zip(value.shown_keys.schema.names, value.shown_keys.columns, strict=True)
             columns |= {f"{self._KEY}{name}": column for name, column in shown}
@@ -86,7 +88,8 @@ class _KeyedChunkCoder(beam.coders.Coder):
         keys = {name.removeprefix(self._KEY): batch.column(name) for name in names if name.startswith(self._KEY)}
         shown = pa.RecordBatch.from_arrays(list(keys.values()), names=list(keys)) if keys else None
         hashes, counts = (batch.column(name).to_numpy() for name in ("hash", "count"))
-        return KeyedChunk(hashes, batch.column("key"), rows_in, counts, values, numbers, shown)
+        times_ms = batch.column("time").to_numpy() if "time" in names else None
+        return KeyedChunk(hashes, batch.column("key"), rows_in, counts, values, numbers, shown, times_ms)
 
     def is_deterministic(self) -> bool:
         """Nobody groups by a chunk."""
@@ -212,7 +215,9 @@ class ToShards(StatelessDoFn):
         """Hash and group them, cut where shards end."""
         of_operator = task.operators[self._operator]
         chunk = grouped(self._update, rows, of_operator.hash_seed, self._operator)
-        yield from self._sent(chunk, task)
+        in_time = self._update.in_time(chunk, of_operator.base.fired_ms)
+        self._rows_late += chunk.rows_in - in_time.rows_in
+        yield from self._sent(in_time, task)
 
     def _sent(self, chunk: KeyedChunk, task: BatchTask) -> Iterator[tuple[int, KeyedChunk]]:
         self._rows = (self._rows or 0) + chunk.rows_in

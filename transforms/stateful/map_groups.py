@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -24,7 +23,6 @@ from beam_exactly_once.state.types import StateType
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, checked_state
-from beam_exactly_once.transforms.stateful.event_time import time_inputs
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
 
@@ -115,8 +113,6 @@ class MapGroupsWithState(KeyedTransform):
     def _registered(
         self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
     ) -> Any:
-        if self._call.by is not None:
-            spec = replace(spec, times=time_inputs(spec.name, rows, graph))
         emitted = typed(super()._registered(spec, sent, changed, graph, rows), Any)
         if not self._call.rejects:
             return emitted

@@ -20,7 +20,7 @@ from beam_exactly_once.state.windows.operator import Emit, WindowEach, WindowRes
 from beam_exactly_once.state.windows.windows import Windows
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined_by_value
-from beam_exactly_once.transforms.stateful.event_time import OnLate, RowsAndLate, time_inputs
+from beam_exactly_once.transforms.stateful.event_time import OnLate, RowsAndLate
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards, ToShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
 
@@ -107,9 +107,8 @@ class AggregateByWindow(KeyedTransform):
     def _registered(
         self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
     ) -> Any:
-        times = time_inputs(spec.name, rows, graph, self._allowed_lateness_ms)
         late = typed(sent[LATE], tuple[Any, Any]) if self._keeps_late else None
-        spec = replace(spec, times=times, window=self._each.windows.to_json(), late=late)
+        spec = replace(spec, window=self._each.windows.to_json(), late=late)
         emitted = typed(super()._registered(spec, sent, changed, graph, rows), WindowResult)
         return emitted if late is None else RowsAndLate(emitted, late)
 

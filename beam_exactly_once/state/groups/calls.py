@@ -18,7 +18,7 @@ from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.types import StateType
 from beam_exactly_once.state.types.contract import StoredValues
-from beam_exactly_once.state.updates import all_values
+from beam_exactly_once.state.updates import all_values, whatever_its_time
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class CallEach:
     arrow: None = field(default=None, init=False)
 
     lifted = staticmethod(all_values)
+    in_time = staticmethod(whatever_its_time)
 
 
 class Call(NamedTuple):

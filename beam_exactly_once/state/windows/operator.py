@@ -17,7 +17,7 @@ from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
 from beam_exactly_once.state.keys import encode_keys
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.types import StateType
-from beam_exactly_once.state.updates import CombineEach
+from beam_exactly_once.state.updates import CombineEach, whatever_its_time
 from beam_exactly_once.state.windows.window_keys import with_ends
 from beam_exactly_once.state.windows.windows import Falls, Windows
 
@@ -69,6 +69,8 @@ class WindowEach:
     def folds(self) -> Folds | None:
         """Of the function."""
         return self.combine.folds
+
+    in_time = staticmethod(whatever_its_time)  # it is known which rows are late before they are grouped
 
     def lifted(self, values: list[Any]) -> list[Any]:
         """One accumulator."""
