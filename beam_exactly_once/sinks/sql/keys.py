@@ -5,7 +5,6 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.shards import shards_by
+from beam_exactly_once.sinks.sql.collations import folded, is_collated
 from beam_exactly_once.sinks.sql.target import SqlTarget
 
 KEYS_AT_ONCE = 200
@@ -24,20 +24,23 @@ _ROW = "__row"
 
 
 def shards_of(batch: pa.RecordBatch, key_columns: tuple[str, ...], shards: int) -> pa.Array:
-    """The shard of each row, by its key: one key is always one shard's, on every worker.
+    """The shard of each row, by its key: what is one key to the database is always one shard's, on every worker.
 
-    Texts that most collations take for equal are of one shard, since the database would take them for one key.
+    Columns whose texts only the database can tell apart have no say: a batch's rows of one shard are written in their order, and
+    those of two in any.
     """
-    columns = [batch.column(name).to_pylist() for name in key_columns]
-    texts = ("\0".join(map(_folded, key)) for key in zip(*columns, strict=True))
-    return shards_by((text.encode() for text in texts), shards)
+    telling = [name for name in key_columns if not is_collated(batch.schema.field(name))]
+    rows = zip(*(batch.column(name).to_pylist() for name in telling), strict=True) if telling else [()] * batch.num_rows
+    return shards_by(("\0".join(map(_folded, key)).encode() for key in rows), shards)
+
+
+def has_one_shard(schema: pa.Schema, target: SqlTarget) -> bool:
+    """Whether all rows are of one shard, however many there are: no column of the key tells them apart."""
+    return target.mode == "upsert" and all(is_collated(schema.field(name)) for name in target.key_columns)
 
 
 def _folded(value: Any) -> str:
-    if not isinstance(value, str):
-        return repr(value)
-    plain = unicodedata.normalize("NFKD", value).casefold()
-    return "".join(letter for letter in plain if not unicodedata.combining(letter)).rstrip()
+    return folded(value) if isinstance(value, str) else repr(value)
 
 
 def refuse_equal_keys(batch: pa.RecordBatch, target: SqlTarget) -> None:

@@ -15,20 +15,20 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from beam_exactly_once.sinks.sql.collations import EQUALITY, Equality, is_exact
 from beam_exactly_once.sinks.sql.keys import last_of_keys, refuse_merged_keys
-from beam_exactly_once.sinks.sql.target import SqlTarget
+from beam_exactly_once.sinks.sql.target import SqlTarget, quoted
 from beam_exactly_once.sinks.sql.types.numbers import begins_number, number_of_sqlite
 
 ROWS_AT_ONCE = 1000
 """Rows that one statement takes."""
 
 _HAS_DEFAULT = b"has_default"
-_MERGES = b"merges"
 _READS_NUMBERS = b"reads_numbers"
 
 
 def staged_field(
-    name: str, arrow: pa.DataType, *, has_default: bool, merges: bool = False, reads_numbers: bool = False
+    name: str, arrow: pa.DataType, *, has_default: bool, equality: Equality = "exact", reads_numbers: bool = False
 ) -> pa.Field:
     """A column of staged rows, which says what the rows do not.
 
@@ -36,11 +36,14 @@ def staged_field(
         name: of the column.
         arrow: its type.
         has_default: whether null means the column's default.
-        merges: whether two texts may be one to the database.
+        equality: which of its texts may be one to the database.
         reads_numbers: whether SQLite makes a number of a text that is one.
     """
-    what = ((_HAS_DEFAULT, has_default), (_MERGES, merges), (_READS_NUMBERS, reads_numbers))
-    return pa.field(name, arrow, metadata={key: b"1" for key, is_so in what if is_so} or None)
+    what = ((_HAS_DEFAULT, has_default), (_READS_NUMBERS, reads_numbers))
+    said = {key: b"1" for key, is_so in what if is_so}
+    if equality != "exact":
+        said[EQUALITY] = equality.encode()
+    return pa.field(name, arrow, metadata=said or None)
 
 
 def write_rows(
@@ -76,7 +79,7 @@ def write_rows(
                 connection.execute(statement, _mappings(part, connection.dialect.name))
     if target.mode == "upsert" and target.newest_by is None:
         keys = (batch.select(list(target.key_columns)) for batch in batches)
-        suspected = [batch for batch in keys if any(_says(field, _MERGES) for field in batch.schema)]
+        suspected = [batch for batch in keys if not all(map(is_exact, batch.schema))]
         rows = (row for batch in suspected for row in _mappings(batch, connection.dialect.name))
         refuse_merged_keys(connection, target, [tuple(row.values()) for row in rows])
 
@@ -153,7 +156,7 @@ def takes_copy(connection: sa.Connection, target: SqlTarget) -> bool:
     """
     if target.mode != "append" or connection.dialect.driver != "psycopg":
         return False
-    return bool(connection.scalar(_TAKES_COPY, {"table": _quoted(target)}))
+    return bool(connection.scalar(_TAKES_COPY, {"table": target.quoted_name}))
 
 
 _TAKES_COPY = sa.text(
@@ -162,17 +165,8 @@ _TAKES_COPY = sa.text(
 )
 
 
-def _quoted(target: SqlTarget) -> str:
-    """The table in SQL. SQLAlchemy's own quoting doubles each percent sign, for drivers that it gives parameters."""
-    return ".".join(_identifier(part) for part in (target.namespace, target.table) if part is not None)
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _copy(connection: sa.Connection, target: SqlTarget, names: Sequence[str], parts: Iterable[pa.RecordBatch]) -> None:
-    statement = f"COPY {_quoted(target)} ({', '.join(map(_identifier, names))}) FROM STDIN"
+    statement = f"COPY {target.quoted_name} ({', '.join(map(quoted, names))}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
         for part in parts:

@@ -5,6 +5,7 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
@@ -13,12 +14,15 @@ from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.errors import SinkAhead, SinkBehind
 from beam_exactly_once.sinks.receipts import StagedReceipt, receipt_text
 from beam_exactly_once.sinks.sql.database import SqlDatabase
+from beam_exactly_once.sinks.sql.keys import has_one_shard
 from beam_exactly_once.sinks.sql.receipts import SqlReceipts
 from beam_exactly_once.sinks.sql.refused import refused_rows
 from beam_exactly_once.sinks.sql.rows import prove_writing, write_rows
 from beam_exactly_once.sinks.sql.table import reflected, refuse_engine
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.transactional import Delivery, TransactionalSink
+
+_LOGGER = logging.getLogger(__name__)
 
 _TRIAL = receipt_text(StagedReceipt(Attempt(0, 0, "trial")))
 """Is written at each start and rolled back, to see that receipts can be written."""
@@ -99,6 +103,14 @@ class SqlShards(TransactionalSink):
         table = reflected(connection, self._target, self._database.dialect)
         prove_writing(connection, self._target, table.schema.names)
         connection.rollback()
+        if self._target.shards > 1 and has_one_shard(table.schema, self._target):
+            _LOGGER.warning(
+                "sink %r, %s: one shard writes all rows, not %s, since the collation of key_columns= may take any two texts for "
+                "one key. Give a key column a collation that compares bytes, or name one that is no text.",
+                self._sink,
+                self.location,
+                self._target.shards,
+            )
 
     def _try_receipts(self, connection: sa.Connection, stream_id: str) -> int | None:
         if self._database.dialect == "mysql":

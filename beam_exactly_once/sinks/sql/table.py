@@ -19,6 +19,7 @@ from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
 from beam_exactly_once.rows.fields import KINDS, fields_of
 from beam_exactly_once.rows.python_values import python_values
 from beam_exactly_once.sinks.sql.character_sets import characters_of
+from beam_exactly_once.sinks.sql.collations import Equality, equalities
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import Characters, ColumnType, Misfit, column_type
@@ -36,6 +37,8 @@ class Column:
     """Every row must give it a value."""
     has_default: bool
     """Where a row gives none, the database fills it in."""
+    equality: Equality = "exact"
+    """Which of its texts may be one to the database."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class SqlTable:
                 one.name,
                 one.type.arrow,
                 has_default=one.has_default,
-                merges=one.type.merges,
+                equality=one.equality,
                 reads_numbers=one.type.reads_numbers,
             )
             for one in self.columns
@@ -170,6 +173,7 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     if dialect == "mysql":
         refuse_engine(inspector, table, schema)
     characters = characters_of(connection, target, dialect)
+    compared = equalities(connection, target, dialect)
     described = {column["name"]: column for column in inspector.get_columns(table, schema)}
     primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
     keyed = set(target.compared_columns)
@@ -180,7 +184,10 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         is_row_id = dialect == "sqlite" and primary_key == [name] and isinstance(description["type"], sa.Integer)
         has_default = _has_default(description) or is_row_id
         if is_chosen and not (is_generated and target.columns is None):
-            columns.append(_column(target, description, name in keyed, has_default, dialect, characters.get(name)))
+            staged_as = _column_type(target, description, name in keyed, dialect, characters.get(name))
+            is_required = name in keyed or not (description["nullable"] or has_default)
+            declared, equality = repr(description["type"]), compared.get(name, "exact")
+            columns.append(Column(name, declared, staged_as, is_required, has_default, equality))
         elif not (description["nullable"] or has_default or is_generated):
             raise ConfigurationError(
                 f"column {name!r} of table {target.full_name} is NOT NULL and has no default, so it must be among the columns= "
@@ -196,9 +203,9 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     return SqlTable(target.full_name, tuple(columns), target.columns is None)
 
 
-def _column(
-    target: SqlTarget, description: Any, is_keyed: bool, has_default: bool, dialect: str, characters: Characters | None
-) -> Column:
+def _column_type(
+    target: SqlTarget, description: Any, is_keyed: bool, dialect: str, characters: Characters | None
+) -> ColumnType:
     name, declared = description["name"], description["type"]
     staged_as = column_type(declared, dialect, characters)
     if staged_as is None:
@@ -216,8 +223,7 @@ def _column(
             f"column {name!r} of table {target.full_name} is of type {declared!r}, which cannot be one of key_columns= of "
             "WriteToSql: databases round floating numbers, and take 0.0 and -0.0 for one. Use integers, decimals or texts."
         )
-    is_required = is_keyed or not (description["nullable"] or has_default)
-    return Column(name, repr(declared), staged_as, is_required, has_default)
+    return staged_as
 
 
 def _has_default(description: Any) -> bool:

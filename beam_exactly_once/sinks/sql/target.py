@@ -58,7 +58,12 @@ class SqlTarget:
     @property
     def full_name(self) -> str:
         """The table as the user writes it."""
-        return ".".join(_quoted(part) for part in (self.namespace, self.table) if part is not None)
+        return ".".join(_as_written(part) for part in (self.namespace, self.table) if part is not None)
+
+    @property
+    def quoted_name(self) -> str:
+        """The table in SQL. SQLAlchemy's own quoting doubles each percent sign, for drivers that it gives parameters."""
+        return ".".join(quoted(part) for part in (self.namespace, self.table) if part is not None)
 
     @property
     def compared_columns(self) -> tuple[str, ...]:
@@ -81,6 +86,11 @@ def table_parts(table: str, *, argument: str = "table") -> tuple[str, str | None
     return name, namespace[0] if namespace else None
 
 
-def _quoted(part: str) -> str:
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _as_written(part: str) -> str:
     """``part``, in quotes if it would not be read back without."""
-    return '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part
+    return quoted(part) if "." in part or '"' in part else part

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 import pytest
 
-from beam_exactly_once.errors import ConfigurationError, OutputNotWritable
+from beam_exactly_once.errors import OutputNotWritable
 from support.rejected_rows import rejected_in
 from support.sql_stream import SqlStream
 
@@ -202,55 +201,3 @@ def test_a_constraint_refuses_after_the_commit_until_the_table_is_changed(stream
         stream.run()
     stream.run(**UPSERT, newest_by="id")
     assert stream.ids() == [0, 1, 2]
-
-
-EQUAL_KEYS = {
-    "POSTGRES_URL": ('VARCHAR(20) COLLATE "ignoring_case"', ["a", "A"]),
-    "MARIADB_URL": ("VARCHAR(20) COLLATE utf8mb4_general_ci", ["a", "A", "á", "a ", "b"]),
-}
-
-
-@pytest.mark.parametrize("shards", [1, 2])
-def test_keys_that_are_one_to_the_database_alone(stream: SqlStream, sql_variable: str, shards: int) -> None:
-    declared, keys = EQUAL_KEYS[sql_variable]
-    if sql_variable == "POSTGRES_URL":
-        stream.execute(
-            "CREATE COLLATION IF NOT EXISTS ignoring_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-        )
-    stream.create(f"name {declared} PRIMARY KEY, version INTEGER")
-    batch = pa.RecordBatch.from_pylist([{"name": key, "version": number} for number, key in enumerate(keys)])
-    stream.send_rows([0])
-    upsert: dict[str, Any] = {"mode": "upsert", "key_columns": ["name"], "shards": shards}
-    with pytest.raises(ConfigurationError, match=r"different keys \(name\) in one batch, which are . to the database"):
-        stream.run(through=beam.Map(lambda _: batch), **upsert)
-    assert stream.rows("name") == []
-    stream.run(through=beam.Map(lambda _: batch), **upsert, newest_by="version")
-    expected = [len(keys) - 1] if sql_variable == "POSTGRES_URL" else [len(keys) - 2, len(keys) - 1]
-    assert [version for version, _ in stream.rows("version, name")] == expected
-
-
-@pytest.mark.parametrize("kind", ["CHAR(9)", "VARCHAR(9)"])
-def test_keys_of_text_that_differ_are_found_again(stream: SqlStream, sql_variable: str, kind: str) -> None:
-    """Of many columns, with values of other types beside the text."""
-    collation = ' COLLATE "C"' if sql_variable == "POSTGRES_URL" else ""
-    moment = "TIMESTAMP(6)" if sql_variable == "POSTGRES_URL" else "DATETIME(6)"
-    stream.create(
-        f"name {kind}{collation}, at {moment}, price DECIMAL(9,2), d DATE, version INTEGER, UNIQUE (name, at, price, d)"
-    )
-    rows = [
-        {"name": f"k{number // 2}", "at": MOMENT, "price": Decimal(number), "d": MOMENT.date(), "version": number}
-        for number in range(450)
-    ]
-    batch = pa.RecordBatch.from_pylist(rows)
-    stream.send_rows([0])
-    stream.run(through=beam.Map(lambda _: batch), mode="upsert", key_columns=["name", "at", "price", "d"])
-    assert [version for (version,) in stream.rows("version")] == list(range(450))
-
-
-@pytest.mark.parametrize("shards", [1, 3])
-def test_upsert_by_shards(stream: SqlStream, shards: int) -> None:
-    stream.create("id BIGINT PRIMARY KEY, version INTEGER")
-    for version in range(4):
-        stream.send_rows({"id": number % 5, "version": version} for number in range(version, version + 4))
-    stream.run(**UPSERT, newest_by="version", shards=shards)
-    assert stream.rows("id, version") == [(0, 3), (1, 3), (2, 2), (3, 3), (4, 3)]

@@ -216,24 +216,6 @@ def test_types_that_cut_are_not_known(declared: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "declared", "merges"),
-    [
-        ("postgresql", sa.VARCHAR(3), False),
-        ("postgresql", sa.TEXT(collation="case_insensitive"), True),
-        ("postgresql", postgresql.CITEXT(), True),
-        ("mysql", sa.VARCHAR(3), True),
-        ("sqlite", sa.TEXT(), True),
-        ("mysql", sa.BigInteger(), False),
-    ],
-    ids=repr,
-)
-def test_whether_a_database_may_take_two_values_for_one(dialect: str, declared: Any, merges: bool) -> None:
-    known = column_type(declared, dialect)
-    assert known is not None
-    assert known.merges == merges
-
-
-@pytest.mark.parametrize(
     ("charset", "fitting", "misfitting"),
     [
         ("utf8mb4", "\U0001f600", None),

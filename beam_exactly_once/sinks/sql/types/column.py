@@ -31,8 +31,6 @@ class ColumnType:
     """Makes another value one of those; raises Misfit, TypeError or ValueError."""
     is_ordered: bool = True
     """Staged values are equal, and less, where the database's are: such a column may be a key."""
-    merges: bool = False
-    """Staged values that differ may be equal to the database."""
     reads_numbers: bool = False
     """A staged text that is a number is one to the database, too, but not always the same."""
     check: Callable[[pa.Array], None] = field(default=take_all)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql
 
 from beam_exactly_once.sinks.sql.types.binary import bytes_max_of
 from beam_exactly_once.sinks.sql.types.characters import Characters
@@ -36,12 +36,7 @@ def _text_type(declared: Any, dialect: str, characters: Characters | None) -> Co
         refuse_strangers(text, characters)
         return text
 
-    return ColumnType(pa.string(), frozenset(), checked, merges=_merges(declared, dialect))
-
-
-def _merges(declared: Any, dialect: str) -> bool:
-    """PostgreSQL's own collations tell all texts apart; of a column's own, and of other databases, that is not known here."""
-    return dialect != "postgresql" or declared.collation is not None or isinstance(declared, postgresql.CITEXT)
+    return ColumnType(pa.string(), frozenset(), checked)
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
