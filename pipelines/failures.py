@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from beam_exactly_once.checkpoint import Plan
+from beam_exactly_once.checkpoint import Marker, Plan
 from beam_exactly_once.errors import BeamExactlyOnceError, Retryable, StepFailed, UnfitRow, known_error
 from beam_exactly_once.kafka.at_hand import take_at_hand
 from beam_exactly_once.offsets import OffsetRange
@@ -19,7 +19,8 @@ _IN_STEP = re.compile(r" ?\[while running '([^\n]+?)'\]")
 _TYPE_IN_TEXT = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(?:[\w<>]+\.)*(\w+)")
 """The type that a traceback ends with. The first one of a text stands above all that exceptions say; where an exception was
 raised from another one, it is that of the other."""
-_BEHIND_THE_MARKER = ("CommitBatch/Publish", "CommitBatch/Finish")
+_HALF_A_PAIR = "surrogates not allowed"
+"""What Python says of a text that UTF-8 cannot say."""
 
 
 class GivenUp(BaseException):
@@ -51,7 +52,9 @@ def failed_step(error: BaseException) -> str | None:
     return found[-1] if found else None
 
 
-def batch_failure(error: Exception, task: BatchTask, checkpoint_uri: str) -> BeamExactlyOnceError:
+def batch_failure(
+    error: Exception, task: BatchTask, checkpoint_uri: str, read_marker: Callable[[int], Marker | None]
+) -> BeamExactlyOnceError:
     """The error of a batch, to be raised instead of what a runner made of it.
 
     Its cause is the exception of the user's code, from its own line on, where that is known; else what the runner raised.
@@ -60,6 +63,7 @@ def batch_failure(error: Exception, task: BatchTask, checkpoint_uri: str) -> Bea
         error: what a run of the graph raised.
         task: what was run.
         checkpoint_uri: of the stream.
+        read_marker: of a batch; None where there is none. Only a look tells what a failed run has left.
     """
     own = _as_raised(error)
     if isinstance(own, GivenUp):
@@ -71,7 +75,7 @@ def batch_failure(error: Exception, task: BatchTask, checkpoint_uri: str) -> Bea
     failure: BeamExactlyOnceError
     cause: BaseException | None
     if known is None:
-        failure, cause = StepFailed(_step_failed(error, own, task, at_hand, checkpoint_uri)), own
+        failure, cause = StepFailed(_step_failed(error, own, task, at_hand, checkpoint_uri, read_marker)), own
         failure.step = failed_step(error)
     else:
         text = _IN_STEP.sub("", str(known))
@@ -96,14 +100,28 @@ def _as_raised(error: Exception) -> BaseException:
 
 
 def _step_failed(
-    error: Exception, own: BaseException, task: BatchTask, at_hand: Sequence[OffsetRange], checkpoint_uri: str
+    error: Exception,
+    own: BaseException,
+    task: BatchTask,
+    at_hand: Sequence[OffsetRange],
+    checkpoint_uri: str,
+    read_marker: Callable[[int], Marker | None],
 ) -> str:
-    batch_id, step = task.attempt.batch_id, failed_step(error)
-    failed = f"{'the run' if step is None else f'step {step!r}'} of batch {batch_id} ended with {_type_of(error, own)}."
-    if task.plan is None or (step or "").startswith(_BEHIND_THE_MARKER):
+    batch_id, step, kind = task.attempt.batch_id, failed_step(error), _type_of(error, own)
+    failed = f"{'the run' if step is None else f'step {step!r}'} of batch {batch_id} ended with {kind}."
+    if kind == UnicodeEncodeError.__name__ and _HALF_A_PAIR in str(error):
+        failed += r" A text has half of a surrogate pair, as json.loads makes of an escape such as \ud800, and no step can hand it on."
+    try:
+        is_committed = task.plan is None or read_marker(batch_id) is not None
+    except BeamExactlyOnceError as unread:
         return (
-            f"{failed} The batch is committed, and not all of it is published. Mend what is called there, and start again: "
-            "every start publishes the newest batch before it reads on."
+            f"{failed} Whether the batch is committed is not known, since its marker cannot be read ({unread}) Start again: it is "
+            "run again unless it is committed, and published if it is."
+        )
+    if task.plan is None or is_committed:
+        return (
+            f"{failed} The batch is committed, and perhaps not all of it is published. Mend what failed there, or what it calls, "
+            "and start again: every start publishes the newest batch before it reads on."
         )
     return (
         f"{failed}{_where(task.plan, at_hand)} Nothing of it is committed, and each start runs it again. Mend the step; or "

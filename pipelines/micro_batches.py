@@ -363,7 +363,7 @@ class _ClaimedStream:
         try:
             return self._run_task(task)
         except Exception as error:
-            raise batch_failure(error, task, self._checkpoint.store.uri)  # noqa: B904 (it has its cause)
+            raise batch_failure(error, task, self._checkpoint.store.uri, self._checkpoint.read_marker)  # noqa: B904 (it has its cause)
 
     def _report(self, plan: Plan, counts: CommitCounts, outcome: str, plan_s: float, run_s: float) -> None:
         commit_s, publish_s = counts.commit_us / 1e6, counts.publish_us / 1e6

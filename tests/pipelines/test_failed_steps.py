@@ -9,15 +9,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import apache_beam as beam
 import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_exactly_once import ExactlyOnceStream, ForEachBatch, ReadFromKafka, Record, WriteToFiles
+from beam_exactly_once import ExactlyOnceStream, ForEachBatch, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import StepFailed, UnfitRow
 from beam_exactly_once.testing import MemoryKafka
+from beam_exactly_once.transforms import commit_batch
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -189,6 +191,31 @@ def test_a_function_that_gets_a_committed_batch_is_called_again_at_the_next_star
     first, second = start(), start()
     assert first == second
     assert first == (
-        "step 'CommitBatch/Publish' of batch 0 ended with KeyError. The batch is committed, and not all of it is published. "
-        "Mend what is called there, and start again: every start publishes the newest batch before it reads on."
+        "step 'CommitBatch/Publish' of batch 0 ended with KeyError. The batch is committed, and perhaps not all of it is "
+        "published. Mend what failed there, or what it calls, and start again: every start publishes the newest batch before it "
+        "reads on."
     )
+
+
+@pytest.mark.parametrize("flags", [[], IN_THREADS], ids=["in this thread", "in threads"])
+def test_a_commit_that_fails_behind_its_marker_does_not_say_that_nothing_is_committed(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    def start() -> None:
+        options = PipelineOptions(flags)
+        with cluster.serving(), ExactlyOnceStream(f"{tmp_path}/checkpoint", options=options) as stream:
+            _ = (
+                read(stream)
+                | beam.Map(lambda record: {"n": record.offset})
+                | WriteToFiles(f"{tmp_path}/output", schema=NUMBERS)
+            )
+
+    cluster = kafka()
+    with mock.patch.object(commit_batch, "_to_publish", side_effect=MemoryError), pytest.raises(StepFailed) as raised:
+        start()
+    assert "ended with MemoryError. The batch is committed, and perhaps not all of it is published." in str(
+        raised.value
+    )
+    assert list(read_batches(f"{tmp_path}/output")) == []
+    start()
+    assert [batch.rows_written for batch in read_batches(f"{tmp_path}/output")] == [8]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
 from beam_exactly_once.kafka import Record
@@ -23,6 +25,7 @@ from beam_exactly_once.sinks.sql.collations import Equality, equalities
 from beam_exactly_once.sinks.sql.rows import staged_field
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import Characters, ColumnType, Misfit, column_type
+from beam_exactly_once.sinks.sql.types.json import MariadbJson
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -175,6 +178,10 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     characters = characters_of(connection, target, dialect)
     compared = equalities(connection, target, dialect)
     described = {column["name"]: column for column in inspector.get_columns(table, schema)}
+    for name in _checked_as_json(connection, target) & described.keys():
+        declared = described[name]["type"]
+        if isinstance(declared, mysql.LONGTEXT):
+            described[name]["type"] = MariadbJson(charset=declared.charset, collation=declared.collation)
     primary_key = inspector.get_pk_constraint(table, schema)["constrained_columns"]
     keyed = set(target.compared_columns)
     columns = []
@@ -201,6 +208,23 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
     if target.mode == "upsert":
         _refuse_keys(inspector, target, primary_key, [column.name for column in columns], dialect)
     return SqlTable(target.full_name, tuple(columns), target.columns is None)
+
+
+def _checked_as_json(connection: sa.Connection, target: SqlTarget) -> set[str]:
+    """Columns of MariaDB that take only what is JSON."""
+    if not getattr(connection.dialect, "is_mariadb", False):
+        return set()
+    of_table = {"table": target.table, "schema": target.namespace}
+    clauses = connection.execute(_CHECKS_OF_MARIADB, of_table).scalars()
+    found = [_JSON_VALID.fullmatch(str(clause)) for clause in clauses]
+    return {one[1].replace("``", "`") for one in found if one is not None}
+
+
+_CHECKS_OF_MARIADB = sa.text(
+    "SELECT check_clause FROM information_schema.check_constraints "
+    "WHERE table_name = :table AND constraint_schema = COALESCE(:schema, DATABASE())"
+)
+_JSON_VALID = re.compile(r"json_valid\(`((?:[^`]|``)+)`\)", re.IGNORECASE)
 
 
 def _column_type(

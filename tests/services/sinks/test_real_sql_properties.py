@@ -69,6 +69,7 @@ OF_DIALECT = {
             "VARBINARY(3)",
             "BLOB",
             "TINYTEXT",
+            "JSON",
         ),
         *("TIME", "TIME(6)", "DATETIME", "DATETIME(6)", "TIMESTAMP(3) NULL", "VARCHAR(3) CHARACTER SET latin1"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -98,6 +99,12 @@ MISFITS: list[tuple[str, str, Any, Any]] = [
     ("TIME", "TIME", "01:02:03", "25:00:00"),
     ("JSONB", "JSON", {"a": "\U0001f600"}, {1, 2}),
 ]
+
+
+def nested(depth: int) -> Any:
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
 MISFITS_OF: dict[str, list[tuple[str, Any, Any]]] = {
     "POSTGRES_URL": [
         ("TEXT", "a", "a\0b"),
@@ -144,6 +151,12 @@ MISFITS_OF: dict[str, list[tuple[str, Any, Any]]] = {
         ("FLOAT(5,2)", 999.99, 999.996),
         ("DOUBLE(5,2)", -999.99, -1000.0),
         ("DECIMAL(5,2) UNSIGNED", "1", "-1"),
+        ("JSON", '{"a": 1e400}', "hello"),
+        ("JSON", '"hello"', ""),
+        ("JSON", 12, '"\\ud800"'),
+        ("JSON", nested(31), nested(32)),
+        ("JSON", {"a": Decimal("1e400")}, json.dumps(nested(32))),
+        ("JSON", "[" * 31 + "]" * 31, {"a": [nested(31)[0]]}),
         ("SET('a', 'b')", "a,b", "a,c"),
         ("VARCHAR(3) CHARACTER SET latin1", "€\x81ÿ", "\u0416"),
         ("VARCHAR(3) CHARACTER SET ascii", "a", "ü"),
