@@ -21,6 +21,9 @@ _TYPE_IN_TEXT = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)
 raised from another one, it is that of the other."""
 _HALF_A_PAIR = "surrogates not allowed"
 """What Python says of a text that UTF-8 cannot say."""
+_OF_HALF_A_PAIR = (
+    r"A text has half of a surrogate pair, as json.loads makes of an escape such as \ud800, and no step can hand it on."
+)
 
 
 class GivenUp(BaseException):
@@ -110,13 +113,13 @@ def _step_failed(
     batch_id, step, kind = task.attempt.batch_id, failed_step(error), _type_of(error, own)
     failed = f"{'the run' if step is None else f'step {step!r}'} of batch {batch_id} ended with {kind}."
     if kind == UnicodeEncodeError.__name__ and _HALF_A_PAIR in str(error):
-        failed += r" A text has half of a surrogate pair, as json.loads makes of an escape such as \ud800, and no step can hand it on."
+        failed += f" {_OF_HALF_A_PAIR}"
     try:
         is_committed = task.plan is None or read_marker(batch_id) is not None
     except BeamExactlyOnceError as unread:
         return (
-            f"{failed} Whether the batch is committed is not known, since its marker cannot be read ({unread}) Start again: it is "
-            "run again unless it is committed, and published if it is."
+            f"{failed} Whether the batch is committed is not known, since its marker cannot be read ({unread}) Start again: "
+            "it is published if it is committed, and else run again."
         )
     if task.plan is None or is_committed:
         return (

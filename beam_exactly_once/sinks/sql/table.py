@@ -193,8 +193,8 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         if is_chosen and not (is_generated and target.columns is None):
             staged_as = _column_type(target, description, name in keyed, dialect, characters.get(name))
             is_required = name in keyed or not (description["nullable"] or has_default)
-            declared, equality = repr(description["type"]), compared.get(name, "exact")
-            columns.append(Column(name, declared, staged_as, is_required, has_default, equality))
+            shown, equality = repr(description["type"]), compared.get(name, "exact")
+            columns.append(Column(name, shown, staged_as, is_required, has_default, equality))
         elif not (description["nullable"] or has_default or is_generated):
             raise ConfigurationError(
                 f"column {name!r} of table {target.full_name} is NOT NULL and has no default, so it must be among the columns= "

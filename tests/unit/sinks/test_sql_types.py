@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.sinks.sql.character_sets import of_mysql, of_postgresql
 from beam_exactly_once.sinks.sql.table import Column, SqlTable
 from beam_exactly_once.sinks.sql.types import Characters, column_type
+from beam_exactly_once.sinks.sql.types.json import MariadbJson
 
 LATE = datetime(2024, 2, 29, 23, 59, 59, 999600)
 DAYTIMES = postgresql.DOMAIN("daytimes", postgresql.ARRAY(postgresql.TIME(precision=1)))
@@ -33,7 +35,14 @@ class Kind(Enum):
     NAN = float("nan")
 
 
+def nested(depth: int) -> Any:
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
 FITTING: list[tuple[str, Any, Any]] = [
+    ("mysql", mysql.JSON(), nested(100)),
+    ("mysql", MariadbJson(), {"[": nested(30)}),
+    ("mysql", MariadbJson(), '{"a": "[[\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "b": 1e400}'),
     ("postgresql", postgresql.JSONB(), {"a": "\\u0000"}),
     ("postgresql", postgresql.JSONB(), {"\\": Decimal("0.10")}),
     ("postgresql", postgresql.INET(), "10.0.0.1/8"),
@@ -159,6 +168,14 @@ MISFITTING: list[tuple[str, Any, Any]] = [
     ("postgresql", postgresql.JSONB(), {"a": Kind.NAN}),
     ("postgresql", sa.JSON(), {"a": Hidden(float("inf"))}),
     ("mysql", mysql.JSON(), {"a": {Kind.ONE: 1}}),
+    ("mysql", mysql.JSON(), nested(101)),
+    ("mysql", MariadbJson(), nested(32)),
+    ("mysql", MariadbJson(), json.dumps({"a": nested(31)})),
+    ("mysql", MariadbJson(), "hello"),
+    ("mysql", MariadbJson(), ""),
+    ("mysql", MariadbJson(), "NaN"),
+    ("mysql", MariadbJson(), '["\\ud800"]'),
+    ("mysql", MariadbJson(), float("nan")),
 ]
 
 
