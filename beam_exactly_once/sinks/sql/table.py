@@ -23,6 +23,7 @@ from beam_exactly_once.rows.python_values import python_values
 from beam_exactly_once.sinks.sql.character_sets import characters_of
 from beam_exactly_once.sinks.sql.collations import Equality, equalities
 from beam_exactly_once.sinks.sql.rows import staged_field
+from beam_exactly_once.sinks.sql.statements import larger_than
 from beam_exactly_once.sinks.sql.target import SqlTarget
 from beam_exactly_once.sinks.sql.types import Characters, ColumnType, Misfit, column_type
 from beam_exactly_once.sinks.sql.types.json import MariadbJson
@@ -52,6 +53,8 @@ class SqlTable:
     columns: tuple[Column, ...]
     is_whole: bool
     """A field of a row that is none of these columns is a mistake; else the user chose to leave it out."""
+    max_statement_bytes: int | None = None
+    """A row must fit into one statement; None: of any size."""
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
@@ -116,7 +119,14 @@ class SqlTable:
 
     def _block(self, values_of: Callable[[str], list[Any]], kind: type) -> pa.RecordBatch:
         arrays = [self._array(column, values_of(column.name), kind) for column in self.columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        needed = None if self.max_statement_bytes is None else larger_than(batch, self.max_statement_bytes)
+        if needed is not None:
+            raise UnfitRow(
+                f"a row ({name_of(kind)}) needs a statement of {needed} bytes to be written to table {self.name}, and the server "
+                f"takes {self.max_statement_bytes} at most. Make it smaller, or raise max_allowed_packet of the server."
+            )
+        return batch
 
     def _unknown(self, names: Iterable[str]) -> list[str]:
         """Fields of rows that are mistakes."""
@@ -207,7 +217,8 @@ def reflected(connection: sa.Connection, target: SqlTarget, dialect: str) -> Sql
         )
     if target.mode == "upsert":
         _refuse_keys(inspector, target, primary_key, [column.name for column in columns], dialect)
-    return SqlTable(target.full_name, tuple(columns), target.columns is None)
+    max_bytes = connection.scalar(sa.text("SELECT @@max_allowed_packet")) if dialect == "mysql" else None
+    return SqlTable(target.full_name, tuple(columns), target.columns is None, max_bytes)
 
 
 def _checked_as_json(connection: sa.Connection, target: SqlTarget) -> set[str]:

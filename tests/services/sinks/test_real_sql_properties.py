@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_exactly_once import secret_from_env
+from beam_exactly_once.errors import UnfitRow
 from support.sql_values import VALUES, TableOfTypes, assert_same_or_refused
 
 repeatable = settings(
@@ -89,3 +90,16 @@ def table(sql_variable: str) -> TableOfTypes:
     dialect = "postgresql" if sql_variable == "POSTGRES_URL" else "mysql"
     engine = sa.create_engine(secret_from_env(sql_variable).resolve())
     return TableOfTypes(engine, dialect, [*BOTH, *OF_DIALECT[dialect]])
+
+
+@pytest.mark.parametrize("sql_variable", ["mariadb"], indirect=True)
+def test_a_row_that_fits_into_no_statement_is_found_before_the_commit(sql_variable: str) -> None:
+    """A server of MySQL or MariaDB hangs up on a larger one, as if it were gone, at every start."""
+    engine = sa.create_engine(secret_from_env(sql_variable).resolve())
+    table = TableOfTypes(engine, "mysql", ["LONGTEXT", "LONGBLOB"])
+    with engine.connect() as connection:
+        max_bytes = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())
+    assert len(table.through(0, "x" * (max_bytes - 500))) == max_bytes - 500
+    for number, value in ((0, "x" * max_bytes), (0, "'" * (max_bytes // 2)), (1, b"\0" * (max_bytes // 2))):
+        with pytest.raises(UnfitRow, match=f"and the server takes {max_bytes} at most"):
+            table.through(number, value)
