@@ -30,7 +30,7 @@ ROWS = st.fixed_dictionaries(
 
 def escaped(value: Any) -> str:
     if isinstance(value, bytes):
-        return converters.escape_bytes_prefixed(value, None)
+        return f"_binary{escaped(value.decode('ascii', 'surrogateescape'))}"
     return f"'{converters.escape_string(value)}'" if isinstance(value, str) else "NULL" if value is None else str(value)
 
 
