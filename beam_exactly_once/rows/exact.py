@@ -31,8 +31,9 @@ _DOUBLES = (float, int, np.float64, np.float32, np.int64, np.int32)
 _DOUBLE_BYTES = 8
 _OUT_OF_RANGE = "it is too large for the column, or so small that it would be zero"
 _MIDNIGHT = datetime.time()
-_NUMBERS = (int, float, Decimal)
-"""Counts of a column's units, where it holds days, moments or durations."""
+_NUMBERS = (int, float, Decimal, np.integer, np.floating)  # of units, where a column holds days, moments or durations
+_TEXTS = (str, bytes, bytearray, memoryview)
+"""Arrow makes a list of the letters of some of them."""
 _BOOLEANS = frozenset({bool, np.bool_})
 """Arrow takes some of them as 0 and 1."""
 _COUNTED = frozenset({np.datetime64, np.timedelta64})
@@ -336,20 +337,29 @@ def _is_whole(value: Any) -> bool:
     return bool(value == int(value))
 
 
+def _is_whole_number(value: Any) -> bool:
+    """A UUID can become a number, and is none."""
+    return isinstance(value, _NUMBERS) and _is_whole(value)
+
+
 def _is_date(value: Any) -> bool:
     if isinstance(value, datetime.datetime):
         return value.tzinfo is None and value.time() == _MIDNIGHT
-    return not isinstance(value, _NUMBERS) or _is_whole(value)
+    return _is_whole_number(value) if hasattr(value, "__int__") else True
 
 
 def _fits(value: Any, step_ns: int) -> bool:
     """Whether a moment, a time of day or a duration is a whole number of steps."""
-    if isinstance(value, _NUMBERS):
-        return _is_whole(value)
+    if hasattr(value, "__int__"):
+        return _is_whole_number(value)
     parts = getattr(value, "microsecond", None), getattr(value, "microseconds", None)
     fraction_ns = 1000 * next((part for part in parts if part is not None), 0)
     fraction_ns += getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0)  # of pandas
     return bool(fraction_ns % step_ns == 0)
+
+
+def _is_list(arrow_type: pa.DataType) -> bool:
+    return bool(arrow_type.num_fields) and not (pa.types.is_struct(arrow_type) or pa.types.is_map(arrow_type))
 
 
 def _may_change(arrow_type: pa.DataType) -> bool:
@@ -357,7 +367,8 @@ def _may_change(arrow_type: pa.DataType) -> bool:
         return True
     if pa.types.is_dictionary(arrow_type):
         return _may_change(arrow_type.value_type)
-    return any(_may_change(arrow_type.field(number).type) for number in range(arrow_type.num_fields))
+    inner = (arrow_type.field(number).type for number in range(arrow_type.num_fields))
+    return _is_list(arrow_type) or any(map(_may_change, inner))
 
 
 def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.DataType, list[Any]]]:
@@ -373,7 +384,11 @@ def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.Data
                 field.type,
                 [value.get(field.name) if isinstance(value, Mapping) else value[position] for value in values],
             )
-    elif arrow_type.num_fields:
+    elif _is_list(arrow_type):
+        if any(issubclass(kind, _TEXTS) for kind in set(map(type, values))):
+            raise ValueError("a text is no list")
+        if not _may_change(arrow_type.value_type):
+            return
         lists = (_listed(value, arrow_type.value_type) for value in values)
         yield arrow_type.value_type, list(chain.from_iterable(lists))
 

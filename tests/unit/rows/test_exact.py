@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import uuid
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -57,6 +58,17 @@ MIDNIGHT = datetime.datetime(2024, 1, 1)
         (Decimal("1e-49"), pa.decimal128(30, 10)),
         (Decimal("-3.2855043396846905e-179"), pa.decimal128(30, 10)),
         ([Decimal("1e-219"), 1], pa.list_(pa.decimal256(50, 5))),
+        ("red", pa.list_(pa.string())),
+        ("", pa.list_(pa.int64())),
+        (b"red", pa.list_(pa.uint8())),
+        (["red"], pa.large_list(pa.list_(pa.string()))),
+        ({"tags": "ab"}, pa.struct([("tags", pa.list_(pa.string(), 2))])),
+        (np.float32(0.5), pa.date32()),
+        (np.float32(0.5), pa.time32("s")),
+        (uuid.UUID(int=1), pa.date32()),
+        (uuid.UUID(int=1), pa.timestamp("us")),
+        (uuid.UUID(int=1), pa.duration("us")),
+        (uuid.UUID(int=1), pa.time64("us")),
     ],
     ids=str,
 )
@@ -87,6 +99,8 @@ def test_a_row_that_its_column_would_change_is_refused(value: Any, arrow_type: p
         (np.uint64(2**53), pa.float64()),
         (np.longdouble(0.5), pa.float64()),
         ([1, 0.5, None], pa.list_(pa.float64())),
+        (["red", "", None], pa.list_(pa.string())),
+        ([["red"], []], pa.list_(pa.list_(pa.string()))),
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.rows.columns import batch_of_rows, fitted_batch
-from beam_exactly_once.rows.iso_texts import moment_of, time_of
+from beam_exactly_once.rows.iso_texts import day_of, moment_of, time_of
 from beam_exactly_once.sinks.sql.types import column_type
 from beam_exactly_once.sinks.sql.types.column import Misfit
 
@@ -41,6 +41,58 @@ def test_a_text_is_the_value_that_it_spells_in_files_and_in_tables(
     assert staged[0].as_py() == staged[1].as_py()
     if not getattr(value, "tzinfo", None):
         assert staged[0].as_py() == column[1].as_py()
+
+
+@given(st.from_regex(r"-?[0-9]{1,19}(\.[0-9]{1,6})?", fullmatch=True))
+def test_a_number_as_a_text_is_no_date(text: str) -> None:
+    """Python reads 1711010112345, milliseconds since 1970, as a moment of 1711, and 20240101 as a time of day."""
+    for read in (moment_of, day_of, time_of):
+        with pytest.raises(ValueError, match="not ISO 8601"):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-02-29T01:02:03Z", "2024-02-29T01:02:03+00:00"),
+        ("2024-02-29 01:02:03.5+05", "2024-02-29T01:02:03.500000+05:00"),
+        ("2024-02-29t01:02:03,000004z", "2024-02-29T01:02:03.000004+00:00"),
+        ("2024-02-29T01:02-0530", "2024-02-29T01:02:00-05:30"),
+        ("2024-02-29T01:02:03+00:53:28", "2024-02-29T01:02:03+00:53:28"),
+        ("2024-02-29", "2024-02-29T00:00:00"),
+    ],
+)
+def test_a_moment_is_read_alike_by_every_version_of_python(text: str, expected: str) -> None:
+    assert moment_of(text).isoformat() == expected
+    if len(text) > 10:
+        assert time_of(text[11:]).isoformat() == expected[11:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "2024-W01-1",
+            "2024-02-30",
+            "2024-02-29T24:00:00",
+            "2024-02-29x01:02",
+            "2024-02-29T01:02.5",
+            "2024-02-29T01:02:03 ",
+        ),
+        *(
+            "2024-02-29T",
+            "2024-02-29T01",
+            "２024-02-29",
+            "2024-02-29T01:02:03+25:00",
+            "2024-02-29\n",
+            "2024-02-29T1:2:3",
+            "",
+        ),
+    ],
+)
+def test_what_is_no_moment(text: str) -> None:
+    with pytest.raises(ValueError, match="not ISO 8601"):
+        moment_of(text)
 
 
 @pytest.mark.parametrize("digits", range(1, 10))
