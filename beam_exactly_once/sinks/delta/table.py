@@ -246,7 +246,7 @@ def sorted_errors(where: str) -> Iterator[None]:
         raise
     except (DeltaProtocolError, SchemaMismatchError) as error:
         raise ConfigurationError(
-            f"{where} cannot be written: {_brief(error)}. If the table was changed, take that back (ALTER TABLE … DROP FEATURE, or "
+            f"{where} cannot be written: {_brief(error)}. If the table was changed, take that back (DROP FEATURE, or "
             "restore it), and start again: what is committed waits for it."
         ) from None
     except Exception as error:  # delta-rs raises whatever its stores do, OSError for most
