@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 import orjson
 
+from beam_exactly_once.rows.iso_texts import moment_of
 from beam_exactly_once.secrets import Secret, referenced
 
 Kinds: TypeAlias = Mapping[str, Callable[..., Any]]
@@ -213,7 +214,7 @@ def _as_scalar(text: str, member: Any) -> tuple[bool, Any]:
 
 def _as_moment(text: str) -> tuple[bool, Any]:
     try:
-        moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+        moment = moment_of(text)
     except ValueError:
         return False, None
     if moment.tzinfo is None:

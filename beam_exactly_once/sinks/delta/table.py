@@ -245,7 +245,10 @@ def sorted_errors(where: str) -> Iterator[None]:
     except (BeamExactlyOnceError, Overtaken):
         raise
     except (DeltaProtocolError, SchemaMismatchError) as error:
-        raise ConfigurationError(f"{where} cannot be written: {_brief(error)}") from None
+        raise ConfigurationError(
+            f"{where} cannot be written: {_brief(error)}. If the table was changed, take that back (DROP FEATURE, or "
+            "restore it), and start again: what is committed waits for it."
+        ) from None
     except Exception as error:  # delta-rs raises whatever its stores do, OSError for most
         text = _brief(error)
         if isinstance(error, PermissionError) or any(refusal in text.lower() for refusal in _REFUSED):
