@@ -87,7 +87,9 @@ def encode_keys(keys: Sequence[Any], *, operator: str = "") -> pa.LargeBinaryArr
         raise UnfitRow(_refusal(error, operator)) from None
 
 
-def encode_key_columns(columns: Mapping[str, pa.Array], *, operator: str = "") -> pa.LargeBinaryArray | pa.DictionaryArray:
+def encode_key_columns(
+    columns: Mapping[str, pa.Array], *, operator: str = ""
+) -> pa.LargeBinaryArray | pa.DictionaryArray:
     """The bytes of the keys of an Arrow batch: those of the value of one column, or of the tuple of the values of several.
 
     Args:

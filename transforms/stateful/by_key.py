@@ -38,7 +38,9 @@ class KeyedTransform(NamedTransform):
     """What the operators have in common. Subclasses say what they do with a key."""
 
     _tags: tuple[str, ...] = (REPORTS,)
-    """Of what the step emits besides rows."""
+    """Of what the step that changes shards emits besides rows."""
+    _sent_tags: tuple[str, ...] = (REPORTS,)
+    """Of what the step that sends rows emits besides."""
 
     def __init__(self, name: str | None, shards: int) -> None:
         super().__init__(name)
@@ -48,12 +50,16 @@ class KeyedTransform(NamedTransform):
     def _update(self) -> Operator:
         raise NotImplementedError
 
+    def _sending(self, name: str, update: Any) -> beam.DoFn:
+        """The step that sends rows to their shards."""
+        return ToShards(name, update, self._shards)
+
     def _changing(self, name: str, update: Any, graph: StreamGraph) -> ChangeShards:
         """The step that changes shards."""
         return UpdateShards(name, update, graph.checkpoint, graph.state_cache)
 
-    def _given(self, name: str, emitted: beam.PCollection[Any], changed: Any, graph: StreamGraph) -> Any:
-        """What the transform gives to its user; ``changed`` has all outputs of the step."""
+    def _given(self, name: str, emitted: beam.PCollection[Any], sent: Any, changed: Any, graph: StreamGraph) -> Any:
+        """What the transform gives to its user; ``sent`` and ``changed`` have all outputs of the two steps."""
         return emitted
 
     def expand(self, pairs: beam.PCollection[tuple[Any, Any]]) -> Any:
@@ -65,8 +71,8 @@ class KeyedTransform(NamedTransform):
         tasks = beam.pvalue.AsSingleton(graph.tasks)
         arrow = update.arrow
         gather = GatherPairs() if arrow is None else GatherBatches(arrow)
-        to_shards = beam.ParDo(ToShards(name, update, self._shards), tasks)
-        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards.with_outputs(REPORTS, main="rows")
+        to_shards = beam.ParDo(self._sending(name, update), tasks).with_outputs(*self._sent_tags, main="rows")
+        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards
         seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
         updated = (
             (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
@@ -77,7 +83,7 @@ class KeyedTransform(NamedTransform):
         reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
         emitted = typed(updated["emitted"], tuple[Any, Any] if arrow is None else pa.RecordBatch)
         graph.operators[name] = OperatorSpec(name, update, reports, emitted)
-        return self._given(name, emitted, updated, graph)
+        return self._given(name, emitted, sent, updated, graph)
 
 
 class UpdateStateByKey(KeyedTransform):

@@ -23,7 +23,7 @@ from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
-from beam_exactly_once.state.shard import Known, OpenSlice
+from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import StateChange
 from beam_exactly_once.state.timers import Due, due_rows, earliest, next_due
