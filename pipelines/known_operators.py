@@ -25,6 +25,9 @@ from beam_exactly_once.state.definition import (
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
 
+AHEAD_MS = 300_000
+"""Clocks of machines that a stream moves between may differ by so much without a word."""
+
 _LOGGER = logging.getLogger(__name__)
 
 Records = Mapping[int, OperatorRecord]
@@ -104,6 +107,8 @@ class KnownOperators:
             generation = generations.get(name) or _next_generation(records)
             if name in generations:
                 recorded_definition(self._checkpoint, self._recorded, name, generation)
+            if name in state and operator.times is None:
+                _warn_of_time_ahead(name, state[name], at_ms)
             found[name] = LiveOperator(generation, self._recorded_seed(operator, generation))
         for name in sorted(generations.keys() - self._operators.keys()):
             self._checkpoint.create_dropped(name, generations[name], at_ms)
@@ -204,6 +209,18 @@ def _definition(operator: OperatorSpec, seed: bytes) -> OperatorDefinition:
     return OperatorDefinition(
         operator.name, update.kind, update.state_type.kind, seed, operator.time_domain, operator.window
     )
+
+
+def _warn_of_time_ahead(name: str, state: StateList, now_ms: int) -> None:
+    ahead_ms = 0 if state.fired_ms is None else state.fired_ms - now_ms
+    if ahead_ms > AHEAD_MS:
+        _LOGGER.warning(
+            "the time of operator %r is %d s ahead of this machine's clock, so one of the two clocks is wrong. Until this one "
+            "has come there, no timeout fires, and nothing that lives for some time is forgotten. Nothing is lost. If the clock that "
+            "ran ahead was wrong, a new checkpoint location with continue_from=, a batch before it, goes on from there",
+            name,
+            ahead_ms // 1000,
+        )
 
 
 def _new_seed() -> bytes:

@@ -77,6 +77,22 @@ def test_a_timeout_fires_in_a_batch_that_reads_nothing(stream: TimedStream) -> N
     assert run("verify", stream.location).exit_code == 0
 
 
+def test_a_clock_that_ran_ahead_is_named_and_nothing_is_lost(
+    stream: TimedStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream.produce(1)
+    stream.run_at(86_400, SESSIONS)
+    stream.produce(2)
+    stream.run_at(60, SESSIONS)
+    assert "the time of operator 'map_groups_with_state' is 86340 s ahead of this machine's clock" in caplog.text
+    assert stream.written() == []
+    caplog.clear()
+    stream.run_at(86_399, SESSIONS)
+    stream.run_at(86_411, SESSIONS)
+    assert sorted(stream.written()) == [(1, [1]), (2, [2])]
+    assert "ahead of" not in caplog.text
+
+
 def test_a_test_sets_the_time_of_each_batch() -> None:
     def build(stream: Any) -> None:
         numbers = stream | ReadFromKafka("memory:9092", ["orders"]) | beam.Map(keyed)
@@ -272,6 +288,32 @@ def test_what_fails_is_rejected_whole_and_counted(stream: TimedStream, tmp_path:
     lines = [json.loads(line) for file in (tmp_path / "rejected").glob("*.json") for line in file.open()]
     assert {(one["step"], one["error"], one["reason"]) for one in lines} == {("calls", "ValueError", "unlucky")}
     assert sorted(one["row"] for one in lines) == ["(3, 13)", "(3, 23)", "(3, 3)", "{'key': 4, 'state': 1}"]
+
+
+NO_KEYS: dict[int, Any] = {1: float("nan"), 2: [2], 3: object(), 4: (4, 1.5)}
+
+
+def test_a_pair_whose_key_is_none_is_rejected_and_the_others_go_on(stream: TimedStream, tmp_path: Path) -> None:
+    def count(key: int, values: list[int], state: GroupState[int]) -> Iterator[tuple[int, int]]:
+        state.update((state.value or 0) + len(values))
+        yield key, state.value
+
+    def build(records: Any) -> None:
+        calls = MapGroupsWithState(count, state=JsonState(), name="calls", on_error="reject")
+        pairs = records | beam.Map(keyed) | beam.MapTuple(lambda key, value: (NO_KEYS.get(key, key), value))
+        rows, rejected = pairs | calls
+        _ = rows | beam.MapTuple(row_of) | WriteToFiles(str(stream.output), format="json")
+        _ = rejected | WriteToFiles(str(tmp_path / "rejected"), format="json", name="rejected")
+
+    stream.produce(1, 2, 5, 3, 4, 6, 15)
+    stream.run_with(build, max_batch_offsets=10)
+    assert sorted(stream.written()) == [(5, 2), (6, 1)]
+    assert [dict(one.records_rejected) for one in stream.progress] == [{"calls": 4}]
+    lines = [json.loads(line) for file in (tmp_path / "rejected").glob("*.json") for line in file.open()]
+    assert {(one["step"], one["error"]) for one in lines} == {("calls", "beam_exactly_once.errors.UnfitRow")}
+    said = " ".join(one["reason"] for one in lines)
+    assert all(f"operator 'calls': a key has a value of type {kind};" in said for kind in ("float", "list", "object"))
+    assert all(way_out in said for way_out in ("str(key)", "Use a tuple", "Use what tells it"))
 
 
 def test_rejected_rows_must_go_somewhere(stream: TimedStream) -> None:

@@ -9,21 +9,22 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
-from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.event_times import By, checked_by
-from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error
+from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, isolated
 from beam_exactly_once.state.groups.bundle import GroupBundle
-from beam_exactly_once.state.groups.calls import CallEach
+from beam_exactly_once.state.groups.calls import Call, CallEach, rejected_rows
 from beam_exactly_once.state.groups.group_state import GroupState
 from beam_exactly_once.state.keyed_chunk import KeyedChunk
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.types import StateType
+from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, checked_state
-from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
+from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards, ToShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
 
 K = TypeVar("K")
@@ -70,7 +71,8 @@ class MapGroupsWithState(KeyedTransform):
         on_error: ``"fail"``: an exception of ``fn`` fails the batch, and nothing of it is committed. ``"reject"``: the step
             returns ``rows, rejected``. What belongs to a key for which ``fn`` raises, or whose state cannot be stored, is
             rejected whole, and nothing of that call is emitted: the values, and the key stays as it was; at a timeout the
-            state, and the key is forgotten, since it would fail again and again. Other errors of this library than
+            state, and the key is forgotten, since it would fail again and again. A pair whose key cannot be one is rejected,
+            too. Other errors of this library than
             ``UnfitRow``, and running out of memory, always fail.
 
     Raises:
@@ -100,10 +102,13 @@ class MapGroupsWithState(KeyedTransform):
             )
         by = None if event_time_by is None else checked_by("event_time_by", event_time_by)
         self._call = CallEach(fn, checked_state(state, type(self).__name__), checked_on_error(on_error), by)
-        self._tags = (REPORTS, REJECTED, COUNTS) if self._call.rejects else (REPORTS,)
+        self._tags = self._sent_tags = (REPORTS, REJECTED, COUNTS) if self._call.rejects else (REPORTS,)
 
     def _update(self) -> CallEach:
         return self._call
+
+    def _sending(self, name: str, update: CallEach) -> beam.DoFn:
+        return (_ToShardsOrRejected if update.rejects else ToShards)(name, update, self._shards)
 
     def _changing(self, name: str, update: CallEach, graph: StreamGraph) -> ChangeShards:
         if update.rejects:
@@ -116,9 +121,45 @@ class MapGroupsWithState(KeyedTransform):
         emitted = typed(super()._registered(spec, sent, changed, graph, rows), Any)
         if not self._call.rejects:
             return emitted
-        rejected = typed(changed[REJECTED], Rejected)
-        graph.rejecting[spec.name] = RejectingStep(rejected, typed(changed[COUNTS], Gathered))
+        rejected, counts = (
+            [typed(one[tag], hint) for one in (sent, changed)] | f"All{tag.title()}" >> beam.Flatten()
+            for tag, hint in ((REJECTED, Rejected), (COUNTS, Gathered))
+        )
+        graph.rejecting[spec.name] = RejectingStep(rejected, counts)
         return RowsAndRejected(emitted, rejected)
+
+
+class _ToShardsOrRejected(ToShards):
+    """Sends rows on; rejects those whose key cannot be encoded, and counts them."""
+
+    def start_bundle(self) -> None:
+        """Forget what a failed bundle left and counted."""
+        super().start_bundle()
+        self._rejected = 0
+
+    def process(self, rows: Any, task: BatchTask) -> Iterator[Any]:
+        """Hash and group them, cut where shards end."""
+        keys, values = rows
+        send = super().process
+        refused: list[Rejected] = []
+
+        def reject(place: int, error: Exception) -> None:
+            call = Call(keys[place], [values[place]], None)
+            refused.extend(rejected_rows(call, error, step=self._operator))
+
+        def sent(start: int, stop: int) -> list[Any]:
+            return list(send((keys[start:stop], values[start:stop]), task))
+
+        for chunks in isolated(len(keys), sent, reject, lambda error: isinstance(error, UnfitRow)):
+            yield from chunks
+        self._rejected += len(refused)
+        for one in refused:
+            yield beam.pvalue.TaggedOutput(REJECTED, one)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Say how many rows there were, and how many were rejected."""
+        yield from super().finish_bundle()
+        yield from _counted(self._operator, self._rejected)
 
 
 class _CallShards(ChangeShards):
@@ -137,9 +178,7 @@ class _CallShards(ChangeShards):
     def finish_bundle(self) -> Iterator[Any]:
         """Write the object, and say how many rows were rejected."""
         yield from super().finish_bundle()
-        if self._rejected:
-            report = gathered(RejectedCount(self._operator, self._rejected))
-            yield beam.pvalue.TaggedOutput(COUNTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
+        yield from _counted(self._operator, self._rejected)
 
     def _opened(self, seed: ShardSeed) -> GroupBundle:
         return GroupBundle(self._operator, self._call, self._checkpoint.store, self._cache, seed)
@@ -150,3 +189,10 @@ class _CallShards(ChangeShards):
             self._rejected += len(rejected)
             for one in rejected:
                 yield beam.pvalue.TaggedOutput(REJECTED, one)
+
+
+def _counted(operator: str, rejected: int) -> Iterator[Any]:
+    """A bundle's report of how many rows it rejected."""
+    if rejected:
+        report = gathered(RejectedCount(operator, rejected))
+        yield beam.pvalue.TaggedOutput(COUNTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))

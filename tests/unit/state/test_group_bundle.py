@@ -73,6 +73,49 @@ def test_keys_are_called_as_a_dict_says_few_at_once(batches: list[Any], keys_at_
             both.run(pairs, clock_ms, shards)
 
 
+def test_a_clock_that_jumps_far_ahead_and_back_loses_nothing() -> None:
+    """All that was set fires then, once; what is set later waits until clocks have come there again, and asks for no batch."""
+    both, year_ms = Both(), 365 * 86_400_000
+    stays = ("update", 20, ("update", 20))
+    both.run([(key, stays) for key in range(4)], 1_000)
+    both.run([(0, stays)], 1_000 + year_ms)
+    for at_ms in (1_010, 1_030, 5_000):
+        assert not is_batch_due([both.operator.state], at_ms, None)
+        both.run([(at_ms, stays)], at_ms)
+    assert is_batch_due([both.operator.state], year_ms + 2_000, None)
+    both.run([], year_ms + 2_000)
+    assert {one["calls"] for one, _ in both.operator.remembered().values()} >= {2, 3}
+
+
+@pytest.mark.parametrize("keys_at_once", [1, 7, 1_000])
+def test_many_that_are_due_at_once_are_called_few_at_once(keys_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the calls gave is emitted before the next are made."""
+    monkeypatch.setattr(groups_bundle.GroupBundle, "keys_at_once", keys_at_once)
+    made = 0
+
+    def counted(key: int, values: list[int], state: GroupState[int]) -> Iterator[int]:
+        nonlocal made
+        made += 1
+        state.set_timeout(200)
+        yield key
+
+    given: list[int] = []
+    for_each = groups_bundle.GroupBundle.call
+
+    def watched(*arguments: Any) -> Iterator[Any]:
+        for emitted in for_each(*arguments):
+            given.extend(emitted.rows)
+            assert made == len(given)
+            assert len(emitted.rows) <= keys_at_once
+            yield emitted
+
+    monkeypatch.setattr(groups_bundle.GroupBundle, "call", watched)
+    operator = operator_of(counted)
+    operator.run([(key, 0) for key in range(100)], 100)
+    operator.run([], 300)
+    assert sorted(given) == sorted([*range(100)] * 2)
+
+
 # -- one rule each ---------------------------------------------------------------------------------------------------
 
 
