@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +53,15 @@ class KeyedChunk:
             return self
         ones = np.ones(len(self.hashes), np.int64)
         return replace(self, values=folds.accumulators(self.columns), columns=(), counts=ones)
+
+
+class Sorted(NamedTuple):
+    """Rows on their way to an operator that goes by event time."""
+
+    chunk: KeyedChunk
+    """Those that are in time."""
+    late_rows: Numbers
+    """Which rows are not."""
 
 
 def grouped_rows(

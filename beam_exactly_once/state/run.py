@@ -155,7 +155,8 @@ class Run:
 
     def first_not_below(self, starts: Numbers, stops: Numbers, subkeys: pa.LargeBinaryArray) -> Numbers:
         """Of each range of rows of one key, the first whose subkey is not below this one: a binary search in all at once."""
-        low, high = starts.copy(), stops.copy()
+        low: Numbers = starts.copy()
+        high: Numbers = stops.copy()
         while len(open_ := np.flatnonzero(low < high)):
             middle = (low[open_] + high[open_]) // 2
             is_below = flags(pc.less(self.subkeys.take(pa.array(middle)), subkeys.take(pa.array(open_))))

@@ -54,9 +54,7 @@ Joined: TypeAlias = tuple[Any, tuple[Any, Any]]
 class JoinBundle(StateBundle[JoinEach]):
     """As :class:`~beam_exactly_once.state.bundle.StateBundle`; rows are of one side each."""
 
-    def __init__(
-        self, operator: str, update: JoinEach, store: ObjectStore, cache: StateCache, seed: ShardSeed
-    ) -> None:
+    def __init__(self, operator: str, update: JoinEach, store: ObjectStore, cache: StateCache, seed: ShardSeed) -> None:
         super().__init__(operator, update, store, cache, seed)
         self._lower_ms = seed.fired_ms
         self._upper_ms = -NEVER if seed.fires_to_ms is None else seed.fires_to_ms
@@ -93,7 +91,9 @@ class JoinBundle(StateBundle[JoinEach]):
             hashes,
             keys,
             subkeys_of(places, self._origin, numbers),
-            pc.binary_slice(entries, PLACE_BYTES),
+            pc.binary_slice(
+                entries, PLACE_BYTES, pc.max(pc.binary_length(entries)).as_py()
+            ),  # Arrow fails without an end
             np.full(len(rows), NEVER, np.int64),
             np.full(len(rows), self._update.state_type.version, np.uint8),
         )

@@ -51,4 +51,5 @@ def matches(arrived: Run, run: Run, interval: Interval, *, most: int) -> Iterato
     for begin in range(0, total, most):
         pairs = np.arange(begin, min(begin + most, total))
         of = np.searchsorted(ends, pairs, "right")
-        yield Matches(rows[of], stops[of] - (ends[of] - pairs))
+        places_behind: Numbers = pairs - ends[of]
+        yield Matches(rows[of], stops[of] + places_behind)

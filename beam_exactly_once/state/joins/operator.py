@@ -16,13 +16,12 @@ from beam_exactly_once.rows.event_times import By, times_of_rows
 from beam_exactly_once.state import tagged
 from beam_exactly_once.state.joins.interval import LEFT, RIGHT, Interval
 from beam_exactly_once.state.joins.subkeys import encoded, places_of
-from beam_exactly_once.state.keyed_chunk import grouped_rows
+from beam_exactly_once.state.keyed_chunk import Sorted, grouped_rows
 from beam_exactly_once.state.keys import encode_keys
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.types import AccumulatorState
 from beam_exactly_once.state.types.contract import refuse_large
 from beam_exactly_once.state.updates import all_values
-from beam_exactly_once.state.windows.operator import Sorted
 
 How: TypeAlias = Literal["inner", "left", "right", "full"]
 
@@ -110,7 +109,7 @@ def _stored(values: Sequence[Any], operator: str) -> pa.LargeBinaryArray:
     except tagged.Unstorable as error:
         why = f": {error.why}" if error.why else ""
         raise UnfitRow(
-            f"operator {operator!r}: a row with a value of type {error.kind.__name__} cannot be remembered{why}. A row of a join "
-            "is None, bool, int, float, str, bytes, Decimal, date, datetime (UTC or without zone), or tuples, lists, dicts, sets, "
-            "frozensets of such, exactly. Make one of it before the join, such as row._asdict()."
+            f"operator {operator!r}: a row with a value of type {error.kind.__name__} cannot be remembered{why}. A row of a "
+            "join is None, bool, int, float, str, bytes, Decimal, date, datetime (UTC or without zone), or tuples, lists, dicts, "
+            "sets, frozensets of such, exactly. Make one of it before the join, such as row._asdict()."
         ) from None

@@ -35,17 +35,20 @@ _ZERO = 1 << 62
 
 def places_of(sides: Sides, times_ms: Numbers) -> Places:
     """Side and time of each row."""
-    return (sides.astype(np.uint64) << _SIDE_BIT) | (times_ms + _ZERO).astype(np.uint64)
+    places: Places = (sides.astype(np.uint64) << _SIDE_BIT) | (times_ms + _ZERO).astype(np.uint64)
+    return places
 
 
 def sides_of(places: Places) -> Sides:
     """The sides."""
-    return (places >> _SIDE_BIT).astype(np.int64)
+    sides: Sides = (places >> _SIDE_BIT).astype(np.int64)
+    return sides
 
 
 def times_of(places: Places) -> Numbers:
     """The times."""
-    return (places & np.uint64((1 << 63) - 1)).astype(np.int64) - _ZERO
+    times_ms: Numbers = (places & np.uint64((1 << 63) - 1)).astype(np.int64) - _ZERO
+    return times_ms
 
 
 def encoded(places: Places) -> pa.LargeBinaryArray:
@@ -80,6 +83,7 @@ def subkeys_of(places: Places, origin: bytes, numbers: Numbers) -> pa.LargeBinar
     return of_rows(rows)
 
 
-def _bytes_of(numbers: Any, numpy_type: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _bytes_of(numbers: Places | Numbers, numpy_type: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     stored = numbers.astype(numpy_type)
-    return stored.view(np.uint8).reshape(len(stored), stored.itemsize)
+    data: np.ndarray[Any, np.dtype[np.uint8]] = stored.view(np.uint8).reshape(len(stored), stored.itemsize)
+    return data
