@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,7 +94,6 @@ def test_each_pair_is_given_once_and_each_row_alone_once(
     bounds: list[int | None] = [None, None]
     for number, (left, right, *further, shards, is_lost) in enumerate(batches):
         sides = numbered(left, 100 * number), numbered(right, 100 * number)
-        old = list(bounds)
         for side, more_ms in enumerate(further):
             if more_ms is not None:
                 bounds[side] = (-20 if (before := bounds[side]) is None else before) + more_ms
@@ -102,7 +102,7 @@ def test_each_pair_is_given_once_and_each_row_alone_once(
             under_test.attempt(sides[0][:3], sides[1][1:], type(under_test.bounds)(*lost), shards=shards)
         batch = under_test.run(*sides, *bounds, shards=shards)
         rows, late = oracle.run(sides, bounds)
-        assert in_order(batch.rows) == in_order(rows), old
+        assert in_order(batch.rows) == in_order(rows)
         assert in_order(batch.late) == in_order(late)
 
 
@@ -117,7 +117,7 @@ def test_what_a_join_gives_does_not_depend_on_where_batches_are_cut(
     for bounds in ([], sorted(cuts), range(16)):
         under_test, rows = join(5, 10, how), []
         edges = [0, *bounds, 16]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             reached = [at_ms(side[stop][1]) if stop < len(side) else 1000 for side in sides]
             rows += under_test.run(*(side[start:stop] for side in sides), *reached).rows
         rows += under_test.run((), (), 1000, 1000).rows
