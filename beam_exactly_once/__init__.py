@@ -32,6 +32,7 @@ __all__ = [
     "ExactlyOnceStream",
     "ForEachBatch",
     "GroupState",
+    "JoinWithinInterval",
     "JsonLinesListener",
     "JsonState",
     "MapGroupsWithState",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
         StatefulCombinePerKey,
         UpdateStateByKey,
     )
+    from beam_exactly_once.transforms.stateful.join import JoinWithinInterval
     from beam_exactly_once.transforms.stateful.map_groups import MapGroupsWithState
     from beam_exactly_once.transforms.stateful.windowed import AggregateByWindow
     from beam_exactly_once.transforms.write_delta import WriteToDelta
@@ -120,6 +122,7 @@ else:
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),
         "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),
+        "transforms.stateful.join": ("JoinWithinInterval",),
         "transforms.stateful.map_groups": ("MapGroupsWithState",),
         "transforms.stateful.windowed": ("AggregateByWindow",),
         "transforms.write_delta": ("WriteToDelta",),

@@ -216,8 +216,8 @@ def _warn_of_time_ahead(name: str, state: StateList, now_ms: int) -> None:
     if ahead_ms > AHEAD_MS:
         _LOGGER.warning(
             "the time of operator %r is %d s ahead of this machine's clock, so one of the two clocks is wrong. Until this one "
-            "has come there, no timeout fires, and nothing that lives for some time is forgotten. Nothing is lost. If the clock that "
-            "ran ahead was wrong, a new checkpoint location with continue_from=, a batch before it, goes on from there",
+            "has come there, no timeout fires, and nothing that lives for some time is forgotten. Nothing is lost. If the clock "
+            "that ran ahead was wrong, a new checkpoint location with continue_from=, a batch before it, goes on from there",
             name,
             ahead_ms // 1000,
         )

@@ -322,8 +322,8 @@ class _ClaimedStream:
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
-        operators = {} if plan is None else tasks_of(plan, self._graph, self._operators, self._state)
         times = {name: planner.times for name, planner in self._planners.items() if planner.times is not None}
+        operators = {} if plan is None else tasks_of(plan, self._graph, self._operators, self._state, times)
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators, times)
 
     def _following(self, task: BatchTask) -> Predecessor:

@@ -17,6 +17,7 @@ LOAD_BEAM = {
     "DeduplicateByKey",
     "ExactlyOnceStream",
     "ForEachBatch",
+    "JoinWithinInterval",
     "MapGroupsWithState",
     "ReadFromKafka",
     "StatefulCombinePerKey",

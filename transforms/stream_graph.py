@@ -78,6 +78,8 @@ class OperatorSpec:
     """What it gives to the steps behind it."""
     times: TimeInputs | None = None
     """What its rows come from, if it goes by event time."""
+    sides: tuple[TimeInputs, ...] = ()
+    """What each of its inputs comes from, if they have times of their own."""
     window: Json | None = None
     """Its windows, as a definition holds them."""
     late: beam.PCollection[Any] | None = None

@@ -9,7 +9,7 @@ The idea of two bounds is that of Spark's chained operators (SPARK-40925).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -21,6 +21,8 @@ class TimeInputs:
     operators: tuple[str, ...] = ()
     """Operators before it that close windows."""
     allowed_lateness_ms: int = 0
+    gives_before_ms: int = 0
+    """What it gives may have happened so long before its bound."""
 
 
 def event_bounds(
@@ -37,8 +39,47 @@ def event_bounds(
     """
     bounds: dict[str, int | None] = {}
     for name, of_operator in inputs.items():
-        before = [watermarks_ms[one] for one in of_operator.sources] + [bounds[one] for one in of_operator.operators]
-        known = [one for one in before if one is not None]
-        new = min(known) - of_operator.allowed_lateness_ms if before and len(known) == len(before) else None
-        bounds[name] = max((one for one in (closed_ms.get(name), new) if one is not None), default=None)
+        reached_ms = _reached(of_operator, inputs, watermarks_ms, bounds)
+        new = None if reached_ms is None else reached_ms - of_operator.allowed_lateness_ms
+        bounds[name] = _latest(closed_ms.get(name), new)
     return bounds
+
+
+def late_bounds(
+    name: str,
+    sides: Iterable[TimeInputs],
+    inputs: Mapping[str, TimeInputs],
+    watermarks_ms: Mapping[str, int | None],
+    closed_ms: Mapping[str, int | None],
+) -> tuple[int | None, ...]:
+    """Rows of each input of an operator that happened before are late; None where none is.
+
+    Each input has a time of its own. The operator itself closes by the least of them, so none is late by less.
+
+    Args:
+        name: of the operator.
+        sides: what each input comes from.
+        inputs: of each operator.
+        watermarks_ms: of each source, behind the batch before.
+        closed_ms: of each operator, too.
+    """
+    return tuple(_latest(closed_ms.get(name), _reached(side, inputs, watermarks_ms, closed_ms)) for side in sides)
+
+
+def _reached(
+    of_input: TimeInputs,
+    inputs: Mapping[str, TimeInputs],
+    watermarks_ms: Mapping[str, int | None],
+    bounds: Mapping[str, int | None],
+) -> int | None:
+    """How far the time of rows has come; None where it has not begun."""
+    reached = [watermarks_ms.get(one) for one in of_input.sources]
+    for one in of_input.operators:
+        bound_ms = bounds.get(one)
+        reached.append(None if bound_ms is None else bound_ms - inputs[one].gives_before_ms)
+    known = [one for one in reached if one is not None]
+    return min(known) if known and len(known) == len(reached) else None
+
+
+def _latest(*times_ms: int | None) -> int | None:
+    return max((one for one in times_ms if one is not None), default=None)

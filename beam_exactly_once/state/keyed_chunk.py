@@ -75,6 +75,15 @@ class KeyedChunk:
         return replace(self, values=folds.accumulators(self.columns), columns=(), counts=ones)
 
 
+class Sorted(NamedTuple):
+    """Rows on their way to an operator that goes by event time."""
+
+    chunk: KeyedChunk
+    """Those that are in time."""
+    late_rows: Numbers
+    """Which rows are not."""
+
+
 def grouped_rows(
     keys: pa.LargeBinaryArray | pa.DictionaryArray,
     hash_seed: str,

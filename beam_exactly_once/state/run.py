@@ -153,6 +153,27 @@ class Run:
                 starts[mixed], stops[mixed] = first, np.where(first == ABSENT, ABSENT, last + 1)
         return starts, stops
 
+    def first_not_below(self, starts: Numbers, stops: Numbers, subkeys: pa.LargeBinaryArray) -> Numbers:
+        """Of each range of rows of one key, the first whose subkey is not below this one: a binary search in all at once."""
+        low: Numbers = starts.copy()
+        high: Numbers = stops.copy()
+        while len(open_ := np.flatnonzero(low < high)):
+            middle = (low[open_] + high[open_]) // 2
+            is_below = flags(pc.less(self.subkeys.take(pa.array(middle)), subkeys.take(pa.array(open_))))
+            low[open_[is_below]] = middle[is_below] + 1
+            high[open_[~is_below]] = middle[~is_below]
+        return low
+
+    def holds(self, hashes: Hashes, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryArray) -> Flags:
+        """Whether there is a row with each key and subkey."""
+        starts, stops = self.range_of(hashes, keys)
+        rows = self.first_not_below(starts, stops, subkeys)
+        is_there: Flags = rows < stops
+        at = np.flatnonzero(is_there)
+        found, wanted = self.subkeys.take(pa.array(rows[at])), subkeys.take(pa.array(at))
+        is_there[at] = flags(pc.equal(found, wanted))
+        return is_there
+
     def slice(self, first_hash: int, end_hash: int) -> Run:
         """The rows from ``first_hash`` on and before ``end_hash``, without a copy of them."""
         start, stop = (

@@ -24,6 +24,8 @@ class OperatorTask:
     """Time of the batch, by the clock."""
     latest_ms: int
     """A row that happened later is from the future."""
+    late_ms: tuple[int | None, ...] = ()
+    """Rows of each input that happened before are late, of an operator whose inputs have times of their own."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
@@ -33,13 +35,16 @@ class OperatorTask:
             "fires_to_ms": self.fires_to_ms,
             "now_ms": self.now_ms,
             "latest_ms": self.latest_ms,
+            "late_ms": list(self.late_ms),
         }
 
     @classmethod
     def from_json(cls, sent: Json) -> OperatorTask:
         """The inverse of :meth:`to_json`."""
         base = StateList.from_json(sent["base"])
-        return cls(sent["hash_seed"], base, sent["fires_to_ms"], sent["now_ms"], sent["latest_ms"])
+        return cls(
+            sent["hash_seed"], base, sent["fires_to_ms"], sent["now_ms"], sent["latest_ms"], tuple(sent["late_ms"])
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def join_items(columns: Sequence[pa.LargeBinaryArray], tag: bytes = b"t") -> pa.
     tagged = np.empty((count, 1 + heads.itemsize * heads.shape[1]), np.uint8)
     tagged[:, 0] = ord(tag)
     tagged[:, 1:] = heads.view(np.uint8)
-    return pc.binary_join_element_wise(_of_rows(tagged), *columns, _NOTHING)
+    return pc.binary_join_element_wise(of_rows(tagged), *columns, _NOTHING)
 
 
 def decode_column(column: pa.Array) -> list[Any]:
@@ -155,7 +155,7 @@ def decode_column(column: pa.Array) -> list[Any]:
     """
     lengths = pc.unique(pc.binary_length(column))
     if len(column) and len(lengths) == 1 and lengths[0].as_py():
-        values = _decode_rows(_rows_of(column, lengths[0].as_py()))
+        values = _decode_rows(rows_of(column, lengths[0].as_py()))
         if values is not None:
             return values
     texts = _decode_texts(column)
@@ -182,17 +182,18 @@ def _fixed(tag: bytes, column: pa.Array, numpy_type: str) -> pa.LargeBinaryArray
     tagged = np.empty((len(numbers), 1 + numbers.itemsize), np.uint8)
     tagged[:, 0] = ord(tag)
     tagged[:, 1:] = numbers.view(np.uint8).reshape(len(numbers), numbers.itemsize)
-    encoded = _of_rows(tagged)
+    encoded = of_rows(tagged)
     return encoded if present is None else pc.if_else(present, encoded, pa.scalar(None, pa.large_binary()))
 
 
-def _of_rows(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.LargeBinaryArray:
+def of_rows(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.LargeBinaryArray:
+    """A matrix of bytes as a column: a value a row, all of one length."""
     count, width = rows.shape
     offsets = pa.py_buffer(np.arange(0, (count + 1) * width, width, dtype=np.int64))
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, [None, offsets, pa.py_buffer(rows)])
 
 
-def _rows_of(column: pa.Array, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def rows_of(column: pa.Array, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The values of a column whose values are all of one length, as a matrix of bytes."""
     first = column.cast(pa.large_binary()).cast(pa.binary(width))
     data = np.frombuffer(first.buffers()[1], np.uint8, len(column) * width, first.offset * width)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from beam_exactly_once.state.hashing import Numbers
+from beam_exactly_once.state.hashing import Numbers, offsets_of
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
 from beam_exactly_once.state.state_list import StateList
@@ -42,7 +42,7 @@ def due_rows(runs_newest_first: Sequence[Run], lower_ms: int | None, upper_ms: i
     found = []
     for number, run in enumerate(runs_newest_first):
         rows = np.sort(run.due(lower_ms, upper_ms))  # in the order of hashes, which finds them quickest
-        rows = rows[~_superseded(run, rows, runs_newest_first[:number])]
+        rows = rows[~superseded(run, rows, runs_newest_first[:number])]
         if len(rows):
             found.append(Due(run, rows))
     return found
@@ -56,7 +56,7 @@ def next_due(runs_newest_first: Sequence[Run], upper_ms: int) -> int | None:
     times = []
     for number, run in enumerate(runs_newest_first):
         rows = run.next_to_expire(upper_ms, ROWS_AHEAD)
-        live = rows[(run.versions[rows] != TOMBSTONE) & ~_superseded(run, rows, runs_newest_first[:number])]
+        live = rows[(run.versions[rows] != TOMBSTONE) & ~superseded(run, rows, runs_newest_first[:number])]
         if len(live):
             times.append(int(run.expiry_ms[live[0]]))
         elif len(rows) == ROWS_AHEAD:
@@ -99,10 +99,13 @@ def is_batch_due(states: Iterable[StateList], now_ms: int, until_ms: int | None)
     return False
 
 
-def _superseded(run: Run, rows: Numbers, newer: Iterable[Run]) -> Flags:
+def superseded(run: Run, rows: Numbers, newer: Iterable[Run]) -> Flags:
+    """Which of the rows of a run are replaced by those of newer ones."""
     is_superseded = np.zeros(len(rows), np.bool_)
     if len(rows):
-        hashes, keys = run.hashes[rows], run.keys.take(pa.array(rows))
+        at = pa.array(rows)
+        hashes, keys, subkeys = run.hashes[rows], run.keys.take(at), run.subkeys.take(at)
+        has_subkeys = bool(offsets_of(run.subkeys)[-1])
         for one in newer:
-            is_superseded |= one.find(hashes, keys) != ABSENT
+            is_superseded |= one.holds(hashes, keys, subkeys) if has_subkeys else one.find(hashes, keys) != ABSENT
     return is_superseded

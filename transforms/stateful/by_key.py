@@ -84,22 +84,34 @@ class KeyedTransform(NamedTransform):
         graph = sink_graph(pairs, type(self).__name__)
         update = self._update()
         name = graph.operator_name(self._name, update.kind)
-        _refuse_totals_of_totals(name, update, pairs, graph)
+        if update.adds_up:
+            refuse_totals(name, pairs, graph)
+        sent = self._sent(pairs, self._sending(name, update), graph)
+        spec, changed = self._changed(name, update, [sent], graph)
+        return self._registered(spec, sent, changed, graph, pairs)
+
+    def _sent(self, rows: beam.PCollection[Any], sending: beam.DoFn, graph: StreamGraph, label: str = "") -> Any:
+        """Rows on their way to shards: all outputs of the step that sends them."""
         tasks = beam.pvalue.AsSingleton(graph.tasks)
-        arrow = update.arrow
+        arrow = self._update().arrow
         gather = GatherPairs() if arrow is None else GatherBatches(arrow)
-        to_shards = beam.ParDo(self._sending(name, update), tasks).with_outputs(*self._sent_tags, main="rows")
-        sent = pairs | "Gather" >> beam.ParDo(gather) | "ToShards" >> to_shards
+        to_shards = beam.ParDo(sending, tasks).with_outputs(*self._sent_tags, main="rows")
+        return rows | f"Gather{label}" >> beam.ParDo(gather) | f"ToShards{label}" >> to_shards
+
+    def _changed(
+        self, name: str, update: Operator, sent: Sequence[Any], graph: StreamGraph
+    ) -> tuple[OperatorSpec, Any]:
+        """Shards changed by what was sent to them: what every operator has, and all outputs of the step that changes them."""
         seeds = graph.tasks | "SeedShards" >> beam.ParDo(SeedShards(name, self._shards))
         updated = (
-            (typed(sent["rows"], tuple[int, SentToShard]), typed(seeds, tuple[int, SentToShard]))
+            (*(typed(one["rows"], tuple[int, SentToShard]) for one in sent), typed(seeds, tuple[int, SentToShard]))
             | beam.Flatten()
             | "ByShard" >> beam.GroupByKey()
             | "Update" >> beam.ParDo(self._changing(name, update, graph)).with_outputs(*self._tags, main="emitted")
         )
-        reports = [typed(one[REPORTS], Gathered) for one in (sent, updated)]
-        emitted = typed(updated["emitted"], tuple[Any, Any] if arrow is None else pa.RecordBatch)
-        return self._registered(OperatorSpec(name, update, reports, emitted), sent, updated, graph, pairs)
+        reports = [typed(one[REPORTS], Gathered) for one in (*sent, updated)]
+        emitted = typed(updated["emitted"], tuple[Any, Any] if update.arrow is None else pa.RecordBatch)
+        return OperatorSpec(name, update, reports, emitted), updated
 
 
 class UpdateStateByKey(KeyedTransform):
@@ -330,17 +342,13 @@ class DeduplicateByKey(KeyedTransform):
         return FirstOfEach(self._ttl_ms, self._by)
 
 
-def _refuse_totals_of_totals(
-    name: str, update: Operator, pairs: beam.PCollection[tuple[Any, Any]], graph: StreamGraph
-) -> None:
+def refuse_totals(name: str, rows: beam.PCollection[Any], graph: StreamGraph) -> None:
     """
     Raises:
         UnsupportedPipeline: an operator before this one emits a key again in each batch that changes it, so that its value would
             be added again and again.
     """
-    if not update.adds_up:
-        return
-    before = ancestors(pairs)
+    before = ancestors(rows)
     for one in graph.operators.values():
         if one.update.adds_up and one.emitted in before:
             raise UnsupportedPipeline(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import abc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import apache_beam as beam
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.event_bounds import TimeInputs
+from beam_exactly_once.state.keyed_chunk import Sorted
+from beam_exactly_once.state.shard_seed import OperatorTask
+from beam_exactly_once.state.updates import Operator
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.stateful.keyed_state import ToShards
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, OperatorSpec, StreamGraph
 
+LATE = "late"
+"""Tag of rows that came too late."""
 OnLate: TypeAlias = Literal["keep", "drop"]
 
 
@@ -77,3 +85,27 @@ def _ends_time(name: str, before: OperatorSpec) -> bool:
 
 def _in_order(names: Mapping[str, Any], every: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in every if name in names)
+
+
+class ToShardsInTime(ToShards, abc.ABC):
+    """Sends rows on by the hash of their keys; counts those that are late, and gives them out if they are kept."""
+
+    def __init__(self, operator: str, update: Operator, shards: int, *, keeps_late: bool) -> None:
+        super().__init__(operator, update, shards)
+        self._keeps_late = keeps_late
+
+    @abc.abstractmethod
+    def _sorted_out(self, keys: Sequence[Any], values: Sequence[Any], of_operator: OperatorTask) -> Sorted:
+        """What is sent, and which rows are late."""
+
+    def process(self, rows: Any, task: BatchTask) -> Iterator[Any]:
+        """Hash and group what is in time."""
+        of_operator = task.operators[self._operator]
+        keys, values = rows
+        found = self._sorted_out(keys, values, of_operator)
+        late_rows = found.late_rows.tolist()
+        self._rows_late += len(late_rows)
+        yield from self._sent(found.chunk, task)
+        if self._keeps_late:
+            for row in late_rows:
+                yield beam.pvalue.TaggedOutput(LATE, (keys[row], values[row]))

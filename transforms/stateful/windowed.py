@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -13,18 +13,15 @@ from apache_beam.transforms.window import FixedWindows, SlidingWindows
 from beam_exactly_once.arguments import one_of, seconds
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.event_times import By, checked_by
-from beam_exactly_once.state.keyed_chunk import KeyedChunk
-from beam_exactly_once.state.shard_seed import ShardSeed
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, Sorted
+from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed
 from beam_exactly_once.state.windows.bundle import WindowBundle
 from beam_exactly_once.state.windows.operator import Emit, WindowEach, WindowResult
 from beam_exactly_once.state.windows.windows import Windows
-from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined_by_value
-from beam_exactly_once.transforms.stateful.event_time import OnLate, RowsAndLate
-from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards, ToShards
+from beam_exactly_once.transforms.stateful.event_time import LATE, OnLate, RowsAndLate, ToShardsInTime
+from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
-
-LATE = "late"
 
 
 class AggregateByWindow(KeyedTransform):
@@ -93,7 +90,6 @@ class AggregateByWindow(KeyedTransform):
         self._keeps_late = on_late == "keep"
         by = checked_by("event_time_by", event_time_by)
         self._each = WindowEach(combined_by_value(fn, type(self).__name__), windows_of(window), by, emit)
-        self._future_ms = 0
 
     def _update(self) -> WindowEach:
         return self._each
@@ -113,18 +109,13 @@ class AggregateByWindow(KeyedTransform):
         return emitted if late is None else RowsAndLate(emitted, late)
 
 
-class _ToWindows(ToShards):
-    """Sends rows on by the hash of their keys, one for each window; keeps back those that are late."""
+class _ToWindows(ToShardsInTime):
+    """Sends rows on by the hash of their keys, one for each window."""
 
-    def __init__(self, operator: str, update: WindowEach, shards: int, *, keeps_late: bool) -> None:
-        super().__init__(operator, update, shards)
-        self._windows = update
-        self._keeps_late = keeps_late
+    _update: WindowEach
 
-    def process(self, rows: Any, task: BatchTask) -> Iterator[Any]:
-        of_operator = task.operators[self._operator]
-        keys, values = rows
-        found = self._windows.sorted_out(
+    def _sorted_out(self, keys: Sequence[Any], values: Sequence[Any], of_operator: OperatorTask) -> Sorted:
+        return self._update.sorted_out(
             keys,
             values,
             hash_seed=of_operator.hash_seed,
@@ -132,12 +123,6 @@ class _ToWindows(ToShards):
             latest_ms=of_operator.latest_ms,
             operator=self._operator,
         )
-        late_rows = found.late_rows.tolist()
-        self._rows_late += len(late_rows)
-        yield from self._sent(found.chunk, task)
-        if self._keeps_late:
-            for row in late_rows:
-                yield beam.pvalue.TaggedOutput(LATE, (keys[row], values[row]))
 
 
 class _WindowShards(ChangeShards):

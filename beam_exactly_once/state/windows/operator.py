@@ -13,7 +13,7 @@ from beam_exactly_once.rows.event_times import By, times_of_rows
 from beam_exactly_once.state.arrow_rows import ArrowRows
 from beam_exactly_once.state.columns.folds import Folds
 from beam_exactly_once.state.hashing import Numbers, hash_keys
-from beam_exactly_once.state.keyed_chunk import KeyedChunk, grouped_rows
+from beam_exactly_once.state.keyed_chunk import Sorted, grouped_rows
 from beam_exactly_once.state.keys import encode_keys
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.types import StateType
@@ -32,15 +32,6 @@ class WindowResult(NamedTuple):
     window_end_ms: int
     """The first millisecond behind the window."""
     value: Any
-
-
-class Sorted(NamedTuple):
-    """Rows on their way into windows."""
-
-    chunk: KeyedChunk
-    """Those that fall into open windows: an entry for each row and window."""
-    late_rows: Numbers
-    """Which rows fall into none that is open."""
 
 
 @dataclass(frozen=True)
