@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -211,7 +211,7 @@ class LocalStore(DefiniteStore):
                 if size_bytes is not None:
                     yield ObjectEntry(key, size_bytes)
 
-    def _names_in(self, folder: str) -> list[str]:
+    def _names_in(self, folder: str) -> Sequence[str]:
         """Sorted, those of folders with a slash; not staging folders of other roots inside this one, nor links to folders."""
         found = []
         with _named_errors(self._root / folder):
@@ -226,7 +226,7 @@ class LocalStore(DefiniteStore):
                 return []
         return sorted(found)
 
-    def _delete(self, keys: list[str]) -> None:
+    def _delete(self, keys: Sequence[str]) -> None:
         for key in keys:
             with _named_errors(self._root / key), suppress(FileNotFoundError, NotADirectoryError):
                 (self._root / key).unlink()

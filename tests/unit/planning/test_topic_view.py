@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, open_kafka_log, override_logs, selection_of
+from beam_exactly_once.kafka import KafkaSettings, Record, open_kafka_log, override_logs, selection_of
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning import BatchLimits
 from beam_exactly_once.planning.source import KafkaSource
@@ -23,7 +24,7 @@ SOURCE = KafkaSource("kafka", SETTINGS, selection_of(["orders"], None), FromEarl
 class Deposed:
     """A leader that lacks the last record, for so many answers; after them the new one answers."""
 
-    def __init__(self, log: KafkaLog, answers: int) -> None:
+    def __init__(self, log: Log, answers: int) -> None:
         self._log = log
         self.answers = answers
 
