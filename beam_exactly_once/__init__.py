@@ -63,8 +63,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from beam_exactly_once.kafka.records import RECORD_SCHEMA, Record, with_event_date
     from beam_exactly_once.kafka.settings import read_properties
+    from beam_exactly_once.logs.records import RECORD_SCHEMA, Record, with_event_date
     from beam_exactly_once.offsets import TopicPartition
     from beam_exactly_once.pipelines.progress.listeners import BatchProgress, JsonLinesListener, ProgressListener
     from beam_exactly_once.pipelines.stream import ExactlyOnceStream
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     __version__: str
 else:
     _NAMES = {
-        "kafka.records": ("RECORD_SCHEMA", "Record", "with_event_date"),
+        "logs.records": ("RECORD_SCHEMA", "Record", "with_event_date"),
         "kafka.settings": ("read_properties",),
         "offsets": ("TopicPartition",),
         "pipelines.progress.listeners": ("BatchProgress", "JsonLinesListener", "ProgressListener"),

@@ -21,8 +21,9 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, leaving_step
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, at_hand, open_kafka_log
+from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, at_hand, open_kafka_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.named import Composite
@@ -138,7 +139,7 @@ class _ReadRange(StatelessDoFn):
         self._on_data_loss = on_data_loss
         self._times_of = times_of
         self._watch = TopicWatch(on_data_loss)
-        self._logs: dict[str, KafkaLog] = {}
+        self._logs: dict[str, Log] = {}
 
     def start_bundle(self) -> None:
         self._watch.begin()
@@ -198,7 +199,7 @@ class _ReadRange(StatelessDoFn):
             for report in (gathered(piece), *times.reports()):
                 yield beam.pvalue.TaggedOutput(PIECES, report)
 
-    def _log(self, isolation_level: str | None) -> KafkaLog:
+    def _log(self, isolation_level: str | None) -> Log:
         """The client of a level: opened here, since it survives neither pickling nor fork."""
         level = isolation_level or self._settings.isolation_level
         if level not in self._logs:

@@ -1,13 +1,13 @@
-"""Kafka as a log: bounds, exact ranges, records and chunks. The only room that imports the Kafka client."""
+"""Kafka as a log: bounds and exact ranges. The only room that imports the Kafka client."""
 
 from __future__ import annotations
 
 from beam_exactly_once.kafka.embedded import EmbeddedBroker
-from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog, open_kafka_log, override_logs
+from beam_exactly_once.kafka.log import ConfluentLog, open_kafka_log, override_logs
 from beam_exactly_once.kafka.producing import produce
-from beam_exactly_once.kafka.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, Record, with_event_date
 from beam_exactly_once.kafka.selection import TopicSelection, selection_of
 from beam_exactly_once.kafka.settings import ConfigValue, KafkaSettings, read_properties
+from beam_exactly_once.logs import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, Record, with_event_date
 
 __all__ = [
     "EVENT_DATE",
@@ -17,7 +17,6 @@ __all__ = [
     "ConfigValue",
     "ConfluentLog",
     "EmbeddedBroker",
-    "KafkaLog",
     "KafkaSettings",
     "Record",
     "TopicSelection",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from operator import length_hint
 
-from beam_exactly_once.kafka.records import Chunk
+from beam_exactly_once.logs.records import Chunk
 from beam_exactly_once.offsets import OffsetRange
 
 _AT_HAND: dict[int, tuple[Chunk, Iterator[int] | None]] = {}

@@ -21,8 +21,8 @@ from confluent_kafka import TopicPartition as ClientTopicPartition
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnfitRow, UnknownTopic
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
-from beam_exactly_once.kafka.records import Chunk, Columns, Headers, bytes_of, check_range, rises_strictly
 from beam_exactly_once.kafka.settings import KafkaSettings
+from beam_exactly_once.logs.records import Chunk, Columns, Headers, bytes_of, check_range, rises_strictly
 from beam_exactly_once.offsets import TopicPartition
 
 # One call's worth of messages. Small enough that the messages die before the garbage collector counts them and that
@@ -87,7 +87,7 @@ class RangeFetcher:
             patient.close()
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int) -> Chunk:
-        """See :meth:`beam_exactly_once.kafka.KafkaLog.next_chunk`."""
+        """See :meth:`beam_exactly_once.kafka.Log.next_chunk`."""
         check_range(position, stop, max_records)
         stands_there = self._position == position and self._topic_partition == topic_partition
         self._position = None  # should this call fail, what it took and did not hand out must be read again

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
@@ -18,8 +18,8 @@ from beam_exactly_once.kafka.asking import Asker, NoAnswer
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES
 from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.kafka.owned_admin import OwnedAdmin
-from beam_exactly_once.kafka.records import Chunk
 from beam_exactly_once.kafka.settings import KafkaSettings
+from beam_exactly_once.logs import Chunk, Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
@@ -27,82 +27,8 @@ _NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
 _NO_OFFSET = -1  # what Kafka answers where no record is at or after a time
 
 
-class KafkaLog(Protocol):
-    """One cluster, for one thread at a time. Connections are made at first use and ended by :meth:`close`."""
-
-    def topics(self) -> list[str]:
-        """The names of all topics that the cluster shows us, sorted.
-
-        Raises:
-            KafkaUnavailable: no broker answers within ``timeout_s``, or it refuses us.
-        """
-        ...
-
-    def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
-        """Partitions and id of each topic, in one request for all of them; asked again at every call.
-
-        Brokers learn of a topic one after the other, so one that is missing is asked for again for some seconds, unless
-        ``patient`` is false.
-
-        Raises:
-            UnknownTopic: Kafka does not have one of them.
-            KafkaRefused: it does not let us in, or not read one of them.
-            KafkaUnavailable: no broker answers within ``timeout_s``.
-        """
-        ...
-
-    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
-        """What each partition holds now, asked for all of them at once.
-
-        Raises:
-            UnknownTopic: Kafka does not have one of them.
-            KafkaRefused: it does not let us in.
-            KafkaUnavailable: no broker answers within ``timeout_s``.
-        """
-        ...
-
-    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset behind all that each partition holds, also what open transactions hide: Kafka's high watermark.
-
-        Raises:
-            UnknownTopic, KafkaRefused, KafkaUnavailable: as :meth:`bounds`.
-        """
-        ...
-
-    def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """The first offset of each partition whose record is at or after ``timestamp_ms``, or else its latest offset.
-
-        Raises:
-            UnknownTopic: Kafka does not have one of them.
-            KafkaRefused: it does not let us in.
-            KafkaUnavailable: no broker answers within ``timeout_s``.
-        """
-        ...
-
-    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
-        """What is ready of ``[position, stop)``: at most ``max_records`` records, at least one offset.
-
-        The chunk begins at ``position`` and ends at or before ``stop``; read on at its ``stop``. Reading on there
-        is cheap; any other partition or position makes the client start over.
-
-        Raises:
-            DataLoss: the log does not hold these offsets any more.
-            ReadStalled: neither a record nor the end came within ``no_progress_timeout_s``.
-            UnfitRow: a record has a header that the client cannot read.
-            KafkaRefused: the cluster does not let us in, or not read this topic.
-            KafkaUnavailable: the client cannot go on.
-            UnknownTopic: the partition is gone.
-            ValueError: not ``0 <= position < stop``.
-        """
-        ...
-
-    def close(self) -> None:
-        """End the connections. Twice does no harm."""
-        ...
-
-
 class ConfluentLog(Asker):
-    """A :class:`KafkaLog` on confluent-kafka: one consumer, and one admin client where bounds are asked."""
+    """A :class:`~beam_exactly_once.logs.Log` on confluent-kafka: one consumer, and one admin client where bounds are asked."""
 
     def __init__(self, settings: KafkaSettings, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(settings, clock)
@@ -110,11 +36,11 @@ class ConfluentLog(Asker):
         self._fetcher: RangeFetcher | None = None
 
     def topics(self) -> list[str]:
-        """See :meth:`KafkaLog.topics`."""
+        """See :meth:`Log.topics`."""
         return sorted(self._list_topics().topics)
 
     def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
-        """See :meth:`KafkaLog.describe`."""
+        """See :meth:`Log.describe`."""
         names = sorted(set(topics))
         if not names:
             return {}
@@ -145,25 +71,25 @@ class ConfluentLog(Asker):
         return self._ask_admin(ask)
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
-        """See :meth:`KafkaLog.bounds`."""
+        """See :meth:`Log.bounds`."""
         earliest, latest = self._list_offsets(partitions, [OffsetSpec.earliest(), OffsetSpec.latest()])
         # The two answers are of two moments; a log that retention emptied between them must not look backwards.
         return {place: LogBounds(earliest[place], max(earliest[place], latest[place])) for place in partitions}
 
     def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """See :meth:`KafkaLog.ends`."""
+        """See :meth:`Log.ends`."""
         (ends,) = self._list_offsets(partitions, [OffsetSpec.latest()], isolation_level="read_uncommitted")
         return ends
 
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """See :meth:`KafkaLog.offsets_for_time`."""
+        """See :meth:`Log.offsets_for_time`."""
         # First the ends, then the search: a record that arrives between the two is not skipped.
         (latest,) = self._list_offsets(partitions, [OffsetSpec.latest()])
         (found,) = self._list_offsets(partitions, [OffsetSpec.for_timestamp(timestamp_ms)])
         return {place: found[place] if found[place] >= 0 else latest[place] for place in partitions}
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
-        """See :meth:`KafkaLog.next_chunk`."""
+        """See :meth:`Log.next_chunk`."""
         if self._fetcher is None:
             patient = self._settings.patient
             self._fetcher = RangeFetcher(
@@ -180,7 +106,7 @@ class ConfluentLog(Asker):
         raise KafkaUnavailable(f"the Kafka client cannot read partition {topic_partition}: {text}")
 
     def close(self) -> None:
-        """See :meth:`KafkaLog.close`."""
+        """See :meth:`Log.close`."""
         super().close()
         fetcher, consumer, self._fetcher, self._consumer = self._fetcher, self._consumer, None, None
         if fetcher is not None:
@@ -277,12 +203,12 @@ def _description(found: Any) -> TopicDescription:
     return TopicDescription(None if topic_id == _NO_TOPIC_ID else topic_id, partitions)
 
 
-LogFactory: TypeAlias = Callable[[KafkaSettings], KafkaLog]
+LogFactory: TypeAlias = Callable[[KafkaSettings], Log]
 
 _factories: list[LogFactory] = [ConfluentLog]
 
 
-def open_kafka_log(settings: KafkaSettings) -> KafkaLog:
+def open_kafka_log(settings: KafkaSettings) -> Log:
     """A log for this cluster. Nothing is connected yet: faults of the cluster show at first use."""
     return _factories[-1](settings)
 

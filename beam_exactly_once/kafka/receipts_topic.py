@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from beam_exactly_once.errors import OutputNotWritable, SinkBehind, SinkUnavailable, UnknownTopic
-from beam_exactly_once.kafka.log import ConfluentLog, KafkaLog
+from beam_exactly_once.kafka.log import ConfluentLog
 from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.kafka.topic_admin import TopicAdmin, TopicFacts
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 
 TAIL_OFFSETS = 64
@@ -40,7 +41,7 @@ class ReceiptsTopic:
         self._committed = replace(settings, isolation_level="read_committed")
         self._written = replace(settings, isolation_level="read_uncommitted")
         self._name = name
-        self._logs: tuple[KafkaLog, KafkaLog] | None = None
+        self._logs: tuple[Log, Log] | None = None
 
     @property
     def name(self) -> str:
@@ -118,7 +119,7 @@ class ReceiptsTopic:
         for log in logs or ():
             log.close()
 
-    def _last_value(self, log: KafkaLog, place: TopicPartition, bounds: LogBounds) -> bytes | None:
+    def _last_value(self, log: Log, place: TopicPartition, bounds: LogBounds) -> bytes | None:
         stop, tail = bounds.latest, TAIL_OFFSETS
         while stop > bounds.earliest:
             start = max(bounds.earliest, stop - tail)
@@ -133,7 +134,7 @@ class ReceiptsTopic:
             stop, tail = start, tail * _TAIL_GROWTH
         return None
 
-    def _open_logs(self) -> tuple[KafkaLog, KafkaLog]:
+    def _open_logs(self) -> tuple[Log, Log]:
         if self._logs is None:
             # Not by open_kafka_log(): a source that a test replaced says nothing of where the sink writes.
             self._logs = ConfluentLog(self._committed), ConfluentLog(self._written)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from beam_exactly_once.arguments import names
 from beam_exactly_once.errors import ConfigurationError, UnknownTopic
-from beam_exactly_once.kafka.log import KafkaLog
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.topics import TopicDescription, partitions_of
 
@@ -27,7 +27,7 @@ class TopicSelection(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+    def describe(self, log: Log, *, patient: bool = True) -> dict[str, TopicDescription]:
         """The selected topics as Kafka has them now.
 
         Args:
@@ -61,7 +61,7 @@ class NamedTopics(TopicSelection):
 
     topics: tuple[str, ...]
 
-    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+    def describe(self, log: Log, *, patient: bool = True) -> dict[str, TopicDescription]:
         """See :class:`TopicSelection`."""
         return log.describe(self.topics, patient=patient)
 
@@ -79,7 +79,7 @@ class NamedPartitions(TopicSelection):
 
     partitions: tuple[TopicPartition, ...]
 
-    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+    def describe(self, log: Log, *, patient: bool = True) -> dict[str, TopicDescription]:
         """See :class:`TopicSelection`."""
         return log.describe(sorted({one.topic for one in self.partitions}), patient=patient)
 
@@ -123,7 +123,7 @@ class TopicPattern(TopicSelection):
         """It does."""
         return True
 
-    def describe(self, log: KafkaLog, *, patient: bool = True) -> dict[str, TopicDescription]:
+    def describe(self, log: Log, *, patient: bool = True) -> dict[str, TopicDescription]:
         """See :class:`TopicSelection`."""
         visible = log.topics()
         names = self.matching(visible)

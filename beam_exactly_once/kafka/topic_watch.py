@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
-from beam_exactly_once.kafka import KafkaLog
+from beam_exactly_once.logs import Log
 from beam_exactly_once.topics import OnDataLoss, changed_ids, changed_message, ids_of
 
 
@@ -29,7 +29,7 @@ class TopicWatch:
         """A bundle begins."""
         self._expected, self._replaced = {}, set()
 
-    def is_replaced(self, log: KafkaLog, topic: str, topic_id: str | None) -> bool:
+    def is_replaced(self, log: Log, topic: str, topic_id: str | None) -> bool:
         """Whether the topic is not the planned one any more, and may be passed over.
 
         Raises:
@@ -49,7 +49,7 @@ class TopicWatch:
             )
         return topic in self._replaced
 
-    def end(self, log: KafkaLog) -> None:
+    def end(self, log: Log) -> None:
         """A bundle ends: everything that it read was of the planned topics.
 
         Raises:
@@ -62,7 +62,7 @@ class TopicWatch:
                 "Start again: what was planned of the old topic is then put on record as lost."
             )
 
-    def _changed(self, log: KafkaLog, topics: Iterable[str]) -> list[str]:
+    def _changed(self, log: Log, topics: Iterable[str]) -> list[str]:
         expected = {topic: self._expected[topic] for topic in topics}
         present = ids_of(log.describe(sorted(expected)))
         changed = changed_ids(expected, present)

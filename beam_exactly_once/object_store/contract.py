@@ -11,7 +11,7 @@ import abc
 import io
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -204,8 +204,14 @@ class ObjectStore(abc.ABC):
         """The object's size; None when it is definitely absent."""
 
     @abc.abstractmethod
-    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
-        """Objects whose key begins with ``prefix`` and lies behind ``start_after``, in order of their keys."""
+    def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
+        """Objects whose key begins with ``prefix`` and lies behind ``start_after``, in order of their keys.
+
+        Args:
+            prefix: of the keys; empty for all.
+            start_after: a key, or any text; it need not exist.
+            limit: the first so many are enough, at least 1: the store is asked for no more. None for all.
+        """
 
     @abc.abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
@@ -271,6 +277,34 @@ class ObjectStore(abc.ABC):
             raise
         self.delete([key, raced])
 
+    def verify_order(self) -> None:
+        """Prove that listings are in order, also from a key on, up to a limit and right after a delete: for a log.
+
+        Raises:
+            UnsuitableStore: one was not.
+            OutputNotWritable: writing is not permitted.
+        """
+        prefix = f"{VERIFY_PREFIX}{new_token(16)}/"
+        keys = [f"{prefix}{number}" for number in range(5)]
+        try:
+            for key in reversed(keys):
+                self.put_if_absent(key, b"")
+            whole, first = self._keys(prefix), self._keys(prefix, limit=1)
+            behind = self._keys(prefix, keys[1], limit=2)
+            self.delete(keys[:1])
+            after = self._keys(prefix, limit=1)
+            if (whole, first, behind, after) != (keys, keys[:1], keys[2:4], keys[1:2]):
+                raise UnsuitableStore(
+                    f"{self.uri} cannot hold a log: its listings are not in order of their keys, or not up to date, so its "
+                    "newest object could not be found. Use a local disk, S3 (no directory bucket), or GCS."
+                )
+        finally:
+            with suppress(BeamExactlyOnceError):  # an error before it says more, and what stays is no harm
+                self.delete(keys)
+
+    def _keys(self, prefix: str, start_after: str = "", limit: int | None = None) -> Sequence[str]:
+        return [entry.key for entry in self.list(prefix, start_after, limit)]
+
     def _verify_create(self, key: str) -> None:
         first, second = self.put_if_absent(key, b"first"), self.put_if_absent(key, b"second")
         if not isinstance(first, Created | Mine) or second != Taken(b"first") or self.get(key) != b"first":
@@ -313,6 +347,16 @@ def checked_range(start: int, size_bytes: int) -> None:
     """
     if start < 0 or size_bytes < 1:
         raise ValueError(f"{size_bytes} bytes from byte {start} on are not a part of an object")
+
+
+def checked_limit(limit: int | None) -> None:
+    """Refuse to list nothing.
+
+    Raises:
+        ValueError: the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"a listing of {limit} objects is none: ask for at least 1")
 
 
 def is_key(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
@@ -23,6 +24,7 @@ from beam_exactly_once.object_store.contract import (
     StagedObject,
     Taken,
     checked_key,
+    checked_limit,
     checked_prefix,
     checked_range,
 )
@@ -32,6 +34,8 @@ from beam_exactly_once.randomness import RANDOM, Random
 RETRY_TIMEOUT_S = 60.0
 REACH_TIMEOUT_S = 20.0
 """A store that has not answered yet may as well have a wrong address: somebody waits to hear of it."""
+MAX_PAGE_ENTRIES = 1000
+"""What S3 and GCS give in one answer."""
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
 
@@ -96,11 +100,19 @@ class DefiniteStore(ObjectStore):
         checked_key(key)
         return self._definite(f"look at {key}", lambda: self._size_bytes(key))
 
-    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
+    def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
         """See :class:`ObjectStore`."""
         checked_prefix(prefix)
+        checked_limit(limit)
+        wanted = MAX_PAGE_ENTRIES if limit is None else min(limit, MAX_PAGE_ENTRIES)
+        yield from islice(self._pages(prefix, start_after, wanted), limit)
+
+    def _pages(self, prefix: str, start_after: str, wanted: int) -> Iterator[ObjectEntry]:
         while True:
-            page = self._definite(f"list {prefix}", lambda after=start_after: self._list_page(prefix, after))  # type: ignore[misc]
+            page = self._definite(
+                f"list {prefix}",
+                lambda after=start_after: self._list_page(prefix, after, wanted),  # type: ignore[misc]
+            )
             yield from page.entries
             if page.resume_after is None:
                 return
@@ -124,7 +136,7 @@ class DefiniteStore(ObjectStore):
         """See :class:`ObjectStore`."""
         timeout_s = min(self._retry_timeout_s, REACH_TIMEOUT_S)
         try:
-            self._until_definite(lambda: self._list_page(VERIFY_PREFIX, ""), timeout_s)
+            self._until_definite(lambda: self._list_page(VERIFY_PREFIX, "", 1), timeout_s)
         except Unclear as unclear:
             raise StoreUnavailable(
                 f"{self.uri} did not answer for {timeout_s:g} s ({unclear}). Nothing was written to it. Check its address and "
@@ -147,7 +159,8 @@ class DefiniteStore(ObjectStore):
     def _size_bytes(self, key: str) -> int | None: ...
 
     @abc.abstractmethod
-    def _list_page(self, prefix: str, start_after: str) -> Page: ...
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
+        """At most ``max_entries``; a page may hold fewer, or none, and yet not be the last one."""
 
     @abc.abstractmethod
     def _delete(self, keys: list[str]) -> None: ...  # type: ignore[valid-type]

@@ -21,13 +21,12 @@ from beam_exactly_once.object_store.contract import (
     checked_key,
     checked_prefix,
 )
-from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
+from beam_exactly_once.object_store.definite import MAX_PAGE_ENTRIES, DefiniteStore, Page, Unclear
 from beam_exactly_once.object_store.gcs_client import ABSENT, Refusal, checked_options, shared_client, sorted_errors
 from beam_exactly_once.randomness import new_token
 
 TIMEOUT_S = 20.0  # of one wait for an answer: short enough for several tries within the contract's retry timeout
 CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as GCS asks for; what a writer holds in memory
-MAX_LIST_NAMES = 1000
 MAX_NAME_BYTES = 1024
 
 _BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -68,7 +67,7 @@ class GcsStore(DefiniteStore):
         while True:
             names, more = self._definite(
                 f"list staged {prefix}",
-                lambda after=after: self._names_behind(self._staging + prefix, after),  # type: ignore[misc]
+                lambda after=after: self._names_behind(self._staging + prefix, after, MAX_PAGE_ENTRIES),  # type: ignore[misc]
             )
             for name, size_bytes in names:
                 staged_name = name.removeprefix(self._staging)
@@ -113,8 +112,10 @@ class GcsStore(DefiniteStore):
             found = self._bucket().get_blob(self._prefix + key, timeout=TIMEOUT_S, retry=None)
         return None if found is None else int(found.size or 0)
 
-    def _list_page(self, prefix: str, start_after: str) -> Page:
-        names, more = self._names_behind(self._prefix + prefix, self._prefix + start_after)
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
+        # One more than is wanted: the name that the listing starts at may be there, and is not wanted.
+        wanted = max_entries + (max_entries < MAX_PAGE_ENTRIES)
+        names, more = self._names_behind(self._prefix + prefix, self._prefix + start_after, wanted)
         keys = [(name.removeprefix(self._prefix), size_bytes) for name, size_bytes in names]
         entries = [
             ObjectEntry(key, size_bytes)
@@ -198,14 +199,14 @@ class GcsStore(DefiniteStore):
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def _names_behind(self, prefix: str, after: str) -> tuple[list[tuple[str, int]], bool]:
+    def _names_behind(self, prefix: str, after: str, max_names: int) -> tuple[list[tuple[str, int]], bool]:
         """One page of names with their sizes, and whether there may be more."""
         with sorted_errors(self.uri, self._bucket_name):
             listing = self._client().list_blobs(
                 self._bucket(),
                 prefix=prefix,
                 start_offset=after,  # included, if it exists
-                page_size=MAX_LIST_NAMES,
+                page_size=max_names,
                 fields="items(name,size),nextPageToken",
                 timeout=TIMEOUT_S,
                 retry=None,

@@ -12,8 +12,9 @@ import os
 import re
 import stat
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from beam_exactly_once.object_store.contract import (
     StagedObject,
     StagingWriter,
     checked_key,
+    checked_limit,
     checked_prefix,
 )
 from beam_exactly_once.object_store.definite import DefiniteStore, Page, Unclear
@@ -186,16 +188,45 @@ class LocalStore(DefiniteStore):
                 return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def _list_page(self, prefix: str, start_after: str) -> Page:
-        folder = prefix.rpartition("/")[0]
-        with _named_errors(self._root / folder):
-            keys = sorted(
-                key for key in _files_below(self._root, folder) if key.startswith(prefix) and key > start_after
-            )
-        sizes = ((key, self._size_bytes(key)) for key in keys)
-        return Page([ObjectEntry(key, size_bytes) for key, size_bytes in sizes if size_bytes is not None])
+    def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
+        """See :class:`ObjectStore`. Opens a folder when the walk comes to it: the first key of a million costs no more."""
+        checked_prefix(prefix)
+        checked_limit(limit)
+        yield from islice(self._files_below(_folder_of(prefix), prefix, start_after), limit)
 
-    def _delete(self, keys: list[str]) -> None:
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
+        entries = list(islice(self._files_below(_folder_of(prefix), prefix, start_after), max_entries))
+        return Page(entries, resume_after=entries[-1].key if len(entries) == max_entries else None)
+
+    def _files_below(self, folder: str, prefix: str, start_after: str) -> Iterator[ObjectEntry]:
+        """In order of keys: a folder stands where the first of its keys would, so its name is compared with its slash."""
+        for name in self._definite(f"list {folder}", lambda: self._names_in(folder)):
+            key = folder + name
+            if name.endswith("/"):
+                has_prefix = key.startswith(prefix) or prefix.startswith(key)
+                if has_prefix and (key > start_after or start_after.startswith(key)):
+                    yield from self._files_below(key, prefix, start_after)
+            elif key.startswith(prefix) and key > start_after:
+                size_bytes = self._definite(f"list {key}", lambda key=key: self._size_bytes(key))  # type: ignore[misc]
+                if size_bytes is not None:
+                    yield ObjectEntry(key, size_bytes)
+
+    def _names_in(self, folder: str) -> Sequence[str]:
+        """Sorted, those of folders with a slash; not staging folders of other roots inside this one, nor links to folders."""
+        found = []
+        with _named_errors(self._root / folder):
+            try:
+                with os.scandir(self._root / folder) as entries:
+                    for entry in entries:
+                        if not entry.is_dir():
+                            found.append(entry.name)
+                        elif not entry.is_symlink() and not _STAGING_FOLDER.fullmatch(entry.name):
+                            found.append(f"{entry.name}/")
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(found)
+
+    def _delete(self, keys: Sequence[str]) -> None:
         for key in keys:
             with _named_errors(self._root / key), suppress(FileNotFoundError, NotADirectoryError):
                 (self._root / key).unlink()
@@ -314,18 +345,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _files_below(root: Path, folder: str) -> Iterator[str]:
-    """Keys of all files below ``root/folder``; not those of staging folders of other roots inside this one."""
-    for parent, folders, names in os.walk(root / folder, onerror=_raise_unless_absent):
-        folders[:] = [name for name in folders if not _STAGING_FOLDER.fullmatch(name)]
-        relative = Path(parent).relative_to(root).as_posix()
-        yield from (name if relative == "." else f"{relative}/{name}" for name in names)
-
-
-def _raise_unless_absent(error: OSError) -> None:
-    # An unreadable folder must not pass for an empty one.
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+def _folder_of(prefix: str) -> str:
+    """The folder that holds every key with this prefix: empty, or with its slash."""
+    return prefix[: prefix.rfind("/") + 1]
 
 
 @contextmanager

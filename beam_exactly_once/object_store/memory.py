@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from heapq import nsmallest
 from itertools import count
 from typing import Any
 
@@ -69,14 +70,18 @@ class MemoryStore(DefiniteStore):
         body = self._root.objects.get(key)
         return None if body is None else len(body)
 
-    def _list_page(self, prefix: str, start_after: str) -> Page:
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
         with self._root.lock:
-            found = sorted(
-                (key, len(body))
-                for key, body in self._root.objects.items()
-                if key.startswith(prefix) and key > start_after
+            found = nsmallest(
+                max_entries,
+                (
+                    (key, len(body))
+                    for key, body in self._root.objects.items()
+                    if key.startswith(prefix) and key > start_after
+                ),
             )
-        return Page([ObjectEntry(key, size_bytes) for key, size_bytes in found])
+        entries = [ObjectEntry(key, size_bytes) for key, size_bytes in found]
+        return Page(entries, resume_after=entries[-1].key if len(entries) == max_entries else None)
 
     def _delete(self, keys: list[str]) -> None:
         with self._root.lock:

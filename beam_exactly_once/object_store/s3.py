@@ -34,7 +34,6 @@ from beam_exactly_once.object_store.s3_client import (
 PART_BYTES = 8 << 20  # S3 takes no smaller part but the last one; some servers want all others of one size
 MAX_PARTS = 10_000
 MAX_DELETE_KEYS = 1000
-MAX_LIST_KEYS = 1000
 MAX_KEY_BYTES = 1024
 
 _LOGGER = logging.getLogger(__name__)
@@ -147,9 +146,9 @@ class S3Store(DefiniteStore):
         except Refusal:
             return None
 
-    def _list_page(self, prefix: str, start_after: str) -> Page:
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
         after = self._prefix + start_after  # leaves out the mark of the root itself, too
-        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, StartAfter=after, MaxKeys=MAX_LIST_KEYS)
+        answer = self._call("list_objects_v2", Prefix=self._prefix + prefix, StartAfter=after, MaxKeys=max_entries)
         self._server = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
         keys = [(found["Key"].removeprefix(self._prefix), int(found["Size"])) for found in answer.get("Contents", ())]
         # Consoles mark folders by empty objects whose names end in a slash: no keys of ours.

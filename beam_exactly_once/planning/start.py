@@ -26,7 +26,7 @@ class LogsNow:
     bounds: Mapping[TopicPartition, LogBounds]
     """Of each of them."""
     offsets_for_time: Callable[[Sequence[TopicPartition], int], Mapping[TopicPartition, int]]
-    """``KafkaLog.offsets_for_time``; called only for a moment."""
+    """``Log.offsets_for_time``; called only for a moment."""
 
     @property
     def earliest(self) -> dict[TopicPartition, int]:

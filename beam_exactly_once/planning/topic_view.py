@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import KafkaUnavailable, UnknownTopic
-from beam_exactly_once.kafka import KafkaLog
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
 from beam_exactly_once.patience import Patience
 from beam_exactly_once.planning.source import KafkaSource
@@ -40,7 +40,7 @@ class TopicView:
         UnknownTopic: a topic does not exist, or no topic matches.
     """
 
-    def __init__(self, spec: KafkaSource, log: KafkaLog, clock: Clock, *, may_wait: bool) -> None:
+    def __init__(self, spec: KafkaSource, log: Log, clock: Clock, *, may_wait: bool) -> None:
         self._spec = spec
         self._log = log
         self._clock = clock

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from beam_exactly_once.arguments import one_of
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, UnfitRow
-from beam_exactly_once.kafka import RECORD_SCHEMA, Record
-from beam_exactly_once.kafka.records import Headers
+from beam_exactly_once.logs import RECORD_SCHEMA, Record
+from beam_exactly_once.logs.records import Headers
 from beam_exactly_once.rows.columns import name_of
 
 OnError: TypeAlias = Literal["fail", "reject"]

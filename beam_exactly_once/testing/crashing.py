@@ -106,9 +106,9 @@ class WatchedStore(ObjectStore):
         self._calls.after("size_bytes", key)
         return size_bytes
 
-    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
+    def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
         """As the inner store; one call, however many entries."""
-        entries = list(self._inner.list(prefix, start_after))
+        entries = list(self._inner.list(prefix, start_after, limit))
         self._calls.after("list", prefix)
         return iter(entries)
 

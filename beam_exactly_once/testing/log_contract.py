@@ -19,7 +19,8 @@ from itertools import pairwise
 import pytest
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import KafkaLog, Record
+from beam_exactly_once.kafka import Record
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import ids_of, partitions_of
 
@@ -44,11 +45,11 @@ class LogUnderTest(abc.ABC):
         """Let a partition begin at ``before_offset``, as retention does."""
 
     @abc.abstractmethod
-    def open_log(self) -> KafkaLog:
+    def open_log(self) -> Log:
         """A new reader of the cluster."""
 
 
-def read(log: KafkaLog, place: TopicPartition, start: int, stop: int, max_records: int = 1000) -> list[Record]:
+def read(log: Log, place: TopicPartition, start: int, stop: int, max_records: int = 1000) -> list[Record]:
     """Read ``[start, stop)`` chunk by chunk, checking what every chunk promises."""
     records: list[Record] = []
     position = start
@@ -83,7 +84,7 @@ class LogContract:
         raise NotImplementedError("say by a fixture cluster what is under test")
 
     @pytest.fixture
-    def log(self, cluster: LogUnderTest) -> Iterator[KafkaLog]:
+    def log(self, cluster: LogUnderTest) -> Iterator[Log]:
         """A reader of topics ``orders``, ``orders_eu`` and ``empty``."""
         cluster.create_topic("orders", len(ORDERS))
         cluster.create_topic("orders_eu", 1)
@@ -95,7 +96,7 @@ class LogContract:
 
     # -- topics and bounds -----------------------------------------------------------------------------------------
 
-    def test_topics_are_described_with_their_ids(self, log: KafkaLog) -> None:
+    def test_topics_are_described_with_their_ids(self, log: Log) -> None:
         described = log.describe(["orders_eu", "orders", "orders"])
         assert partitions_of(described) == [*ORDERS, TopicPartition("orders_eu", 0)]
         assert len(set(ids_of(described).values())) == 2
@@ -103,17 +104,17 @@ class LogContract:
         assert log.describe([]) == {}
         assert log.topics() == ["empty", "orders", "orders_eu"]
 
-    def test_bounds_of_all_partitions_come_in_one_answer(self, log: KafkaLog) -> None:
+    def test_bounds_of_all_partitions_come_in_one_answer(self, log: Log) -> None:
         empty = TopicPartition("empty", 0)
         assert log.bounds([*ORDERS, empty]) == {**dict.fromkeys(ORDERS, LogBounds(0, SIZE)), empty: LogBounds(0, 0)}
         assert log.bounds([]) == {}
 
-    def test_without_open_transactions_all_that_a_log_holds_is_shown(self, log: KafkaLog) -> None:
+    def test_without_open_transactions_all_that_a_log_holds_is_shown(self, log: Log) -> None:
         empty = TopicPartition("empty", 0)
         assert log.ends([*ORDERS, empty]) == {**dict.fromkeys(ORDERS, SIZE), empty: 0}
         assert log.ends([]) == {}
 
-    def test_what_does_not_exist_is_named(self, log: KafkaLog) -> None:
+    def test_what_does_not_exist_is_named(self, log: Log) -> None:
         with pytest.raises(UnknownTopic, match="zzz"):
             log.describe(["orders", "zzz"], patient=False)
         with pytest.raises(UnknownTopic, match="zzz"):  # to ask did not create it
@@ -129,7 +130,7 @@ class LogContract:
         ("start", "stop", "max_records"),
         [(0, SIZE, 1000), (0, SIZE, 64), (0, 1, 1000), (SIZE - 1, SIZE, 1000), (17, 17 + 333, 100), (5, 6, 1)],
     )
-    def test_a_range_is_read_exactly(self, log: KafkaLog, start: int, stop: int, max_records: int) -> None:
+    def test_a_range_is_read_exactly(self, log: Log, start: int, stop: int, max_records: int) -> None:
         records = read(log, ORDERS[1], start, stop, max_records)
 
         assert [(record.offset, record.value) for record in records] == [
@@ -138,13 +139,13 @@ class LogContract:
         assert {(record.topic, record.partition) for record in records} == {("orders", 1)}
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_contiguous_ranges_of_any_sizes_give_each_record_once(self, log: KafkaLog, seed: int) -> None:
+    def test_contiguous_ranges_of_any_sizes_give_each_record_once(self, log: Log, seed: int) -> None:
         cuts = sorted({0, SIZE, *random.Random(seed).sample(range(SIZE), 12)})
         found = [one.value for start, stop in pairwise(cuts) for one in read(log, ORDERS[0], start, stop)]
         assert found == values(0, 0, SIZE)
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_ranges_anywhere_in_any_order_are_read_exactly(self, log: KafkaLog, seed: int) -> None:
+    def test_ranges_anywhere_in_any_order_are_read_exactly(self, log: Log, seed: int) -> None:
         numbers = random.Random(seed)
         for _ in range(12):
             partition = numbers.randrange(3)
@@ -154,11 +155,11 @@ class LogContract:
             assert [record.value for record in records] == values(partition, start, stop)
 
     @pytest.mark.parametrize(("position", "stop", "max_records"), [(-1, 5, 10), (5, 5, 10), (6, 5, 10), (0, 5, 0)])
-    def test_an_impossible_range_is_refused(self, log: KafkaLog, position: int, stop: int, max_records: int) -> None:
+    def test_an_impossible_range_is_refused(self, log: Log, position: int, stop: int, max_records: int) -> None:
         with pytest.raises(ValueError, match="position < stop"):
             log.next_chunk(ORDERS[0], position, stop, max_records)
 
-    def test_reading_goes_on_where_new_records_arrive(self, cluster: LogUnderTest, log: KafkaLog) -> None:
+    def test_reading_goes_on_where_new_records_arrive(self, cluster: LogUnderTest, log: Log) -> None:
         cluster.create_topic("growing", 1)
         growing = TopicPartition("growing", 0)
         expected: list[bytes] = []
@@ -169,7 +170,7 @@ class LogContract:
             expected.extend(new)
             assert [record.value for record in found] == new
 
-    def test_every_byte_of_a_record_comes_through(self, cluster: LogUnderTest, log: KafkaLog) -> None:
+    def test_every_byte_of_a_record_comes_through(self, cluster: LogUnderTest, log: Log) -> None:
         cluster.create_topic("bytes", 1)
         expected = [
             Record("bytes", 0, 0, 1_700_000_000_000, 1, None, None, ()),
@@ -187,7 +188,7 @@ class LogContract:
 
     # -- what is gone ----------------------------------------------------------------------------------------------
 
-    def test_offsets_that_retention_took_are_a_loss(self, cluster: LogUnderTest, log: KafkaLog) -> None:
+    def test_offsets_that_retention_took_are_a_loss(self, cluster: LogUnderTest, log: Log) -> None:
         cluster.create_topic("aged", 1)
         aged = TopicPartition("aged", 0)
         cluster.append(numbered("aged", 0, 100))
@@ -199,7 +200,7 @@ class LogContract:
         # The same reader goes on with what is there.
         assert [record.value for record in read(log, aged, 40, 100)] == values(0, 40, 100)
 
-    def test_a_position_above_the_end_is_a_loss(self, log: KafkaLog) -> None:
+    def test_a_position_above_the_end_is_a_loss(self, log: Log) -> None:
         with pytest.raises(DataLoss, match=r"orders-2 .*\b5000\b"):
             log.next_chunk(ORDERS[2], 5000, 5001)
 

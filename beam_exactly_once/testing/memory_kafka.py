@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, override_logs
-from beam_exactly_once.kafka.records import check_range
+from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, override_logs
+from beam_exactly_once.logs import Log
+from beam_exactly_once.logs.records import check_range
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
@@ -110,7 +111,7 @@ class MemoryKafka:
     def serving(self) -> Iterator[None]:
         """Let every Kafka client that is opened inside the block read from here, wherever it should."""
 
-        def open_log(settings: KafkaSettings) -> KafkaLog:
+        def open_log(settings: KafkaSettings) -> Log:
             return _MemoryLog(self, settings)
 
         with override_logs(open_log):

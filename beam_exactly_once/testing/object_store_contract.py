@@ -52,8 +52,8 @@ def _fail_after(writer: StagingWriter, body: bytes) -> None:
         raise RuntimeError("row 7")
 
 
-def _keys(store: ObjectStore, prefix: str = "", start_after: str = "") -> list[str]:
-    return [entry.key for entry in store.list(prefix, start_after)]
+def _keys(store: ObjectStore, prefix: str = "", start_after: str = "", limit: int | None = None) -> list[str]:
+    return [entry.key for entry in store.list(prefix, start_after, limit)]
 
 
 def _race(act: Callable[[int], object]) -> list[object]:
@@ -193,6 +193,23 @@ class ObjectStoreContract:
         assert _keys(store, "commits/", named[4]) == []
         assert _keys(store, "", named[4]) == ["offsets/0"]
 
+    def test_a_listing_ends_at_its_limit(self, store: ObjectStore) -> None:
+        named = ["a-", "a/b", "a/c/d", "a/c/e", "a0", "b/f", "b/g"]
+        for key in reversed(named):
+            store.put_if_absent(key, b"1")
+
+        assert [_keys(store, limit=limit) for limit in range(1, 9)] == [named[:limit] for limit in range(1, 9)]
+        assert _keys(store, "a/", limit=2) == ["a/b", "a/c/d"]
+        assert _keys(store, "a/c/", "a/c/d", limit=1) == ["a/c/e"]
+        assert _keys(store, "", "a/c/d", limit=1) == ["a/c/e"]  # a key itself
+        assert _keys(store, "", "a/c/dd", limit=2) == ["a/c/e", "a0"]  # no key itself
+        assert _keys(store, "", "a/c/", limit=1) == ["a/c/d"]
+        assert _keys(store, "", "b/g", limit=1) == []
+        store.delete(["a/b"])
+        assert _keys(store, "a/", limit=1) == ["a/c/d"]
+        with pytest.raises(ValueError, match="at least 1"):
+            _keys(store, limit=0)
+
     # -- races -------------------------------------------------------------------------------------------------
 
     def test_sixteen_racing_creates_have_one_winner(self, store: ObjectStore) -> None:
@@ -215,6 +232,7 @@ class ObjectStoreContract:
 
     def test_verify_is_content_and_leaves_nothing(self, store: ObjectStore) -> None:
         store.verify()
+        store.verify_order()
 
         assert _keys(store) == []
         assert list(store.list_staged()) == []

@@ -22,16 +22,8 @@ from beam_exactly_once.errors import (
     ReadStalled,
     UnknownTopic,
 )
-from beam_exactly_once.kafka import (
-    Chunk,
-    EmbeddedBroker,
-    KafkaLog,
-    KafkaSettings,
-    Record,
-    asking,
-    open_kafka_log,
-    override_logs,
-)
+from beam_exactly_once.kafka import Chunk, EmbeddedBroker, KafkaSettings, Record, asking, open_kafka_log, override_logs
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing import LogContract, LogUnderTest, MemoryKafka
@@ -52,7 +44,7 @@ class _Embedded(LogUnderTest):
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
         self._broker.delete_records(topic, partition, before_offset)
 
-    def open_log(self) -> KafkaLog:
+    def open_log(self) -> Log:
         return open_kafka_log(settings(self._broker))
 
 
@@ -76,7 +68,7 @@ class _InMemory(LogUnderTest):
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
         self._kafka.delete_records(topic, partition, before_offset)
 
-    def open_log(self) -> KafkaLog:
+    def open_log(self) -> Log:
         with self._kafka.serving():
             return open_kafka_log(KafkaSettings("in-memory:9092"))
 
@@ -97,7 +89,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 @pytest.fixture
-def log(broker: EmbeddedBroker) -> Iterator[KafkaLog]:
+def log(broker: EmbeddedBroker) -> Iterator[Log]:
     with closing(open_kafka_log(settings(broker))) as log:
         yield log
 
@@ -140,12 +132,12 @@ def test_an_open_transaction_in_memory_hides_what_comes_behind_it() -> None:
     assert len(read(committed, place, 0, 7)) == 7
 
 
-def test_a_time_after_the_last_record_is_the_end_of_the_log(log: KafkaLog) -> None:
+def test_a_time_after_the_last_record_is_the_end_of_the_log(log: Log) -> None:
     # The embedded broker finds no time at all; the scripted broker's tests have the other case.
     assert log.offsets_for_time(ORDERS[:2], 1) == {ORDERS[0]: SIZE, ORDERS[1]: SIZE}
 
 
-def test_offsets_that_retention_took_are_a_loss(broker: EmbeddedBroker, log: KafkaLog) -> None:
+def test_offsets_that_retention_took_are_a_loss(broker: EmbeddedBroker, log: Log) -> None:
     broker.create_topic("aged", 1)
     aged = TopicPartition("aged", 0)
     produce(broker, numbered("aged", 0, 100))
@@ -158,7 +150,7 @@ def test_offsets_that_retention_took_are_a_loss(broker: EmbeddedBroker, log: Kaf
     assert [record.value for record in read(log, aged, 40, 100)] == values(0, 40, 100)
 
 
-def test_retention_that_overtakes_a_reader_is_a_loss(broker: EmbeddedBroker, log: KafkaLog) -> None:
+def test_retention_that_overtakes_a_reader_is_a_loss(broker: EmbeddedBroker, log: Log) -> None:
     broker.create_topic("overtaken", 1)
     overtaken = TopicPartition("overtaken", 0)
     produce(broker, numbered("overtaken", 0, 100))
@@ -170,7 +162,7 @@ def test_retention_that_overtakes_a_reader_is_a_loss(broker: EmbeddedBroker, log
         other_log.next_chunk(overtaken, 10, 100)
 
 
-def test_a_position_above_the_end_is_a_loss(log: KafkaLog) -> None:
+def test_a_position_above_the_end_is_a_loss(log: Log) -> None:
     with pytest.raises(DataLoss, match=rf"orders-2 no longer holds offset 5000: its log is \[0, {SIZE}\).*cut back"):
         log.next_chunk(ORDERS[2], 5000, 5001)
 
@@ -182,7 +174,7 @@ def test_a_plan_above_the_end_is_a_loss_once_nothing_comes_any_more(broker: Embe
             log.next_chunk(ORDERS[0], SIZE, SIZE + 5)
 
 
-def test_a_topic_that_does_not_exist_is_named_with_its_neighbours(log: KafkaLog) -> None:
+def test_a_topic_that_does_not_exist_is_named_with_its_neighbours(log: Log) -> None:
     with pytest.raises(UnknownTopic, match=r"no topic order, or.*did you mean orders or orders_eu"):
         log.describe(["orders", "order"], patient=False)
     with pytest.raises(UnknownTopic, match=r"no topic zzz.*create it"):

@@ -12,9 +12,10 @@ from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import SystemClock
 from beam_exactly_once.errors import DataLoss, ReadStalled, UnfitRow
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.client_errors import ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from support.servers.scripted_broker import ScriptedBroker
 from support.servers.scripted_log import ScriptedLog, ScriptedRecord
@@ -81,7 +82,7 @@ def broker(logs: dict[str, ScriptedLog]) -> Iterator[ScriptedBroker]:
 
 
 @pytest.fixture
-def reader(broker: ScriptedBroker) -> Iterator[KafkaLog]:
+def reader(broker: ScriptedBroker) -> Iterator[Log]:
     with closing(open_kafka_log(settings(broker))) as reader:
         yield reader
 
@@ -93,7 +94,7 @@ def settings(broker: ScriptedBroker, **changes: object) -> KafkaSettings:
     )
 
 
-def read(reader: KafkaLog, topic: str, start: int, stop: int, max_records: int = 1000) -> list[ScriptedRecord]:
+def read(reader: Log, topic: str, start: int, stop: int, max_records: int = 1000) -> list[ScriptedRecord]:
     records: list[ScriptedRecord] = []
     position = start
     while position < stop:
@@ -124,9 +125,7 @@ def test_a_whole_log_is_read_as_its_isolation_level_shows_it(
 
 
 @pytest.mark.parametrize("topic", NASTY)
-def test_every_range_from_every_offset_is_read_exactly(
-    reader: KafkaLog, logs: dict[str, ScriptedLog], topic: str
-) -> None:
+def test_every_range_from_every_offset_is_read_exactly(reader: Log, logs: dict[str, ScriptedLog], topic: str) -> None:
     log = logs[topic]
     step = 3 if log.last_stable_offset > 40 else 1
     for start in range(log.start_offset, min(log.last_stable_offset, log.start_offset + 70), step):
@@ -137,7 +136,7 @@ def test_every_range_from_every_offset_is_read_exactly(
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("topic", NASTY)
 def test_contiguous_ranges_lose_nothing_at_their_seams(
-    reader: KafkaLog, logs: dict[str, ScriptedLog], topic: str, seed: int
+    reader: Log, logs: dict[str, ScriptedLog], topic: str, seed: int
 ) -> None:
     # The reader meets the first record above a range's stop, or the end of the log, before the next range begins.
     log, numbers = logs[topic], random.Random(seed)
@@ -164,7 +163,7 @@ def test_a_contiguous_reader_does_not_start_anew(broker: ScriptedBroker, logs: d
     assert len(broker.waits_ms) - fetches <= 2
 
 
-def test_a_gap_that_fills_a_whole_range_is_an_empty_chunk(reader: KafkaLog, logs: dict[str, ScriptedLog]) -> None:
+def test_a_gap_that_fills_a_whole_range_is_an_empty_chunk(reader: Log, logs: dict[str, ScriptedLog]) -> None:
     assert logs["only_markers"].visible() == []
     assert read(reader, "only_markers", 0, logs["only_markers"].high_watermark) == []
     assert read(reader, "compacted", 100, 107) == []
@@ -185,7 +184,7 @@ def test_an_open_transaction_is_read_once_it_is_decided() -> None:
     assert [record.offset for record in after] == [3, 4, 5, 6, 7, 8]
 
 
-def test_times_are_found_and_a_later_one_is_the_end(reader: KafkaLog, logs: dict[str, ScriptedLog]) -> None:
+def test_times_are_found_and_a_later_one_is_the_end(reader: Log, logs: dict[str, ScriptedLog]) -> None:
     place = TopicPartition("headers_and_times", 0)
     end = logs["headers_and_times"].last_stable_offset
 
@@ -193,7 +192,7 @@ def test_times_are_found_and_a_later_one_is_the_end(reader: KafkaLog, logs: dict
     assert found == {0: 3, 1_000: 3, 1_002: 5, 1_500: 7, 3_000: 10, 9_999: end}
 
 
-def test_many_visits_to_a_hole_are_not_an_error(reader: KafkaLog, logs: dict[str, ScriptedLog]) -> None:
+def test_many_visits_to_a_hole_are_not_an_error(reader: Log, logs: dict[str, ScriptedLog]) -> None:
     # Each answer without a record doubles the client's fetch size; from the eleventh on it complains.
     log = logs["compacted"]
     stop = log.last_stable_offset
@@ -202,7 +201,7 @@ def test_many_visits_to_a_hole_are_not_an_error(reader: KafkaLog, logs: dict[str
         assert read(reader, "headers_and_times", 3, 4) == logs["headers_and_times"].visible(3, 4)
 
 
-def test_a_reader_below_the_logs_start_is_a_loss(reader: KafkaLog) -> None:
+def test_a_reader_below_the_logs_start_is_a_loss(reader: Log) -> None:
     with pytest.raises(DataLoss, match=r"compacted-0 no longer holds offset 99: its log is \[100, "):
         reader.next_chunk(TopicPartition("compacted", 0), 99, 110)
 

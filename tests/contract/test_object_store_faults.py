@@ -11,7 +11,7 @@ import pytest
 
 from beam_exactly_once.errors import StagedOutputMissing, StoreUnavailable, UnsuitableStore
 from beam_exactly_once.object_store import Created, Mine, Taken
-from beam_exactly_once.object_store.definite import DefiniteStore
+from beam_exactly_once.object_store.definite import DefiniteStore, Page
 from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.object_store.memory import MemoryStore
 from beam_exactly_once.object_store.s3 import S3Store
@@ -210,11 +210,25 @@ def test_a_store_that_overwrites_only_in_a_race_is_found_out() -> None:
 
 def test_a_store_whose_listings_lag_is_found_out() -> None:
     class Lagging(MemoryStore):
-        def list(self, prefix: str = "", start_after: str = "") -> Iterator[object]:  # type: ignore[override]
+        def list(self, *_: object) -> Iterator[object]:  # type: ignore[override]
             return iter(())
 
     with pytest.raises(UnsuitableStore, match="listing lacks"):
         Lagging(f"memory://{secrets.token_hex(8)}").verify()
+
+
+def test_a_store_that_lists_in_no_order_is_found_out() -> None:
+    class Unordered(MemoryStore):
+        def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
+            page = super()._list_page(prefix, start_after, 1000)
+            return Page(page.entries[::-1][:max_entries])
+
+    store = Unordered(f"memory://{secrets.token_hex(8)}")
+
+    store.verify()  # good enough for a checkpoint, which looks at whole listings
+    with pytest.raises(UnsuitableStore, match=r"cannot hold a log: its listings are not in order"):
+        store.verify_order()
+    assert list(store.list()) == []
 
 
 def test_a_store_that_does_not_answer_is_not_unsuitable(backend: DefiniteStore) -> None:

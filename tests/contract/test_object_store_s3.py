@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, StagedOutputMissing, StoreUnavailable
-from beam_exactly_once.object_store import Created, Mine, StagedObject, Taken, s3, s3_client
+from beam_exactly_once.object_store import Created, Mine, StagedObject, Taken, definite, s3, s3_client
 from beam_exactly_once.object_store.s3 import S3Store
 from beam_exactly_once.testing.object_store_contract import staged
 from support.faulty_store import ManualClock
@@ -218,7 +218,7 @@ def test_parts_that_are_gone_are_missing_output(store: S3Store) -> None:
 
 
 def test_pages_are_joined(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "MAX_LIST_KEYS", 2)
+    monkeypatch.setattr(definite, "MAX_PAGE_ENTRIES", 2)
     monkeypatch.setattr(s3, "MAX_DELETE_KEYS", 2)
     named = [f"a/{number}" for number in range(5)]
     for key in named:
@@ -233,7 +233,7 @@ def test_pages_are_joined(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> No
 def test_folder_marks_of_consoles_are_no_objects(
     server: MotoServer, store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "MAX_LIST_KEYS", 1)
+    monkeypatch.setattr(definite, "MAX_PAGE_ENTRIES", 1)
     prefix = store.uri.removeprefix("s3://own/")
     for folder in ("", "a/", "b/"):
         server.client().put_object(Bucket="own", Key=f"{prefix}/{folder}", Body=b"")

@@ -93,8 +93,8 @@ class FaultyStore(DefiniteStore):
     def _size_bytes(self, key: str) -> int | None:
         return self._try("size_bytes", lambda: self._inner._size_bytes(key))
 
-    def _list_page(self, prefix: str, start_after: str) -> Page:
-        return self._try("list", lambda: self._inner._list_page(prefix, start_after))
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
+        return self._try("list", lambda: self._inner._list_page(prefix, start_after, max_entries))
 
     def _delete(self, keys: list[str]) -> None:
         self._try("delete", lambda: self._inner._delete(keys))
@@ -154,8 +154,8 @@ class OverwritingStore(ObjectStore):
     def size_bytes(self, key: str) -> int | None:
         return self._inner.size_bytes(key)
 
-    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectEntry]:
-        return self._inner.list(prefix, start_after)
+    def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
+        return self._inner.list(prefix, start_after, limit)
 
     def delete(self, keys: Iterable[str]) -> None:
         self._inner.delete(keys)

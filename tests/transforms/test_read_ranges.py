@@ -11,7 +11,8 @@ import pytest
 from beam_exactly_once import Record
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, open_kafka_log, override_logs
+from beam_exactly_once.kafka import Chunk, KafkaSettings, open_kafka_log, override_logs
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.topics import OnDataLoss
@@ -219,7 +220,7 @@ def test_splits_of_a_range_that_is_passed_over_tile_it(seed: int) -> None:
 def test_each_isolation_level_has_a_client_of_its_own() -> None:
     opened: list[str] = []
 
-    def open_log(settings: KafkaSettings) -> KafkaLog:
+    def open_log(settings: KafkaSettings) -> Log:
         opened.append(settings.isolation_level)
         return cluster_log
 

@@ -37,6 +37,24 @@ def test_no_glob_of_the_root_sees_what_is_not_published(store: LocalStore, root:
     assert len(list(root.rglob("*"))) == 3
 
 
+def test_the_first_key_of_a_listing_opens_only_the_folders_on_its_way(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("a", "b/c", "b/d", "e"):
+        store.put_if_absent(f"{folder}/key", b"1")
+    opened: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(
+        os, "scandir", lambda path: [opened.append(Path(path).relative_to(root).as_posix()), scandir(path)][1]
+    )
+
+    assert [entry.key for entry in store.list("", "a/key", limit=1)] == ["b/c/key"]
+    assert opened == [".", "a", "b", "b/c"]
+    opened.clear()
+    assert next(store.list("b/d")).key == "b/d/key"
+    assert opened == ["b", "b/d"]
+
+
 def test_a_root_does_not_list_what_is_staged_for_a_root_inside_it(store: LocalStore, root: Path) -> None:
     inner = LocalStore(root / "inner")
     inner.put_if_absent("a", b"1")

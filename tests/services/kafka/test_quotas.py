@@ -10,7 +10,8 @@ from contextlib import closing
 import pytest
 
 from beam_exactly_once.errors import ReadStalled
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
+from beam_exactly_once.logs import Log
 from services.launch.kafka_broker import kafka_jars
 from services.streams.topics import Topic
 
@@ -28,7 +29,7 @@ def limited_client(bootstrap_servers: str) -> dict[str, str]:
     return {"client.id": client_id}
 
 
-def open_limited(bootstrap_servers: str, no_progress_timeout_s: float) -> KafkaLog:
+def open_limited(bootstrap_servers: str, no_progress_timeout_s: float) -> Log:
     config = limited_client(bootstrap_servers)
     return open_kafka_log(KafkaSettings(bootstrap_servers, config, no_progress_timeout_s=no_progress_timeout_s))
 

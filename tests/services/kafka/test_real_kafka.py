@@ -15,7 +15,8 @@ import pytest
 
 from beam_exactly_once import Record, TopicPartition
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, open_kafka_log
+from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.file_stream import FileStream
@@ -26,13 +27,13 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def log(bootstrap_servers: str) -> Iterator[KafkaLog]:
+def log(bootstrap_servers: str) -> Iterator[Log]:
     settings = KafkaSettings(bootstrap_servers, no_progress_timeout_s=10.0)
     with closing(open_kafka_log(settings)) as log:
         yield log
 
 
-def read(log: KafkaLog, place: TopicPartition, start: int, stop: int) -> list[Record]:
+def read(log: Log, place: TopicPartition, start: int, stop: int) -> list[Record]:
     """All of ``[start, stop)``; the chunks tile it."""
     records: list[Record] = []
     while start < stop:
@@ -72,7 +73,7 @@ def transactions(topic: Topic) -> list[int]:
     return [0, 1, 2, 4, 5, 10, 11, 15, 16]
 
 
-def test_exactly_the_committed_records_are_read(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_exactly_the_committed_records_are_read(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     seen = transactions(topic)
 
@@ -83,7 +84,7 @@ def test_exactly_the_committed_records_are_read(new_topic: NewTopic, log: KafkaL
     assert Counter(record.value for record in records) == topic.committed
 
 
-def test_any_range_may_begin_and_end_in_control_and_aborted_records(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_any_range_may_begin_and_end_in_control_and_aborted_records(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     seen = transactions(topic)
     ranges = [(start, stop) for start in range(19) for stop in range(start + 1, 20)]
@@ -93,7 +94,7 @@ def test_any_range_may_begin_and_end_in_control_and_aborted_records(new_topic: N
         assert offsets(read(log, topic[0], start, stop)) == [one for one in seen if start <= one < stop], (start, stop)
 
 
-def test_single_offsets_in_order_need_no_new_start(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_single_offsets_in_order_need_no_new_start(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     seen = transactions(topic)
 
@@ -115,7 +116,7 @@ def test_aborted_and_open_records_are_there_for_those_who_want_them(
         assert offsets(read(log, topic[0], 0, 21)) == [one for one in range(21) if one not in markers]
 
 
-def test_the_log_ends_before_an_open_transaction(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_the_log_ends_before_an_open_transaction(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     topic.send(numbered("before", 3))
     opened = topic.begin(numbered("open", 2))
@@ -131,7 +132,7 @@ def test_the_log_ends_before_an_open_transaction(new_topic: NewTopic, log: Kafka
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_histories_cut_at_random_places(new_topic: NewTopic, log: KafkaLog, seed: int) -> None:
+def test_random_histories_cut_at_random_places(new_topic: NewTopic, log: Log, seed: int) -> None:
     """Transactions that overlap and end in any order; every tiling gives the committed values."""
     random, topic = Random(seed), new_topic()
     begun: list[Transaction] = []
@@ -204,7 +205,7 @@ def test_batches_of_control_and_aborted_records_alone_move_on(stream: FileStream
 # -- what Kafka no longer has -------------------------------------------------------------------------------------
 
 
-def test_a_read_below_the_log_is_data_loss(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_a_read_below_the_log_is_data_loss(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     topic.send(numbered("value", 20))
     topic.delete_below(10)
@@ -215,7 +216,7 @@ def test_a_read_below_the_log_is_data_loss(new_topic: NewTopic, log: KafkaLog) -
     assert offsets(read(log, topic[0], 10, 20)) == list(range(10, 20))
 
 
-def test_records_deleted_between_two_chunks_are_data_loss(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_records_deleted_between_two_chunks_are_data_loss(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic(max_message_bytes=2 * MIB)
     topic.send([bytes(64 * 1024)] * 400)
     chunk = log.next_chunk(topic[0], 0, 400, max_records=1)
@@ -278,7 +279,7 @@ def test_records_deleted_between_plan_and_read(stream: FileStream, on_data_loss:
     assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(6, 4)]
 
 
-def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_compaction_leaves_holes_that_are_passed(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic(cleanup_policy="compact", segment_bytes=MIB, min_cleanable_dirty_ratio="0.01")
     for number in range(30):  # 5 fill a segment; the last segment stays open and is not compacted
         key = b"unique" if number == 7 else b"%d" % (number % 3)
@@ -305,7 +306,7 @@ def test_a_start_by_timestamp(stream: FileStream) -> None:
     assert stream.values() == Counter(numbered("new", 5))
 
 
-def test_a_start_by_a_timestamp_after_all_records(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_a_start_by_a_timestamp_after_all_records(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic(2)
     topic.send(numbered("old", 5), timestamp=1_000_000)
     topic.send(numbered("new", 3), partition=1, timestamp=3_000_000)
@@ -323,7 +324,7 @@ def test_partitions_added_between_batches_are_read_from_their_start(stream: File
     assert stream.values() == Counter(numbered("second", 5) + numbered("third", 5))
 
 
-def test_an_unknown_topic_is_named(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_an_unknown_topic_is_named(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     with pytest.raises(UnknownTopic, match=f"no topic {topic.name}s.*did you mean {topic.name}"):
         log.describe([f"{topic.name}s"], patient=False)
@@ -340,7 +341,7 @@ def test_large_records(stream: FileStream, value_bytes: int) -> None:
     assert stream.values() == Counter(values)
 
 
-def test_keys_headers_and_nulls_come_back(new_topic: NewTopic, log: KafkaLog) -> None:
+def test_keys_headers_and_nulls_come_back(new_topic: NewTopic, log: Log) -> None:
     topic = new_topic()
     topic.send([b"value"], key=b"\xff", headers=[("a", b"1"), ("a", None)], timestamp=1234)
     assert read(log, topic[0], 0, 1) == [

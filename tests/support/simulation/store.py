@@ -85,10 +85,11 @@ class SimulatedStore(DefiniteStore):
         body = self.objects.get(key)
         return None if body is None else len(body)
 
-    def _list_page(self, prefix: str, start_after: str) -> Page:
+    def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
         self._read("list", prefix)
         found = sorted(key for key in self.objects if key.startswith(prefix) and key > start_after)
-        entries = [ObjectEntry(key, len(self.objects[key])) for key in found[: self._page_entries]]
+        found_now = found[: min(self._page_entries, max_entries)]
+        entries = [ObjectEntry(key, len(self.objects[key])) for key in found_now]
         return Page(entries, entries[-1].key if len(found) > len(entries) else None)
 
     def _delete(self, keys: list[str]) -> None:

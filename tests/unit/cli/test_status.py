@@ -12,7 +12,8 @@ from beam_exactly_once.checkpoint.layout import commits_key
 from beam_exactly_once.checkpoint.source_times import PartitionTimes, SourceTimes
 from beam_exactly_once.cli import commands
 from beam_exactly_once.errors import KafkaUnavailable
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, override_logs
+from beam_exactly_once.kafka import KafkaSettings, Record, override_logs
+from beam_exactly_once.logs import Log
 from beam_exactly_once.testing import MemoryKafka
 from support.checkpoints import NOW
 from support.command_line import kafka_holding, run, shown
@@ -181,7 +182,7 @@ def test_status_takes_the_broker_from_a_config_file(stream: HandMadeStream, tmp_
     file.write_text("bootstrap.servers=kafka:9092\nsasl.password=${env:NOT_SET}\n")
     asked: list[KafkaSettings] = []
 
-    def open_log(settings: KafkaSettings) -> KafkaLog:
+    def open_log(settings: KafkaSettings) -> Log:
         asked.append(settings)
         raise KafkaUnavailable("Kafka at kafka:9092 did not answer.")
 

@@ -8,7 +8,8 @@ import pytest
 
 from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Plan, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.records import Outcome
-from beam_exactly_once.kafka import Chunk, KafkaLog, KafkaSettings, Record, open_kafka_log, override_logs, selection_of
+from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, open_kafka_log, override_logs, selection_of
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import BatchLimits
 from beam_exactly_once.planning.source import KafkaSource
@@ -26,7 +27,7 @@ TEN_RECORDS = BatchLimits(max_batch_bytes=10 * VALUE_BYTES)
 class CountingLog:
     """Notes which offsets are read."""
 
-    def __init__(self, log: KafkaLog) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self.read: list[OffsetRange] = []
 

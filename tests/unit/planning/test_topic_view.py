@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from beam_exactly_once.kafka import KafkaLog, KafkaSettings, Record, open_kafka_log, selection_of
+from beam_exactly_once.kafka import KafkaSettings, Record, open_kafka_log, selection_of
+from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning import BatchLimits
 from beam_exactly_once.planning.source import KafkaSource
@@ -26,7 +27,7 @@ class Deposed:
     Who asks what open transactions hide, too, gets so many answers of it.
     """
 
-    def __init__(self, log: KafkaLog, answers: int, answers_of_ends: int) -> None:
+    def __init__(self, log: Log, answers: int, answers_of_ends: int) -> None:
         self._log = log
         self.answers = answers
         self.answers_of_ends = answers_of_ends

@@ -1,0 +1,8 @@
+"""Logs of records by partition and offset: what a reader needs of them, and what it gets."""
+
+from __future__ import annotations
+
+from beam_exactly_once.logs.contract import Log
+from beam_exactly_once.logs.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, Record, with_event_date
+
+__all__ = ["EVENT_DATE", "RECORD_SCHEMA", "Chunk", "Columns", "Log", "Record", "with_event_date"]

@@ -1,0 +1,90 @@
+"""What a reader of exact ranges needs of a log: its topics, what their partitions hold, and their records, chunk by chunk.
+
+:class:`~beam_exactly_once.testing.LogContract` has the same as tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from beam_exactly_once.logs.records import Chunk
+from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.topics import TopicDescription
+
+
+class Log(Protocol):
+    """One cluster, or one write-ahead log. For one thread at a time; connects at first use, until :meth:`close`.
+
+    A write-ahead log raises ``StoreUnavailable`` where Kafka's raises ``KafkaUnavailable``, and what its store refuses with.
+    """
+
+    def topics(self) -> list[str]:
+        """The names of all topics that the cluster shows us, sorted.
+
+        Raises:
+            KafkaUnavailable: no broker answers within ``timeout_s``, or it refuses us.
+        """
+        ...
+
+    def describe(self, topics: Sequence[str], *, patient: bool = True) -> dict[str, TopicDescription]:
+        """Partitions and id of each topic, in one request for all of them; asked again at every call.
+
+        Brokers learn of a topic one after the other, so one that is missing is asked for again for some seconds, unless
+        ``patient`` is false.
+
+        Raises:
+            UnknownTopic: Kafka does not have one of them.
+            KafkaRefused: it does not let us in, or not read one of them.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
+        """
+        ...
+
+    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
+        """What each partition holds now, asked for all of them at once.
+
+        Raises:
+            UnknownTopic: Kafka does not have one of them.
+            KafkaRefused: it does not let us in.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
+        """
+        ...
+
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset behind all that each partition holds, also what open transactions hide: Kafka's high watermark.
+
+        Raises:
+            UnknownTopic, KafkaRefused, KafkaUnavailable: as :meth:`bounds`.
+        """
+        ...
+
+    def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """The first offset of each partition whose record is at or after ``timestamp_ms``, or else its latest offset.
+
+        Raises:
+            UnknownTopic: Kafka does not have one of them.
+            KafkaRefused: it does not let us in.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
+        """
+        ...
+
+    def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
+        """What is ready of ``[position, stop)``: at most ``max_records`` records, at least one offset.
+
+        The chunk begins at ``position`` and ends at or before ``stop``; read on at its ``stop``. Reading on there
+        is cheap; any other partition or position makes the client start over.
+
+        Raises:
+            DataLoss: the log does not hold these offsets any more.
+            ReadStalled: neither a record nor the end came within ``no_progress_timeout_s``.
+            UnfitRow: a record has a header that the client cannot read.
+            KafkaRefused: the cluster does not let us in, or not read this topic.
+            KafkaUnavailable: the client cannot go on.
+            UnknownTopic: the partition is gone.
+            ValueError: not ``0 <= position < stop``.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connections. Twice does no harm."""
+        ...
