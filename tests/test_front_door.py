@@ -13,6 +13,7 @@ import beam_exactly_once
 from beam_exactly_once import sinks, testing
 
 LOAD_BEAM = {
+    "AggregateByWindow",
     "DecodeRecords",
     "DeduplicateByKey",
     "ExactlyOnceStream",
@@ -50,6 +51,7 @@ LOAD_NO_BEAM = {
     "StateCache",
     "TopicPartition",
     "Trigger",
+    "WindowResult",
     "__version__",
     "read_batches",
     "read_properties",

@@ -18,11 +18,11 @@ from beam_exactly_once.rows.columns import name_of
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
+from beam_exactly_once.transforms.reading.time_notes import TimedDecoder
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, typed
-from beam_exactly_once.transforms.time_notes import TimedDecoder
 
 NAME = "decode_records"
 _ESCAPE = b"\\u"

@@ -24,11 +24,11 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import NAME as DECODE
 from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.planned_range import PlannedRange
-from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges
+from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
+from beam_exactly_once.transforms.reading.time_notes import TimesBy, TimesOf, timestamps_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
-from beam_exactly_once.transforms.time_notes import TimesBy, TimesOf, timestamps_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToF
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms import read_kafka
-from beam_exactly_once.transforms.read_ranges import ReadOffsetRanges, ReadResult
+from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges, ReadResult
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

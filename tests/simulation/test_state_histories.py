@@ -21,8 +21,9 @@ from support.simulation import stateful_driver
 from support.simulation.caught import assert_caught
 from support.simulation.histories import LATE_WORKER_WITH_STATE, OPERATORS, Focus
 from support.simulation.script import Script, Stage
-from support.simulation.stateful_driver import Entry, Pack, StatefulDriver, Table, Task, within
+from support.simulation.stateful_driver import StatefulDriver, Task
 from support.simulation.stateful_histories import StatefulSimulation
+from support.simulation.tables import Entry, Pack, Table, within
 from support.simulation.world import Actor, Call, World
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "800"))

@@ -17,8 +17,9 @@ from beam_exactly_once.state.state_list import Slice, SliceChange, StateChange, 
 from beam_exactly_once.state.timers import is_batch_due
 from support.simulation.caught import assert_caught
 from support.simulation.histories import LATE_WORKER_WITH_STATE, OPERATORS, Focus
-from support.simulation.stateful_driver import OPERATOR, Entry, Pack, Table, Task
+from support.simulation.stateful_driver import OPERATOR, Task
 from support.simulation.stateful_histories import StatefulSimulation
+from support.simulation.tables import Entry, Pack, Table
 from support.simulation.timed_driver import TimedDriver
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200"))

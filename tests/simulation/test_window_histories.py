@@ -17,8 +17,9 @@ from beam_exactly_once.state.state_list import Slice, SliceChange
 from support.simulation.caught import assert_caught
 from support.simulation.driver import SOURCE
 from support.simulation.histories import LATE_WORKER_WITH_STATE, OPERATORS, Focus
-from support.simulation.stateful_driver import OPERATOR, Pack, Table, Task
+from support.simulation.stateful_driver import OPERATOR, Task
 from support.simulation.stateful_histories import StatefulSimulation
+from support.simulation.tables import Pack, Table
 from support.simulation.windowed_driver import WindowedDriver, window_faults
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "100"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
+from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeTracker
 
 MAX_HOLD_S = 120.0
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
-from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
+from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
 
 
 def orders(start: int, stop: int) -> OffsetRange:

@@ -17,8 +17,8 @@ from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms import read_ranges
-from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeTracker
-from beam_exactly_once.transforms.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeTracker
+from beam_exactly_once.transforms.reading.planned_range import PlannedRange
 
 WHOLE = OffsetRange("orders", 0, 0, 500)
 SETTINGS = KafkaSettings("memory:9092")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from beam_exactly_once.checkpoint import Piece, Plan, SourcePlan
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.timers import bound_of, is_batch_due
-from support.simulation.stateful_driver import Entry, StatefulDriver, Table, Task, alive_in
+from support.simulation.stateful_driver import StatefulDriver, Task, alive_in
+from support.simulation.tables import Entry, Table
 
 
 class TimedDriver(StatefulDriver):

@@ -20,7 +20,8 @@ from beam_exactly_once.checkpoint.source_times import NotedTimes, SourceTimes
 from beam_exactly_once.planning.watermarks import next_watermark
 from beam_exactly_once.state.event_bounds import TimeInputs, event_bounds
 from support.simulation.driver import PARTITIONS, SINK, SOURCE, Scene
-from support.simulation.stateful_driver import OPERATOR, Offsets, StatefulDriver, Task
+from support.simulation.stateful_driver import OPERATOR, StatefulDriver, Task
+from support.simulation.tables import Offsets
 
 SIZE_MS = 40
 OUT_OF_ORDER = EventTime(out_of_order_s=0.024, idle_s=None)

@@ -15,7 +15,7 @@ from beam_exactly_once.planning import BatchLimits, KafkaSource
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import FromEarliest
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms.time_notes import TimeNotes, timestamps_of
+from beam_exactly_once.transforms.reading.time_notes import TimeNotes, timestamps_of
 from support.checkpoints import fresh_checkpoint
 from support.faulty_store import ManualClock
 

@@ -27,12 +27,12 @@ from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.named import Composite
-from beam_exactly_once.transforms.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
-from beam_exactly_once.transforms.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
+from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.time_notes import TimeNotes, TimesOf
 from beam_exactly_once.transforms.reports import Gathered, gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
-from beam_exactly_once.transforms.time_notes import TimeNotes, TimesOf
 
 PIECES = "pieces"
 MAX_CHUNK_RECORDS = 1000
