@@ -14,13 +14,14 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.errors import ConfigurationError, UnfitRow, UnsupportedPipeline
 from beam_exactly_once.kafka import Record
+from beam_exactly_once.planning.time_notes import TimedDecoder
 from beam_exactly_once.rows.columns import name_of
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reading.time_notes import TimedDecoder
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
-from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
+from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered, times_gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, typed
 
@@ -110,9 +111,9 @@ class DecodeRecords(NamedTransform):
     def _step(self, name: str) -> beam.ParDo:
         if self._timing is None:
             return beam.ParDo(_DecodeOrReject(self._decoder, name))
-        timed = TimedDecoder(self._decoder, self._timing.by, source=self._timing.source, step=name)
-        step = _TimedDecodeOrReject(timed, name) if self._rejects else _TimedDecode(timed, name)
-        return beam.ParDo(step, beam.pvalue.AsSingleton(self._timing.latest_ms))
+        timed = TimedDecoder(self._decoder, self._timing.by, step=name)
+        step = _DecodeOrReject(timed, name) if self._rejects else _Decode(timed, name)
+        return beam.ParDo(_Timed(step, timed, self._timing.source), beam.pvalue.AsSingleton(self._timing.latest_ms))
 
 
 class _Timing(NamedTuple):
@@ -213,39 +214,27 @@ def _of_bundle(report: Gathered) -> beam.pvalue.TaggedOutput:
     return beam.pvalue.TaggedOutput(COUNTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
 
 
-class _TimedDecode(_Decode):
-    """Reports at the end of the bundle, too, when its rows happened."""
+class _Timed(StatelessDoFn):
+    """A step that decodes, and reports at the end of a bundle when its rows happened."""
 
-    _decoder: TimedDecoder
+    def __init__(self, step: _Decode | _DecodeOrReject, decoder: TimedDecoder, source: str) -> None:
+        self._step = step
+        self._decoder = decoder
+        """That of the step."""
+        self._source = source
 
     def start_bundle(self) -> None:
         """Forget what a failed bundle noted."""
+        self._step.start_bundle()
         self._decoder.notes.clear()
 
-    def process(self, record: Any, latest_ms: int) -> Any:  # type: ignore[override] # a side input
+    def process(self, record: Any, latest_ms: int) -> Any:
         self._decoder.latest_ms = latest_ms
-        return super().process(record)
+        return self._step.process(record)
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from map(_of_bundle, self._decoder.notes.reports())
-
-
-class _TimedDecodeOrReject(_DecodeOrReject):
-    """The same of a step that rejects."""
-
-    _decoder: TimedDecoder
-
-    def start_bundle(self) -> None:
-        super().start_bundle()
-        self._decoder.notes.clear()
-
-    def process(self, record: Any, latest_ms: int) -> Any:  # type: ignore[override] # a side input
-        self._decoder.latest_ms = latest_ms
-        return super().process(record)
-
-    def finish_bundle(self) -> Iterator[Any]:
-        yield from super().finish_bundle()
-        yield from map(_of_bundle, self._decoder.notes.reports())
+        yield from self._step.finish_bundle() or ()
+        yield from map(_of_bundle, times_gathered(self._source, self._decoder.notes.taken()))
 
 
 def _undecodable(name: str, record: Any, error: Exception) -> str:

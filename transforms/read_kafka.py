@@ -18,6 +18,7 @@ from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.planning.ranges import listed
 from beam_exactly_once.planning.start import LogsNow, Start, StartValue, start_of
 from beam_exactly_once.planning.stop import Stop, StopValue, passed_over, refuse_reversed, stop_of
+from beam_exactly_once.planning.time_notes import TimesBy, TimesOf, timestamps_of
 from beam_exactly_once.rows.rejected import OnError, checked_on_error
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.batch_task import BatchTask

@@ -106,6 +106,11 @@ def gathered(report: Any) -> Gathered:
     return "", report
 
 
+def times_gathered(source: str, noted: Noted) -> list[Gathered]:
+    """What was noted of a source, for the commit; nothing if there was no record."""
+    return [gathered(TimesNoted(source, noted))] if noted else []
+
+
 def whose(report: Any) -> str:
     """Who reported, for people: ``sink 'orders'``."""
     match report:

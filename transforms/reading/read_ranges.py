@@ -25,12 +25,12 @@ from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, at_hand, open_
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.planning.time_notes import TimeNotes, TimesOf
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
 from beam_exactly_once.transforms.reading.planned_range import PlannedRange
-from beam_exactly_once.transforms.reading.time_notes import TimeNotes, TimesOf
-from beam_exactly_once.transforms.reports import Gathered, gathered
+from beam_exactly_once.transforms.reports import Gathered, gathered, times_gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 
@@ -171,7 +171,7 @@ class _ReadRange(StatelessDoFn):
         start = position = tracker.current_restriction().start
         records = bytes_read = 0
         lost: list[OffsetRange] = []
-        times = TimeNotes(self._source)
+        times = TimeNotes()
         claimed = True
         while claimed and position < (stop := tracker.current_restriction().stop):
             chunk, chunk_lost = self._next(planned, position, stop)
@@ -196,7 +196,7 @@ class _ReadRange(StatelessDoFn):
             )
         if not read.is_empty:
             piece = Piece(self._source, read, records, bytes_read, tuple(lost))
-            for report in (gathered(piece), *times.reports()):
+            for report in (gathered(piece), *times_gathered(self._source, times.taken())):
                 yield beam.pvalue.TaggedOutput(PIECES, report)
 
     def _log(self, isolation_level: str | None) -> Log:

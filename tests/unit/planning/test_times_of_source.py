@@ -9,13 +9,13 @@ import pytest
 from beam_exactly_once import EventTime, Record, TopicPartition
 from beam_exactly_once.checkpoint import Attempt, Plan, SourceCommit, SourcePlan, marker_of_attempt
 from beam_exactly_once.checkpoint.records import Piece
-from beam_exactly_once.checkpoint.source_times import Noted, PartitionTimes, SourceTimes, together
+from beam_exactly_once.checkpoint.source_times import Noted, PartitionTimes, SourceTimes
 from beam_exactly_once.kafka import Chunk, KafkaSettings, selection_of
 from beam_exactly_once.planning import BatchLimits, KafkaSource
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import FromEarliest
+from beam_exactly_once.planning.time_notes import TimeNotes, timestamps_of
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms.reading.time_notes import TimeNotes, timestamps_of
 from support.checkpoints import fresh_checkpoint
 from support.faulty_store import ManualClock
 
@@ -63,12 +63,12 @@ class TimedSource:
         self.batches.append((source, marker.sources["kafka"]))
 
     def _noted(self, source: SourcePlan, latest_ms: int) -> Noted:
-        notes = TimeNotes("kafka")
+        notes = TimeNotes()
         for one in source.ranges:
             records = self.cluster.records_of(one.topic_partition, one.start, one.stop, one.size)
             chunk = Chunk.from_records(records, one.start, one.stop)
             notes.note_all((one.topic, one.partition), timestamps_of(chunk), latest_ms)
-        return together(report.noted for _, report in notes.reports())  # type: ignore[attr-defined]
+        return notes.taken()
 
     def watermarks_s(self) -> list[float | None]:
         """Of each batch."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from beam_exactly_once.checkpoint.source_times import NotedTimes
+from beam_exactly_once.checkpoint.source_times import Noted, NotedTimes
 from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Chunk
 from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.rows.event_times import By, Times, time_of_row, times_of_batch, times_of_rows
 from beam_exactly_once.rows.rejected import is_of_row
-from beam_exactly_once.transforms.reports import Gathered, TimesNoted, gathered
 
 TimesOf: TypeAlias = Callable[[Chunk], Times]
 """When the records of a chunk happened."""
@@ -27,8 +26,7 @@ _NEVER = -(1 << 63)
 class TimeNotes:
     """The notes of one bundle of one source."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self) -> None:
         self._max_ms: dict[tuple[str, int], int] = {}
         self._future_records: Counter[tuple[str, int]] = Counter()
 
@@ -52,15 +50,14 @@ class TimeNotes:
         if not count.all():
             self._future_records[where] += int(len(times) - count.sum())
 
-    def reports(self) -> Iterator[Gathered]:
-        """What the commit is to know of the bundle; nothing if there was no record. Then it forgets it."""
+    def taken(self) -> Noted:
+        """What was noted; then it is forgotten. Empty if there was no record."""
         places = self._max_ms.keys() | self._future_records.keys()
         noted = {
             TopicPartition(*where): NotedTimes(self._max_ms.get(where), self._future_records[where]) for where in places
         }
         self.clear()
-        if noted:
-            yield gathered(TimesNoted(self._source, noted))
+        return noted
 
 
 class TimedDecoder:
@@ -69,18 +66,17 @@ class TimedDecoder:
     Args:
         decoder: makes a row of a record, or a batch of rows of a batch of records, which are of one partition.
         by: tells when a row happened.
-        source: whose records these are.
         step: who decodes, for errors.
 
     Attributes:
         latest_ms: the latest time that counts; the caller sets it.
     """
 
-    def __init__(self, decoder: Callable[[Any], Any], by: By, *, source: str, step: str) -> None:
+    def __init__(self, decoder: Callable[[Any], Any], by: By, *, step: str) -> None:
         self._decoder = decoder
         self._by = by
         self._step = step
-        self.notes = TimeNotes(source)
+        self.notes = TimeNotes()
         self.latest_ms = 0
 
     def __call__(self, record: Any) -> Any:
