@@ -13,7 +13,7 @@ import yaml
 
 from beam_exactly_once import errors
 from beam_exactly_once.pipelines.kafka_to_files import PIPELINE
-from services.launch import flink, kafka_broker, minio
+from services.launch import kafka_broker, minio
 from services.streams.flink_streams import cluster_options
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -27,10 +27,14 @@ def services() -> dict[str, Any]:
 
 def test_the_composed_versions_are_those_of_the_tests(services: dict[str, Any]) -> None:
     assert services["kafka"]["image"] == f"apache/kafka:{kafka_broker.KAFKA_VERSION}"
-    assert services["job-server"]["image"] == f"apache/beam_flink{flink.FLINK_VERSION}_job_server:{flink.BEAM_VERSION}"
-    flinks = {service["image"] for service in services.values() if "flink:" in service.get("image", "")}
-    assert all(image.startswith(f"flink:{flink.FLINK_VERSION}.") for image in flinks)
-    assert len(flinks) == 1
+    project = (DEPLOY / "flink" / "pom.xml").read_text()
+    (version,) = re.findall(r"<flink.version>(.*)</flink.version>", project)
+    (image,) = re.findall(
+        r"^FROM (flink:.*) AS cluster$", (DEPLOY / "compose" / "flink.Dockerfile").read_text(), re.MULTILINE
+    )
+    assert image.startswith(f"flink:{version}.")
+    (beam,) = re.findall(r"<beam.version>(.*)</beam.version>", project)
+    assert f"on Flink {version} with Beam's job server {beam} and" in (DEPLOY / "README.md").read_text()
     assert f"@{minio.MINIO_VERSION}\n" in (DEPLOY / "compose" / "minio.Dockerfile").read_text()
 
 

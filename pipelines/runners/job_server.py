@@ -37,6 +37,7 @@ from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError, RunnerUnavailable
 from beam_exactly_once.patience import Patience
 from beam_exactly_once.pipelines.runners import tied_process
+from beam_exactly_once.pipelines.runners.unstaged_jars import without_staging
 
 START_TIMEOUT_S = 120.0
 """How long a job server may take to answer, be it ours or the user's."""
@@ -109,7 +110,7 @@ def one_job_server(
 
 @contextlib.contextmanager
 def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[JobServiceHandle]:
-    if isinstance(runner, FlinkRunner):
+    if isinstance(runner, FlinkRunner) and not _is_local(options):
         _ask_master(options.view_as(FlinkRunnerOptions).flink_master)
     with contextlib.ExitStack() as opened:
         job_server_options = options.view_as(JobServerOptions)
@@ -123,6 +124,8 @@ def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[JobSe
             yield runner.create_job_service_handle(server.start(), options)
             return
         command, endpoint = _command(server)
+        if isinstance(runner, FlinkRunner):
+            command = without_staging(command, is_local=_is_local(options))
         process = opened.enter_context(_Process(command))
         yield opened.enter_context(_connected(runner, options, endpoint, "started by this stream", process))
 
@@ -146,10 +149,13 @@ def _command(server: SubprocessJobServer) -> tuple[list[str], str]:
     return command, endpoint
 
 
+def _is_local(options: PipelineOptions) -> bool:
+    """Whether Flink is inside the job server."""
+    return options.view_as(FlinkRunnerOptions).flink_master in MAGIC_HOST_NAMES
+
+
 def _ask_master(flink_master: str) -> None:
     """Prove that the cluster answers: a job server would try again and again."""
-    if flink_master in MAGIC_HOST_NAMES:
-        return
     url = FlinkRunner.add_http_scheme(flink_master)
     try:
         with urllib.request.urlopen(f"{url}/overview", timeout=MASTER_TIMEOUT_S) as answer:
