@@ -7,13 +7,14 @@ the newest version of which all parts were there.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import socket
 import sys
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +24,25 @@ from services.launch.built import built, run_build
 from services.launch.forwarder import Forwarder
 from services.launch.server import Server, Service, free_ports
 
-FLINK_VERSION = "1.19"
-BEAM_VERSION = "2.62.0"
-"""Of the job server and of the code that it sends to Flink; the Python SDK may be newer."""
-SLF4J_VERSION = "1.7.36"
 TASK_MANAGERS = 2
+PRELOADED = ["beam_exactly_once.object_store.s3"]
+WORKER_POOL = [sys.executable, "-m", "beam_exactly_once", "worker-pool", *(f"--preload={name}" for name in PRELOADED)]
 POOL_HOST = "beam-worker-pool"
 """What every task manager calls the pool of its own machine."""
 
-_DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>beam_exactly_once</groupId>
-  <artifactId>flink-for-tests</artifactId>
-  <version>1</version>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.beam</groupId>
-      <artifactId>beam-runners-flink-{FLINK_VERSION}</artifactId>
-      <version>{BEAM_VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>{SLF4J_VERSION}</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
-_JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_PROJECT = Path(__file__).parents[3] / "deploy" / "flink"
+"""Makes the job server and the folder of jars, as the guide tells users to."""
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-_JAVA = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+_OPENED = ("java.lang", "java.net", "java.nio", "java.time", "java.util")
+"""To what decodes and copies values; an installed Flink opens them itself."""
+_JAVA = [
+    "java",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
+]
 _CLUSTER = """jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc_port}
 jobmanager.bind-host: 127.0.0.1
@@ -69,6 +57,7 @@ heartbeat.interval: 1000
 heartbeat.timeout: 10000
 slot.request.timeout: 30000
 classloader.resolve-order: parent-first
+jobstore.max-capacity: 20
 """
 _TASK_MANAGER_ONLY = """taskmanager.host: 127.0.0.1
 taskmanager.bind-host: 127.0.0.1
@@ -87,35 +76,22 @@ taskmanager.memory.jvm-overhead.max: 64m
 """
 
 
-def flink_jars() -> Path:
-    """The folder of the jars of Flink and of Beam's runner; downloaded at first use."""
+def _made() -> Path:
+    """The folder of the job server, and of the jars of Flink and of Beam's runner beside it; downloaded at first use."""
+    sources = [_PROJECT / name for name in ("pom.xml", "UnstagedJars.java")]
 
-    def resolve(folder: Path) -> None:
-        (folder / "pom.xml").write_text(_POM)
-        goal = f"{_DEPENDENCY_PLUGIN}:copy-dependencies"
-        run_build(
-            ["mvn", "-B", "-q", "-f", "pom.xml", goal, "-DincludeScope=runtime", "-DoutputDirectory=libs"], folder
-        )
-        _write_job_server_jar(folder)
+    def make(folder: Path) -> None:
+        for source in sources:
+            shutil.copy(source, folder)
+        run_build(["mvn", "-B", "-q", "package"], folder)
 
-    return built(f"flink-{FLINK_VERSION}-beam-{BEAM_VERSION}", resolve) / "libs"
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    return built(f"flink-{digest}", make) / "target"
 
 
 def job_server_jar() -> Path:
     """One jar that starts Beam's job server."""
-    return flink_jars().parent / "job-server.jar"
-
-
-def _write_job_server_jar(folder: Path) -> None:
-    """A jar of nothing but the names of all others, for ``java -jar``."""
-    class_path = " ".join(f"libs/{jar.name}" for jar in sorted((folder / "libs").glob("*.jar")))
-    line, lines = f"Class-Path: {class_path}", []
-    while line:  # a manifest's line has at most 72 bytes, and goes on after a space
-        lines.append(line[:72])
-        line = f" {line[72:]}" if line[72:] else ""
-    manifest = "\r\n".join(["Manifest-Version: 1.0", f"Main-Class: {_JOB_SERVER}", *lines, "", ""])
-    with zipfile.ZipFile(folder / "job-server.jar", "w") as jar:
-        jar.writestr("META-INF/MANIFEST.MF", manifest)
+    return _made() / "job-server.jar"
 
 
 class Flink(Service):
@@ -124,17 +100,15 @@ class Flink(Service):
     Every process can be killed, with all that it started, and started again.
 
     Args:
-        worker_environment: variables of the Python workers, besides this process's.
-        worker_path: the folder whose ``python`` the pools start; this interpreter's by default.
+        modules: a folder of modules that only the Python workers find.
+        worker_pool: what starts a pool, besides its ``--port``.
     """
 
-    def __init__(
-        self, worker_environment: Mapping[str, str] | None = None, worker_path: Path = Path(sys.executable).parent
-    ) -> None:
-        jars = flink_jars()
-        self._class_path = f"{jars}/*"
-        path = f"{worker_path}{os.pathsep}{os.environ['PATH']}"
-        self._worker_environment = {**(worker_environment or {}), "PATH": path}
+    def __init__(self, modules: Path | None = None, worker_pool: Sequence[str] = WORKER_POOL) -> None:
+        self._class_path = f"{job_server_jar().parent}/libs/*"
+        paths = [str(modules or ""), os.environ.get("PYTHONPATH", "")]
+        self._worker_environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        self._pool_command = worker_pool
         rpc_port, self._rest_port, blob_port, self._pool_port, *self._pool_ports = free_ports(4 + TASK_MANAGERS)
         self.master = f"127.0.0.1:{self._rest_port}"
         self.worker_pool = f"{POOL_HOST}:{self._pool_port}"
@@ -183,8 +157,9 @@ class Flink(Service):
     def start_worker_pool(self, index: int) -> None:
         """Start it, and wait until it listens."""
         port = self._pool_ports[index]
-        command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
-        self._pools[index].start(command, self._worker_environment, lambda: _listens(port))
+        self._pools[index].start(
+            [*self._pool_command, f"--port={port}"], self._worker_environment, lambda: _listens(port)
+        )
 
     def kill_worker_pool(self, index: int) -> None:
         """SIGKILL it and its workers."""

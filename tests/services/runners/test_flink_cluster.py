@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
 from beam_exactly_once.pipelines.kafka_to_files import main
-from services.launch.flink import Flink
+from services.launch.flink import WORKER_POOL, Flink
 from services.streams.flink_streams import (
     ROWS,
     WAIT_S,
@@ -34,6 +34,8 @@ from services.streams.topics import Topic
 pytestmark = pytest.mark.runs_on("FlinkRunner cluster", storage="S3")
 
 PARTITIONS = 2
+NEVER_COMES = "import os, signal\nos.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGSTOP))\n"
+"""A module of a pool: every worker stands still as soon as it is there."""
 NewTopic = Callable[..., Topic]
 
 
@@ -57,7 +59,7 @@ def own_cluster(flink_job_server_jar: str, tmp_path_factory: pytest.TempPathFact
     """One to break and mend; its workers have a package that nobody else has."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "only_on_workers.py").write_text("def shout(text):\n    return text.upper()\n")
-    with Flink({"PYTHONPATH": str(folder)}) as cluster:
+    with Flink(folder) as cluster:
         yield cluster
 
 
@@ -151,12 +153,11 @@ def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, 
 
 
 def test_a_worker_that_never_comes_ends_the_batch(bucket: str, new_topic: NewTopic, tmp_path: Path) -> None:
-    """Flink itself would wait for ever: the pool has started a program, which is all that Flink asks of it."""
+    """Flink itself would wait for ever: the pool has started a worker, which is all that Flink asks of it."""
     topic = new_topic()
     topic.send([b"a"])
-    (tmp_path / "python").write_text("#!/bin/sh\n")
-    (tmp_path / "python").chmod(0o755)
-    with Flink(worker_path=tmp_path) as cluster:
+    (tmp_path / "only_in_workers.py").write_text(NEVER_COMES)
+    with Flink(tmp_path, [*WORKER_POOL, "--preload=only_in_workers"]) as cluster:
         command = ready_made(topic, bucket, options_of(cluster))
         assert main([*command, "--batch-timeout-s=40"]) == EXIT_RETRYABLE
 

@@ -36,7 +36,7 @@ def cluster_options(master: str, worker_pool: str, job_server_jar: str) -> list[
         "--environment_type=EXTERNAL",
         f"--environment_config={worker_pool}",
         "--parallelism=2",
-        "--environment_cache_millis=10000",  # else each stage of a batch starts a Python of its own
+        "--environment_cache_millis=0",  # a worker that is kept for longer leaves a thread in its task manager
     ]
 
 
