@@ -353,7 +353,7 @@ class _ClaimedStream:
                 f"the runner says that batch {task.attempt.batch_id} succeeded, but its marker is not in "
                 f"{self._checkpoint.store.uri}. The runner lost a part of the graph; nothing was committed."
             )
-        return counts, marker
+        return counts if counts != CommitCounts() else CommitCounts.of(marker, commit_us=0, committed=False), marker
 
     def _run_graph(self, task: BatchTask) -> CommitCounts:
         """

@@ -17,7 +17,6 @@ from typing import TypeAlias
 
 import apache_beam as beam
 from apache_beam.internal import pickler
-from apache_beam.metrics.metric import MetricResults
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
@@ -32,6 +31,7 @@ from apache_beam.utils import proto_utils
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka.kept_clients import keeping_clients
+from beam_exactly_once.pipelines.runners.job_ends import JobEnds, counted, rest_address
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.pipelines.runners.loopback_workers import loopback_workers
 from beam_exactly_once.pipelines.runners.open_stages import KeptStages
@@ -118,9 +118,9 @@ class _RepeatingFnApiRunner(StageByStage):
             def run_task(task: BatchTask) -> CommitCounts:
                 impulses = {TASK_ROOT: encoded_task(task)}
                 if self.keeps_workers and task.plan is not None:
-                    return _counted(kept.run(impulses), metrics)
+                    return counted(kept.run(impulses), metrics)
                 with contextlib.closing(self.open(graphs.of(task), options)) as stages:
-                    return _counted(stages.run(impulses), metrics)
+                    return counted(stages.run(impulses), metrics)
 
             self.repeated.drive(run_task)
         return _Done(metrics)
@@ -133,27 +133,21 @@ class _RepeatingPortableRunner(PortableRunner):
 
     def run_portable_pipeline(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
         refuse_timed_flushes(options)
-        timeout_s = self.repeated.batch_timeout_s
-        with loopback_workers(proto, options), one_job_server(self, options, timeout_s):
-            graphs, metrics = _Graphs(proto, self.repeated.publishing), StreamMetrics()
+        timeout_s, metrics = self.repeated.batch_timeout_s, StreamMetrics()
+        options = copy.deepcopy(options)  # what jobs need is not written into the user's
+        ends = JobEnds(rest_address(self, options), options, metrics)
+        with loopback_workers(proto, options), one_job_server(self, options, timeout_s), ends.all_counted():
+            graphs = _Graphs(proto, self.repeated.publishing)
 
             def run_task(task: BatchTask) -> CommitCounts:
-                graph = with_task(graphs.of(task), task)
+                graph, until_end = with_task(graphs.of(task), task), ends.name_next(task)
                 with watched_run(timeout_s) as watch:
                     result = super(_RepeatingPortableRunner, self).run_portable_pipeline(graph, options)
                     watch(result)
-                    result.wait_until_finish()
-                    return _counted(result, metrics)
+                    return until_end(result)
 
             self.repeated.drive(run_task)
         return _Done(metrics)
-
-
-def _counted(result: PipelineResult, metrics: StreamMetrics) -> CommitCounts:
-    """What a run's commit counted; the metrics of the user's steps are added to ``metrics``."""
-    found = result.metrics().query()
-    metrics.add(found)
-    return CommitCounts.read(found[MetricResults.COUNTERS])
 
 
 class _Graphs:

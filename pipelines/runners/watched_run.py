@@ -15,9 +15,7 @@ from apache_beam.runners.portability.portable_runner import PipelineResult as Po
 from apache_beam.runners.runner import PipelineResult
 
 from beam_exactly_once.errors import RunnerUnavailable
-
-_OF_A_WORKER = "Traceback (most recent call last)"
-"""What a failure has in its text if Python code of a worker raised it."""
+from beam_exactly_once.pipelines.runners.flink_rest import OF_A_WORKER
 
 
 @contextlib.contextmanager
@@ -57,7 +55,7 @@ def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], 
                 ) from error
             if isinstance(error, grpc.RpcError):
                 raise RunnerUnavailable(f"the job server was lost while it ran a batch: {error}") from error
-            if watched and isinstance(error, RuntimeError) and _OF_A_WORKER not in str(error):
+            if watched and isinstance(error, RuntimeError) and OF_A_WORKER not in str(error):
                 raise RunnerUnavailable(f"the runner, and no code of the pipeline, failed: {error}") from error
             raise
 

@@ -1,0 +1,139 @@
+"""How a stream learns that a job of a portable runner has ended, and what it counted.
+
+The job server tells both. On Flink it does so late, so the driver asks Flink itself, goes on, and takes the metrics of the
+user's steps when the job server has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+from apache_beam.metrics.metric import MetricResults
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, GoogleCloudOptions, PipelineOptions
+from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
+
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.pipelines.runners.flink_rest import FlinkJob, RestUnreachable
+from beam_exactly_once.pipelines.runners.stream_metrics import StreamMetrics
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.commit_counts import CommitCounts
+
+POLL_S = 0.05
+LATE_S = 5.0
+"""How long the job server may take, at the end of a stream, for what it tells late: twice what it waits at most, and more."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class JobEnds:
+    """Of the jobs of one stream.
+
+    Args:
+        master: the address of Flink's REST interface; None where the job server alone tells.
+        options: of the stream's jobs, and of nothing else: they get the name of each job.
+        metrics: to which those of each job are added.
+    """
+
+    def __init__(
+        self, master: str | None, options: PipelineOptions, metrics: StreamMetrics, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._master = master
+        self._options = options
+        self._name = options.view_as(GoogleCloudOptions).job_name
+        self._metrics = metrics
+        self._clock = clock
+        self._late: list[_Waiting] = []
+        """Of jobs whose end Flink has told, and the job server not yet."""
+        self._has_warned = False
+
+    def name_next(self, task: BatchTask) -> Callable[[PipelineResult], CommitCounts]:
+        """Name the job that is submitted next; returns what waits for its end, and gives what its commit counted.
+
+        That raises what the job failed of, and gives zeros where the job server has not counted yet.
+        """
+        self._take_counted()
+        if self._master is None:
+            return self._told_by_job_server
+        name = f"{self._name or task.stream_id}-{task.attempt.batch_id}-{task.attempt.nonce}"
+        self._options.view_as(GoogleCloudOptions).job_name = name
+        job = FlinkJob(self._master, name)
+        return lambda result: self._told_by_flink(_Waiting(result), job)
+
+    def _told_by_job_server(self, result: PipelineResult) -> CommitCounts:
+        result.wait_until_finish()
+        return self._counted(result)
+
+    def _told_by_flink(self, waiting: _Waiting, job: FlinkJob) -> CommitCounts:
+        try:
+            while not self._clock.wait(waiting.ended, POLL_S):
+                if job.has_ended_well():
+                    self._late.append(waiting)
+                    return CommitCounts()
+        except RestUnreachable as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _LOGGER.warning(
+                    "Flink does not answer at --flink_master=%s (%s): the job server tells when a batch has ended, up to two "
+                    "seconds later.",
+                    self._master,
+                    error,
+                )
+            waiting.ended.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        return self._counted(waiting.result)
+
+    def _counted(self, result: PipelineResult) -> CommitCounts:
+        return counted(result, self._metrics)
+
+    def _take_counted(self) -> None:
+        for waiting in [one for one in self._late if one.ended.is_set()]:
+            self._late.remove(waiting)
+            with contextlib.suppress(Exception):  # they are for people to look at, and the batch is committed
+                self._counted(waiting.result)
+
+    @contextlib.contextmanager
+    def all_counted(self) -> Iterator[None]:
+        """Behind the block, metrics are those of all jobs, unless the job server does not tell."""
+        yield
+        for waiting in self._late:
+            self._clock.wait(waiting.ended, LATE_S)
+        self._take_counted()
+
+
+class _Waiting:
+    """For a job server that tells of an end."""
+
+    def __init__(self, result: PipelineResult) -> None:
+        self.result = result
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+        threading.Thread(target=self._wait, name="end of a job", daemon=True).start()
+
+    def _wait(self) -> None:
+        try:
+            self.result.wait_until_finish()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+
+def rest_address(runner: PipelineRunner, options: PipelineOptions) -> str | None:
+    """Where Flink itself can be asked, if there is such a place."""
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if not isinstance(runner, FlinkRunner) or master in MAGIC_HOST_NAMES:
+        return None
+    address: str = FlinkRunner.add_http_scheme(master)
+    return address.rstrip("/")
+
+
+def counted(result: PipelineResult, metrics: StreamMetrics) -> CommitCounts:
+    """What a run's commit counted; the metrics of the user's steps are added to ``metrics``."""
+    found = result.metrics().query()
+    metrics.add(found)
+    return CommitCounts.read(found[MetricResults.COUNTERS])
