@@ -25,7 +25,7 @@ RUNNERS = {
     "FnApiRunner": "the same, asked for by name",
     "PrismRunner": "a program beside the driver, workers in the driver's process",
     "FlinkRunner [local]": "Flink inside the job server, workers in the driver's process",
-    "FlinkRunner cluster": "a job manager, two task managers, a pool of workers each",
+    "FlinkRunner cluster": "a job manager, two task managers, a pool of workers each; or workers in the driver's process",
 }
 TRIGGERS = ("AvailableNow", "ProcessingTime")
 
@@ -51,7 +51,7 @@ NOTES = """
   FnApiRunner is the same, asked for by name.
 - Prism is a program beside the driver, with workers in the driver's process.
 - Flink, local, is a Flink inside the job server, with workers in the driver's process.
-- Flink, cluster, is a job manager and two task managers, with a pool of workers each.
+- Flink, cluster, is a job manager and two task managers, with a pool of workers each, or with workers in the driver's process.
 
 ## Know before you choose
 
@@ -72,7 +72,7 @@ NOTES = """
 Tests under `tests/services` need the real thing and run with `tox -e services`.
 All others run with `tox` alone, on a Kafka in memory or librdkafka's mock broker.
 
-Random graphs run on all of them but the cluster, by value against plain Python, as many as one likes:
+Random graphs run on all of them but Flink, local, by value against plain Python, as many as one likes:
 `python tests/graphs/run.py --graphs 1000 --seed 1 --runner in_process`.
 """
 

@@ -53,8 +53,9 @@ class Zygote:
                     self._start(**request["start"]) if "start" in request else self._stop(request["stop"]),
                 )
             self._end_if_retired()
-        for process in self._workers:
-            os.kill(process, signal.SIGKILL)
+        with _children_blocked():
+            for process in self._workers:
+                os.kill(process, signal.SIGKILL)
 
     def _start(self, control: str, worker_id: str) -> dict[str, str]:
         changed = self._loaded.changed()

@@ -29,7 +29,7 @@ from graphs.model import Story  # noqa: E402
 from graphs.runners import RUNNERS, Runner, flink, prism  # noqa: E402
 from graphs.shrinking import smallest  # noqa: E402
 
-VARIABLES = {"prism": "PRISM_LOCATION", "flink": "FLINK_JOB_SERVER_JAR"}
+VARIABLES = {"prism": "PRISM_LOCATION", "flink": "FLINK_JOB_ENDPOINT"}
 """Where another program is."""
 MAX_TEXT_LETTERS = 1500
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from services.streams.flink_streams import local_options
+from services.streams.flink_streams import shared_options
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def prism(location: str | None = None) -> Runner:
     return Runner(("--runner=PrismRunner", f"--prism_location={location or os.environ['PRISM_LOCATION']}"))
 
 
-def flink(job_server_jar: str | None = None) -> Runner:
-    """A Flink inside Beam's job server, with workers in this process."""
-    return Runner(tuple(local_options(job_server_jar or os.environ["FLINK_JOB_SERVER_JAR"])))
+def flink(options: Sequence[str] | None = None) -> Runner:
+    """A cluster of Flink, with workers in this process."""
+    return Runner(tuple(options or shared_options(os.environ["FLINK_MASTER"], os.environ["FLINK_JOB_ENDPOINT"])))
 
 
 def _restore(value: str | None) -> None:

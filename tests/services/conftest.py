@@ -17,7 +17,7 @@ from google.cloud import storage
 from services.launch.kafka_broker import Kafka
 from services.launch.kafka_security import SecureKafka
 from services.streams.copies import Copy
-from services.streams.flink_streams import cluster_options
+from services.streams.flink_streams import cluster_options, shared_options
 from services.streams.topics import Topic
 
 REQUIRE_VARIABLE = "BEAM_EXACTLY_ONCE_REQUIRE_SERVICES"
@@ -123,6 +123,12 @@ def flink_job_server_jar() -> str:
 def flink_options(flink_job_server_jar: str) -> list[str]:
     """Pipeline options of the session's cluster."""
     return cluster_options(address("flink", "FLINK_MASTER"), address("flink", "BEAM_WORKER_POOL"), flink_job_server_jar)
+
+
+@pytest.fixture(scope="session")
+def shared_flink() -> list[str]:
+    """Pipeline options of the session's cluster, with workers in this process."""
+    return shared_options(address("flink", "FLINK_MASTER"), address("flink", "FLINK_JOB_ENDPOINT"))
 
 
 @pytest.fixture(scope="session", autouse=True)

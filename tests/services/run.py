@@ -27,7 +27,7 @@ import psutil
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
 from services.launch.fake_gcs import FakeGcs, fake_gcs_program  # noqa: E402
-from services.launch.flink import Flink, job_server_jar  # noqa: E402
+from services.launch.flink import SharedFlink, job_server_jar  # noqa: E402
 from services.launch.kafka_broker import Kafka, kafka_jars  # noqa: E402
 from services.launch.mariadb import Mariadb, mariadb_root  # noqa: E402
 from services.launch.minio import Minio, minio_program  # noqa: E402
@@ -54,7 +54,7 @@ START: dict[str, Callable[[], Service]] = {
     "s3": Minio,
     "gcs": FakeGcs,
     "prism": Prism,
-    "flink": Flink,
+    "flink": SharedFlink,
     "postgres": Postgres,
     "mariadb": Mariadb,
 }

@@ -25,6 +25,8 @@ from services.launch.forwarder import Forwarder
 from services.launch.server import Server, Service, free_ports
 
 TASK_MANAGERS = 2
+SHARED_SLOTS = 4
+"""Of each task manager of a cluster for several processes of tests, so that no job waits for another one."""
 PRELOADED = ["beam_exactly_once.object_store.s3"]
 WORKER_POOL = [sys.executable, "-m", "beam_exactly_once", "worker-pool", *(f"--preload={name}" for name in PRELOADED)]
 POOL_HOST = "beam-worker-pool"
@@ -55,21 +57,21 @@ parallelism.default: {task_managers}
 io.tmp.dirs: {folder}
 heartbeat.interval: 1000
 heartbeat.timeout: 10000
-slot.request.timeout: 30000
+slot.request.timeout: 120000
 classloader.resolve-order: parent-first
 jobstore.max-capacity: 20
 """
 _TASK_MANAGER_ONLY = """taskmanager.host: 127.0.0.1
 taskmanager.bind-host: 127.0.0.1
-taskmanager.numberOfTaskSlots: 1
+taskmanager.numberOfTaskSlots: {slots}
 taskmanager.cpu.cores: 1.0
 taskmanager.memory.framework.heap.size: 128m
 taskmanager.memory.framework.off-heap.size: 64m
 taskmanager.memory.task.heap.size: 256m
 taskmanager.memory.task.off-heap.size: 0m
 taskmanager.memory.managed.size: 64m
-taskmanager.memory.network.min: 128m
-taskmanager.memory.network.max: 128m
+taskmanager.memory.network.min: 256m
+taskmanager.memory.network.max: 256m
 taskmanager.memory.jvm-metaspace.size: 256m
 taskmanager.memory.jvm-overhead.min: 64m
 taskmanager.memory.jvm-overhead.max: 64m
@@ -95,20 +97,24 @@ def job_server_jar() -> Path:
 
 
 class Flink(Service):
-    """One job manager, two task managers with a slot and a pool of Python workers each; a context manager.
+    """One job manager, two task managers with slots and a pool of Python workers each; a context manager.
 
     Every process can be killed, with all that it started, and started again.
 
     Args:
         modules: a folder of modules that only the Python workers find.
         worker_pool: what starts a pool, besides its ``--port``.
+        slots: of each task manager.
     """
 
-    def __init__(self, modules: Path | None = None, worker_pool: Sequence[str] = WORKER_POOL) -> None:
+    def __init__(
+        self, modules: Path | None = None, worker_pool: Sequence[str] = WORKER_POOL, *, slots: int = 1
+    ) -> None:
         self._class_path = f"{job_server_jar().parent}/libs/*"
         paths = [str(modules or ""), os.environ.get("PYTHONPATH", "")]
         self._worker_environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._pool_command = worker_pool
+        self._slots = slots
         rpc_port, self._rest_port, blob_port, self._pool_port, *self._pool_ports = free_ports(4 + TASK_MANAGERS)
         self.master = f"127.0.0.1:{self._rest_port}"
         self.worker_pool = f"{POOL_HOST}:{self._pool_port}"
@@ -141,14 +147,16 @@ class Flink(Service):
         }
 
     def start_task_manager(self, index: int) -> None:
-        """Start it, and wait for its slot."""
+        """Start it, and wait for its slots."""
         server = self._task_managers[index]
         # Whoever has this file knows no other names.
         (server.folder / "hosts").write_text(
             f"127.0.0.1 localhost {socket.gethostname()}\n{_pool_address(index)} {POOL_HOST}\n"
         )
-        slots = self.overview()["slots-total"] + 1
-        self._start_java(server, _TASK_MANAGER_ONLY, [_TASK_MANAGER], slots, "-Djdk.net.hosts.file=hosts")
+        slots = self.overview()["slots-total"] + self._slots
+        self._start_java(
+            server, _TASK_MANAGER_ONLY.format(slots=self._slots), [_TASK_MANAGER], slots, "-Djdk.net.hosts.file=hosts"
+        )
 
     def kill_task_manager(self, index: int) -> None:
         """SIGKILL it."""
@@ -196,6 +204,34 @@ class Flink(Service):
         for forwarder in self._forwarders:
             forwarder.close()
         self._forwarders.clear()
+
+
+class SharedFlink(Service):
+    """A cluster for many tests at once, with a job server that serves all their streams; a context manager."""
+
+    def __init__(self) -> None:
+        self._cluster = Flink(slots=SHARED_SLOTS)
+        self._job_server = Server("flink-job-server")
+        self._port, artifact_port, expansion_port = free_ports(3)
+        ports = f"--job-port={self._port} --artifact-port={artifact_port} --expansion-port={expansion_port}".split()
+        folder = f"--artifacts-dir={self._job_server.folder}"
+        jar = ["-Djava.system.class.loader=UnstagedJars", "-jar", str(job_server_jar())]
+        command = [*_JAVA, "-Xmx700m", *jar, f"--flink-master=http://{self._cluster.master}", folder, *ports]
+        try:
+            self._job_server.start(command, {}, lambda: _listens(self._port))
+        except BaseException:
+            self.stop(keep_log=True)
+            raise
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that say where it is."""
+        return {**self._cluster.environment, "FLINK_JOB_ENDPOINT": f"localhost:{self._port}"}
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End everything; twice does no harm."""
+        self._job_server.stop(keep_log=keep_log)
+        self._cluster.stop(keep_log=keep_log)
 
 
 def _pool_address(index: int) -> str:

@@ -14,9 +14,11 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
-from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE
+from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
+from beam_exactly_once.errors import EXIT_DONE, EXIT_RETRYABLE, StepFailed
+from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.testing.published_rows import published_rows
 from services.launch.flink import WORKER_POOL, Flink
 from services.streams.flink_streams import (
     ROWS,
@@ -30,6 +32,7 @@ from services.streams.flink_streams import (
     values,
 )
 from services.streams.topics import Topic
+from services.streams.unlucky import assert_names_step_and_offsets, failing, numbers
 
 pytestmark = pytest.mark.runs_on("FlinkRunner cluster", storage="S3")
 
@@ -78,12 +81,11 @@ def ready_made(topic: Topic, bucket: str, options: list[str]) -> list[str]:
     ]
 
 
-def test_the_ready_made_pipeline_on_both_task_managers(topic: Topic, bucket: str, flink_options: list[str]) -> None:
-    assert main(ready_made(topic, bucket, flink_options)) == EXIT_DONE
+def test_the_ready_made_pipeline_on_both_task_managers(topic: Topic, bucket: str, own_cluster: Flink) -> None:
+    assert main(ready_made(topic, bucket, options_of(own_cluster))) == EXIT_DONE
 
     assert values(bucket) == topic.committed
-    (master,) = (option.partition("=")[2] for option in flink_options if option.startswith("--flink_master"))
-    assert len(task_managers_that_ran(master)) == 2
+    assert len(task_managers_that_ran(own_cluster.master)) == 2
 
 
 @pytest.mark.parametrize("kill_after", ["put_if_absent:offsets/:1", "put_if_absent:offsets/:2"])
@@ -150,6 +152,27 @@ def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, 
 
     assert values(bucket) == {b"A": 1, b"B": 1}
     assert importlib.util.find_spec("only_on_workers") is None
+
+
+@pytest.mark.runs_on("FlinkRunner cluster")
+def test_a_failed_step_names_step_and_offsets_and_the_batch_runs_again(tmp_path: Path, shared_flink: list[str]) -> None:
+    """Flink itself says why the job failed."""
+
+    def run(step: Callable[[beam.PCollection[Record]], beam.PCollection[dict[str, int]]]) -> None:
+        with ExactlyOnceStream(f"{tmp_path}/checkpoint", options=PipelineOptions(shared_flink)) as stream:
+            rows = step(stream | ReadFromKafka(broker.bootstrap_servers, ["orders"]))
+            _ = rows | WriteToFiles(f"{tmp_path}/output", format="json")
+
+    with EmbeddedBroker({"orders": 2}) as broker:
+        for _ in produce(broker.bootstrap_servers, "orders", 2, (b"%d" % number for number in range(100))):
+            pass
+        with pytest.raises(StepFailed) as raised:
+            run(failing)
+        run(numbers)
+
+    assert_names_step_and_offsets(raised.value)
+    (batch,) = read_batches(f"{tmp_path}/output")
+    assert sorted(row["number"] for row in published_rows(f"{tmp_path}/output", batch)) == list(range(100))
 
 
 def test_a_worker_that_never_comes_ends_the_batch(bucket: str, new_topic: NewTopic, tmp_path: Path) -> None:

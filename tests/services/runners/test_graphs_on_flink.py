@@ -1,4 +1,4 @@
-"""Random graphs, from any start, on a Flink inside the job server: by value, batch by batch.
+"""Random graphs, from any start, on a cluster of Flink: by value, batch by batch.
 
 What goes wrong is printed with its seed; `python tests/graphs/run.py --runner flink --max_nodes 6 --one SEED --shrink` makes
 it small. Kafka and the stores are in memory, since workers live in the driver's process.
@@ -16,15 +16,15 @@ from services.streams.known_graphs import KNOWN
 CHUNK = 3
 
 
-@pytest.mark.runs_on("FlinkRunner [local]", storage="memory")
+@pytest.mark.runs_on("FlinkRunner cluster", storage="memory")
 @pytest.mark.parametrize("story", KNOWN)
-def test_a_known_graph_on_flink(flink_job_server_jar: str, story: str) -> None:
-    with number_stream(flink(flink_job_server_jar)) as stream:
+def test_a_known_graph_on_flink(shared_flink: list[str], story: str) -> None:
+    with number_stream(flink(shared_flink)) as stream:
         KNOWN[story](stream)
 
 
-@pytest.mark.runs_on("FlinkRunner [local]", storage="memory")
+@pytest.mark.runs_on("FlinkRunner cluster", storage="memory")
 @pytest.mark.parametrize("number", range(2))
-def test_random_graphs_on_flink(flink_job_server_jar: str, number: int) -> None:
+def test_random_graphs_on_flink(shared_flink: list[str], number: int) -> None:
     first_seed = FIRST_SEED + 1_000 + number * CHUNK
-    check(range(first_seed, first_seed + CHUNK), flink(flink_job_server_jar))
+    check(range(first_seed, first_seed + CHUNK), flink(shared_flink))

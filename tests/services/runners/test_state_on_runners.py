@@ -23,7 +23,6 @@ from beam_exactly_once import (
     WriteToFiles,
 )
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from services.streams.flink_streams import local_options
 from services.streams.topics import Topic
 from support.ending import ends_with
 
@@ -32,7 +31,7 @@ PROCESSES = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", 
 
 PORTABLE = [
     pytest.param("prism", marks=pytest.mark.runs_on("PrismRunner")),
-    pytest.param("flink", marks=pytest.mark.runs_on("FlinkRunner [local]")),
+    pytest.param("flink", marks=pytest.mark.runs_on("FlinkRunner cluster")),
 ]
 
 
@@ -43,7 +42,7 @@ def options(request: pytest.FixtureRequest) -> PipelineOptions:
             location = request.getfixturevalue("prism_location")
             return PipelineOptions(["--runner=PrismRunner", f"--prism_location={location}"])
         case "flink":
-            return PipelineOptions(local_options(request.getfixturevalue("flink_job_server_jar")))
+            return PipelineOptions(request.getfixturevalue("shared_flink"))
         case _:
             return PipelineOptions(PROCESSES)
 

@@ -24,13 +24,12 @@ from beam_exactly_once import (
     secret_from_env,
 )
 from services.streams.copies import numbers_of, records_of
-from services.streams.flink_streams import local_options
 from services.streams.topics import Topic
 
 SCHEMA = pa.schema([("id", pa.int64())])
 on_postgres = pytest.mark.parametrize("sql_variable", ["postgres"], indirect=True)
 ON_PRISM = pytest.param("prism", marks=pytest.mark.runs_on("PrismRunner"))
-ON_FLINK = pytest.param("flink", marks=pytest.mark.runs_on("FlinkRunner [local]"))
+ON_FLINK = pytest.param("flink", marks=pytest.mark.runs_on("FlinkRunner cluster"))
 
 
 @pytest.fixture(params=[ON_PRISM, ON_FLINK])
@@ -38,7 +37,7 @@ def options(request: pytest.FixtureRequest) -> PipelineOptions:
     if request.param == "prism":
         location = request.getfixturevalue("prism_location")
         return PipelineOptions(["--runner=PrismRunner", f"--prism_location={location}"])
-    return PipelineOptions(local_options(request.getfixturevalue("flink_job_server_jar")))
+    return PipelineOptions(request.getfixturevalue("shared_flink"))
 
 
 @pytest.fixture

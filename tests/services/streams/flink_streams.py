@@ -45,6 +45,18 @@ def local_options(job_server_jar: str) -> list[str]:
     return ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={job_server_jar}"]
 
 
+def shared_options(master: str, job_endpoint: str) -> list[str]:
+    """Of a cluster and a job server that others use at the same time, with workers in the driver."""
+    return [
+        "--runner=FlinkRunner",
+        f"--flink_master={master}",
+        f"--job_endpoint={job_endpoint}",
+        "--environment_type=LOOPBACK",
+        "--parallelism=1",
+        "--environment_cache_millis=0",
+    ]
+
+
 class Gate:
     """Batches wait in front of it on the workers, until it is opened.
 
