@@ -19,7 +19,6 @@ from beam_exactly_once.rows.columns import name_of
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.reading.time_notes import TimedDecoder
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered, times_gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn

@@ -27,7 +27,6 @@ from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reading.planned_range import PlannedRange
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
-from beam_exactly_once.transforms.reading.time_notes import TimesBy, TimesOf, timestamps_of
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, StreamGraph, graph_of
 

@@ -155,11 +155,14 @@ def test_a_package_that_only_the_workers_have(bucket: str, new_topic: NewTopic, 
 
 
 @pytest.mark.runs_on("FlinkRunner cluster")
-def test_a_failed_step_names_step_and_offsets_and_the_batch_runs_again(tmp_path: Path, shared_flink: list[str]) -> None:
-    """Flink itself says why the job failed."""
+@pytest.mark.parametrize("by_flink", [True, False], ids=["Flink tells", "the job server tells"])
+def test_a_failed_step_names_step_and_offsets_and_the_batch_runs_again(
+    tmp_path: Path, shared_flink: list[str], by_flink: bool
+) -> None:
+    told = [option for option in shared_flink if by_flink or not option.startswith("--flink_master")]
 
     def run(step: Callable[[beam.PCollection[Record]], beam.PCollection[dict[str, int]]]) -> None:
-        with ExactlyOnceStream(f"{tmp_path}/checkpoint", options=PipelineOptions(shared_flink)) as stream:
+        with ExactlyOnceStream(f"{tmp_path}/checkpoint", options=PipelineOptions(told)) as stream:
             rows = step(stream | ReadFromKafka(broker.bootstrap_servers, ["orders"]))
             _ = rows | WriteToFiles(f"{tmp_path}/output", format="json")
 
