@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_exactly_once.state.hashing import Hashes, Numbers
+from beam_exactly_once.state.hashing import Hashes, Numbers, offsets_of
 from beam_exactly_once.state.ordering import Flags, flags, order_of
 
 TOMBSTONE = 0
@@ -166,6 +166,8 @@ class Run:
 
     def holds(self, hashes: Hashes, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryArray) -> Flags:
         """Whether there is a row with each key and subkey."""
+        if not (offsets_of(self.subkeys)[-1] or offsets_of(subkeys)[-1]):
+            return self.find(hashes, keys) != ABSENT
         starts, stops = self.range_of(hashes, keys)
         rows = self.first_not_below(starts, stops, subkeys)
         is_there: Flags = rows < stops

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from beam_exactly_once.state.hashing import Numbers, offsets_of
+from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.ordering import Flags
-from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
+from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run
 from beam_exactly_once.state.state_list import StateList
 
 ROWS_AHEAD = 1024
@@ -105,7 +105,6 @@ def superseded(run: Run, rows: Numbers, newer: Iterable[Run]) -> Flags:
     if len(rows):
         at = pa.array(rows)
         hashes, keys, subkeys = run.hashes[rows], run.keys.take(at), run.subkeys.take(at)
-        has_subkeys = bool(offsets_of(run.subkeys)[-1])
         for one in newer:
-            is_superseded |= one.holds(hashes, keys, subkeys) if has_subkeys else one.find(hashes, keys) != ABSENT
+            is_superseded |= one.holds(hashes, keys, subkeys)
     return is_superseded

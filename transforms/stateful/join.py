@@ -57,7 +57,7 @@ class JoinWithinInterval(KeyedTransform):
         before_s: how long before a left row a right one may have happened.
         after_s: how long after it.
         how: ``"inner"``: pairs alone. ``"left"``, ``"right"``, ``"full"``: also rows of that side, or of both, that nothing
-            matched, as ``(key, (left, None))`` and ``(key, (None, right))``.
+            matched, as ``(key, (left, None))`` and ``(key, (None, right))``; a value that is None itself looks like no match.
         on_late: ``"keep"``: the step returns ``rows, late``. ``"drop"``: it returns rows alone, and only counts late ones.
         event_time_by: when a value happened: a column, or a function of the value, that gives milliseconds since 1970 UTC or a
             datetime with a zone. A pair of these is one for each side.

@@ -104,18 +104,19 @@ class JoinBundle(StateBundle[JoinEach]):
         changed = []
         for number, run in enumerate([arrived, *one.runs]):
             newer = one.runs[: max(0, number - 1)]
-            no_longer_alone: list[Numbers] = []
+            no_longer_alone = [np.zeros(0, np.int64)]
             for new, rows in matches(arrived, run, self._update.interval, most=MAX_EMITTED_ROWS):
-                waits = run.expiry_ms[rows] < NEVER
-                is_current = np.ones(len(rows), np.bool_)
-                is_current[waits] = ~superseded(run, rows[waits], newer)
-                new, rows, waits = new[is_current], rows[is_current], waits[is_current]
+                waiting = np.unique(rows[run.expiry_ms[rows] < NEVER])
+                is_old = superseded(run, waiting, newer)
+                if is_old.any():  # it had a match, and is in a newer run, too
+                    is_current = ~np.isin(rows, waiting[is_old])
+                    new, rows = new[is_current], rows[is_current]
                 has_match[new] = True
                 if run is arrived:
                     has_match[rows] = True
-                no_longer_alone.append(np.unique(rows[waits]))
+                no_longer_alone.append(waiting[~is_old])
                 yield self._pairs(arrived, new, run, rows)
-            found = np.unique(np.concatenate(no_longer_alone)) if no_longer_alone else np.zeros(0, np.int64)
+            found = np.unique(np.concatenate(no_longer_alone))
             if len(found):
                 changed.append(replace(run.rows_at(found), expiry_ms=np.full(len(found), NEVER), by_expiry=None))
         gone_ms = self._gone_ms(arrived)

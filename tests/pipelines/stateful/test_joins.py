@@ -81,7 +81,7 @@ def test_what_nothing_matched_is_given_when_both_sides_have_passed_it() -> None:
     run = run_in_memory(lambda stream: clicks_of_shows(stream, how="full"), BATCHES)
     given = [found(batch) for batch in run.published["files"]]
     assert given[:2] == [[("ann", 0, 10_000)], [("bob", 1000, 61_000)]]
-    assert found(all_of(given[2:])) == [
+    assert sorted(all_of(given[2:]), key=repr) == [
         ("ann", 100_000, None),
         ("ann", 99_000, None),
         ("ann", None, 161_000),

@@ -47,6 +47,25 @@ def test_keys_are_found_as_in_a_dict(rows: list[Row], bits: int, asked: list[byt
     assert [None if row < 0 else in_order[row] for row in found] == [by_key.get(key) for key in asked]
 
 
+@given(ROWS, BITS, ASKED, st.lists(st.binary(max_size=3), min_size=20, max_size=20))
+def test_rows_of_a_key_are_found_by_their_subkeys(
+    rows: list[Row], bits: int, asked: list[bytes], subkeys: list[bytes]
+) -> None:
+    run, keys, wanted = run_of(rows, bits), large(asked), large(subkeys[: len(asked)])
+    hashes = hashes_of(keys, bits)
+
+    starts, stops = run.range_of(hashes, keys)
+    found = run.first_not_below(starts, stops, wanted)
+
+    in_order = rows_of(run)
+    assert [in_order[start:stop] for start, stop in zip(found, stops, strict=True)] == [
+        sorted(row for row in rows if row.key == key and row.subkey >= subkey)
+        for key, subkey in zip(asked, subkeys, strict=False)
+    ]
+    there = {(row.key, row.subkey) for row in rows}
+    assert run.holds(hashes, keys, wanted).tolist() == [one in there for one in zip(asked, subkeys, strict=False)]
+
+
 @given(ROWS, BITS, ASKED)
 def test_all_rows_of_a_key_are_a_range(rows: list[Row], bits: int, asked: list[bytes]) -> None:
     run, keys = run_of(rows, bits), large(asked)

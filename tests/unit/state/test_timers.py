@@ -14,16 +14,18 @@ from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.timers import bound_of, due_rows, is_batch_due, next_due
 from support.state_rows import Row, rows_of, rows_with, run_of
 
-RUNS = st.lists(rows_with(st.just(b"")), max_size=4)
+RUNS = st.lists(rows_with(st.just(b"")), max_size=4) | st.lists(
+    rows_with(st.sampled_from([b"", b"1", b"10", b"2"])), max_size=4
+)
 BITS = st.sampled_from([0, 4, 64])
 
 
-def newest(runs: list[list[Row]]) -> dict[bytes, Row]:
-    found: dict[bytes, Row] = {}
+def newest(runs: list[list[Row]]) -> dict[tuple[bytes, bytes], Row]:
+    found: dict[tuple[bytes, bytes], Row] = {}
     for rows in runs:
         for row in rows:
-            found.setdefault(row.key, row)
-    return {key: row for key, row in found.items() if row.value is not None}
+            found.setdefault((row.key, row.subkey), row)
+    return {place: row for place, row in found.items() if row.value is not None}
 
 
 @given(RUNS, BITS, st.none() | st.integers(-1, 6), st.integers(-1, 7))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_exactly_once.state.event_bounds import TimeInputs, event_bounds
+from beam_exactly_once.state.event_bounds import TimeInputs, event_bounds, late_bounds
 
 times = st.one_of(st.none(), st.integers(-100, 100))
 
@@ -44,3 +44,32 @@ def test_bounds_never_fall_whatever_lateness_is_set(watermarks: list[int | None]
             before = closed.get(name)
             assert before is None or (bound is not None and bound >= before)
         closed = bounds
+
+
+def test_what_gives_rows_from_before_its_bound_holds_the_next_one_back() -> None:
+    inputs = {"join": TimeInputs(("a", "b"), (), gives_before_ms=30), "windows": TimeInputs((), ("join",), 5)}
+    assert event_bounds(inputs, {"a": 100, "b": 90}, {}) == {"join": 90, "windows": 55}
+
+
+@pytest.mark.parametrize(
+    ("watermarks", "closed", "late"),
+    [
+        ({"a": 100, "b": 90}, {"join": 90, "minutes": 70}, (100, 90)),  # each side by its own
+        ({"a": 100, "b": 90}, {"join": 95, "minutes": 70}, (100, 95)),  # what it has closed is closed
+        ({"a": 100, "b": None}, {"join": 95, "minutes": 70}, (100, 95)),  # a new source
+        ({"a": 100}, {}, (100, None)),
+        ({}, {}, (None, None)),
+    ],
+)
+def test_each_side_is_late_by_its_own_time(
+    watermarks: dict[str, int | None], closed: dict[str, int | None], late: tuple[int | None, int | None]
+) -> None:
+    sides = TimeInputs(("a",)), TimeInputs(("b",))
+    inputs = {"minutes": TimeInputs(("a",)), "join": TimeInputs(("a", "b"))}
+    assert late_bounds("join", sides, inputs, watermarks, closed) == late
+
+
+def test_a_side_behind_an_operator_is_late_by_what_that_has_closed() -> None:
+    inputs = {"first": TimeInputs(("a",), gives_before_ms=20), "join": TimeInputs(("b",), ("first",))}
+    sides = TimeInputs((), ("first",)), TimeInputs(("b",))
+    assert late_bounds("join", sides, inputs, {"a": 500, "b": 90}, {"first": 100, "join": 70}) == (80, 90)
