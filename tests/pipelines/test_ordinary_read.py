@@ -17,7 +17,7 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import read_ranges
+from beam_exactly_once.transforms.reading import read_ranges
 from beam_exactly_once.transforms.reading.planned_range import PlannedRange
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
 

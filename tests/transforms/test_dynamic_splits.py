@@ -16,7 +16,7 @@ from beam_exactly_once import Record
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import read_ranges
+from beam_exactly_once.transforms.reading import read_ranges
 from beam_exactly_once.transforms.reading.planned_range import PlannedRange
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
 from support.held_reader import Splits, hold, splits_wanted

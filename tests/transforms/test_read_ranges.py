@@ -16,7 +16,7 @@ from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.topics import OnDataLoss
-from beam_exactly_once.transforms import read_ranges
+from beam_exactly_once.transforms.reading import read_ranges
 from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeTracker
 from beam_exactly_once.transforms.reading.planned_range import PlannedRange
 

@@ -34,7 +34,7 @@ from beam_exactly_once.errors import EXIT_DONE, DataLoss, StepFailed
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from beam_exactly_once.transforms import read_ranges
+from beam_exactly_once.transforms.reading import read_ranges
 from services.streams.to_files import values_in
 from services.streams.topics import Topic
 from services.streams.unlucky import assert_names_step_and_offsets, failing, numbers
