@@ -150,6 +150,11 @@ CAPABILITIES = (
         "shuffles, joins, side inputs, branches: random graphs",
         r"random graphs|test_stream_graphs: |test_known_graphs: ",
     ),
+    Capability(
+        GRAPH,
+        "event time: watermarks, windows, what came too late",
+        r"test_event_time: |test_windows|test_joins|sums and windows",
+    ),
     Capability(GRAPH, "timers within one batch", r"timers|a known graph|random graphs|bundle with state"),
     Capability(GRAPH, "a step is set up once a stream, and sees nothing of the batch before", r"test_kept_steps: "),
     Capability(GRAPH, "windows by event time within one batch", r"event time|windows within|windows by|a known graph"),

@@ -167,7 +167,8 @@ class Run:
     def holds(self, hashes: Hashes, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryArray) -> Flags:
         """Whether there is a row with each key and subkey."""
         if not (offsets_of(self.subkeys)[-1] or offsets_of(subkeys)[-1]):
-            return self.find(hashes, keys) != ABSENT
+            there: Flags = self.find(hashes, keys) != ABSENT
+            return there
         starts, stops = self.range_of(hashes, keys)
         rows = self.first_not_below(starts, stops, subkeys)
         is_there: Flags = rows < stops

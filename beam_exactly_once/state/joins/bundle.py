@@ -123,7 +123,7 @@ class JoinBundle(StateBundle[JoinEach]):
         self._keys_added += int(np.count_nonzero(gone_ms > self._upper_ms))
         sides = sides_of(places_in(arrived.subkeys))
         alone = ~has_match & np.isin(sides, self._update.gives_alone)
-        waiting = Run.of_sorted(
+        kept = Run.of_sorted(
             arrived.hashes,
             arrived.keys,
             arrived.subkeys,
@@ -131,7 +131,7 @@ class JoinBundle(StateBundle[JoinEach]):
             np.where(alone, gone_ms, NEVER),
             arrived.versions,
         )
-        one.delta = merged([waiting, *changed])
+        one.delta = merged([kept, *changed])
 
     def _left_alone(self, one: OpenSlice) -> Iterator[list[Joined]]:
         """What a slice gives of rows that nothing can match any more, and which of its rows is the next."""
