@@ -42,6 +42,7 @@ __all__ = [
     "PublishedFile",
     "ReadFromKafka",
     "Record",
+    "ReduceByKeyAndWindow",
     "Rejected",
     "Secret",
     "StateCache",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     )
     from beam_exactly_once.transforms.stateful.join import JoinWithinInterval
     from beam_exactly_once.transforms.stateful.map_groups import MapGroupsWithState
+    from beam_exactly_once.transforms.stateful.reduced import ReduceByKeyAndWindow
     from beam_exactly_once.transforms.stateful.windowed import AggregateByWindow
     from beam_exactly_once.transforms.write_delta import WriteToDelta
     from beam_exactly_once.transforms.write_files import WriteToFiles
@@ -124,6 +126,7 @@ else:
         "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),
         "transforms.stateful.join": ("JoinWithinInterval",),
         "transforms.stateful.map_groups": ("MapGroupsWithState",),
+        "transforms.stateful.reduced": ("ReduceByKeyAndWindow",),
         "transforms.stateful.windowed": ("AggregateByWindow",),
         "transforms.write_delta": ("WriteToDelta",),
         "transforms.write_files": ("WriteToFiles",),

@@ -3,28 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import apache_beam as beam
-from apache_beam.transforms.window import FixedWindows, SlidingWindows
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, Sessions, SlidingWindows
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration
+from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.arguments import one_of, seconds
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.rows.event_times import By, checked_by
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, Sorted
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed
-from beam_exactly_once.state.windows.bundle import WindowBundle
-from beam_exactly_once.state.windows.operator import Emit, WindowEach, WindowResult
+from beam_exactly_once.state.windows.bundle import ClosingBundle, WindowBundle
+from beam_exactly_once.state.windows.operator import ByEventTime, Emit, WindowEach, WindowResult
+from beam_exactly_once.state.windows.session_bundle import SessionBundle
+from beam_exactly_once.state.windows.sessions import SessionEach
 from beam_exactly_once.state.windows.windows import Windows
+from beam_exactly_once.transforms.reports import RowsSent, gathered
 from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined_by_value
 from beam_exactly_once.transforms.stateful.event_time import LATE, OnLate, RowsAndLate, ToShardsInTime
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
 
 
-class AggregateByWindow(KeyedTransform):
+class WindowedTransform(KeyedTransform):
+    """What the operators of windows have in common.
+
+    Args:
+        each: what the operator does.
+        bundle: that does it.
+        allowed_lateness_s: seconds that windows stay open behind the watermark.
+        on_late: whether late rows are given out.
+        name: of the operator.
+        shards: the most workers.
+    """
+
+    _sent_tags = (REPORTS, LATE)
+
+    def __init__(
+        self,
+        each: Any,
+        bundle: type[ClosingBundle[Any]],
+        *,
+        allowed_lateness_s: float,
+        on_late: OnLate,
+        name: str | None,
+        shards: int,
+    ) -> None:
+        super().__init__(name, shards)
+        one_of("on_late", on_late, get_args(OnLate))
+        seconds("allowed_lateness_s", allowed_lateness_s, zero=True)
+        self._each = each
+        self._bundle = bundle
+        self._tags = (REPORTS, LATE) if bundle.finds_late else (REPORTS,)
+        self._allowed_lateness_ms = math.ceil(allowed_lateness_s * 1000)
+        self._keeps_late = on_late == "keep"
+
+    def _update(self) -> Any:
+        return self._each
+
+    def _sending(self, name: str, update: Any) -> beam.DoFn:
+        return _ToWindows(name, update, self._shards, keeps_late=self._keeps_late)
+
+    def _changing(self, name: str, update: Any, graph: StreamGraph) -> ChangeShards:
+        where = graph.checkpoint, graph.state_cache
+        return _WindowShards(name, update, *where, bundle=self._bundle, keeps_late=self._keeps_late)
+
+    def _registered(
+        self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
+    ) -> Any:
+        late = None
+        if self._keeps_late:
+            late = typed(sent[LATE], tuple[Any, Any])
+            if self._bundle.finds_late:
+                both = late, typed(changed[LATE], tuple[Any, Any])
+                late = typed(both | "Late" >> beam.Flatten(), tuple[Any, Any])
+        spec = replace(spec, window=self._each.definition, late=late)
+        emitted = typed(super()._registered(spec, sent, changed, graph, rows), WindowResult)
+        return emitted if late is None else RowsAndLate(emitted, late)
+
+
+class AggregateByWindow(WindowedTransform):
     """Combines the values of each key in windows of event time, over all batches.
 
     Bounded a batch; works only in an ``ExactlyOnceStream``, behind sources with ``event_time=``. Guarantee: exactly once. The
@@ -38,6 +102,9 @@ class AggregateByWindow(KeyedTransform):
     given as late. More or less lateness may be allowed at any start; what is closed stays closed. With ``AvailableNow``, windows
     to whose end the watermark has not come stay open, for the next start.
 
+    Sessions of a key merge when a row comes between them. A row is late if, with all rows of its batch, it falls into no session
+    that is open, and its own would be closed.
+
     The idea is that of Spark's windowed aggregation with watermarks, with the windows of Beam.
 
     Parallelism: up to ``shards`` workers, any number at any start; all windows of a key are with one. A shard's rows of one batch
@@ -48,11 +115,12 @@ class AggregateByWindow(KeyedTransform):
 
     Args:
         fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``, as for ``StatefulCombinePerKey``.
-        window: ``FixedWindows`` or ``SlidingWindows`` of Beam, in whole milliseconds.
+        window: ``FixedWindows``, ``SlidingWindows`` or ``Sessions`` of Beam, in whole milliseconds.
         event_time_by: when a value happened: a column, or a function of the value, that gives milliseconds since 1970 UTC or a
             datetime with a zone. Behind another ``AggregateByWindow``: its ``window_end_ms`` less 1.
         emit: ``"final"``: each window once, when it closes. ``"updates"``: each window that a batch changes, with what it has by
-            then; an upsert keeps the newest.
+            then; an upsert keeps the newest. ``"all"``: in each batch, every window that there ever was: nothing is late or
+            forgotten, and each batch costs as much as all windows do. Sessions have ``"final"`` alone.
         allowed_lateness_s: seconds that windows stay open behind the watermark.
         on_late: ``"keep"``: the step returns ``rows, late``. ``"drop"``: it returns rows alone, and only counts late ones.
         name: identifies the state in the checkpoint; may be left out for one such step.
@@ -68,12 +136,10 @@ class AggregateByWindow(KeyedTransform):
         CheckpointHole, CorruptObject: state is gone, or damaged.
     """
 
-    _sent_tags = (REPORTS, LATE)
-
     def __init__(
         self,
         fn: Any,
-        window: FixedWindows | SlidingWindows,
+        window: FixedWindows | SlidingWindows | Sessions,
         *,
         event_time_by: By,
         emit: Emit = "final",
@@ -82,37 +148,28 @@ class AggregateByWindow(KeyedTransform):
         name: str | None = None,
         shards: int = SHARDS,
     ) -> None:
-        super().__init__(name, shards)
         one_of("emit", emit, get_args(Emit))
-        one_of("on_late", on_late, get_args(OnLate))
-        seconds("allowed_lateness_s", allowed_lateness_s, zero=True)
-        self._allowed_lateness_ms = math.ceil(allowed_lateness_s * 1000)
-        self._keeps_late = on_late == "keep"
-        by = checked_by("event_time_by", event_time_by)
-        self._each = WindowEach(combined_by_value(fn, type(self).__name__), windows_of(window), by, emit)
-
-    def _update(self) -> WindowEach:
-        return self._each
-
-    def _sending(self, name: str, update: WindowEach) -> beam.DoFn:
-        return _ToWindows(name, update, self._shards, keeps_late=self._keeps_late)
-
-    def _changing(self, name: str, update: WindowEach, graph: StreamGraph) -> ChangeShards:
-        return _WindowShards(name, update, graph.checkpoint, graph.state_cache)
-
-    def _registered(
-        self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
-    ) -> Any:
-        late = typed(sent[LATE], tuple[Any, Any]) if self._keeps_late else None
-        spec = replace(spec, window=self._each.windows.to_json(), late=late)
-        emitted = typed(super()._registered(spec, sent, changed, graph, rows), WindowResult)
-        return emitted if late is None else RowsAndLate(emitted, late)
+        by, combine = checked_by("event_time_by", event_time_by), combined_by_value(fn, type(self).__name__)
+        how: dict[str, Any] = {
+            "allowed_lateness_s": allowed_lateness_s,
+            "on_late": on_late,
+            "name": name,
+            "shards": shards,
+        }
+        if isinstance(window, Sessions):
+            super().__init__(SessionEach(combine, _gap_ms(window, emit), by), SessionBundle, **how)
+        else:
+            super().__init__(WindowEach(combine, windows_of(window), by, emit), WindowBundle, **how)
+        if emit == "all" and allowed_lateness_s:
+            raise ConfigurationError(
+                'emit="all" of AggregateByWindow keeps all windows open for ever: leave allowed_lateness_s= out.'
+            )
 
 
 class _ToWindows(ToShardsInTime):
     """Sends rows on by the hash of their keys, one for each window."""
 
-    _update: WindowEach
+    _update: ByEventTime
 
     def _sorted_out(self, keys: Sequence[Any], values: Sequence[Any], of_operator: OperatorTask) -> Sorted:
         return self._update.sorted_out(
@@ -126,20 +183,44 @@ class _ToWindows(ToShardsInTime):
 
 
 class _WindowShards(ChangeShards):
-    """Brings rows into the windows of a shard, and closes those that end."""
+    """Brings rows into the windows of a shard, and closes those that end; gives what only it knows to be late."""
 
-    _update: WindowEach
-
-    def __init__(self, operator: str, update: WindowEach, *where: Any) -> None:
-        super().__init__(operator, *where)
+    def __init__(
+        self,
+        operator: str,
+        update: Any,
+        checkpoint: StoreLocation,
+        cache: StateCache,
+        *,
+        bundle: type[ClosingBundle[Any]],
+        keeps_late: bool,
+    ) -> None:
+        super().__init__(operator, checkpoint, cache)
         self._update = update
+        self._bundle_type = bundle
+        self._keeps_late = keeps_late
 
-    def _opened(self, seed: ShardSeed) -> WindowBundle:
-        return WindowBundle(self._operator, self._update, self._checkpoint.store, self._cache, seed)
+    def _opened(self, seed: ShardSeed) -> ClosingBundle[Any]:
+        return self._bundle_type(self._operator, self._update, self._checkpoint.store, self._cache, seed)
 
-    def _emitted(self, bundle: WindowBundle, seed: ShardSeed, chunks: list[KeyedChunk]) -> Iterable[Any]:
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._rows_late = 0
+
+    def _emitted(self, bundle: ClosingBundle[Any], seed: ShardSeed, chunks: list[KeyedChunk]) -> Iterable[Any]:
         for results in bundle.aggregate(seed, chunks):
             yield from results
+        late, bundle.late = bundle.late, []
+        self._rows_late += len(late)
+        if self._keeps_late:
+            for pair in late:
+                yield beam.pvalue.TaggedOutput(LATE, pair)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield from super().finish_bundle()
+        if self._rows_late:
+            report = gathered(RowsSent(self._operator, 0, self._rows_late))
+            yield beam.pvalue.TaggedOutput(REPORTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
 
 
 def windows_of(window: object) -> Windows:
@@ -154,13 +235,31 @@ def windows_of(window: object) -> Windows:
         spans = window.size, window.period, window.offset
     else:
         raise ConfigurationError(
-            f"window={window!r} of AggregateByWindow must be FixedWindows(60) or SlidingWindows(3600, 60) of Beam."
+            f"window={window!r} of AggregateByWindow must be FixedWindows(60), SlidingWindows(3600, 60) or Sessions(600) of Beam."
         )
-    if any(span.micros % 1000 for span in spans):
-        raise ConfigurationError(f"window={window!r} of AggregateByWindow must be of whole milliseconds.")
-    size_ms, period_ms, offset_ms = (span.micros // 1000 for span in spans)
+    size_ms, period_ms, offset_ms = (_whole_ms(span, window) for span in spans)
     if period_ms > size_ms:
         raise ConfigurationError(
-            f"window={window!r} of AggregateByWindow has a period longer than its size: rows between windows would be in none."
+            f"window={window!r} has a period longer than its size: rows between windows would be in none."
         )
     return Windows(size_ms, period_ms, offset_ms)
+
+
+def _gap_ms(window: Sessions, emit: Emit) -> int:
+    """
+    Raises:
+        ConfigurationError: it is not in whole milliseconds, or sessions are to be given before they are final.
+    """
+    if emit != "final":
+        raise ConfigurationError(
+            f"emit={emit!r} of AggregateByWindow with Sessions: what was given of a session that merges into another one would "
+            'stay beside it, also in a table that is upserted. Leave emit="final".'
+        )
+    return _whole_ms(window.gap_size, window)
+
+
+def _whole_ms(span: Duration, window: object) -> int:
+    if span.micros % 1000:
+        raise ConfigurationError(f"window={window!r} must be of whole milliseconds.")
+    milliseconds: int = span.micros // 1000
+    return milliseconds

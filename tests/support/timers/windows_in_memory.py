@@ -1,4 +1,4 @@
-"""An ``AggregateByWindow``, batch by batch, over a store in memory: the code of workers and of the commit, without Beam."""
+"""An operator of windows, batch by batch, over a store in memory: the code of workers and of the commit, without Beam."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.updates import lifted
-from beam_exactly_once.state.windows.bundle import WindowBundle
-from beam_exactly_once.state.windows.operator import WindowEach, WindowResult
+from beam_exactly_once.state.windows.bundle import ClosingBundle, WindowBundle
+from beam_exactly_once.state.windows.operator import WindowResult
 
 HASH_SEED = bytes(range(16)).hex()
 NAME = "windows"
@@ -35,8 +35,9 @@ class Batch(NamedTuple):
 class WindowsInMemory:
     """Remembers as a stream does: in the list that a batch leaves, once it is taken."""
 
-    def __init__(self, operator: WindowEach, *, slices: int = 4) -> None:
+    def __init__(self, operator: Any, *, bundle: type[ClosingBundle[Any]] = WindowBundle, slices: int = 4) -> None:
         self.operator = operator
+        self.bundle = bundle
         self.state = StateList.empty(slices=slices)
         self.batch_id = 0
         self.store = open_object_store(f"memory://{secrets.token_hex(8)}")
@@ -68,9 +69,10 @@ class WindowsInMemory:
         changes = []
         for number, of_shard in enumerate(of_shards):
             seed = ShardSeed("stream", attempt, HASH_SEED, of_shard, self.state.fired_ms, closes_to_ms, 0)
-            bundle = WindowBundle(NAME, self.operator, self.store, CACHE, seed)
+            bundle = self.bundle(NAME, self.operator, self.store, CACHE, seed)
             for emitted in bundle.aggregate(seed, chunks.get(number, [])):
                 rows += emitted
+            late += bundle.late
             changes.append(bundle.finish())
         after = self.state.behind(changes, operator=NAME, attempt=attempt, fired_ms=closes_to_ms, rows_sent=sent)
         return Batch(rows, late, StateList.from_json(after.to_json()))
