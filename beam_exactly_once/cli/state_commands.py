@@ -17,9 +17,15 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.state.upkeep.looking import RememberedKey, StateView
 
 EXPORTED = pa.schema(
-    [("key", pa.string()), ("value", pa.string()), ("version", pa.uint8()), ("expires_at_ms", pa.int64())]
+    [
+        ("key", pa.string()),
+        ("value", pa.string()),
+        ("at_ms", pa.int64()),
+        ("version", pa.uint8()),
+        ("expires_at_ms", pa.int64()),
+    ]
 )
-"""Of an exported file. Key and value are JSON."""
+"""Of an exported file. Key and value are JSON; ``at_ms`` is where a window ends, or when a row to be joined happened."""
 ROWS_AT_ONCE = 10_000
 
 _AT_BATCH = click.option("--at-batch", type=click.IntRange(min=0), help="Behind that batch; the newest, if not given.")
@@ -58,10 +64,11 @@ def show(
     if operator is None:
         raise click.UsageError("--key needs the OPERATOR whose key it is.")
     remembered = view.of_key(operator, _key(key))
-    if remembered is None:
+    if not remembered:
         click.echo(f"operator {operator} remembers nothing of this key behind batch {view.marker.batch_id}.", err=True)
         ctx.exit(EXIT_FAILED)
-    print_json(remembered.to_json())
+    for one in remembered:
+        print_json(one.to_json())
 
 
 @state.command()
@@ -91,7 +98,7 @@ def export(
 def _batch(found: list[RememberedKey]) -> pa.RecordBatch:
     stored = [one.to_json() for one in found]
     texts = {name: [_json(one[name]) for one in stored] for name in ("key", "value")}
-    plain = {name: [one[name] for one in stored] for name in ("version", "expires_at_ms")}
+    plain = {name: [one.get(name) for one in stored] for name in ("at_ms", "version", "expires_at_ms")}
     return pa.RecordBatch.from_pydict({**texts, **plain}, schema=EXPORTED)
 
 

@@ -21,12 +21,19 @@ from beam_exactly_once.rows.json_values import shown_value
 from beam_exactly_once.state import tagged
 from beam_exactly_once.state.definition import OperatorDefinition, recorded_definition
 from beam_exactly_once.state.hashing import hash_keys
+from beam_exactly_once.state.joins.operator import JoinEach
+from beam_exactly_once.state.joins.subkeys import places_in, times_of
 from beam_exactly_once.state.keys import decode_keys, encode_key
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import NEVER, Run
 from beam_exactly_once.state.section import fetch_from, runs_of
 from beam_exactly_once.state.state_list import Slice, StateList
+from beam_exactly_once.state.windows.operator import CombineInWindows
+from beam_exactly_once.state.windows.slides import SlideEach
+from beam_exactly_once.state.windows.window_keys import ends_of, user_keys
+
+_OF_WINDOWS = (CombineInWindows.kind, SlideEach.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,14 @@ class RememberedKey:
     version: int
     """Of the state type that wrote it."""
     expires_at_ms: int | None
+    at_ms: int | None = None
+    """Where its window ends, or when the row happened that waits to be joined."""
 
     def to_json(self) -> Json:
         """For machines. What JSON does not know is text, bytes in base64; an int may have any size."""
         stored = {"key": shown_value(self.key), "value": shown_value(self.value)}
-        return {**stored, "version": self.version, "expires_at_ms": self.expires_at_ms}
+        at = {} if self.at_ms is None else {"at_ms": self.at_ms}
+        return {**stored, **at, "version": self.version, "expires_at_ms": self.expires_at_ms}
 
 
 class StateView:
@@ -97,8 +107,8 @@ class StateView:
         """Of every operator, how much it remembers."""
         return operators_behind(self._checkpoint, self.marker)
 
-    def of_key(self, operator: str, key: Any) -> RememberedKey | None:
-        """What an operator remembers of a key; None if nothing.
+    def of_key(self, operator: str, key: Any) -> list[RememberedKey]:
+        """What an operator remembers of a key: one thing, or one for each window, or each row that waits to be joined.
 
         Reads the sections of one slice.
 
@@ -113,11 +123,11 @@ class StateView:
         (key_hash,) = hash_keys(encoded, definition.seed).tolist()
         of_slice = next(one for one in state.slices if one.first_hash <= key_hash < one.end_hash)
         if not of_slice.sections:
-            return None
-        run = self._run_of(of_slice)
+            return []
+        run = self._run_of(of_slice, state.fired_ms)
         # By their bytes: to Python, 1, True and 1.0 are one key.
-        rows = np.flatnonzero(flags(pc.equal(run.keys, encoded[0])))
-        return next(_remembered(run.rows_at(rows), definition.state), None)
+        rows = np.flatnonzero(flags(pc.equal(_keys_of(run, definition), encoded[0])))
+        return list(_remembered(run.rows_at(rows), definition))
 
     def all_keys(self, operator: str) -> Iterator[RememberedKey]:
         """All that an operator remembers, slice by slice.
@@ -128,7 +138,7 @@ class StateView:
         """
         state = self._list_of(operator)
         for one in filter(lambda one: one.sections, state.slices):
-            yield from _remembered(self._run_of(one), self._definition(operator, state).state)
+            yield from _remembered(self._run_of(one, state.fired_ms), self._definition(operator, state))
 
     def _definition(self, operator: str, state: StateList) -> OperatorDefinition:
         return recorded_definition(self._checkpoint, self._recorded, operator, state.generation)
@@ -141,14 +151,29 @@ class StateView:
             )
         return StateList.from_json(self.marker.state[operator])
 
-    def _run_of(self, one: Slice) -> Run:
-        return merged(runs_of(one, fetch_from(self._checkpoint.store)), drop_tombstones=True)
+    def _run_of(self, one: Slice, fired_ms: int | None) -> Run:
+        """What is alive of a slice: what has expired goes only when its rows are merged."""
+        run = merged(runs_of(one, fetch_from(self._checkpoint.store)), drop_tombstones=True)
+        return run if fired_ms is None else run.rows_at(np.flatnonzero(run.expiry_ms > fired_ms))
 
 
-def _remembered(run: Run, state: str) -> Iterator[RememberedKey]:
-    rows = decode_keys(run.keys), _values(run, state), run.versions.tolist(), run.expiry_ms.tolist()
-    for key, value, version, expiry in zip(*rows, strict=True):
-        yield RememberedKey(key, value, version, None if expiry == NEVER else expiry)
+def _remembered(run: Run, definition: OperatorDefinition) -> Iterator[RememberedKey]:
+    rows = decode_keys(_keys_of(run, definition)), _values(run, definition.state), _times_of(run, definition)
+    for key, value, at_ms, version, expiry in zip(*rows, run.versions.tolist(), run.expiry_ms.tolist(), strict=True):
+        yield RememberedKey(key, value, version, None if expiry == NEVER else expiry, at_ms)
+
+
+def _keys_of(run: Run, definition: OperatorDefinition) -> pa.LargeBinaryArray:
+    """The keys of users, encoded: those of windows have the window's end behind them."""
+    return user_keys(run.keys) if definition.kind in _OF_WINDOWS else run.keys
+
+
+def _times_of(run: Run, definition: OperatorDefinition) -> list[int | None]:
+    if definition.kind in _OF_WINDOWS:
+        return [None if end_ms == NEVER else end_ms for end_ms in ends_of(run.keys).tolist()]
+    if definition.kind == JoinEach.kind:
+        return list(times_of(places_in(run.subkeys)).tolist())
+    return [None] * len(run)
 
 
 def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSummary]:

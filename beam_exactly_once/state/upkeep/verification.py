@@ -66,7 +66,7 @@ def _check_list(check: Check, operator: str, before: _Behind | None, after: _Beh
     if after.list is None:
         return
     check.examined += 1
-    if after.list.next_due_ms is not None and after.list.next_due_ms <= (after.list.fired_ms or 0):
+    if after.list.fired_ms is not None and after.list.is_due(after.list.fired_ms):
         check.fault(operator, f"a timer of batch {after.batch_id} is behind the time up to which it fired. {_RESTORE}")
     firsts = [one.first_hash for one in after.list.slices]
     if firsts[:1] != [0] or any(one >= other for one, other in pairwise([*firsts, HASHES])):
@@ -83,7 +83,7 @@ def _check_list(check: Check, operator: str, before: _Behind | None, after: _Beh
         check.fault(
             operator, f"batch {after.batch_id} names {strange[0]}, which the batch before did not have. {_RESTORE}"
         )
-    if (after.list.fired_ms or 0) < (before.list.fired_ms or 0):
+    if before.list.fired_ms is not None and (after.list.fired_ms is None or after.list.fired_ms < before.list.fired_ms):
         check.fault(
             operator,
             f"batch {after.batch_id} says that timers have fired up to {after.list.fired_ms}, the batch before up to "

@@ -15,6 +15,7 @@ from beam_exactly_once import AggregateByWindow, CheckpointAt, WriteToFiles
 from beam_exactly_once.checkpoint.resolution import propose, resolve
 from beam_exactly_once.clock import SYSTEM_CLOCK
 from beam_exactly_once.errors import PipelineChanged
+from beam_exactly_once.state.upkeep.looking import StateView
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from support.ending import ends_with, kill
 from support.timers.event_stream import EventStream, seconds_of
@@ -145,3 +146,11 @@ def test_a_partition_that_went_idle_closes_windows_without_records(stream: Windo
     assert stream.counts() == []
     stream.run(161)  # nothing came for a minute
     assert stream.counts() == [(0, 2)]
+
+
+def test_open_windows_are_shown(stream: WindowedStream) -> None:
+    both(stream, 1, 61, 62, 125)
+    stream.run(100)
+    shown = StateView(stream.store()).of_key("minutes", "all")
+    assert [(seconds_of(one.at_ms), one.key, one.value) for one in shown] == [(120, "all", 4), (180, "all", 2)]
+    assert list(StateView(stream.store()).all_keys("minutes")) == shown
