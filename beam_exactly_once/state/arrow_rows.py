@@ -25,22 +25,24 @@ class ArrowRows:
         value_columns: that are combined, one by each fold. What is emitted has the results under the same names.
         folds: what combines them.
         by: when a row happened, where that matters.
+        keeps_all: whether somebody wants rows as they came.
     """
 
     key_columns: tuple[str, ...]
     value_columns: tuple[str, ...]
     folds: Folds
     by: By | None = None
+    keeps_all: bool = False
 
     def needed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch without columns that nobody reads."""
-        if callable(self.by):
+        if self.keeps_all or callable(self.by):
             return batch
         needed = dict.fromkeys((*self.key_columns, *self.value_columns, *([] if self.by is None else [self.by])))
         return batch.select([name for name in needed if batch.schema.names.count(name) == 1])
 
-    def grouped(self, batch: pa.RecordBatch, hash_seed: str, operator: str) -> KeyedChunk:
-        """The rows of a batch, by key.
+    def columns(self, batch: pa.RecordBatch, operator: str) -> tuple[dict[str, pa.Array], list[pa.Array]]:
+        """The key columns of a batch, and those that are combined.
 
         Raises:
             UnfitRow: a column is missing, or is of a type that it cannot be, or there are nulls where numbers are combined.
@@ -55,15 +57,29 @@ class ArrowRows:
         for name, fold, column in zip(self.value_columns, self.folds.names, values, strict=True):
             if fold != "count":
                 _refuse_other_than_numbers(name, fold, column, operator)
+        return keys, values
+
+    def grouped(self, batch: pa.RecordBatch, hash_seed: str, operator: str) -> KeyedChunk:
+        """The rows of a batch, by key.
+
+        Raises:
+            UnfitRow: as of :meth:`columns`; or a row has no time.
+        """
+        keys, values = self.columns(batch, operator)
         return grouped_rows(
             encode_key_columns(keys, operator=operator),
             hash_seed,
-            values=lambda: list(zip(*(column.to_pylist() for column in values), strict=True)),
+            values=lambda: tuples_of(values),
             columns=self.folds.lifted(values),
             folds=self.folds,
             shown_keys=pa.RecordBatch.from_arrays(list(keys.values()), names=list(keys)),
             times_ms=None if self.by is None else times_of_batch(self.by, batch, step=operator),
         )
+
+    def key_arrays(self, keys: Sequence[Any]) -> dict[str, pa.Array]:
+        """Keys that were remembered, as columns again: integers and strings of any width as those of 64 bits."""
+        columns = [keys] if len(self.key_columns) == 1 else zip(*keys, strict=True)
+        return {name: pa.array(list(column)) for name, column in zip(self.key_columns, columns, strict=True)}
 
     def shown(self, keys: pa.RecordBatch, results: Sequence[Any], operator: str) -> pa.RecordBatch:
         """What is emitted.
@@ -82,6 +98,11 @@ class ArrowRows:
     def shown_columns(self, keys: pa.RecordBatch, columns: Columns, operator: str) -> pa.RecordBatch:
         """As :meth:`shown`, of accumulators."""
         return self.shown(keys, self.folds.results(columns), operator)
+
+
+def tuples_of(columns: Sequence[pa.Array]) -> list[tuple[Any, ...]]:
+    """The values of each row."""
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True)

@@ -219,16 +219,9 @@ class StatefulCombinePerKey(KeyedTransform):
         shards: int = SHARDS,
     ) -> None:
         super().__init__(name, shards)
-        keys = names("key_columns", key_columns)
-        if keys and not isinstance(fn, Mapping):
-            raise ConfigurationError(
-                "key_columns= of StatefulCombinePerKey is for batches of Arrow: give a mapping of columns, such as "
-                "StatefulCombinePerKey({'amount': sum}, key_columns=['customer'])."
-            )
-        self._combine = _by_columns(fn, keys) if isinstance(fn, Mapping) else combined_by_value(fn, type(self).__name__)
-        by, arrow = _by(event_time_by, ttl_s), self._combine.arrow
-        arrow = None if arrow is None else replace(arrow, by=by)
-        self._combine = replace(self._combine, ttl_ms=_ttl_ms(ttl_s), by=by, arrow=arrow)
+        combine, by = combined(fn, key_columns, type(self).__name__), _by(event_time_by, ttl_s)
+        arrow = None if combine.arrow is None else replace(combine.arrow, by=by)
+        self._combine = replace(combine, ttl_ms=_ttl_ms(ttl_s), by=by, arrow=arrow)
 
     def _update(self) -> Update:
         return self._combine
@@ -244,12 +237,20 @@ def checked_state(state: object, step: str) -> StateType:
     return state
 
 
-def combined_by_value(fn: Any, step: str) -> CombineEach:
-    """Pairs combined by ``fn``.
+def combined(fn: Any, key_columns: Sequence[str], step: str) -> CombineEach:
+    """Pairs combined by ``fn``, or batches of Arrow where it is a mapping of columns.
 
     Raises:
-        ConfigurationError: it is not a function that combines.
+        ConfigurationError: it is not a function that combines, or columns are not possible.
     """
+    keys = names("key_columns", key_columns)
+    if isinstance(fn, Mapping):
+        return _by_columns(fn, keys, step)
+    if keys:
+        raise ConfigurationError(
+            f"key_columns= of {step} is for batches of Arrow: give a mapping of columns, such as "
+            f"{step}({{'amount': sum}}, key_columns=['customer'])."
+        )
     if not isinstance(fn, beam.CombineFn) and not callable(fn):
         raise ConfigurationError(f"fn={fn!r} of {step} must be a CombineFn or a function such as sum.")
     fold = _fold_of(fn)
@@ -258,14 +259,14 @@ def combined_by_value(fn: Any, step: str) -> CombineEach:
     return CombineEach(_FOLDED[fold](), None, fold, Folds((fold,)))
 
 
-def _by_columns(fns: Mapping[str, Any], key_columns: tuple[str, ...]) -> CombineEach:
+def _by_columns(fns: Mapping[str, Any], key_columns: tuple[str, ...], step: str) -> CombineEach:
     """
     Raises:
         ConfigurationError: columns or functions are not possible.
     """
     if not fns or not key_columns or set(fns) & set(key_columns):
         raise ConfigurationError(
-            f"StatefulCombinePerKey of the columns {', '.join(map(str, fns)) or 'none'} with key_columns={list(key_columns)}: "
+            f"{step} of the columns {', '.join(map(str, fns)) or 'none'} with key_columns={list(key_columns)}: "
             "name at least one column of each, and none twice."
         )
     folds: list[FoldName] = []
@@ -273,7 +274,7 @@ def _by_columns(fns: Mapping[str, Any], key_columns: tuple[str, ...]) -> Combine
         fold = _fold_of(fn)
         if fold is None:
             raise ConfigurationError(
-                f"{fn!r} of column {column!r} is not a function that StatefulCombinePerKey knows by columns: sum, min, max, len, "
+                f"{fn!r} of column {column!r} is not a function that {step} knows by columns: sum, min, max, len, "
                 "CountCombineFn(), MeanCombineFn(). For others give pairs of key and value."
             )
         folds.append(fold)

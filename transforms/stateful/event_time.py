@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import apache_beam as beam
+import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.state.event_bounds import TimeInputs
+from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import Sorted
 from beam_exactly_once.state.shard_seed import OperatorTask
 from beam_exactly_once.state.updates import Operator
@@ -95,17 +97,22 @@ class ToShardsInTime(ToShards, abc.ABC):
         self._keeps_late = keeps_late
 
     @abc.abstractmethod
-    def _sorted_out(self, keys: Sequence[Any], values: Sequence[Any], of_operator: OperatorTask) -> Sorted:
+    def _sorted_out(self, rows: Any, of_operator: OperatorTask) -> Sorted:
         """What is sent, and which rows are late."""
 
     def process(self, rows: Any, task: BatchTask) -> Iterator[Any]:
         """Hash and group what is in time."""
         of_operator = task.operators[self._operator]
-        keys, values = rows
-        found = self._sorted_out(keys, values, of_operator)
-        late_rows = found.late_rows.tolist()
-        self._rows_late += len(late_rows)
+        found = self._sorted_out(rows, of_operator)
+        self._rows_late += len(found.late_rows)
         yield from self._sent(found.chunk, task)
         if self._keeps_late:
-            for row in late_rows:
-                yield beam.pvalue.TaggedOutput(LATE, (keys[row], values[row]))
+            for row in _as_they_came(rows, found.late_rows):
+                yield beam.pvalue.TaggedOutput(LATE, row)
+
+
+def _as_they_came(rows: Any, at: Numbers) -> list[Any]:
+    if isinstance(rows, pa.RecordBatch):
+        return [rows.take(pa.array(at))] if len(at) else []
+    keys, values = rows
+    return [(keys[row], values[row]) for row in at.tolist()]

@@ -136,7 +136,8 @@ class _ToSides(ToShardsInTime):
         super().__init__(operator, update, shards, keeps_late=keeps_late)
         self._side = side
 
-    def _sorted_out(self, keys: Sequence[Any], values: Sequence[Any], of_operator: OperatorTask) -> Sorted:
+    def _sorted_out(self, rows: Any, of_operator: OperatorTask) -> Sorted:
+        keys, values = rows
         return self._update.sorted_out(
             self._side,
             keys,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.transforms.window import FixedWindows, GlobalWindows, Sessions, SlidingWindows
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration
 from apache_beam.utils.windowed_value import WindowedValue
@@ -25,7 +26,7 @@ from beam_exactly_once.state.windows.session_bundle import SessionBundle
 from beam_exactly_once.state.windows.sessions import SessionEach
 from beam_exactly_once.state.windows.windows import Windows
 from beam_exactly_once.transforms.reports import RowsSent, gathered
-from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined_by_value
+from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined
 from beam_exactly_once.transforms.stateful.event_time import LATE, OnLate, RowsAndLate, ToShardsInTime
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
@@ -77,14 +78,15 @@ class WindowedTransform(KeyedTransform):
     def _registered(
         self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
     ) -> Any:
-        late = None
+        late, is_arrow = None, self._each.arrow is not None
         if self._keeps_late:
-            late = typed(sent[LATE], tuple[Any, Any])
+            late = typed(sent[LATE], pa.RecordBatch if is_arrow else tuple[Any, Any])
             if self._bundle.finds_late:
                 both = late, typed(changed[LATE], tuple[Any, Any])
                 late = typed(both | "Late" >> beam.Flatten(), tuple[Any, Any])
         spec = replace(spec, window=self._each.definition, late=late)
-        emitted = typed(super()._registered(spec, sent, changed, graph, rows), WindowResult)
+        emitted = super()._registered(spec, sent, changed, graph, rows)
+        typed(emitted, pa.RecordBatch if is_arrow else WindowResult)
         return emitted if late is None else RowsAndLate(emitted, late)
 
 
@@ -111,10 +113,13 @@ class AggregateByWindow(WindowedTransform):
     are in memory; of windows that close, 65,536 at a time.
 
     Input: ``(key, value)``; a key is None, a bool, an int, a str, bytes, or a tuple of these. Output: a
-    :class:`~beam_exactly_once.WindowResult` each, and late rows as they came.
+    :class:`~beam_exactly_once.WindowResult` each, and late rows as they came. With a mapping, both are ``pyarrow.RecordBatch``:
+    the output has the key columns, integers and strings with 64 bits, ``window_start_ms``, ``window_end_ms``, and each combined
+    column with its result.
 
     Args:
-        fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``, as for ``StatefulCombinePerKey``.
+        fn: a ``CombineFn`` of Beam, or a function such as ``sum`` or ``max``; or a mapping of columns, as for
+            ``StatefulCombinePerKey``.
         window: ``FixedWindows``, ``SlidingWindows`` or ``Sessions`` of Beam, in whole milliseconds.
         event_time_by: when a value happened: a column, or a function of the value, that gives milliseconds since 1970 UTC or a
             datetime with a zone. Behind another ``AggregateByWindow``: its ``window_end_ms`` less 1.
@@ -123,6 +128,7 @@ class AggregateByWindow(WindowedTransform):
             forgotten, and each batch costs as much as all windows do. Sessions have ``"final"`` alone.
         allowed_lateness_s: seconds that windows stay open behind the watermark.
         on_late: ``"keep"``: the step returns ``rows, late``. ``"drop"``: it returns rows alone, and only counts late ones.
+        key_columns: of a mapping: the columns that make a key; integers, strings, booleans or binary.
         name: identifies the state in the checkpoint; may be left out for one such step.
         shards: the most workers.
 
@@ -145,11 +151,14 @@ class AggregateByWindow(WindowedTransform):
         emit: Emit = "final",
         allowed_lateness_s: float = 0.0,
         on_late: OnLate = "keep",
+        key_columns: Sequence[str] = (),
         name: str | None = None,
         shards: int = SHARDS,
     ) -> None:
         one_of("emit", emit, get_args(Emit))
-        by, combine = checked_by("event_time_by", event_time_by), combined_by_value(fn, type(self).__name__)
+        by, combine = checked_by("event_time_by", event_time_by), combined(fn, key_columns, type(self).__name__)
+        if combine.arrow is not None:
+            combine = replace(combine, arrow=replace(combine.arrow, by=by, keeps_all=on_late == "keep"))
         how: dict[str, Any] = {
             "allowed_lateness_s": allowed_lateness_s,
             "on_late": on_late,
@@ -157,6 +166,11 @@ class AggregateByWindow(WindowedTransform):
             "shards": shards,
         }
         if isinstance(window, Sessions):
+            if combine.arrow is not None:
+                raise ConfigurationError(
+                    "window=Sessions(…) of AggregateByWindow takes pairs of key and value, not batches of Arrow: leave "
+                    "key_columns= out."
+                )
             super().__init__(SessionEach(combine, _gap_ms(window, emit), by), SessionBundle, **how)
         else:
             super().__init__(WindowEach(combine, windows_of(window), by, emit), WindowBundle, **how)
@@ -171,10 +185,9 @@ class _ToWindows(ToShardsInTime):
 
     _update: ByEventTime
 
-    def _sorted_out(self, keys: Sequence[Any], values: Sequence[Any], of_operator: OperatorTask) -> Sorted:
+    def _sorted_out(self, rows: Any, of_operator: OperatorTask) -> Sorted:
         return self._update.sorted_out(
-            keys,
-            values,
+            rows,
             hash_seed=of_operator.hash_seed,
             closed_ms=of_operator.base.fired_ms,
             latest_ms=of_operator.latest_ms,

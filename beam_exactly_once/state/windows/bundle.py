@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.state.bundle import StateBundle
@@ -119,7 +120,7 @@ class AggregatingBundle(ClosingBundle[Combines]):
         next_ms = next_due(runs, self._upper_ms)
         one.next_due_ms = next_ms if is_due else earliest(one.base.next_due_ms, next_ms)
 
-    def _emitted(self, run: Run | None, rows: Numbers | None = None) -> Iterator[list[WindowResult]]:
+    def _emitted(self, run: Run | None, rows: Numbers | None = None) -> Iterator[list[Any]]:
         """The results of windows, some at a time."""
         if run is None:
             return
@@ -130,16 +131,23 @@ class AggregatingBundle(ClosingBundle[Combines]):
                 starts_ms, ends_ms = self._update.spans_of(part)
                 keys = decode_keys(user_keys(part.keys))
                 results = self._results(part)
-            yield list(map(WindowResult, keys, starts_ms.tolist(), ends_ms.tolist(), results))
+                arrow = self._update.arrow
+                if arrow is None:
+                    yield list(map(WindowResult, keys, starts_ms.tolist(), ends_ms.tolist(), results[0]))
+                else:
+                    shown = arrow.key_arrays(keys) | {"window_start_ms": pa.array(starts_ms)}
+                    shown["window_end_ms"] = pa.array(ends_ms)
+                    yield [arrow.shown(pa.record_batch(shown), results, self._operator)]
 
-    def _results(self, run: Run) -> list[Any]:
+    def _results(self, run: Run) -> list[list[Any]]:
+        """What the function gives of each row: one column, or one for each column that is combined."""
         folds = self._update.folds
         columns = None if folds is None else folds.decoded(run.values)
         if folds is not None and columns is not None:
-            results: list[Any] = folds.results(columns)[0].tolist()
-            return results
+            return [one.tolist() for one in folds.results(columns)]
         accumulators = self._update.state_type.decode(run.values, run.versions, operator=self._operator)
-        return list(map(self._update.combine.fn.extract_output, accumulators))
+        results = map(self._update.combine.fn.extract_output, accumulators)
+        return [list(results)] if self._update.arrow is None else [list(one) for one in zip(*results, strict=True)]
 
 
 class WindowBundle(AggregatingBundle[WindowEach]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.rows.event_times import By, times_of_rows
-from beam_exactly_once.state.columns.folds import Folds
+from beam_exactly_once.rows.event_times import By, times_of_batch, times_of_rows
+from beam_exactly_once.state.arrow_rows import ArrowRows, tuples_of
+from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Numbers, hash_keys
 from beam_exactly_once.state.keyed_chunk import Sorted, grouped_rows
-from beam_exactly_once.state.keys import encode_keys
+from beam_exactly_once.state.keys import encode_key_columns, encode_keys, repeating
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import Run
 from beam_exactly_once.state.types import StateType
@@ -42,9 +43,13 @@ class ByEventTime(abc.ABC):
     by: By
     """When a value happened."""
     ttl_ms: None = None
-    arrow: None = None
 
     in_time = staticmethod(whatever_its_time)  # it is known which rows are late before they are grouped
+
+    @property
+    def arrow(self) -> ArrowRows | None:
+        """How it takes batches of Arrow, if it takes them."""
+        return None
 
     @property
     def folds(self) -> Folds | None:
@@ -61,44 +66,52 @@ class ByEventTime(abc.ABC):
             latest_ms: a row that happened later is from the future, and late.
         """
 
-    def sorted_out(
-        self,
-        keys: Sequence[Any],
-        values: Sequence[Any],
-        *,
-        hash_seed: str,
-        closed_ms: int | None,
-        latest_ms: int,
-        operator: str,
-    ) -> Sorted:
+    def sorted_out(self, rows: Any, *, hash_seed: str, closed_ms: int | None, latest_ms: int, operator: str) -> Sorted:
         """Rows by key and window, without those that come too late.
 
         Args:
-            keys: of the rows.
-            values: as many.
+            rows: a batch of Arrow, or keys and as many values.
             hash_seed: of the operator.
             closed_ms: as of :meth:`falls`.
             latest_ms: as of :meth:`falls`.
             operator: its name.
 
         Raises:
-            UnfitRow: a key cannot be stored, or a row has no time.
+            UnfitRow: a key cannot be stored, a row has no time, or a column cannot be combined.
         """
-        times_ms = times_of_rows(self.by, values, step=operator)
+        times_ms = self._times_of(rows, operator)
         falls, late_rows = self.falls(times_ms, closed_ms, latest_ms)
-        encoded = encode_keys(keys, operator=operator)
-        hashes = hash_keys(encoded, bytes.fromhex(hash_seed))
-        of_rows = [values[row] for row in falls.rows.tolist()]
-        columns = None if self.folds is None else self.folds.lifted([of_rows])
+        encoded, columns, values = self._taken(rows, falls.rows, operator)
+        keys = repeating(encoded)
+        is_repeating = pa.types.is_dictionary(keys.type)
+        each, at = (keys.dictionary, keys.indices.to_numpy()[falls.rows]) if is_repeating else (keys, falls.rows)
         chunk = grouped_rows(
-            with_ends(encoded.take(pa.array(falls.rows)), falls.ends_ms),
+            with_ends(each.take(pa.array(at)), falls.ends_ms),
             hash_seed,
-            values=lambda: of_rows,
+            values=values,
             columns=columns,
             folds=self.folds,
-            hashes=hashes[falls.rows],
+            hashes=hash_keys(each, bytes.fromhex(hash_seed))[at],
         )
         return Sorted(chunk, late_rows)
+
+    def _times_of(self, rows: Any, operator: str) -> Numbers:
+        if self.arrow is None:
+            return times_of_rows(self.by, rows[1], step=operator)
+        self.arrow.columns(rows, operator)  # which refuses what is no batch
+        return times_of_batch(self.by, rows, step=operator)
+
+    def _taken(self, rows: Any, at: Numbers, operator: str) -> tuple[pa.Array, Columns | None, Callable[[], list[Any]]]:
+        """The keys of all rows, encoded; of those at some places accumulators, if columns have them, and values."""
+        if self.arrow is None:
+            keys, given = rows
+            values = [given[row] for row in at.tolist()]
+            columns = None if self.folds is None else self.folds.lifted([values])
+            return encode_keys(keys, operator=operator), columns, lambda: values
+        key_columns, value_columns = self.arrow.columns(rows, operator)
+        taken = [column.take(pa.array(at)) for column in value_columns]
+        encoded = encode_key_columns(key_columns, operator=operator)
+        return encoded, self.arrow.folds.lifted(taken), lambda: tuples_of(taken)
 
 
 class CombineInWindows(ByEventTime):
@@ -141,6 +154,11 @@ class WindowEach(CombineInWindows):
     def folds(self) -> Folds | None:
         """Of the function."""
         return self.combine.folds
+
+    @property
+    def arrow(self) -> ArrowRows | None:
+        """Of the function."""
+        return self.combine.arrow
 
     @property
     def definition(self) -> Json:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import pytest
 from apache_beam.transforms.combiners import CountCombineFn
 from apache_beam.transforms.window import FixedWindows, Sessions, SlidingWindows
@@ -235,11 +236,10 @@ def test_two_collections_are_not_piped_on_as_one(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("window", "how", "said"),
     [
-        (Sessions(60), {}, "FixedWindows"),
         (60, {}, "FixedWindows"),
         (FixedWindows(0.0005), {}, "whole milliseconds"),
         (SlidingWindows(60, 90), {}, "in none"),
-        (FixedWindows(60), {"emit": "all"}, "emit"),
+        (FixedWindows(60), {"emit": "complete"}, "emit"),
         (FixedWindows(60), {"on_late": "fail"}, "on_late"),
         (FixedWindows(60), {"allowed_lateness_s": -1}, "allowed_lateness_s"),
         (FixedWindows(60), {"event_time_by": None}, "event_time_by"),
@@ -248,3 +248,58 @@ def test_two_collections_are_not_piped_on_as_one(tmp_path: Any) -> None:
 def test_arguments_that_are_not_possible(window: Any, how: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         AggregateByWindow(sum, window, **{"event_time_by": "at_ms", **how})
+
+
+# -- batches of Arrow ------------------------------------------------------------------------------------------------
+
+
+def columns_of(records: pa.RecordBatch) -> pa.RecordBatch:
+    pages = records.column("value").cast(pa.string()).dictionary_encode()
+    ones = pa.array([1] * records.num_rows, pa.int32())
+    return pa.record_batch(
+        {"page": pages, "ones": ones, "at": records.column("timestamp_ms"), "no": records.column("offset")}
+    )
+
+
+@pytest.mark.parametrize("window", [FixedWindows(60), SlidingWindows(60, 20)], ids=["fixed", "sliding"])
+def test_windows_of_batches_of_arrow_are_those_of_pairs(window: Any) -> None:
+    chance = random.Random(7)
+    batches = [
+        [click(chance.choice("abc"), 20 * number + chance.randrange(150)) for _ in range(15)] for number in range(6)
+    ]
+
+    def by_columns(stream: Any) -> None:
+        read = ReadFromKafka("broker:9092", ["clicks"], as_arrow=True, event_time=EventTime(out_of_order_s=0))
+        counts, late = (
+            stream
+            | read
+            | beam.Map(columns_of).with_output_types(pa.RecordBatch)
+            | AggregateByWindow({"ones": sum, "no": max}, window, event_time_by="at", key_columns=["page"])
+        )
+        counts | WriteToFiles("out", format="json")
+        late | WriteToFiles("late", format="json", name="late")
+
+    def by_pairs(stream: Any) -> None:
+        counts, late = clicks(stream) | AggregateByWindow(
+            CountCombineFn(), window, event_time_by=itself
+        )
+        counts | WriteToFiles("out", format="json")
+        (
+            late
+            | beam.MapTuple(lambda page, at_ms: {"page": page, "at": at_ms})
+            | WriteToFiles("late", format="json", name="late")
+        )
+
+    columns, pairs = (run_in_memory(build, {"clicks": batches}) for build in (by_columns, by_pairs))
+    for of_columns, of_pairs in zip(columns.published["files"], pairs.published["files"], strict=True):
+        assert sorted(
+            (row["page"], row["window_start_ms"], row["window_end_ms"], row["ones"]) for row in of_columns
+        ) == sorted((row["key"], row["window_start_ms"], row["window_end_ms"], row["value"]) for row in of_pairs)
+    late = [sorted((row["page"], row["at"]) for row in all_of(run.published["late"])) for run in (columns, pairs)]
+    assert late[0] == late[1] != []
+    assert all({"page", "ones", "at", "no"} == row.keys() for row in all_of(columns.published["late"]))
+
+
+def test_sessions_of_batches_of_arrow_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Sessions"):
+        AggregateByWindow({"ones": sum}, Sessions(60), event_time_by="at", key_columns=["page"])

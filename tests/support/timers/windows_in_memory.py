@@ -54,8 +54,7 @@ class WindowsInMemory:
         sent = 0
         for part in (pairs[::2], pairs[1::2]):  # as from two bundles
             found = self.operator.sorted_out(
-                [key for key, _ in part],
-                [value for _, value in part],
+                ([key for key, _ in part], [value for _, value in part]),
                 hash_seed=HASH_SEED,
                 closed_ms=self.state.fired_ms,
                 latest_ms=latest_ms,
