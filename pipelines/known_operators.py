@@ -215,9 +215,9 @@ def _warn_of_time_ahead(name: str, state: StateList, now_ms: int) -> None:
     ahead_ms = 0 if state.fired_ms is None else state.fired_ms - now_ms
     if ahead_ms > AHEAD_MS:
         _LOGGER.warning(
-            "the time of operator %r is %d s ahead of this machine's clock, so one of the two clocks is wrong. Until this one "
-            "has come there, no timeout fires, and nothing that lives for some time is forgotten. Nothing is lost. If the clock "
-            "that ran ahead was wrong, a new checkpoint location with continue_from=, a batch before it, goes on from there",
+            "the time of operator %r is %d s ahead of this machine's clock: one of the two clocks was wrong. Until this one has "
+            "come there, no timeout fires, and nothing that lives for some time is forgotten; nothing is lost. To go back, begin "
+            "a new checkpoint location with continue_from= a batch before it",
             name,
             ahead_ms // 1000,
         )

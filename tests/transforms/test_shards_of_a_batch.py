@@ -1,0 +1,37 @@
+"""Into how many shards a batch deals out the rows of an operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from beam_exactly_once.checkpoint import Attempt, Plan
+from beam_exactly_once.checkpoint.records import SourcePlan
+from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.state.shard_seed import OperatorTask
+from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.stateful import keyed_state
+from beam_exactly_once.transforms.stateful.keyed_state import SeedShards
+
+MANY = keyed_state.MAX_UNDIVIDED_OFFSETS
+
+
+def task_of(offsets: int, *, has_one_worker: bool) -> BatchTask:
+    half = offsets // 2
+    ranges = OffsetRange("orders", 0, 5, 5 + half), OffsetRange("orders", 1, 0, offsets - half)
+    plan = Plan(3, 1, 0, {"orders": SourcePlan(ranges, (), {})})
+    operators = {"counts": OperatorTask(bytes(16).hex(), StateList.empty(slices=16), 0)}
+    return BatchTask("stream", Attempt(1, 3, "a"), plan, operators=operators, has_one_worker=has_one_worker)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "has_one_worker", "shards"),
+    [(10, False, 7), (MANY + 1, False, 7), (10, True, 1), (MANY, True, 1), (MANY + 1, True, 7)],
+)
+def test_a_small_batch_of_one_worker_is_one_shard(offsets: int, has_one_worker: bool, shards: int) -> None:
+    task = BatchTask.from_json(task_of(offsets, has_one_worker=has_one_worker).to_json())
+    seeds: list[Any] = list(SeedShards("counts", 7).process(task))
+    assert [number for number, _ in seeds] == list(range(shards))
+    assert [one for _, seed in seeds for one in seed.slices] == list(task.operators["counts"].base.slices)
