@@ -24,7 +24,8 @@ from beam_exactly_once.transforms.commit_counts import CommitCounts
 
 POLL_S = 0.05
 LATE_S = 5.0
-"""How long the job server may take, at the end of a stream, for what it tells late: twice what it waits at most, and more."""
+"""How long the job server may take, at the end of a stream, for what it tells late: more than twice what it waits at most. What
+reads from it would fail in its own thread otherwise."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ class JobEnds:
                 if job.has_ended_well():
                     self._late.append(waiting)
                     return CommitCounts()
+        except RuntimeError:
+            self._late.append(waiting)
+            raise
         except RestUnreachable as error:
             if not self._has_warned:
                 self._has_warned = True
@@ -93,16 +97,20 @@ class JobEnds:
     def _take_counted(self) -> None:
         for waiting in [one for one in self._late if one.ended.is_set()]:
             self._late.remove(waiting)
-            with contextlib.suppress(Exception):  # they are for people to look at, and the batch is committed
-                self._counted(waiting.result)
+            if waiting.error is None:
+                with contextlib.suppress(Exception):  # they are for people to look at, and the batch is committed
+                    self._counted(waiting.result)
 
     @contextlib.contextmanager
     def all_counted(self) -> Iterator[None]:
-        """Behind the block, metrics are those of all jobs, unless the job server does not tell."""
-        yield
-        for waiting in self._late:
-            self._clock.wait(waiting.ended, LATE_S)
-        self._take_counted()
+        """Behind the block, the job server has told of all jobs, unless it takes too long: metrics are those of all."""
+        try:
+            yield
+        finally:
+            until_s = self._clock.monotonic_s() + LATE_S
+            for waiting in self._late:
+                self._clock.wait(waiting.ended, max(0.0, until_s - self._clock.monotonic_s()))
+            self._take_counted()
 
 
 class _Waiting:

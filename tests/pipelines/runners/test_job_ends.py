@@ -141,11 +141,17 @@ def test_a_job_that_was_ended_or_is_gone(flink: Flink, job: JobServer, state: st
         JobEnds(flink.address, PipelineOptions([]), StreamMetrics()).name_next(TASK)(job)
 
 
-def test_a_job_that_failed(flink: Flink, job: JobServer) -> None:
+def test_a_job_that_failed_and_whose_metrics_do_not_count(flink: Flink, job: JobServer) -> None:
     flink.has("FAILED")
     flink.says["/jobs/1/exceptions"] = {"root-exception": "Traceback (most recent call last):\n  boom"}
-    with pytest.raises(RuntimeError, match="boom"):
-        JobEnds(flink.address, PipelineOptions([]), StreamMetrics()).name_next(TASK)(job)
+    job.failure = RuntimeError("told later")
+    metrics = StreamMetrics()
+    ends = JobEnds(flink.address, PipelineOptions([]), metrics)
+    threading.Timer(0.2, job.told.set).start()
+    with pytest.raises(RuntimeError, match="boom"), ends.all_counted():
+        ends.name_next(TASK)(job)
+    assert job.told.is_set()
+    assert seen(metrics) == []
 
 
 def test_what_the_job_server_tells_first_holds(flink: Flink, job: JobServer) -> None:
