@@ -8,6 +8,7 @@
     │   ├── UnsupportedPipeline a graph whose result a stream cannot promise
     │   ├── PipelineChanged     the checkpoint knows a source, sink or operator that the pipeline no longer has, or has otherwise
     │   ├── UnfitRow            a row that a step cannot take, and was not told to reject; a key or state that cannot be kept
+    │   │   └── IdReused        a record for a write-ahead log whose id is known with another value
     │   ├── OutputNotWritable   a place that refuses writes
     │   │   └── RowsRefused     rows of a committed batch that the system behind a sink refuses
     │   └── UnsuitableStore     a store that ignores conditional writes
@@ -100,6 +101,10 @@ class PipelineChanged(ConfigurationError):
 
 class UnfitRow(ConfigurationError):
     """A step cannot take a row: it cannot be decoded, a sink cannot write it, or its key or state cannot be kept."""
+
+
+class IdReused(UnfitRow):
+    """A record for a write-ahead log has an id that is known with another value."""
 
 
 class OutputNotWritable(ConfigurationError):

@@ -1,0 +1,188 @@
+"""Requests on their way into the log: which of their records are new, and what each of them waits for. Pure.
+
+A request is a list of records that its sender wants durable together. Its new records go into one *batch*, which becomes one
+segment; those whose id is under way already wait for the batch that holds them. The request is settled when *all* these batches
+are, and fails if one does: its answer speaks of every record. All methods are for one thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from beam_exactly_once.errors import BeamExactlyOnceError, IdReused, StoreUnavailable, UnfitRow
+from beam_exactly_once.wal.ids import NO_ID, IdWindow
+from beam_exactly_once.wal.segments import MAX_PAYLOAD_BYTES, MAX_SEGMENT_RECORDS, NewRecord, size_bytes
+
+MAX_PENDING_BYTES = 64 << 20
+"""What may wait in memory. More is refused, so that a sender who is faster than the store learns of it."""
+
+
+@dataclass(eq=False)
+class Batch:
+    """Records that become one segment, and the requests that wait for it."""
+
+    records: list[NewRecord] = field(default_factory=list)
+    size_bytes: int = 0
+    waiting: dict[Request, int] = field(default_factory=dict)
+    """Of each request the least of its records' places in the batch."""
+
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether a segment takes so many records more."""
+        return len(self.records) + count <= MAX_SEGMENT_RECORDS and self.size_bytes + size <= MAX_PAYLOAD_BYTES
+
+    def let_wait(self, request: Request, place: int) -> None:
+        """A record of the request is at this place."""
+        self.waiting[request] = min(place, self.waiting.get(request, place))
+        request.waits_for.add(self)
+
+
+@dataclass(eq=False)
+class Request:
+    """What became of a request. ``offset`` is the least of its records' offsets."""
+
+    records: int
+    duplicates: int = 0
+    offset: int | None = None
+    error: BeamExactlyOnceError | None = None
+    waits_for: set[Batch] = field(default_factory=set)
+    on_settled: Callable[[], None] = lambda: None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the answer is known: all of it is in the log, or an error."""
+        return self.error is not None or not self.waits_for
+
+    def found_at(self, offset: int) -> None:
+        """One of its records is at this offset."""
+        self.offset = offset if self.offset is None else min(offset, self.offset)
+
+
+class Intake:
+    """Requests, and the batches that hold their records.
+
+    Args:
+        window: the ids of records that are in the log.
+        max_pending_bytes: what may wait.
+    """
+
+    def __init__(self, window: IdWindow, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
+        self._window = window
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_bytes = 0
+        self._open: deque[Batch] = deque()
+        self._under_way: dict[bytes, tuple[Batch, int, bytes]] = {}
+        """Of each id: its batch, its place in it, and the digest of its value."""
+
+    def __bool__(self) -> bool:
+        """Whether records wait for a segment of theirs."""
+        return bool(self._open)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next batch takes no more, so that there is nothing to wait for."""
+        return len(self._open) > 1
+
+    def offer(self, records: Sequence[NewRecord]) -> Request:
+        """Take a request, or nothing of it.
+
+        Raises:
+            IdReused: an id is known with another value.
+            UnfitRow: it is larger than a segment.
+            StoreUnavailable: too much waits already.
+        """
+        new, known = self._sorted_out(records)
+        size = sum(map(size_bytes, new))
+        if len(new) > MAX_SEGMENT_RECORDS or size > MAX_PAYLOAD_BYTES:
+            raise UnfitRow(
+                f"a request of {len(new)} records and {size} bytes is larger than a segment of the log, which takes "
+                f"{MAX_SEGMENT_RECORDS} records and {MAX_PAYLOAD_BYTES} bytes. Nothing of it was taken: send it in parts."
+            )
+        if self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes:
+            raise StoreUnavailable(
+                f"{self._pending_bytes} bytes wait for the store of the log already. Nothing of this request was taken: send it "
+                "again later."
+            )
+        request = Request(len(records), len(records) - len(new))
+        for one in known:
+            self._wait_for_known(request, one)
+        if new:
+            self._add(request, new, size)
+        return request
+
+    def take(self) -> Batch:
+        """The batch whose turn it is. It takes no more records."""
+        return self._open.popleft()
+
+    def landed(self, batch: Batch, base: int) -> None:
+        """A batch is in the log, from this offset on; its ids are in the window."""
+        self._forget(batch)
+        for request, place in batch.waiting.items():
+            was_settled = request.is_settled
+            request.found_at(base + place)
+            request.waits_for.discard(batch)
+            if request.is_settled and not was_settled:
+                request.on_settled()
+
+    def fail(self, batch: Batch, error: BeamExactlyOnceError) -> None:
+        """A batch will not be waited for: it is not in the log, or nobody knows."""
+        self._forget(batch)
+        for request in batch.waiting:
+            was_settled, request.error = request.is_settled, request.error or error
+            if not was_settled:
+                request.on_settled()
+
+    def _sorted_out(self, records: Sequence[NewRecord]) -> tuple[list[NewRecord], list[NewRecord]]:
+        """Records that are new, and those that are known, under way or twice in the request."""
+        new, known = [], []
+        own: dict[bytes, bytes] = {}
+        for record in records:
+            if record.record_id == NO_ID:
+                new.append(record)
+                continue
+            content = own.get(record.record_id) or self._content_of(record.record_id)
+            if content is None:
+                new.append(record)
+                own[record.record_id] = record.content
+            elif content == record.content:
+                known.append(record)
+            else:
+                raise IdReused(
+                    "the id of a record is known with another value: this is another record. Nothing of this request was taken. "
+                    "Way out: give each record an id of its own, and send it again with the same value only."
+                )
+        return new, known
+
+    def _content_of(self, record_id: bytes) -> bytes | None:
+        in_log = self._window.get(record_id)
+        if in_log is not None:
+            return in_log.content
+        under_way = self._under_way.get(record_id)
+        return None if under_way is None else under_way[2]
+
+    def _wait_for_known(self, request: Request, record: NewRecord) -> None:
+        in_log = self._window.get(record.record_id)
+        if in_log is not None:
+            request.found_at(in_log.offset)
+        elif record.record_id in self._under_way:  # else it is twice in this request, which waits for the first
+            batch, place, _ = self._under_way[record.record_id]
+            batch.let_wait(request, place)
+
+    def _add(self, request: Request, new: list[NewRecord], size: int) -> None:
+        if not self._open or not self._open[-1].has_room(len(new), size):
+            self._open.append(Batch())
+        batch = self._open[-1]
+        batch.let_wait(request, len(batch.records))
+        for place, record in enumerate(new, start=len(batch.records)):
+            if record.record_id != NO_ID:
+                self._under_way[record.record_id] = batch, place, record.content
+        batch.records += new
+        batch.size_bytes += size
+        self._pending_bytes += size
+
+    def _forget(self, batch: Batch) -> None:
+        self._pending_bytes -= batch.size_bytes
+        for record in batch.records:
+            if record.record_id != NO_ID:
+                self._under_way.pop(record.record_id, None)

@@ -1,0 +1,101 @@
+"""The ids of the last offsets of a partition, as a new writer finds them: in id pages, and in the segments above them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beam_exactly_once.errors import Fenced
+from beam_exactly_once.wal.ids import KnownId
+from beam_exactly_once.wal.location import IdPage, WalLocation
+from beam_exactly_once.wal.sealed import corrupt
+
+MAX_LOOKS = 20
+"""A page that comes late while retention goes on makes a look in vain; so many in a row are no such race."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredIds:
+    """``known`` rises by offset. The next page of ids begins at ``page_start``, with ``unpaged``."""
+
+    known: list[KnownId]
+    page_start: int
+    unpaged: list[KnownId]
+
+
+def recover_ids(location: WalLocation, partition: int, end: int, *, required: int, wanted: int) -> RecoveredIds:
+    """What is known of the offsets below ``end``.
+
+    Args:
+        location: the log.
+        partition: which one.
+        end: where the claim stands.
+        required: down to which offset nothing may be missing.
+        wanted: down to which offset the new writer has use for ids.
+
+    Raises:
+        Fenced: they are gone, and another writer has claimed the partition.
+        CorruptObject: ids that are required are gone.
+    """
+    for _ in range(MAX_LOOKS):
+        found = _look(location, partition, end, required, wanted)
+        if found is not None:
+            return found
+        newest = location.newest(partition)
+        if newest is not None and newest.claim != end:  # what is gone is gone from under a successor, by right
+            raise Fenced(
+                f"partition {partition} of {location.store.uri} was claimed by another writer meanwhile. This one stops."
+            )
+    raise corrupt(
+        f"partition {partition} of {location.store.uri}",
+        f"lacks ids of the offsets from {required} to {end}, so records that come again could not be recognised",
+    )
+
+
+def _look(location: WalLocation, partition: int, end: int, required: int, wanted: int) -> RecoveredIds | None:
+    """None: there is a hole. A page of the writer before may have come late, and retention gone over what it covers."""
+    stops = location.page_stops(partition)  # also those of a successor, which hold older ids as well
+    top = stops[0] if stops else 0
+    unpaged, position = _from_segments(location, partition, end, max(required, top), max(wanted, top))
+    if position is None:
+        return None
+    paged, position = _from_pages(location, partition, position, stops, wanted)
+    return None if position > required else RecoveredIds([*paged, *unpaged], top, unpaged)
+
+
+def _from_segments(
+    location: WalLocation, partition: int, end: int, required: int, wanted: int
+) -> tuple[list[KnownId], int | None]:
+    """Ids of the segments below ``end``, down to ``wanted`` as far as they are there, and to where."""
+    found: list[list[KnownId]] = []
+    position = end
+    while position > wanted:
+        base = location.base_at(partition, position - 1)
+        ids = None if base is None else location.ids_of(partition, base)
+        if ids is None or ids[0].stop != position:
+            if position > required:
+                return [], None
+            break
+        found.append(ids[1])
+        position = ids[0].base
+    return [one for segment in reversed(found) for one in segment], position
+
+
+def _from_pages(
+    location: WalLocation, partition: int, position: int, stops: list[int], wanted: int
+) -> tuple[list[KnownId], int]:
+    """Ids below ``position``, by pages that cover each other's beginnings; and down to where they do."""
+    found: list[list[KnownId]] = []
+    for stop in stops:
+        if position <= wanted or stop < position:
+            break
+        page = location.page(partition, stop)
+        if page is None:
+            break
+        if page.start < position:
+            found.append(_below(page, position))
+            position = page.start
+    return [one for page_ids in reversed(found) for one in page_ids], position
+
+
+def _below(page: IdPage, position: int) -> list[KnownId]:
+    return [one for one in page.known if one.offset < position]
