@@ -1,0 +1,289 @@
+"""``WalWriter``: records of producers that cannot be asked again, durable before they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from beam_exactly_once.arguments import location_of, options_of, seconds, whole_number
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
+from beam_exactly_once.errors import (
+    BeamExactlyOnceError,
+    ConfigurationError,
+    Fenced,
+    Retryable,
+    StoreUnavailable,
+    UnfitRow,
+)
+from beam_exactly_once.logs.records import Headers
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.wal.ids import MAX_SENT_BYTES, NO_CONTENT, NO_ID, content_of, stored_id
+from beam_exactly_once.wal.intake import Batch, Intake
+from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.partition_writer import PartitionWriter
+from beam_exactly_once.wal.segments import NewRecord
+
+MAX_RECORD_BYTES = 1 << 20
+LOOK_INTERVAL_S = 60.0
+"""So often a writer looks whether its log is still the one at its location."""
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 5.0
+"""Between two tries of a segment that the store gave no definite answer about."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of a request: its records are durable. ``offset`` is the least of theirs."""
+
+    partition: int
+    offset: int | None
+    records: int
+    duplicates: int
+
+
+class WalWriter:
+    """Appends to one partition of a write-ahead log, and returns when the records are durable.
+
+    Entering ``async with`` claims the partition. An older writer of it is fenced: it stops when it next writes, and so does this
+    one when a newer one comes. Any number of tasks may append at the same time: what waits while a segment is under way becomes
+    the next one, so a slow store makes large segments, not long queues.
+
+    Guarantee: what :meth:`append` has returned for is in the log exactly once. A record with an id that it has not returned for
+    is there at most once, however often it is appended again within the id window. A record without an id is there at most once
+    for each time it was appended.
+
+    Args:
+        location: the log's; it is made if there is none. Nothing else may write, change or expire objects there.
+        partition: which partition. One writer each; more partitions for more speed.
+        linger_s: how long a segment waits for more records. Fewer segments cost less, and answers come later.
+        id_window: among how many of the last offsets of the partition a record that comes again is recognised by its id. It can
+            grow from one writer to the next, not shrink.
+        storage_options: of the store.
+        clock: tells when records arrived.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        partition: int = 0,
+        linger_s: float = 0.0,
+        id_window: int = 100_000,
+        storage_options: dict[str, Any] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        whole_number("partition", partition, least=0, most=10**8 - 1)
+        whole_number("id_window", id_window, least=0)
+        seconds("linger_s", linger_s, zero=True)
+        self._store = open_object_store(
+            location_of("location", location, "a log"), options_of("storage_options", storage_options)
+        )
+        self._partition = partition
+        self._linger_s = linger_s
+        self._id_window = id_window
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._is_closing = False
+        self._error: BeamExactlyOnceError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._log: WalLocation
+        self._writer: PartitionWriter
+        self._intake: Intake
+        self._looked_s = 0.0
+
+    async def __aenter__(self) -> WalWriter:
+        """Claim the partition.
+
+        Raises:
+            Fenced: others claim it at the same time, again and again.
+            UnsuitableStore: the store cannot hold a log.
+            ConfigurationError: an earlier writer had a longer id window, or the store refuses.
+            CorruptObject: the log has lost something that it needs.
+            StoreUnavailable: the store does not answer.
+        """
+        try:
+            await self._in_thread(self._claim)
+        except BaseException:
+            self._pool.shutdown(wait=False)
+            raise
+        self._intake = Intake(self._writer.window)
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Take no more, and wait until what was taken is in the log. Cancelled, it leaves whether it is unknown."""
+        self._is_closing = True
+        self._wake.set()
+        self._full.set()
+        assert self._task is not None
+        try:
+            await self._task
+        finally:
+            self._task.cancel()
+            self._pool.shutdown(wait=False)
+
+    async def append(
+        self,
+        values: Sequence[bytes],
+        *,
+        ids: Sequence[bytes | None] | None = None,
+        headers: Sequence[Headers] | None = None,
+    ) -> Appended:
+        """Append records together, and return when all of them are durable: only then answer whoever sent them.
+
+        New ones are neighbours in the log, in this order. One whose id is known is a duplicate and is not written again.
+
+        Args:
+            values: of the records; at most 1 MiB each.
+            ids: of the records, up to 256 bytes each; None for one without. They become the records' keys.
+            headers: of the records: pairs of a name and a value.
+
+        Raises:
+            IdReused: an id is known with another value. Nothing was taken.
+            UnfitRow: a value, an id or the whole is too large. Nothing was taken.
+            Fenced: another writer has claimed the partition. What was not there before is not in the log; append it there.
+            StoreUnavailable: too much waits for the store already, and nothing was taken; or this writer was closed meanwhile,
+                and whether the records are in the log is unknown. Append them again, with the same ids.
+            ConfigurationError: the writer is closed, or the lists differ in length.
+        """
+        records = self._records(values, ids, headers)
+        if self._error is not None:
+            raise type(self._error)(str(self._error))
+        if self._is_closing or self._task is None:
+            raise ConfigurationError("a writer of a log takes records inside its `async with` block only")
+        request = self._intake.offer(records)
+        if not request.is_settled:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            request.on_settled = lambda: _set(settled)
+            self._wake.set()
+            if self._intake.is_full:
+                self._full.set()
+            await settled
+        if request.error is not None:
+            raise type(request.error)(str(request.error))
+        return Appended(self._partition, request.offset, request.records, request.duplicates)
+
+    # -- the records ---------------------------------------------------------------------------------------------------
+
+    def _records(
+        self, values: Sequence[bytes], ids: Sequence[bytes | None] | None, headers: Sequence[Headers] | None
+    ) -> list[NewRecord]:
+        ids = [None] * len(values) if ids is None else ids
+        headers = [()] * len(values) if headers is None else headers
+        if len(ids) != len(values) or len(headers) != len(values):
+            raise ConfigurationError(
+                f"{len(values)} values, {len(ids)} ids and {len(headers)} lists of headers are not of the same records: give one "
+                "of each a record."
+            )
+        arrived_ms = now_ms(self._clock)
+        return [
+            self._record(value, sent, tuple(pairs), arrived_ms)
+            for value, sent, pairs in zip(values, ids, headers, strict=True)
+        ]
+
+    def _record(self, value: bytes, sent: bytes | None, headers: Headers, arrived_ms: int) -> NewRecord:
+        if len(value) > MAX_RECORD_BYTES:
+            raise UnfitRow(f"a record of {len(value)} bytes is too large: a log takes up to {MAX_RECORD_BYTES}.")
+        if sent is None:
+            return NewRecord(value, arrived_ms, NO_ID, NO_CONTENT, None, headers)
+        if not 0 < len(sent) <= MAX_SENT_BYTES:
+            raise UnfitRow(f"an id of {len(sent)} bytes is not possible: give 1 to {MAX_SENT_BYTES}.")
+        return NewRecord(value, arrived_ms, stored_id(self._log.log_id, sent), content_of(value), sent, headers)
+
+    # -- the segments --------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> None:
+        self._store.verify()
+        self._store.verify_order()
+        self._log = WalLocation.create(self._store, self._clock)
+        owner = f"{socket.gethostname()} pid {os.getpid()}"
+        self._writer = PartitionWriter(
+            self._log, self._partition, owner=owner, id_window=self._id_window, clock=self._clock
+        )
+        self._writer.claim()
+        self._looked_s = self._clock.monotonic_s()
+
+    async def _run(self) -> None:
+        """One segment after the other; never two under way."""
+        while await self._has_batch():
+            batch = self._intake.take()
+            try:
+                self._writer.begin(batch.records)
+                base = await self._until_definite(self._put)
+            except Fenced as fenced:
+                self._stop(batch, fenced)
+                return
+            except BaseException:
+                self._stop(batch, StoreUnavailable(_UNKNOWN))
+                raise
+            self._intake.landed(batch, base)
+            with suppress(Retryable, ConfigurationError):  # the next one begins where this one would have
+                await self._in_thread(self._writer.put_page)
+
+    async def _has_batch(self) -> bool:
+        """Wait for records, and for more of them while there is room; False: the writer is closed, and nothing is left."""
+        while not self._intake:
+            if self._is_closing:
+                return False
+            self._wake.clear()
+            await self._wake.wait()
+        if self._linger_s and not self._is_closing and not self._intake.is_full:
+            self._full.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._full.wait(), self._linger_s)
+        return True
+
+    async def _until_definite(self, act: Callable[[], Result]) -> Result:
+        """The result, however long it takes. The segment under way stays the same: see :meth:`PartitionWriter.put`."""
+        pause_s = PAUSE_FIRST_S
+        while True:
+            try:
+                return await self._in_thread(act)
+            except (Retryable, ConfigurationError):  # no answer, no room, no permission: for now
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+    def _put(self) -> int:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._looked_s >= LOOK_INTERVAL_S:
+            if not self._log.is_current():
+                raise Fenced(
+                    f"{self._store.uri} was wiped, or holds another log than the one of this writer. It stops."
+                )
+            self._looked_s = now_s
+        return self._writer.put()
+
+    def _stop(self, batch: Batch, error: BeamExactlyOnceError) -> None:
+        self._error = error
+        self._intake.fail(batch, error)
+        while self._intake:
+            self._intake.fail(self._intake.take(), error)
+
+    def _in_thread(self, act: Callable[[], Result]) -> Awaitable[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, act)
+
+
+def _set(settled: asyncio.Future[None]) -> None:
+    if not settled.done():  # whoever waited may have given up
+        settled.set_result(None)
+
+
+_UNKNOWN = (
+    "the writer of the log ended before the store gave a definite answer: whether the records are in the log is unknown. "
+    "Append them again with the same ids."
+)
