@@ -50,6 +50,7 @@ __all__ = [
     "TopicPartition",
     "Trigger",
     "UpdateStateByKey",
+    "WalWriter",
     "WindowResult",
     "WriteToDelta",
     "WriteToFiles",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.transforms.write_files import WriteToFiles
     from beam_exactly_once.transforms.write_kafka import WriteToKafka
     from beam_exactly_once.transforms.write_sql import WriteToSql
+    from beam_exactly_once.wal.writer import WalWriter
 
     __version__: str
 else:
@@ -132,6 +134,7 @@ else:
         "transforms.write_files": ("WriteToFiles",),
         "transforms.write_kafka": ("WriteToKafka",),
         "transforms.write_sql": ("WriteToSql",),
+        "wal.writer": ("WalWriter",),
     }
     _HOME_OF = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -51,6 +51,7 @@ LOAD_NO_BEAM = {
     "StateCache",
     "TopicPartition",
     "Trigger",
+    "WalWriter",
     "WindowResult",
     "__version__",
     "read_batches",
