@@ -124,7 +124,10 @@ def encode_segment(log_id: str, header: SegmentHeader, records: Sequence[NewReco
             "owner": header.owner,
             "claimed_at_ms": header.claimed_at_ms,
         }
-    return with_header(fields, b"".join(blocks.values()))
+    data = with_header(fields, b"".join(blocks.values()))
+    if len(data) > MAX_SEGMENT_BYTES:
+        raise ValueError(f"a segment of {len(data)} bytes is larger than {MAX_SEGMENT_BYTES}")
+    return data
 
 
 def decode_header(data: bytes, *, where: str, log_id: str) -> SegmentHeader:

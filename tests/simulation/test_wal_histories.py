@@ -11,7 +11,7 @@ from collections import Counter
 
 from support.simulation.wal_histories import WalHistory, protocol
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "30"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "20"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 
 
@@ -30,8 +30,8 @@ def test_every_answered_record_once_and_every_stream_reads_what_is_there() -> No
         seen["id pages"] += created["ids"]
         seen["delayed requests"] += sum(what == "delayed" for _, what, _ in history.world.trace)
     print(dict(seen))
-    if SEEDS >= 30:  # were histories tame, passing would mean nothing
-        assert all(times >= 20 for times in seen.values()), seen
+    if SEEDS >= 20:  # were histories tame, passing would mean nothing
+        assert all(times >= 10 for times in seen.values()), seen
 
 
 def test_a_seed_is_one_history() -> None:
