@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -61,6 +62,8 @@ class IdWindow:
     def __init__(self, size: int, known: Iterable[KnownId] = ()) -> None:
         self.size = size
         self._packed: dict[bytes, bytes] = {}
+        self._in_order: deque[bytes] = deque()
+        """The oldest first. A dict finds its first key only by passing all that were deleted before it."""
         for one in known:
             self._add(one)
 
@@ -79,15 +82,18 @@ class IdWindow:
         """Take new ids, in order of their offsets, and forget those that are further than the window from ``end``."""
         for one in new:
             self._add(one)
-        while self._packed:
-            oldest = next(iter(self._packed.values()))
+        while self._in_order:
+            oldest = self._packed[self._in_order[0]]
             if _OFFSET.unpack_from(oldest, CONTENT_BYTES)[0] >= end - self.size:
                 return
-            del self._packed[next(iter(self._packed))]
+            del self._packed[self._in_order.popleft()]
 
     def _add(self, one: KnownId) -> None:
         # One value of bytes for both: a million tuples would be a million objects more for the garbage collector.
-        self._packed.pop(one.record_id, None)  # an id that was forgotten and came again stands at its newer offset
+        if (
+            one.record_id not in self._packed
+        ):  # one that was out of an older, shorter window may be met twice: the newer counts
+            self._in_order.append(one.record_id)
         self._packed[one.record_id] = one.content + _OFFSET.pack(one.offset)
 
 
