@@ -62,6 +62,10 @@ class WalLog:
         """See :meth:`Log.bounds`. The end is always one of a segment, so a range never ends in what may still change."""
         return {place: self._bounds_of(place) for place in partitions}
 
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See :meth:`Log.ends`. Nothing that is in a segment is hidden."""
+        return {place: bounds.latest for place, bounds in self.bounds(partitions).items()}
+
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """See :meth:`Log.offsets_for_time`."""
         return {place: self._offset_for_time(place, timestamp_ms) for place in partitions}

@@ -85,6 +85,9 @@ class _ManyLogs:
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         return {place: self._log(place.topic).bounds([place])[place] for place in partitions}
 
+    def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {place: self._log(place.topic).ends([place])[place] for place in partitions}
+
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         return {one: self._log(one.topic).offsets_for_time([one], timestamp_ms)[one] for one in partitions}
 
