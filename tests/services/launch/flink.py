@@ -57,7 +57,7 @@ parallelism.default: {task_managers}
 io.tmp.dirs: {folder}
 heartbeat.interval: 1000
 heartbeat.timeout: 10000
-slot.request.timeout: 120000
+slot.request.timeout: 30000
 classloader.resolve-order: parent-first
 jobstore.max-capacity: 20
 """
