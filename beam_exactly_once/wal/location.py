@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import UnknownTopic
-from beam_exactly_once.object_store import ObjectStore, PutResult, Taken, open_object_store
+from beam_exactly_once.object_store import ObjectStore, PutResult, Taken
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.wal.ids import KnownId, packed_entries, unpacked_entries
 from beam_exactly_once.wal.layout import WAL, Names, number_in
@@ -44,18 +43,13 @@ class WalLocation:
         self.names = Names(log_id)
 
     @classmethod
-    def open(cls, location: str, storage_options: Mapping[str, Any] | None = None) -> WalLocation:
+    def on(cls, store: ObjectStore) -> WalLocation:
         """The log that is there.
 
         Raises:
             UnknownTopic: there is none.
             CorruptObject, NewerFormat: its ``wal.json`` cannot be read.
         """
-        return cls.on(open_object_store(location, storage_options))
-
-    @classmethod
-    def on(cls, store: ObjectStore) -> WalLocation:
-        """As :meth:`open`, for a store that is open."""
         data = store.get(WAL)
         if data is None:
             raise UnknownTopic(
