@@ -23,12 +23,7 @@ WAL = TopicPartition("wal", 0)
 LARGE = [bytes([number]) * 990_000 for number in range(8)]
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("bucket", marks=pytest.mark.runs_on("DirectRunner", storage="S3")),
-        pytest.param("gcs_bucket", marks=pytest.mark.runs_on("DirectRunner", storage="GCS")),
-    ]
-)
+@pytest.fixture(params=["bucket", "gcs_bucket"])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
     return open_object_store(f"{request.getfixturevalue(request.param)}/{secrets.token_hex(8)}")
 
