@@ -48,7 +48,7 @@ class Batch(NamedTuple):
 class JoinsInMemory:
     """Remembers as a stream does: in the list that a batch leaves, once it is taken."""
 
-    def __init__(self, operator: JoinEach, *, slices: int = 4, stream_id: str = "stream") -> None:
+    def __init__(self, operator: JoinEach, *, slices: int = 3, stream_id: str = "stream") -> None:
         self.operator = operator
         self.stream_id = stream_id
         self.state = StateList.empty(slices=slices)
