@@ -20,6 +20,7 @@ LOAD_BEAM = {
     "JoinWithinInterval",
     "MapGroupsWithState",
     "ReadFromKafka",
+    "ReduceByKeyAndWindow",
     "StatefulCombinePerKey",
     "UpdateStateByKey",
     "WriteToDelta",
