@@ -9,8 +9,10 @@
 - ``restart``: a process without a local cache opens all sections; the store is the local disk.
 - ``collide``: keys made to have one hash against others. ``slices``: sections a slice after many batches of one bundle.
 - ``flat``: thousands of batches with time to live.
+- ``slides``: windows of 60 slides, with the inverse of a sum and without. Each batch brings a value of each key, and closes a
+  window.
 
-The last four run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have
+The last five run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have
 other work, too: hence CPU time, ratios within a round, and the median of rounds.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
 import statistics
 import sys
 import tempfile
@@ -36,8 +39,10 @@ from beam_exactly_once.state.hashing import _GOLDEN, _mixed
 from beam_exactly_once.state.near.cache import SectionCache
 from beam_exactly_once.state.section import fetch_from
 from beam_exactly_once.state.updates import Update
+from beam_exactly_once.state.windows.slides import SlideEach
+from beam_exactly_once.state.windows.windows import Windows
 from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
-from state_machine import StateMachine, cpu_s
+from state_machine import SlideMachine, StateMachine, cpu_s
 from support import apart
 
 MINUTE_MS = 60_000
@@ -57,11 +62,12 @@ class Size:
     slice_batches: int
     flat_batches: int
     flat_rows: int
+    slide_keys: int
 
 
 SIZES = {
-    "small": Size(100_000, 20_000, 2, 20_000, 200_000, 200_000, 5_000, 40, 200, 500),
-    "full": Size(1_000_000, 100_000, 5, 100_000, 10_000_000, 10_000_000, 20_000, 300, 5_000, 500),
+    "small": Size(100_000, 20_000, 2, 20_000, 200_000, 200_000, 5_000, 40, 200, 500, 2_000),
+    "full": Size(1_000_000, 100_000, 5, 100_000, 10_000_000, 10_000_000, 20_000, 300, 5_000, 500, 20_000),
 }
 
 
@@ -211,6 +217,32 @@ def flat(size: Size, rounds: int) -> Iterator[Figure]:
         )
 
 
+def slides(size: Size, rounds: int) -> Iterator[Figure]:
+    """Both ways in one process, batch by batch in turn, behind 60 batches that fill the windows."""
+    windows = Windows(60 * MINUTE_MS, MINUTE_MS)
+    keys = list(range(size.slide_keys))
+    with tempfile.TemporaryDirectory() as folder:
+        ways_: dict[str, SlideMachine] = {}
+        for way, inverse_fn in (("inverse", operator.sub), ("anew", None)):
+            each = SlideEach(operator.add, inverse_fn, windows, lambda value: value)
+            place = f"{folder}/{way}"
+            ways_[way] = SlideMachine(each, open_object_store(f"{place}/checkpoint"), StateCache(f"{place}/cache"))
+        spent: dict[str, list[float]] = {way: [] for way in ways_}
+        for number in range(1, 61 + 5 * rounds):
+            rows = keys, [number * MINUTE_MS] * len(keys)  # a value is its time
+            for way, one in ways_.items():
+                cost_s = cpu_s(lambda one=one, rows=rows, number=number: one.run(rows, now_ms=(number + 1) * MINUTE_MS))
+                if number > 60:
+                    spent[way].append(cost_s)
+            anew, inverse = (sorted(ways_[way].results) for way in ("anew", "inverse"))
+            if anew != inverse or len(anew) != len(keys):
+                raise AssertionError("the two ways give different results")
+    for way, name in (("inverse", "with the inverse"), ("anew", "without")):
+        yield Figure(f"60 slides, {name}: CPU us a key and window", 1e6 * statistics.mean(spent[way]) / len(keys))
+    ratio = sum(spent["anew"]) / sum(spent["inverse"])
+    yield Figure("60 slides, with the inverse: times as fast as without", ratio, ">= 5")
+
+
 def sample(one: StateMachine, batches: int) -> dict[str, float]:
     """What is there now, and what a batch has cost since the last sample."""
     entries = list(one.store.list(""))
@@ -230,7 +262,7 @@ def sample(one: StateMachine, batches: int) -> dict[str, float]:
 
 
 SECTIONS: dict[str, Callable[[Size, int], Iterator[Figure]]] = {
-    one.__name__: one for one in (ways, large, restart, collide, slices, flat)
+    one.__name__: one for one in (ways, large, restart, collide, slices, flat, slides)
 }
 
 

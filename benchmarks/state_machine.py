@@ -15,12 +15,14 @@ from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.bundle import StateBundle
-from beam_exactly_once.state.keyed_chunk import chunks_by_shard
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.state_list import StateList
-from beam_exactly_once.state.updates import Update, grouped, lifted
+from beam_exactly_once.state.updates import grouped, lifted
 from beam_exactly_once.state.upkeep.sweeping import sweep_state
+from beam_exactly_once.state.windows.operator import WindowResult
+from beam_exactly_once.state.windows.slide_bundle import SlideBundle
 
 OPERATOR = "counts"
 SHARDS = 1  # as in a stream on one worker
@@ -37,8 +39,10 @@ class StateMachine:
         retain_batches: markers that stay.
     """
 
+    bundle: type[StateBundle[Any]] = StateBundle
+
     def __init__(
-        self, update: Update, store: ObjectStore, cache: StateCache, *, slices: int = 16, retain_batches: int = 100
+        self, update: Any, store: ObjectStore, cache: StateCache, *, slices: int = 16, retain_batches: int = 100
     ) -> None:
         self.update = update
         self.store = store
@@ -60,15 +64,15 @@ class StateMachine:
         attempt = Attempt(self.writer.writer_epoch, self.batch_id, new_token())
         shards = shards_of(self.list.slices, SHARDS)
         with self._timed("group"):
-            chunk = grouped(self.update, rows, self.hash_seed, OPERATOR)
+            chunk = self._grouped(rows)
             firsts = np.array([one[0].first_hash for one in shards], np.uint64)
             of_shards = {number: lifted(self.update, one) for number, one in chunks_by_shard(chunk, firsts)}
         stands_on = self.checkpoint.stream_id, attempt, self.hash_seed
         seeds = [ShardSeed(*stands_on, slices, self.list.fired_ms, now_ms, now_ms) for slices in shards]
-        bundle = StateBundle(OPERATOR, self.update, self.store, self.cache, seeds[0])
+        bundle = self.bundle(OPERATOR, self.update, self.store, self.cache, seeds[0])
         with self._timed("update"):
             for number, seed in enumerate(seeds):
-                bundle.update(seed, [of_shards[number]] if number in of_shards else [])
+                self._change(bundle, seed, [of_shards[number]] if number in of_shards else [])
         with self._timed("finish"):
             change = bundle.finish()
         self.rows["changed"] += len(chunk.hashes)
@@ -85,6 +89,12 @@ class StateMachine:
                 self._retention.sweep_all(self.batch_id)
         self.batch_id += 1
 
+    def _grouped(self, rows: Any) -> KeyedChunk:
+        return grouped(self.update, rows, self.hash_seed, OPERATOR)
+
+    def _change(self, bundle: Any, seed: ShardSeed, chunks: list[KeyedChunk]) -> None:
+        bundle.update(seed, chunks)
+
     @property
     def references(self) -> int:
         """The most sections of one slice."""
@@ -95,6 +105,28 @@ class StateMachine:
         began_s = time.process_time()
         yield
         self.spent_s[what] += time.process_time() - began_s
+
+
+class SlideMachine(StateMachine):
+    """Of a ``ReduceByKeyAndWindow``; keeps the results of a batch."""
+
+    bundle = SlideBundle
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.results: list[WindowResult] = []
+
+    def _grouped(self, rows: Any) -> KeyedChunk:
+        self.results = []
+        bounds = {"closed_ms": self.list.fired_ms, "latest_ms": 1 << 60}
+        found = self.update.sorted_out(*rows, hash_seed=self.hash_seed, operator=OPERATOR, **bounds)
+        if len(found.late_rows):
+            raise AssertionError("rows are late")
+        return found.chunk
+
+    def _change(self, bundle: Any, seed: ShardSeed, chunks: list[KeyedChunk]) -> None:
+        for results in bundle.aggregate(seed, chunks):
+            self.results += results
 
 
 def cpu_s(work: Callable[[], Any]) -> float:

@@ -26,7 +26,7 @@ from beam_exactly_once.state.windows.session_bundle import SessionBundle
 from beam_exactly_once.state.windows.sessions import SessionEach
 from beam_exactly_once.state.windows.windows import Windows
 from beam_exactly_once.transforms.reports import RowsSent, gathered
-from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined
+from beam_exactly_once.transforms.stateful.by_key import SHARDS, KeyedTransform, combined, refuse_totals
 from beam_exactly_once.transforms.stateful.event_time import LATE, OnLate, RowsAndLate, ToShardsInTime
 from beam_exactly_once.transforms.stateful.keyed_state import REPORTS, ChangeShards
 from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph, typed
@@ -78,6 +78,7 @@ class WindowedTransform(KeyedTransform):
     def _registered(
         self, spec: OperatorSpec, sent: Any, changed: Any, graph: StreamGraph, rows: beam.PCollection[Any]
     ) -> Any:
+        refuse_totals(spec.name, rows, graph)
         late, is_arrow = None, self._each.arrow is not None
         if self._keeps_late:
             late = typed(sent[LATE], pa.RecordBatch if is_arrow else tuple[Any, Any])

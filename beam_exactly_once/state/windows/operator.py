@@ -40,6 +40,8 @@ class WindowResult(NamedTuple):
 class ByEventTime(abc.ABC):
     """What operators have in common that keep rows apart by when they happened."""
 
+    kind: str
+    """The word for it in a definition."""
     by: By
     """When a value happened."""
     ttl_ms: None = None
@@ -52,9 +54,23 @@ class ByEventTime(abc.ABC):
         return None
 
     @property
+    @abc.abstractmethod
+    def state_type(self) -> StateType:
+        """How states are stored."""
+
+    @property
+    @abc.abstractmethod
+    def adds_up(self) -> bool:
+        """Whether a window is emitted again when it changes."""
+
+    @property
     def folds(self) -> Folds | None:
         """What does the same on columns of numbers, if there is something."""
         return None
+
+    @abc.abstractmethod
+    def lifted(self, values: list[Any]) -> list[Any]:
+        """What travels in the place of the values of one key and window."""
 
     @abc.abstractmethod
     def falls(self, times_ms: Numbers, closed_ms: int | None, latest_ms: int) -> tuple[Falls, Numbers]:

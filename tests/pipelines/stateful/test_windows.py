@@ -236,10 +236,14 @@ def test_two_collections_are_not_piped_on_as_one(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("window", "how", "said"),
     [
+        (Sessions(60), {"emit": "updates"}, "merges"),
+        (Sessions(60), {"emit": "all"}, "merges"),
+        (Sessions(0.0005), {}, "whole milliseconds"),
         (60, {}, "FixedWindows"),
         (FixedWindows(0.0005), {}, "whole milliseconds"),
         (SlidingWindows(60, 90), {}, "in none"),
-        (FixedWindows(60), {"emit": "complete"}, "emit"),
+        (FixedWindows(60), {"emit": "append"}, "emit"),
+        (FixedWindows(60), {"emit": "all", "allowed_lateness_s": 1}, "for ever"),
         (FixedWindows(60), {"on_late": "fail"}, "on_late"),
         (FixedWindows(60), {"allowed_lateness_s": -1}, "allowed_lateness_s"),
         (FixedWindows(60), {"event_time_by": None}, "event_time_by"),
@@ -280,9 +284,7 @@ def test_windows_of_batches_of_arrow_are_those_of_pairs(window: Any) -> None:
         late | WriteToFiles("late", format="json", name="late")
 
     def by_pairs(stream: Any) -> None:
-        counts, late = clicks(stream) | AggregateByWindow(
-            CountCombineFn(), window, event_time_by=itself
-        )
+        counts, late = clicks(stream) | AggregateByWindow(CountCombineFn(), window, event_time_by=itself)
         counts | WriteToFiles("out", format="json")
         (
             late
