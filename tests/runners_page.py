@@ -181,6 +181,7 @@ CAPABILITIES = (
         r"test_kafka_cluster: |test_write_kafka_outages: |no broker",
     ),
     Capability(READING, "TLS, logins, access rules", r"test_kafka_security: "),
+    Capability(READING, "the time that records happened, and a watermark: `EventTime`", r"test_event_time: "),
     Capability(READING, "`continue_from=` another checkpoint", r"test_continue_from: "),
     Capability(
         WRITING,
