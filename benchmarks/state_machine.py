@@ -119,7 +119,7 @@ class SlideMachine(StateMachine):
     def _grouped(self, rows: Any) -> KeyedChunk:
         self.results = []
         bounds = {"closed_ms": self.list.fired_ms, "latest_ms": 1 << 60}
-        found = self.update.sorted_out(*rows, hash_seed=self.hash_seed, operator=OPERATOR, **bounds)
+        found = self.update.sorted_out(rows, hash_seed=self.hash_seed, operator=OPERATOR, **bounds)
         if len(found.late_rows):
             raise AssertionError("rows are late")
         return found.chunk

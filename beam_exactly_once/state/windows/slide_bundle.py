@@ -27,7 +27,7 @@ from beam_exactly_once.state.timers import earliest
 from beam_exactly_once.state.windows.bundle import MAX_EMITTED_ROWS, ClosingBundle, hashes_within
 from beam_exactly_once.state.windows.expiring import first_expiry, newest_expiring
 from beam_exactly_once.state.windows.operator import WindowResult
-from beam_exactly_once.state.windows.slides import BySlide, Closing, Head, Key, Ring, SlideEach, stored_head
+from beam_exactly_once.state.windows.slides import BySlide, Closing, Heads, Key, Ring, SlideEach
 from beam_exactly_once.state.windows.window_keys import ends_of, user_keys, with_ends
 
 HEAD_MS = NEVER
@@ -75,11 +75,9 @@ class SlideBundle(ClosingBundle[SlideEach]):
         stored, _ = _heads_and_slides(newest_expiring(one.runs, next_ms - 1, next_ms, hashes=hashes))
         heads = self._heads(stored)
         for user, end_ms, value in zip(users, ends_ms, values, strict=True):
-            head = heads.get(user, Head(end_ms, None))
-            total = each.added(head.total, value) if user in heads else each.kept(value)
-            heads[user] = Head(max(head.newest_ms, end_ms), total)
-        hash_of = dict(zip(users, hashes.tolist(), strict=True))
-        return self._run_of_heads({user: heads[user] for user in hash_of}, hash_of, next_ms)
+            each.with_more(heads, {user: value})
+            heads.newest_ms[user] = max(heads.newest_ms.get(user, end_ms), end_ms)
+        return self._run_of_heads(heads, dict(zip(users, hashes.tolist(), strict=True)), next_ms)
 
     def _closed(self, one: OpenSlice) -> Iterator[list[WindowResult]]:
         changed = [] if one.delta is None else [one.delta]
@@ -96,8 +94,9 @@ class SlideBundle(ClosingBundle[SlideEach]):
                 part = slice(start, start + MAX_EMITTED_ROWS)
                 keys = [shown[user] for user in users[part]]
                 yield list(map(WindowResult, keys, repeat(end_ms - size_ms), repeat(end_ms), results[part]))
-        if closing.heads:
-            heads = self._run_of_heads(closing.heads, hash_of, self._update.end_behind(self._upper_ms))
+        if closing.heads.totals:
+            of_heads = {user: hash_of[user] for user in closing.heads.totals}
+            heads = self._run_of_heads(closing.heads, of_heads, self._update.end_behind(self._upper_ms))
             one.delta = merged([heads, *changed])
         runs = one.runs if one.delta is None else [one.delta, *one.runs]
         one.next_due_ms = self._next_due(runs, self._upper_ms)
@@ -132,9 +131,9 @@ class SlideBundle(ClosingBundle[SlideEach]):
         column = run.values.take(pa.array(rows))
         return self._update.state_type.decode(column, run.versions[rows], operator=self._operator)
 
-    def _heads(self, run: Run) -> dict[Key, Head]:
+    def _heads(self, run: Run) -> Heads:
         users, stored = user_keys(run.keys).to_pylist(), self._values(run, np.arange(len(run)))
-        return dict(zip(users, map(self._update.head_of, stored), strict=True))
+        return Heads.of(users, stored, with_totals=self._update.inverse_fn is not None)
 
     def _by_time(self, slides: Run, times_ms: Numbers) -> BySlide:
         found: BySlide = defaultdict(dict)
@@ -158,10 +157,11 @@ class SlideBundle(ClosingBundle[SlideEach]):
         column = state_type.encode(values, operator=self._operator).column
         return Run.of(hashes, keys, column, np.full(len(hashes), state_type.version, np.uint8), expiry_ms=expiry_ms)
 
-    def _run_of_heads(self, heads: Mapping[Key, Head], hash_of: Mapping[Key, int], next_ms: int) -> Run:
-        hashes = np.array([hash_of[user] for user in heads], np.uint64)
-        keys = with_ends(pa.array([*heads], pa.large_binary()), np.full(len(heads), HEAD_MS))
-        return self._run_of(hashes, keys, list(map(stored_head, heads.values())), np.full(len(heads), next_ms))
+    def _run_of_heads(self, heads: Heads, hash_of: Mapping[Key, int], next_ms: int) -> Run:
+        """Of these keys."""
+        keys = with_ends(pa.array([*hash_of], pa.large_binary()), np.full(len(hash_of), HEAD_MS))
+        hashes = np.array([*hash_of.values()], np.uint64)
+        return self._run_of(hashes, keys, heads.stored(hash_of), np.full(len(hash_of), next_ms))
 
 
 class _HeadsAndSlides(NamedTuple):

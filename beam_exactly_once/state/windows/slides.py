@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import datetime
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
@@ -31,28 +31,38 @@ from beam_exactly_once.state.windows.windows import Falls, Windows
 
 UNKNOWN = object()
 """A total that is not kept."""
+NOTHING = object()
+"""A total that is not there."""
 
 _EXACT = (int, bool, str, bytes, type(None), datetime.date, datetime.datetime)
-
-
-class Head(NamedTuple):
-    """What is kept of a key beside its slides."""
-
-    newest_ms: int
-    """Where its newest slide ends that a closed window has."""
-    total: Any
-    """Of its slides that the next window shares with the last one; :data:`UNKNOWN` if it is to be folded of them."""
-
-
-def stored_head(head: Head) -> tuple[Any, ...]:
-    """As a plain value."""
-    return (head.newest_ms,) if head.total is UNKNOWN else (head.newest_ms, head.total)
 
 
 Key: TypeAlias = bytes
 """Of a user, encoded."""
 BySlide: TypeAlias = dict[int, dict[Key, Any]]
 """Values by where their slide ends, or leaves, and by key."""
+
+
+@dataclass(slots=True)
+class Heads:
+    """What is kept of keys beside their slides. Many keys: so two dicts, which have the same keys."""
+
+    newest_ms: dict[Key, int] = field(default_factory=dict)
+    """Where the newest slide ends that a closed window has."""
+    totals: dict[Key, Any] = field(default_factory=dict)
+    """Of the slides that the next window shares with the last one; :data:`UNKNOWN` where it is to be folded of them."""
+
+    @classmethod
+    def of(cls, users: Sequence[Key], stored: Sequence[tuple[Any, ...]], *, with_totals: bool) -> Heads:
+        """From what is stored; without an inverse, totals are of no use."""
+        totals = [one[1] if with_totals and len(one) == 2 else UNKNOWN for one in stored]
+        newest_ms = [one[0] for one in stored]
+        return cls(dict(zip(users, newest_ms, strict=True)), dict(zip(users, totals, strict=True)))
+
+    def stored(self, users: Iterable[Key]) -> list[tuple[Any, ...]]:
+        """As plain values."""
+        newest_ms, totals = self.newest_ms, self.totals
+        return [(newest_ms[user],) if totals[user] is UNKNOWN else (newest_ms[user], totals[user]) for user in users]
 
 
 @dataclass(frozen=True)
@@ -97,17 +107,35 @@ class SlideEach(ByEventTime):
         period_ms = self.windows.period_ms
         return at_ms - (at_ms - self.windows.offset_ms) % period_ms + period_ms
 
-    def head_of(self, stored: tuple[Any, ...]) -> Head:
-        """The inverse of :func:`stored_head`. A total without an inverse is of no use."""
-        return Head(stored[0], UNKNOWN if self.inverse_fn is None or len(stored) == 1 else stored[1])
+    def with_more(self, heads: Heads, values: Mapping[Key, Any]) -> None:
+        """Add a value to the totals of keys."""
+        fn, before = self.fn, heads.totals
+        if self.inverse_fn is None:
+            before.update(dict.fromkeys(values, UNKNOWN))
+            return
+        totals = {}
+        for key, value in values.items():
+            total = before.get(key, NOTHING)
+            totals[key] = value if total is NOTHING else UNKNOWN if total is UNKNOWN else fn(total, value)
+        before.update(self.kept(totals))
 
-    def added(self, total: Any, value: Any) -> Any:
-        """A total with one value more."""
-        return UNKNOWN if total is UNKNOWN else self.kept(self.fn(total, value))
+    def with_less(self, heads: Heads, values: Mapping[Key, Any]) -> None:
+        """Take a value away from the totals of keys."""
+        inverse_fn, before = self.inverse_fn, heads.totals
+        if inverse_fn is not None:
+            known = [(key, value) for key, value in values.items() if before[key] is not UNKNOWN]
+            before.update(self.kept({key: inverse_fn(before[key], value) for key, value in known}))
 
-    def kept(self, total: Any) -> Any:
-        """A total, if it may be: an inverse must give it back exactly."""
-        return total if self.inverse_fn is not None and is_exact(total) else UNKNOWN
+    def kept(self, totals: dict[Key, Any]) -> dict[Key, Any]:
+        """Totals as far as they may be kept: an inverse must give each back exactly."""
+        if self.inverse_fn is not None and {*map(type, totals.values())} <= {int}:
+            return totals
+        is_kept = is_exact if self.inverse_fn is not None else _never
+        return {key: total if is_kept(total) else UNKNOWN for key, total in totals.items()}
+
+
+def _never(value: Any) -> bool:
+    return False
 
 
 def is_exact(value: Any) -> bool:
@@ -141,7 +169,7 @@ class Closing:
     def __init__(
         self,
         each: SlideEach,
-        heads: dict[Key, Head],
+        heads: Heads,
         added: BySlide,
         leaving: BySlide,
         rings: Callable[[Collection[Key]], Mapping[Key, Ring]],
@@ -162,30 +190,28 @@ class Closing:
         waiting = iter(sorted(self._added))
         end_ms: int | None = first_end_ms
         while True:
-            if not self.heads:  # windows are empty up to the next slide
+            if not self.heads.totals:  # windows are empty up to the next slide
                 end_ms = next((one for one in waiting if one in self._added), None)
             if end_ms is None or end_ms > upper_ms:
                 return
             self._add(end_ms)
-            yield end_ms, list(self.heads), self._results(end_ms)
+            yield end_ms, list(self.heads.totals), self._results(end_ms)
             self._leave(end_ms)
             end_ms += self._each.windows.period_ms
 
     def _add(self, end_ms: int) -> None:
-        each, heads = self._each, self.heads
-        for key, value in self._added.pop(end_ms, {}).items():
-            head = heads.get(key)
-            heads[key] = Head(end_ms, each.kept(value) if head is None else each.added(head.total, value))
+        added = self._added.pop(end_ms, {})
+        self._each.with_more(self.heads, added)
+        self.heads.newest_ms.update(dict.fromkeys(added, end_ms))
 
     def _results(self, end_ms: int) -> list[Any]:
-        each, heads = self._each, self.heads
-        unknown = [key for key, head in heads.items() if head.total is UNKNOWN]
-        if not unknown:
-            return [head.total for head in heads.values()]
-        folded = self._folded(unknown, end_ms)
-        results = [folded[key] if head.total is UNKNOWN else head.total for key, head in heads.items()]
-        for key, result in folded.items():
-            heads[key] = Head(heads[key].newest_ms, each.kept(result))
+        totals = self.heads.totals
+        results = list(totals.values())
+        unknown = [key for key, total in totals.items() if total is UNKNOWN]
+        if unknown:
+            folded = self._folded(unknown, end_ms)
+            results = [folded[key] if total is UNKNOWN else total for key, total in totals.items()]
+            totals.update(self._each.kept(folded))
         return results
 
     def _folded(self, keys: Sequence[Key], end_ms: int) -> dict[Key, Any]:
@@ -200,12 +226,8 @@ class Closing:
         return folded
 
     def _leave(self, end_ms: int) -> None:
-        each, heads = self._each, self.heads
-        left_ms = end_ms - each.stays_ms
-        for key, value in self._leaving.pop(end_ms, {}).items():
-            head = heads[key]
-            if head.newest_ms <= left_ms:
-                del heads[key]
-            elif head.total is not UNKNOWN:
-                assert each.inverse_fn is not None
-                heads[key] = Head(head.newest_ms, each.kept(each.inverse_fn(head.total, value)))
+        leaving, left_ms = self._leaving.pop(end_ms, {}), end_ms - self._each.stays_ms
+        newest_ms, totals = self.heads.newest_ms, self.heads.totals
+        for key in [key for key in leaving if newest_ms[key] <= left_ms]:
+            del newest_ms[key], totals[key], leaving[key]
+        self._each.with_less(self.heads, leaving)
