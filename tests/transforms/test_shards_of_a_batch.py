@@ -22,7 +22,9 @@ def task_of(offsets: int, *, has_one_worker: bool) -> BatchTask:
     half = offsets // 2
     ranges = OffsetRange("orders", 0, 5, 5 + half), OffsetRange("orders", 1, 0, offsets - half)
     plan = Plan(3, 1, 0, {"orders": SourcePlan(ranges, (), {})})
-    operators = {"counts": OperatorTask(bytes(16).hex(), StateList.empty(slices=16), fires_to_ms=0, now_ms=0, latest_ms=0)}
+    operators = {
+        "counts": OperatorTask(bytes(16).hex(), StateList.empty(slices=16), fires_to_ms=0, now_ms=0, latest_ms=0)
+    }
     return BatchTask("stream", Attempt(1, 3, "a"), plan, operators=operators, has_one_worker=has_one_worker)
 
 
