@@ -56,5 +56,6 @@ class _FileWithStatistics(ParquetFile):
 
     @property
     def notes(self) -> Json:
-        """Its statistics, as the log takes them; a batch is one shard of the table."""
-        return {"shard": 0, "statistics": self._statistics.text(self.metadata[0], self._schema)}
+        """Its columns, and its statistics as the log takes them; a batch is one shard of the table."""
+        columns = {field.name: str(field.type) for field in self._schema}
+        return {"shard": 0, "columns": columns, "statistics": self._statistics.text(self.metadata[0], self._schema)}

@@ -58,6 +58,7 @@ class DeltaPublisher(Publisher, DriverSide):
             if table is None:
                 raise OutputNotWritable(f"{self._where} is gone. Restore it, or start again to create a new one.")
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))
+            table.refuse_files(part.committables, part.attempt.batch_id)
             self._name_files(part.committables)
             try:
                 table.append(part.stream_id, self._sink, part.receipt, part.committables, now_ms(self._clock))

@@ -119,15 +119,35 @@ class TableVersion:
         """
         with sorted_errors(self._where):
             self._refuse_computed()
-            columns = pa.schema(self._table.schema().to_arrow())
             partitioned_by = self._table.metadata().partition_columns
         return missing_columns(
             rows,
-            delta_schema(columns, where=self._where),
+            self._columns(),
             partition_by=partition_by,
             partitioned_by=partitioned_by,
             where=self._where,
         )
+
+    def refuse_files(self, files: Sequence[Json], batch_id: int) -> None:
+        """Refuse files of a batch that was staged for another table, whatever rows of today have.
+
+        Raises:
+            ConfigurationError: a file has a column that the table lacks, or has with another type.
+        """
+        of_table = {field.name: str(field.type) for field in self._columns()}
+        for file in files:
+            for name, kind in file.get("columns", {}).items():  # older versions noted none
+                if of_table.get(name) != kind:
+                    raise ConfigurationError(
+                        f"{self._where} has {_shown(name, of_table.get(name))}, and batch {batch_id}, which is committed, was "
+                        f"written with {kind}. The table was replaced, or altered, before the batch was in it. Restore it, or "
+                        "give it the column as it was, and start again with schema= as it was."
+                    )
+
+    def _columns(self) -> pa.Schema:
+        with sorted_errors(self._where):
+            columns = pa.schema(self._table.schema().to_arrow())
+        return delta_schema(columns, where=self._where)
 
     def add_columns(self, columns: Sequence[pa.Field]) -> None:
         """Add columns, nullable; fine when they are there by now."""
@@ -223,6 +243,10 @@ class TableVersion:
                 f"{self._where} has {', '.join(wanted)}: this sink adds files as they are, and checks or computes nothing "
                 "for the table. Drop it from the table, or write to another table and copy from there."
             )
+
+
+def _shown(name: str, kind: str | None) -> str:
+    return f"no column {name!r}" if kind is None else f"column {name!r} of type {kind}"
 
 
 def _app_ids(stream_id: str, sink: str) -> dict[str, str]:

@@ -328,6 +328,28 @@ def test_a_batch_waits_until_a_replaced_table_is_restored(stream: DeltaStream) -
     assert stream.read_numbers() == [0, 1, 2, 3, 4]
 
 
+def test_rows_of_old_types_get_into_no_table_of_new_ones(stream: DeltaStream) -> None:
+    """Whose user has given the sink the new types, too: the batch that is committed was written with the old ones."""
+
+    def replace() -> None:
+        other = pa.table({"number": ["a text"]})
+        write_deltalake(stream.output, other, mode="overwrite", schema_mode="overwrite")
+
+    stream.produce(0, 1, 2, 3, 4)
+    with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), replace)):
+        refused(stream)
+    for _ in range(2):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"has column 'number' of type string, and batch 1, .* written with int64.*Restore it",
+        ):
+            stream.run(lambda record: {"number": str(record.offset)}, schema=pa.schema([("number", pa.string())]))
+    assert stream.read_numbers() == ["a text"]
+    stream.table.restore(1)
+    stream.run()
+    assert stream.read_numbers() == [0, 1, 2, 3, 4]
+
+
 def refused(stream: DeltaStream) -> None:
     with pytest.raises(ConfigurationError, match="has column 'number' of type string, and the rows have int64"):
         stream.run()
