@@ -57,5 +57,5 @@ class _FileWithStatistics(ParquetFile):
     @property
     def notes(self) -> Json:
         """Its columns, and its statistics as the log takes them; a batch is one shard of the table."""
-        columns = {field.name: str(field.type) for field in self._schema}
+        columns = {field.name: str(field.type) for field in self._schema or ()}
         return {"shard": 0, "columns": columns, "statistics": self._statistics.text(self.metadata[0], self._schema)}
