@@ -5,6 +5,8 @@
 - ``ways``: words counted in batches, CPU time against Beam's ``CombinePerKey(sum)`` without state, each in a process of its own
   on FnApiRunner, and against state as a collection that each batch reads, groups and writes (``naive``). 95 of 100 words are
   different ones; with ``zipf``, 14 of 100.
+- ``windows``: the same words counted by minutes of event time, against Beam's own ``CombinePerKey(sum)`` in windows, which end
+  with the batch; each batch is a minute.
 - ``large``: a small batch over few keys and over many; memory, apart from files that are mapped; requests.
 - ``restart``: a process without a local cache opens all sections; the store is the local disk.
 - ``collide``: keys made to have one hash against others. ``slices``: sections a slice after many batches of one bundle.
@@ -12,8 +14,8 @@
 - ``slides``: windows of 60 slides, with the inverse of a sum and without. Each batch brings a value of each key, and closes a
   window.
 
-The last five run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have
-other work, too: hence CPU time, ratios within a round, and the median of rounds.
+The last five of them run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines
+have other work, too: hence CPU time, ratios within a round, and the median of rounds.
 """
 
 from __future__ import annotations
@@ -105,6 +107,19 @@ def ways(size: Size, rounds: int) -> Iterator[Figure]:
             yield Figure(f"{way}, {words}: times as fast", statistics.median(ratios), bar)
     naive = of_way("naive", size, batches=1)["cpu_s"]
     yield Figure("update, uniform words: times as fast as naive", naive / of_way("update", size)["cpu_s"], ">= 25")
+
+
+def windows(size: Size, rounds: int) -> Iterator[Figure]:
+    for zipf, words in ((None, "uniform words"), (1.2, "Zipf 1.2 words")):
+        spent: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for way in ("stateless_windows", "windows", "windows_arrow"):
+                spent.setdefault(way, []).append(of_way(way, size, zipf=zipf)["cpu_s"])
+        beam_ms = 1000 * statistics.median(spent["stateless_windows"])
+        yield Figure(f"CombinePerKey in windows, {words}: CPU ms a batch", beam_ms)
+        for way, bar in (("windows", ""), ("windows_arrow", ">= 2")):
+            ratios = [one / other for one, other in zip(spent["stateless_windows"], spent[way], strict=True)]
+            yield Figure(f"{way}, {words}: times as fast", statistics.median(ratios), bar)
 
 
 def large(size: Size, rounds: int) -> Iterator[Figure]:
@@ -263,7 +278,7 @@ def sample(one: StateMachine, batches: int) -> dict[str, float]:
 
 
 SECTIONS: dict[str, Callable[[Size, int], Iterator[Figure]]] = {
-    one.__name__: one for one in (ways, large, restart, collide, slices, flat, slides)
+    one.__name__: one for one in (ways, windows, large, restart, collide, slices, flat, slides)
 }
 
 

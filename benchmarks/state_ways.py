@@ -16,9 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.combiners import CountCombineFn
+from apache_beam.transforms.window import FixedWindows, GlobalWindows, TimestampedValue
 
 from beam_exactly_once import (
+    AggregateByWindow,
     BatchProgress,
+    EventTime,
     ExactlyOnceStream,
     ReadFromKafka,
     Record,
@@ -35,6 +39,8 @@ from beam_exactly_once.testing.crashing import StoreCalls, watching
 TOPIC = "words"
 CHUNK_WORDS = 10_000
 """Words that come of one record."""
+CHUNK_MS = 6_000
+"""They happened within so long: ten chunks are a minute."""
 LOADED_AT_ONCE = 500_000
 """Words a batch, while the state is filled."""
 SETTLING_BATCHES = 16
@@ -138,18 +144,60 @@ def arrow(words: Any) -> Any:
     return words | beam.Map(batch_of) | StatefulCombinePerKey({"count": sum}, key_columns=["word"])
 
 
+def timed(record: Record) -> list[tuple[str, int]]:
+    """Words and when they happened: within the time of their chunk."""
+    first_ms = record.timestamp_ms
+    return [(word, first_ms + place % CHUNK_MS) for place, (word, _) in enumerate(pairs_of(record))]
+
+
+def timed_batch(record: Record) -> pa.RecordBatch:
+    batch = batch_of(record)
+    return batch.append_column("at", pa.array(record.timestamp_ms + np.arange(batch.num_rows) % CHUNK_MS))
+
+
+def stateless_windows(words: Any) -> Any:
+    """Beam's own: what a window has in one batch."""
+    return (
+        words
+        | beam.FlatMap(timed)
+        | beam.MapTuple(lambda word, at_ms: TimestampedValue((word, 1), at_ms / 1000))
+        | beam.WindowInto(FixedWindows(60))
+        | beam.CombinePerKey(sum)
+        | "Whole" >> beam.WindowInto(GlobalWindows())
+    )
+
+
+def windows(words: Any) -> Any:
+    by_window = AggregateByWindow(CountCombineFn(), FixedWindows(60), event_time_by=_itself, on_late="drop")
+    return words | beam.FlatMap(timed) | by_window
+
+
+def windows_arrow(words: Any) -> Any:
+    by_window = AggregateByWindow(
+        {"count": sum}, FixedWindows(60), event_time_by="at", key_columns=["word"], on_late="drop"
+    )
+    return words | beam.Map(timed_batch) | by_window
+
+
+def _itself(at_ms: int) -> int:
+    return at_ms
+
+
 WAYS: dict[str, Callable[[Any], Any]] = {
-    one.__name__: one for one in (stateless, update, any_function, typed_sum, arrow)
+    one.__name__: one
+    for one in (stateless, update, any_function, typed_sum, arrow, stateless_windows, windows, windows_arrow)
 }
+WITHOUT_STATE = ("stateless", "naive", "stateless_windows")
+WITH_TIMES = ("windows", "windows_arrow")
 
 
 def measure(argument: dict[str, Any]) -> dict[str, Any]:
     """CPU seconds a batch and more of one way, as JSON."""
     work = Work(**argument)
-    fills = work.way not in ("stateless", "naive")
+    fills = work.way not in (*WITHOUT_STATE, *WITH_TIMES)
     CHUNKS.load = range(0, work.keys if fills else 0, CHUNK_WORDS)
     CHUNKS.drawn = draw(work, work.words // CHUNK_WORDS * (work.batches + 1))
-    if work.way == "arrow":
+    if work.way.endswith("arrow"):
         CHUNKS.batches = [
             pa.RecordBatch.from_arrays([pa.array(words_of(one)), pa.array([1] * len(one))], schema=SCHEMA)
             for one in CHUNKS.drawn
@@ -189,7 +237,7 @@ def in_a_stream(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def append(memory: MemoryKafka, chunks: Iterable[int]) -> None:
-    memory.append([Record(TOPIC, 0, value=b"%d" % chunk) for chunk in chunks])
+    memory.append([Record(TOPIC, 0, value=b"%d" % chunk, timestamp_ms=chunk * CHUNK_MS) for chunk in chunks])
 
 
 def run(work: Work, folder: Path, words_a_batch: int, seen: Seen) -> None:
@@ -197,9 +245,14 @@ def run(work: Work, folder: Path, words_a_batch: int, seen: Seen) -> None:
         f"{folder}/checkpoint",
         listeners=[seen.note],
         state_cache=StateCache(f"{folder}/cache"),
-        allow_per_batch=work.way == "stateless",
+        allow_per_batch=work.way in WITHOUT_STATE,
     )
-    words = stream | ReadFromKafka("memory:9092", [TOPIC], max_batch_offsets=max(1, words_a_batch // CHUNK_WORDS))
+    words = stream | ReadFromKafka(
+        "memory:9092",
+        [TOPIC],
+        max_batch_offsets=max(1, words_a_batch // CHUNK_WORDS),
+        event_time=EventTime(out_of_order_s=10) if work.way in WITH_TIMES else None,
+    )
     emitted = WAYS[work.way](words)
     _ = emitted | "Nothing" >> beam.FlatMap(nothing) | WriteToFiles(f"{folder}/output", format="json")
     stream.run()
