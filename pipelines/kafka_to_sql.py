@@ -63,7 +63,8 @@ def row_of_json(record: Record) -> dict[str, Any]:
     return row
 
 
-def _json() -> Callable[[Record], dict[str, Any]]:
+def json_kind() -> Callable[[Record], dict[str, Any]]:
+    """What ``--decoder json`` means."""
     return row_of_json
 
 
@@ -73,7 +74,7 @@ PIPELINE = ReadyMade(
     WriteToSql,
     _wire,
     source_set=("as_arrow",),
-    kinds={"decoder": {"json": _json}},
+    kinds={"decoder": {"json": json_kind}},
 )
 main = PIPELINE.main
 

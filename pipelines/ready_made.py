@@ -2,8 +2,8 @@
 
 A ready-made pipeline says what it writes with, and how it goes on from Kafka; see
 :mod:`beam_exactly_once.pipelines.kafka_to_files`. Its flags are the arguments of the stream and the source by their names, those
-of the sink behind ``--output-``, those of a step that remembers behind ``--count-``, and those of the sink of rejected records
-behind ``--rejected-``.
+of the sink behind ``--output-``, those of a step that remembers behind ``--count-``, and those of the sinks of rejected records
+and of late rows behind ``--rejected-`` and ``--late-``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Given:
     rejected: dict[str, Any]
     step: dict[str, Any] = field(default_factory=dict)
     """Of the step that remembers, if there is one."""
+    late: dict[str, Any] = field(default_factory=dict)
+    """Of the sink of rows that came too late, if the step gives such."""
 
     @property
     def on_error(self) -> OnError:
@@ -72,6 +74,8 @@ class ReadyMade:
         other_sink: what may write instead. Then the flags of both are taken, and ``wire`` says which are missing.
         step: the step that remembers; its flags begin with ``--count-``.
         kinds: the value objects that arguments of the source take, where their types do not name them.
+        step_kinds: the same of the step.
+        gives_late: whether the step gives rows that came too late; the flags of their sink begin with ``--late-``.
     """
 
     name: str
@@ -85,12 +89,19 @@ class ReadyMade:
     step: type[Any] | None = None
     step_set: Collection[str] = ()
     kinds: Mapping[str, Kinds] = field(default_factory=dict)
+    step_kinds: Mapping[str, Kinds] = field(default_factory=dict)
+    gives_late: bool = False
 
     @property
     def flags(self) -> dict[str, list[Argument]]:
         """The flags, by what they are arguments of."""
         of_source = {*_NEVER, *_OF_ORDINARY_READS, *self.source_set}
-        of_step = {} if self.step is None else {"step": flags_of(self.step, "count-", less={*_NEVER, *self.step_set})}
+        of_step = {}
+        if self.step is not None:
+            less = {*_NEVER, *self.step_set}
+            of_step["step"] = flags_of(self.step, "count-", less=less, kinds=self.step_kinds)
+        if self.gives_late:
+            of_step["late"] = flags_of(WriteToFiles, "late-", less=_NEVER, optional=["location"])
         return {
             "stream": flags_of(ExactlyOnceStream, less=_NEVER),
             "source": flags_of(ReadFromKafka, less=of_source, kinds=self.kinds),
@@ -126,8 +137,9 @@ class ReadyMade:
         try:
             values, beam_flags = parser.parse(sys.argv[1:] if argv is None else argv)
             given = Given(**values)
-            if given.rejected and "location" not in given.rejected:
-                parser.refuse("--rejected-location must be given: where do rejected records go?")
+            for what, place in (("rejected records", given.rejected), ("late rows", given.late)):
+                if place and "location" not in place:
+                    parser.refuse(f"--{what.split()[0]}-location must be given: where do {what} go?")
             with contextlib.ExitStack() as listening:
                 _add_live_bar(given.stream, listening)
                 with ExactlyOnceStream(**given.stream, options=PipelineOptions(beam_flags)) as stream:

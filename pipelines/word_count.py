@@ -59,18 +59,18 @@ def _sink(given: Given) -> Callable[[beam.PCollection[pa.RecordBatch]], Any]:
         )
     if places == ["topic"]:
         output = on_cluster_of(given.source, given.output)
-        _refuse_strangers(WriteToKafka, output, "--output-topic")
+        refuse_strangers(WriteToKafka, output, "--output-topic")
         refuse_own_input(given.source, output)
         to_topic = WriteToKafka(**output, on_error=given.on_error)
         return lambda counts: counts | "Records" >> beam.Map(_records).with_output_types(pa.RecordBatch) | to_topic
-    _refuse_strangers(WriteToSql, given.output, "--output-url")
+    refuse_strangers(WriteToSql, given.output, "--output-url")
     if "table" not in given.output:
         raise ConfigurationError("--output-table must be given: which table of --output-url takes the counts?")
     to_table = WriteToSql(**given.output, mode="upsert", key_columns=["word"], on_error=given.on_error)
     return lambda counts: counts | to_table
 
 
-def _refuse_strangers(sink: type[Any], output: dict[str, Any], place: str) -> None:
+def refuse_strangers(sink: type[Any], output: dict[str, Any], place: str) -> None:
     """
     Raises:
         ConfigurationError: an argument is one of the other sink.

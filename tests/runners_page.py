@@ -106,7 +106,11 @@ ON_RUNNERS = "test_sinks_on_runners: "
 CAPABILITIES = (
     Capability(RUNNING, "`trigger=AvailableNow()`", r"\[AvailableNow\]"),
     Capability(RUNNING, "`trigger=ProcessingTime(…)`", r"\[ProcessingTime\]"),
-    Capability(RUNNING, "ready-made pipelines", r"/test_kafka_to_|/test_word_count: |ready made pipeline"),
+    Capability(
+        RUNNING,
+        "ready-made pipelines",
+        r"/test_kafka_to_|/test_(word_count|windowed_counts): |ready made pipeline",
+    ),
     Capability(
         RUNNING,
         "packages that only the workers have",

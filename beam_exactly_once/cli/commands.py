@@ -37,7 +37,7 @@ from beam_exactly_once.sinks.files.verification import file_sinks, refuse_publis
 from beam_exactly_once.state.upkeep.looking import operators_behind
 from beam_exactly_once.state.upkeep.verification import verify_state
 
-READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta", "word-count")
+READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta", "word-count", "windowed-counts")
 """Named here, so that Beam is loaded only to run one."""
 _CLOCK: Clock = SYSTEM_CLOCK
 
@@ -81,11 +81,12 @@ def main() -> None:
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
-    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka, kafka-to-delta or
-    word-count.
+    """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka, kafka-to-delta,
+    word-count or windowed-counts.
 
     Its flags are the arguments of ExactlyOnceStream and ReadFromKafka by their names, those of the sink with --output- before
-    them, those of the sink of rejected records with --rejected-, and of word-count those of what it counts with --count-.
+    them, those of the sink of rejected records with --rejected-, and of word-count and windowed-counts those of what they count
+    with --count-, and of late rows with --late-.
     `run TARGET --help` lists them.
     """
     if target is None or target in ("-h", "--help"):

@@ -18,7 +18,7 @@ from support.command_line import run
 
 def pipelines() -> dict[str, ReadyMade]:
     folder = Path(kafka_to_files.__file__).parent
-    files = [*folder.glob("*_to_*.py"), folder / "word_count.py"]
+    files = [*folder.glob("*_to_*.py"), *folder.glob("*_count*.py")]
     modules = [import_module(f"beam_exactly_once.pipelines.{path.stem}") for path in files]
     return {module.PIPELINE.name: module.PIPELINE for module in modules}
 
@@ -69,6 +69,7 @@ def test_both_doors_are_one() -> None:
 def test_flags_follow_one_rule(name: str) -> None:
     """By what they are arguments of, and no flag twice."""
     prefixes = {"stream": "--", "source": "--", "output": "--output-", "rejected": "--rejected-", "step": "--count-"}
+    prefixes["late"] = "--late-"
     flags = pipelines()[name].flags
     for group, arguments in flags.items():
         assert [one.flag for one in arguments] == [prefixes[group] + one.name.replace("_", "-") for one in arguments]
