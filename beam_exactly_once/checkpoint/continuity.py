@@ -102,11 +102,21 @@ def _plan_faults(
                 f"source {name!r} goes on in topic {topic} with id {begins_in[topic]}, not with id {stood_in[topic]} where it "
                 "stood: its offsets are another topic's."
             )
+        reached_ms = _watermark_of(before.get(name))
+        if reached_ms is not None and source.watermark_ms is not None and source.watermark_ms < reached_ms:
+            yield (
+                f"source {name!r} has the watermark {source.watermark_ms}, and had {reached_ms} in the batch before: its time "
+                "would go back."
+            )
         for planned in _ends_elsewhere(source):
             yield (
                 f"source {name!r} reads {planned}, but the next batch goes on at "
                 f"{source.next_offsets.get(planned.topic_partition)}."
             )
+
+
+def _watermark_of(committed: SourceCommit | None) -> int | None:
+    return None if committed is None or committed.event_time is None else committed.event_time.watermark_ms
 
 
 def _ends_elsewhere(source: SourcePlan) -> list[OffsetRange]:
@@ -135,6 +145,13 @@ def _marker_faults(plan: Plan, marker: Marker) -> Iterator[str]:
                 f"its marker says that source {name!r} stands in topic {topic} with id {committed.topic_ids[topic]}, its plan "
                 f"says {ids[topic]}."
             )
+        reached_ms = _watermark_of(committed)
+        if (
+            marker.outcome == "committed"
+            and None not in (reached_ms, source.watermark_ms)
+            and reached_ms != source.watermark_ms
+        ):
+            yield f"its marker says that source {name!r} has the watermark {reached_ms}, its plan says {source.watermark_ms}."
         recorded = () if marker.outcome == "abandoned" else source.lost
         for lost in sorted(set(recorded) - set(committed.lost)):
             yield f"its marker does not record {lost} of source {name!r} as lost, its plan does."
