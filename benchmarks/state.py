@@ -13,8 +13,9 @@
 - ``flat``: thousands of batches with time to live.
 - ``slides``: windows of 60 slides, with the inverse of a sum and without. Each batch brings a value of each key, and closes a
   window.
+- ``due``: windows that close, a thousand of many, and many at once.
 
-The last five of them run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines
+The last six of them run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines
 have other work, too: hence CPU time, ratios within a round, and the median of rounds.
 """
 
@@ -34,8 +35,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from apache_beam.transforms.window import FixedWindows
 
-from beam_exactly_once import StateCache
+from beam_exactly_once import AggregateByWindow, StateCache
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.state.hashing import _GOLDEN, _mixed
 from beam_exactly_once.state.near.cache import SectionCache
@@ -44,7 +46,7 @@ from beam_exactly_once.state.updates import Update
 from beam_exactly_once.state.windows.slides import SlideEach
 from beam_exactly_once.state.windows.windows import Windows
 from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
-from state_machine import SlideMachine, StateMachine, cpu_s
+from state_machine import SlideMachine, StateMachine, WindowMachine, anonymous_mb, cpu_s
 from support import apart
 
 MINUTE_MS = 60_000
@@ -259,6 +261,48 @@ def slides(size: Size, rounds: int) -> Iterator[Figure]:
     yield Figure("60 slides, with the inverse: times as fast as without", ratio, ">= 5")
 
 
+def due(size: Size, rounds: int) -> Iterator[Figure]:
+    """A thousand windows that close, of few and of many; then all of the many at once."""
+    closing_s: dict[int, float] = {}
+    for count in (size.few_keys, size.many_keys):
+        with tempfile.TemporaryDirectory() as folder:
+            one = window_machine(Path(folder))
+            for first in range(0, count, 500_000):
+                keys = np.arange(first, min(first + 500_000, count))
+                one.run(timed(keys, 10 * rounds * MINUTE_MS))
+            spent = []
+            for number in range(5 * rounds):
+                one.run(timed(np.arange(1000), number * MINUTE_MS), now_ms=number * MINUTE_MS)
+                given = one.given
+                spent.append(cpu_s(lambda one=one, number=number: one.run(timed([]), now_ms=(number + 1) * MINUTE_MS)))
+                if one.given - given != 1000:
+                    raise AssertionError(f"{one.given - given} windows closed")
+            closing_s[count] = statistics.median(spent)
+            yield Figure(f"1,000 windows close of {count:,}: CPU ms", 1000 * closing_s[count])
+            if count == size.many_keys:
+                before_mb, one.most_anonymous_mb, given = anonymous_mb(), 0.0, one.given
+                all_s = cpu_s(lambda one=one: one.run(timed([]), now_ms=20 * rounds * MINUTE_MS))
+                if one.given - given != count:
+                    raise AssertionError(f"{one.given - given} windows closed")
+                yield Figure(f"{count:,} windows close at once: CPU us each", 1e6 * all_s / count)
+                yield Figure("anonymous MB before that", before_mb)
+                yield Figure("anonymous MB while they do, at most", one.most_anonymous_mb)
+    yield Figure("1,000 of many by 1,000 of few", closing_s[size.many_keys] / closing_s[size.few_keys], "<= 3")
+
+
+def window_machine(folder: Path) -> WindowMachine:
+    by_minute = AggregateByWindow(
+        {"count": sum}, FixedWindows(60), event_time_by="at", key_columns=["key"], on_late="drop"
+    )
+    places = open_object_store(f"{folder}/checkpoint"), StateCache(f"{folder}/cache")
+    return WindowMachine(by_minute._update(), *places)
+
+
+def timed(keys: Any, at_ms: int = 0) -> pa.RecordBatch:
+    keys = np.asarray(keys, np.int64)
+    return batch(keys).append_column("at", pa.array(np.full(len(keys), at_ms, np.int64)))
+
+
 def sample(one: StateMachine, batches: int) -> dict[str, float]:
     """What is there now, and what a batch has cost since the last sample."""
     entries = list(one.store.list(""))
@@ -278,7 +322,7 @@ def sample(one: StateMachine, batches: int) -> dict[str, float]:
 
 
 SECTIONS: dict[str, Callable[[Size, int], Iterator[Figure]]] = {
-    one.__name__: one for one in (ways, windows, large, restart, collide, slices, flat, slides)
+    one.__name__: one for one in (ways, windows, large, restart, collide, slices, flat, slides, due)
 }
 
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from beam_exactly_once.state.shard_seed import ShardSeed, shards_of
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.updates import grouped, lifted
 from beam_exactly_once.state.upkeep.sweeping import sweep_state
+from beam_exactly_once.state.windows.bundle import WindowBundle
 from beam_exactly_once.state.windows.operator import WindowResult
 from beam_exactly_once.state.windows.slide_bundle import SlideBundle
 
@@ -127,6 +129,30 @@ class SlideMachine(StateMachine):
     def _change(self, bundle: Any, seed: ShardSeed, chunks: list[KeyedChunk]) -> None:
         for results in bundle.aggregate(seed, chunks):
             self.results += results
+
+
+class WindowMachine(SlideMachine):
+    """Of an ``AggregateByWindow`` of batches of Arrow; counts the rows that a batch gives, and keeps none."""
+
+    bundle = WindowBundle
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.given = 0
+        self.most_anonymous_mb = 0.0
+
+    def _change(self, bundle: Any, seed: ShardSeed, chunks: list[KeyedChunk]) -> None:
+        for results in bundle.aggregate(seed, chunks):
+            self.given += sum(one.num_rows for one in results)
+            self.most_anonymous_mb = max(self.most_anonymous_mb, anonymous_mb())
+
+
+def anonymous_mb() -> float:
+    """Memory of this process that no file is behind."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def cpu_s(work: Callable[[], Any]) -> float:

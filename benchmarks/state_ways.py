@@ -35,6 +35,7 @@ from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import StoreCalls, watching
+from state_machine import anonymous_mb
 
 TOPIC = "words"
 CHUNK_WORDS = 10_000
@@ -292,14 +293,6 @@ class Seen:
             paid = {"put_if_absent": "put", "publish": "put", "get_range": "get"}.get(method, method)
             found[paid] = found.get(paid, 0) + 1
         return found
-
-
-def anonymous_mb() -> float:
-    """Memory of this process that no file is behind."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def keys_of(location: str) -> int:
