@@ -100,7 +100,7 @@ def test_updates_give_a_window_in_each_batch_that_changes_it() -> None:
     assert all_of(run.published["late"]) == [{"page": "a", "at_ms": 59_000}]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 def test_windows_do_not_depend_on_where_batches_are_cut(seed: int) -> None:
     """Also for all records in one batch, and for one a batch; each partition is out of order by less than it may be."""
     print(f"seed {seed}")
@@ -120,7 +120,7 @@ def test_windows_do_not_depend_on_where_batches_are_cut(seed: int) -> None:
         sliding = AggregateByWindow(CountCombineFn(), SlidingWindows(60, 20), event_time_by=itself, on_late="drop")
         clicks(stream, out_of_order_s=60) | sliding | WriteToFiles("out", format="json")
 
-    for cuts in ([], sorted(chance.sample(range(42), 6)), range(0, 42, 3)):
+    for cuts in ([], sorted(chance.sample(range(42), 6)), range(0, 42, 5)):
         edges = [0, *cuts, 42]
         batches = [records[start:stop] for start, stop in pairwise(edges)]
         run = run_in_memory(build, {"clicks": [batch for batch in batches if batch]})
