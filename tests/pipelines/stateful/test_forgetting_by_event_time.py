@@ -66,7 +66,7 @@ def test_what_is_sent_again_is_given_once_however_late_it_comes() -> None:
     assert [dict(batch.rows_late) for batch in run.progress] == [{"deduplicate_by_key": late} for late in (0, 0, 0, 1)]
 
 
-@pytest.mark.parametrize("seed", range(1))
+@pytest.mark.parametrize("seed", [7])
 def test_which_keys_are_given_does_not_depend_on_where_batches_are_cut(seed: int) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)

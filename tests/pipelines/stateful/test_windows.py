@@ -100,7 +100,7 @@ def test_updates_give_a_window_in_each_batch_that_changes_it() -> None:
     assert all_of(run.published["late"]) == [{"page": "a", "at_ms": 59_000}]
 
 
-@pytest.mark.parametrize("seed", range(1))
+@pytest.mark.parametrize("seed", [7])
 def test_windows_do_not_depend_on_where_batches_are_cut(seed: int) -> None:
     """Also for all records in one batch, and for one a batch; each partition is out of order by less than it may be."""
     print(f"seed {seed}")
