@@ -17,6 +17,8 @@ from apache_beam.runners.runner import PipelineResult
 from beam_exactly_once.errors import RunnerUnavailable
 from beam_exactly_once.pipelines.runners.flink_rest import OF_A_WORKER
 
+_NO_BUFFERS = "Insufficient number of network buffers"
+
 
 @contextlib.contextmanager
 def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], None]]:
@@ -56,8 +58,20 @@ def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], 
             if isinstance(error, grpc.RpcError):
                 raise RunnerUnavailable(f"the job server was lost while it ran a batch: {error}") from error
             if watched and isinstance(error, RuntimeError) and OF_A_WORKER not in str(error):
-                raise RunnerUnavailable(f"the runner, and no code of the pipeline, failed: {error}") from error
+                raise RunnerUnavailable(
+                    f"the runner, and no code of the pipeline, failed: {error}{_way_out(str(error))}"
+                ) from error
             raise
+
+
+def _way_out(failure: str) -> str:
+    """Where starting again does not help."""
+    if _NO_BUFFERS in failure:
+        return (
+            " Set taskmanager.network.sort-shuffle.min-buffers: 64 in the Flink configuration: a batch with many exchanges "
+            "between steps takes as many times 512 buffers without it."
+        )
+    return ""
 
 
 def _cancel(result: PortableResult) -> None:

@@ -13,8 +13,8 @@ from graphs.runners import RUNNERS
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
-CHUNK = 8
-CHUNKS = {"in_process": 8, "two_workers": 4, "one_thread": 1, "threads": 2}
+CHUNK = 6
+CHUNKS = {"in_process": 6, "two_workers": 2, "one_thread": 1, "threads": 1}
 """So many for each runner, each with graphs of its own."""
 PLACES = [runner for runner, count in CHUNKS.items() for _ in range(count)]
 

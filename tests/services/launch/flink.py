@@ -72,6 +72,7 @@ taskmanager.memory.task.off-heap.size: 0m
 taskmanager.memory.managed.size: 64m
 taskmanager.memory.network.min: 256m
 taskmanager.memory.network.max: 256m
+taskmanager.network.sort-shuffle.min-buffers: 64
 taskmanager.memory.jvm-metaspace.size: 256m
 taskmanager.memory.jvm-overhead.min: 64m
 taskmanager.memory.jvm-overhead.max: 64m

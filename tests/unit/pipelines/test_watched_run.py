@@ -1,0 +1,29 @@
+"""A failure of the runner itself is told apart from one of the pipeline, with the way out where starting again is none."""
+
+from __future__ import annotations
+
+import pytest
+from apache_beam.runners.portability.portable_runner import PipelineResult
+
+from beam_exactly_once.errors import RunnerUnavailable
+from beam_exactly_once.pipelines.runners.watched_run import watched_run
+
+NO_BUFFERS = "java.io.IOException: Insufficient number of network buffers: required 512, but only 505 available."
+
+
+def test_a_cluster_with_too_few_network_buffers_says_what_to_set() -> None:
+    with pytest.raises(
+        RunnerUnavailable, match=r"required 512.*Set taskmanager\.network\.sort-shuffle\.min-buffers: 64"
+    ):
+        fail(NO_BUFFERS)
+
+
+def test_any_other_failure_of_the_runner_is_told_as_it_is() -> None:
+    with pytest.raises(RunnerUnavailable, match=r"no code of the pipeline, failed: the job manager went away$"):
+        fail("the job manager went away")
+
+
+def fail(message: str) -> None:
+    with watched_run(timeout_s=None) as watch:
+        watch(PipelineResult.__new__(PipelineResult))  # of a job that nobody can be asked about any more
+        raise RuntimeError(message)
