@@ -27,6 +27,7 @@ from beam_exactly_once.cli import tables
 from beam_exactly_once.cli.options import JSON, at_location, client_config, print_json
 from beam_exactly_once.cli.outputs import KAFKA_TIMEOUT_S, Outputs
 from beam_exactly_once.cli.state_commands import state
+from beam_exactly_once.cli.wal_commands import wal
 from beam_exactly_once.cli.worker_pool import worker_pool
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
@@ -280,4 +281,5 @@ def _with_lag(found: StreamStatus, bootstrap_servers: str | None, config: dict[s
 
 
 main.add_command(state)
+main.add_command(wal)
 main.add_command(worker_pool)

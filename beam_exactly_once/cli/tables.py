@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +18,7 @@ from beam_exactly_once.checkpoint.resolution import Proposal
 from beam_exactly_once.checkpoint.source_times import TimeReached
 from beam_exactly_once.clock import moment_text
 from beam_exactly_once.state.upkeep.looking import OperatorSummary
+from beam_exactly_once.wal.sweeping import Swept
 
 WIDTH_WITHOUT_TERMINAL = 120
 MAX_PARTITIONS = 50
@@ -126,6 +127,14 @@ def show_proposal(proposal: Proposal, to: Console) -> None:
             "within the limits and through the pipeline of the next start."
         )
     to.print(f"A driver that still runs on {escape(store_uri)} will stop as fenced.", soft_wrap=True)
+
+
+def show_swept(swept: Mapping[int, Swept], to: Console) -> None:
+    """What a sweep has done in each partition."""
+    table = _table("Swept", ">partition", ">begins at", ">segments deleted", ">id pages deleted")
+    for partition, one in swept.items():
+        table.add_row(str(partition), str(one.floor), f"{one.segments:,}", f"{one.pages:,}")
+    to.print(table)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -37,6 +37,10 @@ class ReaderRecord:
         """What is below is finished with. A partition that the record does not name may be newer than it: all of it is held."""
         return self.next_offsets.get(partition, 0)
 
+    def of(self, location: WalLocation) -> WalReader:
+        """The reader whose record it is."""
+        return WalReader(location, self.stream_id, self.source)
+
 
 class WalReader:
     """One source of a stream, as the log knows it.
@@ -62,12 +66,14 @@ class WalReader:
         Raises:
             ConfigurationError: somebody has released the log for this stream.
         """
-        if self._location.newest_record(self._prefix) == RELEASED:
+        newest = self._location.newest_record(self._prefix)
+        if newest == RELEASED:
             raise ConfigurationError(
                 f"the log at {self._location.store.uri} was released for source {self._source!r} of stream {self._stream_id}: "
                 "what it has not read may be gone. Start with a new checkpoint_location."
             )
-        self._put(HOLD, {})
+        if newest is None:
+            self._put(HOLD, {})
 
     def first_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
         """Where a new source may begin: asked for behind :meth:`hold`. A sweep that does not see the hold has said before how far
@@ -106,6 +112,22 @@ def all_readers(location: WalLocation) -> list[ReaderRecord]:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise corrupt(f"{location.store.uri}/{keys[0]}", f"does not say how far a reader is ({error})") from None
         found.append(ReaderRecord(stream_id, source, number_in(keys[0]), next_offsets, keys[1:]))
+    return found
+
+
+def readers_of_stream(location: WalLocation, stream_id: str) -> list[ReaderRecord]:
+    """Those of :func:`all_readers` that are of one stream.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    readers = all_readers(location)
+    found = [one for one in readers if one.stream_id == stream_id]
+    if not found:
+        known = ", ".join(sorted({one.stream_id for one in readers})) or "none"
+        raise ConfigurationError(
+            f"{location.store.uri} knows no stream {stream_id}. The streams that read it: {known}. Name one of them."
+        )
     return found
 
 

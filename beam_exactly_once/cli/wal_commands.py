@@ -1,0 +1,61 @@
+"""``beam-exactly-once wal``: look at a write-ahead log, and let go what nobody reads any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from beam_exactly_once.cli import tables
+from beam_exactly_once.cli.options import JSON, at_location, print_json
+from beam_exactly_once.object_store import open_object_store
+from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.readers import readers_of_stream
+from beam_exactly_once.wal.sweeping import Sweeper
+
+
+@click.group()
+def wal() -> None:
+    """Look after a write-ahead log. Its LOCATION is that of its writers."""
+
+
+@wal.command()
+@at_location
+@JSON
+def sweep(location: str, storage_options: Mapping[str, str] | None, as_json: bool) -> None:
+    """Delete what every stream that reads the log has finished with.
+
+    Any number may sweep at once, beside writers and streams. A log that no stream reads is kept whole.
+    """
+    log = WalLocation.on(open_object_store(location, storage_options))
+    sweeper = Sweeper(log)
+    swept = {partition: sweeper.sweep(partition) for partition in log.partitions()}
+    if as_json:
+        found = [
+            {"partition": one, "begins_at": of.floor, "segments_deleted": of.segments, "id_pages_deleted": of.pages}
+            for one, of in swept.items()
+        ]
+        print_json({"location": log.store.uri, "log_id": log.log_id, "partitions": found})
+    else:
+        tables.show_swept(swept, tables.console())
+
+
+@wal.command()
+@at_location
+@click.option("--stream", "stream_id", required=True, metavar="ID", help="As `wal status` and `status` show it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def release(location: str, storage_options: Mapping[str, str] | None, stream_id: str, yes: bool) -> None:
+    """Keep nothing of the log for a stream any more, for ever.
+
+    For a stream that will not come back. What goes on in its place from its checkpoint must have started before, and so holds the
+    log itself. The stream that is let go refuses to start.
+    """
+    log = WalLocation.on(open_object_store(location, storage_options))
+    readers = readers_of_stream(log, stream_id)
+    sources = ", ".join(sorted(one.source for one in readers))
+    if not yes:
+        click.echo(f"Stream {stream_id} will never read {log.store.uri} again (source {sources}).")
+        click.confirm("Go on?", abort=True)
+    for one in readers:
+        one.of(log).release()
+    click.echo(f"Nothing of {log.store.uri} is kept for stream {stream_id} any more.")
