@@ -13,7 +13,7 @@
     │   │   └── RowsRefused     rows of a committed batch that the system behind a sink refuses
     │   └── UnsuitableStore     a store that ignores conditional writes
     ├── Fenced                  nobody: a newer writer goes on with this stream
-    ├── DataLoss                the operator: Kafka no longer has offsets that were not read yet
+    ├── DataLoss                the operator: the log no longer has offsets that were not read yet
     ├── CheckpointError         the operator: the checkpoint is not what it should be
     │   ├── CorruptObject       truncated, or its checksum is wrong
     │   ├── ForeignObject       it belongs to another stream

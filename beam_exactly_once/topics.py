@@ -16,7 +16,7 @@ TopicIds: TypeAlias = Mapping[str, str]
 """Kafka's id of each topic, by its name, as Kafka's own tools print it. A topic that is not in it: its id is unknown."""
 
 OnDataLoss: TypeAlias = Literal["fail", "skip"]
-"""What becomes of offsets that Kafka no longer has and nobody read: an error, or they are passed over, on the record."""
+"""What becomes of offsets that the log no longer has and nobody read: an error, or they are passed over, on the record."""
 
 _MAX_NAMED = 5
 WAY_OUT = (
@@ -120,7 +120,7 @@ def dropped_message(dropped: NextOffsets) -> str:
     topics = _listed(
         f"topic {name}, read {_places(_of_topic(name, dropped))}" for name in sorted({one.topic for one in dropped})
     )
-    return f"no longer reads {topics}. It goes on there should they be named again, if Kafka still has what follows"
+    return f"no longer reads {topics}. It goes on there should they be named again, if what follows is still there"
 
 
 def _listed(sentences: Iterable[str], separator: str = "; ") -> str:

@@ -19,7 +19,7 @@ from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
-from beam_exactly_once.planning import KafkaSource
+from beam_exactly_once.planning import LogSource
 from beam_exactly_once.sinks.contract import DriverSide, Publisher
 from beam_exactly_once.state.definition import TimeDomain
 from beam_exactly_once.state.event_bounds import TimeInputs
@@ -47,7 +47,7 @@ def typed(elements: Any, hint: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSourceSpec(KafkaSource):
+class SourceSpec(LogSource):
     """A source, as the driver plans it, and what its readers report."""
 
     pieces: beam.PCollection[Gathered]
@@ -112,7 +112,7 @@ class StreamGraph:
     storage_options: Mapping[str, Any] | None = None
     state_cache: StateCache = field(default_factory=StateCache)
     allow_per_batch: bool = False
-    sources: dict[str, KafkaSourceSpec] = field(default_factory=dict)
+    sources: dict[str, SourceSpec] = field(default_factory=dict)
     sinks: dict[str, SinkSpec] = field(default_factory=dict)
     operators: dict[str, OperatorSpec] = field(default_factory=dict)
     """Those with state, by name."""
@@ -145,13 +145,13 @@ class StreamGraph:
             )
         return output
 
-    def source_name(self, name: str | None) -> str:
-        """The name that a new source gets. It may be left out for one source.
+    def source_name(self, name: str | None, kind: str) -> str:
+        """The name that a new source gets. It may be left out for one source of a kind.
 
         Raises:
             ConfigurationError: the name is taken, or is not a name.
         """
-        return _free_name("source", name, "kafka", self.sources)
+        return _free_name("source", name, kind, self.sources)
 
     def sink_name(self, name: str | None, kind: str) -> str:
         """The name that a new sink gets. It may be left out for one sink of a kind.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
@@ -20,6 +19,7 @@ from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.logs import Chunk, Log
+from beam_exactly_once.logs.opening import open_log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
@@ -203,24 +203,6 @@ def _description(found: Any) -> TopicDescription:
     return TopicDescription(None if topic_id == _NO_TOPIC_ID else topic_id, partitions)
 
 
-LogFactory: TypeAlias = Callable[[KafkaSettings], Log]
-
-_factories: list[LogFactory] = [ConfluentLog]
-
-
 def open_kafka_log(settings: KafkaSettings) -> Log:
-    """A log for this cluster. Nothing is connected yet: faults of the cluster show at first use."""
-    return _factories[-1](settings)
-
-
-@contextmanager
-def override_logs(factory: LogFactory) -> Iterator[None]:
-    """Make :func:`open_kafka_log` return what ``factory`` makes, in this process, until the block ends.
-
-    For tests and test kits; nests.
-    """
-    _factories.append(factory)
-    try:
-        yield
-    finally:
-        _factories.remove(factory)
+    """A log for this cluster; see :func:`~beam_exactly_once.logs.opening.open_log`."""
+    return open_log(settings)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from beam_exactly_once.arguments import one_of, seconds, true_or_false
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.logs import Log
 from beam_exactly_once.properties import PropertyLine, property_lines
 from beam_exactly_once.secrets import Secret, is_secret_name, referenced, secret_from_file
 
@@ -125,6 +126,21 @@ class KafkaSettings:
         if _FETCH_WAIT in self.config:
             return None
         return replace(self, config={**self.config, _FETCH_WAIT: _PATIENT_FETCH_WAIT_MS})
+
+    @property
+    def definition(self) -> Mapping[str, str]:
+        """See :class:`~beam_exactly_once.logs.opening.LogSettings`. A cluster may get another address."""
+        return {"kind": "kafka"}
+
+    def at_isolation_level(self, isolation_level: str | None) -> KafkaSettings:
+        """See :class:`~beam_exactly_once.logs.opening.LogSettings`."""
+        return self if isolation_level is None else replace(self, isolation_level=isolation_level)  # type: ignore[arg-type] # it is checked
+
+    def open(self) -> Log:
+        """See :class:`~beam_exactly_once.logs.opening.LogSettings`."""
+        from beam_exactly_once.kafka.log import ConfluentLog  # which needs settings
+
+        return ConfluentLog(self)
 
     def client_config(self) -> dict[str, Any]:
         """Properties for ``confluent_kafka.Consumer``, secrets included: call it where the client is made.

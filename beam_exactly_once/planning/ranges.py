@@ -1,7 +1,7 @@
 """Which offsets the next batch reads: next offsets + bounds + limits -> ranges.
 
-Everything here is pure and deterministic, but for what a caller counts: no Kafka, no store, no clock. Two drivers with the same
-arguments make the same plan, and the plan says all that it decided: what to read, what Kafka had already lost, and where
+Everything here is pure and deterministic, but for what a caller counts: no log, no store, no clock. Two drivers with the same
+arguments make the same plan, and the plan says all that it decided: what to read, what the log had already lost, and where
 each partition stands after it.
 """
 
@@ -30,7 +30,7 @@ class PlannedRanges:
 
     Attributes:
         ranges: what to read: not empty, sorted, at most one a partition.
-        lost: offsets that were not read and that Kafka no longer has; sorted. Empty when loss is an error.
+        lost: offsets that were not read and that the log no longer has; sorted. Empty when loss is an error.
         next_offsets: of every known partition after the batch. Partitions that are not read stand where they stood.
     """
 
@@ -69,15 +69,15 @@ def plan_ranges(
             driver may have read further. None: read what is there.
         topics_without_id: topics of which nobody knows whether they were recreated. Where the log of one of them ends below
             its next offset, reading goes on at its earliest. Of any other topic it goes on at its end.
-        on_data_loss: ``"skip"`` goes on behind what Kafka no longer has, and names it in ``lost``.
+        on_data_loss: ``"skip"`` goes on behind what the log no longer has, and names it in ``lost``.
 
     Raises:
-        DataLoss: offsets that were not read are gone from Kafka. Names each partition, how many, and the way out.
+        DataLoss: offsets that were not read are gone from the log. Names each partition, how many, and the way out.
     """
     lost, losses = _find_loss(next_offsets, bounds)
     if losses and on_data_loss == "fail":
         raise DataLoss(
-            f"Kafka no longer has offsets that were not read: {listed(losses)}. To go on without them, "
+            f"the log no longer has offsets that were not read: {listed(losses)}. To go on without them, "
             'set on_data_loss="skip": they are then recorded as lost. To start over, use a new checkpoint_location.'
         )
     positions = {
@@ -106,7 +106,7 @@ def plan_ranges(
 def _find_loss(
     next_offsets: NextOffsets, bounds: Mapping[TopicPartition, LogBounds]
 ) -> tuple[list[OffsetRange], list[str]]:
-    """Offsets that should be read next and that Kafka no longer has, as ranges and for people."""
+    """Offsets that should be read next and that the log no longer has, as ranges and for people."""
     topics = {topic_partition.topic for topic_partition in bounds}
     ranges: list[OffsetRange] = []
     sentences: list[str] = []

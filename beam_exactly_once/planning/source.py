@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.kafka import KafkaSettings, TopicSelection
+from beam_exactly_once.kafka import TopicSelection
+from beam_exactly_once.logs.opening import LogSettings
 from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.planning.limits import BatchLimits
 from beam_exactly_once.planning.start import Start
@@ -13,11 +14,11 @@ from beam_exactly_once.topics import OnDataLoss
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSource:
-    """Topics of one cluster, where to begin in them, and how much of them a batch takes."""
+class LogSource:
+    """Topics of one log, where to begin in them, and how much of them a batch takes."""
 
     name: str
-    settings: KafkaSettings
+    settings: LogSettings
     selection: TopicSelection
     start: Start
     limits: BatchLimits
@@ -27,4 +28,4 @@ class KafkaSource:
     @property
     def definition(self) -> Json:
         """What must not change while the checkpoint lives."""
-        return {"kind": "kafka"}
+        return dict(self.settings.definition)

@@ -1,4 +1,4 @@
-"""Plans one Kafka source, batch after batch: where it stands, what Kafka has, what to read next."""
+"""Plans one source, batch after batch: where it stands, what its log has, what to read next."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, PipelineChanged
-from beam_exactly_once.kafka import open_kafka_log
+from beam_exactly_once.logs.opening import open_log
 from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition, lag
 from beam_exactly_once.planning.continuing import offsets_behind
 from beam_exactly_once.planning.ranges import PlannedRanges, plan_ranges
-from beam_exactly_once.planning.source import KafkaSource
+from beam_exactly_once.planning.source import LogSource
 from beam_exactly_once.planning.start import LogsNow
 from beam_exactly_once.planning.topic_view import TopicView
 from beam_exactly_once.planning.watermarks import Watermark, next_watermark, quiet_partitions
@@ -46,9 +46,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class SourcePlanner:
-    """One source of a running stream. Owns a Kafka client; :meth:`close` it.
+    """One source of a running stream. Owns a client of its log; :meth:`close` it.
 
-    Opening it asks Kafka for the partitions, so that a wrong address or topic fails before anything is claimed.
+    Opening it asks the log for its partitions, so that a wrong address or topic fails before anything is claimed.
 
     Args:
         spec: the source.
@@ -59,10 +59,10 @@ class SourcePlanner:
         UnknownTopic: a topic does not exist, or no topic matches.
     """
 
-    def __init__(self, spec: KafkaSource, clock: Clock, *, may_wait: bool) -> None:
+    def __init__(self, spec: LogSource, clock: Clock, *, may_wait: bool) -> None:
         self.spec = spec
         self._clock = clock
-        self._log = open_kafka_log(spec.settings)
+        self._log = open_log(spec.settings)
         self._target: dict[TopicPartition, int] | None = None
         """Where to stop, for who reads what is there now."""
         self._next_offsets: dict[TopicPartition, int] = {}
@@ -80,7 +80,7 @@ class SourcePlanner:
             raise
 
     def close(self) -> None:
-        """Close the Kafka client."""
+        """Close the client."""
         self._log.close()
 
     @property
@@ -189,7 +189,7 @@ class SourcePlanner:
         self._target = {one: bounds.latest for one, bounds in self._kafka.bounds.items()}
 
     def refresh(self) -> None:
-        """Ask Kafka what it has now."""
+        """Ask what the log has now."""
         replaced = self._kafka.look()
         if self._target is not None:  # of a new topic, what is there now is to be read
             kept = {one: latest for one, latest in self._target.items() if one.topic not in replaced}
@@ -203,7 +203,7 @@ class SourcePlanner:
             planned_at_ms: when the batch is planned, as its plan will say.
 
         Raises:
-            DataLoss: Kafka no longer has offsets that were not read yet, or a topic.
+            DataLoss: the log no longer has offsets that were not read yet, or a topic.
         """
         present = ids_of(self._kafka.topics)
         replaced = replaced_topics(self._next_offsets, self._topic_ids, present)

@@ -85,7 +85,7 @@ def start_of(value: StartValue) -> Start:
 
 @dataclass(frozen=True, slots=True)
 class FromEarliest(Start):
-    """From the first offset that Kafka still has."""
+    """From the first offset that the log still has."""
 
     def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
         """Of each partition, the earliest."""
@@ -108,7 +108,7 @@ class AtTimestamp(Start):
     timestamp_ms: int
 
     def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
-        """Where Kafka has the first record of that time, within the bounds."""
+        """Where the log has the first record of that time, within the bounds."""
         return now.at(self.timestamp_ms)
 
 
@@ -154,6 +154,6 @@ def check_explicit_offsets(argument: str, offsets: Mapping[TopicPartition, int],
     if below:
         end = "earliest" if argument == "start" else "latest"
         raise DataLoss(
-            f"Kafka no longer has the {argument} offsets asked for: {listed(below)}. Give offsets that it has, or use "
+            f"the log no longer has the {argument} offsets asked for: {listed(below)}. Give offsets that it has, or use "
             f"{argument}='{end}'."
         )

@@ -65,7 +65,7 @@ class UpToTimestamp(Stop):
     timestamp_ms: int
 
     def stop_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
-        """Where Kafka has the first record of that time, within the bounds."""
+        """Where the log has the first record of that time, within the bounds."""
         return now.at(self.timestamp_ms)
 
 
@@ -108,7 +108,7 @@ def refuse_reversed(start: Start, stop: Stop) -> None:
 def passed_over(
     starts: Mapping[TopicPartition, int], stops: Mapping[TopicPartition, int], now: LogsNow
 ) -> Sequence[str]:
-    """What a read passes over although Kafka has records, as sentences.
+    """What a read passes over although there are records, as sentences.
 
     Those are partitions with a start behind their stop, which only the logs decide; and all, if nothing at all is read.
 

@@ -1,4 +1,4 @@
-"""What Kafka has of one source's topics, looked at again before every plan."""
+"""What the log has of one source's topics, looked at again before every plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beam_exactly_once.errors import KafkaUnavailable, UnknownTopic
 from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, NextOffsets, TopicPartition
 from beam_exactly_once.patience import Patience
-from beam_exactly_once.planning.source import KafkaSource
+from beam_exactly_once.planning.source import LogSource
 from beam_exactly_once.topics import TopicDescription, ids_of
 
 DISCOVERY_INTERVAL_S = 10.0
@@ -40,7 +40,7 @@ class TopicView:
         UnknownTopic: a topic does not exist, or no topic matches.
     """
 
-    def __init__(self, spec: KafkaSource, log: Log, clock: Clock, *, may_wait: bool) -> None:
+    def __init__(self, spec: LogSource, log: Log, clock: Clock, *, may_wait: bool) -> None:
         self._spec = spec
         self._log = log
         self._clock = clock
@@ -87,7 +87,7 @@ class TopicView:
 
     def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Where each of these logs ends, whatever of it open transactions hide."""
-        if not partitions or self._spec.settings.isolation_level == "read_uncommitted":
+        if not partitions or self._spec.settings.isolation_level != "read_committed":
             return {one: self.bounds[one].latest for one in partitions}
         return self._log.ends(partitions)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
-from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, override_logs
+from beam_exactly_once.kafka import Chunk, KafkaSettings, Record
 from beam_exactly_once.logs import Log
+from beam_exactly_once.logs.opening import LogSettings, override_logs
 from beam_exactly_once.logs.records import check_range
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
@@ -111,7 +112,7 @@ class MemoryKafka:
     def serving(self) -> Iterator[None]:
         """Let every Kafka client that is opened inside the block read from here, wherever it should."""
 
-        def open_log(settings: KafkaSettings) -> Log:
+        def open_log(settings: LogSettings) -> Log:
             return _MemoryLog(self, settings)
 
         with override_logs(open_log):
@@ -121,9 +122,9 @@ class MemoryKafka:
 class _MemoryLog:
     """A client of :class:`MemoryKafka`."""
 
-    def __init__(self, cluster: MemoryKafka, settings: KafkaSettings) -> None:
+    def __init__(self, cluster: MemoryKafka, settings: LogSettings) -> None:
         self._cluster = cluster
-        self._headers = settings.headers
+        self._headers = not isinstance(settings, KafkaSettings) or settings.headers
         self._is_committed = settings.isolation_level == "read_committed"
 
     def topics(self) -> list[str]:

@@ -15,7 +15,7 @@ from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, R
 from beam_exactly_once.kafka import Chunk, KafkaSettings, override_logs
 from beam_exactly_once.offsets import LogBounds
 from beam_exactly_once.topics import TopicDescription
-from beam_exactly_once.transforms.read_kafka import MAX_BATCH_BYTES
+from beam_exactly_once.transforms.reading.read_log import MAX_BATCH_BYTES
 
 VALUE = b"x" * 10_000
 PARTITIONS = 4

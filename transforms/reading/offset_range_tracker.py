@@ -1,4 +1,4 @@
-"""The restriction of a Kafka read: an offset range, its tracker, its coder."""
+"""The restriction of a read: an offset range, its tracker, its coder."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class PlannedRange:
 
     Args:
         offsets: the range.
-        topic_id: Kafka's id of the topic; None reads whatever has its name.
+        topic_id: the log's id of the topic; None reads whatever has its name.
         isolation_level: None leaves it to the reader's settings.
         latest_ms: the latest time of a record that counts as its event time; None where none is noted.
     """

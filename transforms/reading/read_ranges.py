@@ -1,4 +1,4 @@
-"""``ReadOffsetRanges``: the one splittable DoFn that reads Kafka.
+"""``ReadOffsetRanges``: the one splittable DoFn that reads logs.
 
 Stages: *read* (splittable: claims and emits whole chunks, reports pieces) and, fused behind it, *explode* (chunks
 to records) or *columns* (chunks to Arrow batches). No per-record work happens while claiming.
@@ -7,7 +7,6 @@ to records) or *columns* (chunks to Arrow batches). No per-record work happens w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import repeat
 from operator import mul
 from typing import Any, NamedTuple
@@ -21,9 +20,10 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, leaving_step
-from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, at_hand, open_kafka_log
+from beam_exactly_once.kafka import Chunk, Record, at_hand
 from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.logs import Log
+from beam_exactly_once.logs.opening import LogSettings, open_log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.time_notes import TimeNotes, TimesOf
 from beam_exactly_once.topics import OnDataLoss
@@ -56,7 +56,7 @@ class ReadResult(NamedTuple):
 
 
 class ReadOffsetRanges(Composite):
-    """Reads exactly the given offset ranges of Kafka.
+    """Reads exactly the given offset ranges of a log, Kafka's or a write-ahead one.
 
     Bounded. Input: a PCollection of :class:`PlannedRange`; output: a :class:`ReadResult`. Every record in the ranges
     comes exactly once for each successful execution; the pieces tell what was covered, and tile the ranges. A range
@@ -68,22 +68,22 @@ class ReadOffsetRanges(Composite):
     were fetched ahead and one chunk of 1000 records.
 
     Args:
-        settings: brokers and client properties; secrets are resolved on the worker.
+        settings: where the log is; secrets are resolved on the worker.
         as_arrow: give Arrow batches instead of records.
         source: the name that the pieces carry.
-        event_time: give each record its Kafka timestamp, or the nearest one that Beam has; otherwise it keeps that of its range.
+        event_time: give each record its timestamp in the log, or the nearest that Beam has; else it keeps that of its range.
         times_of: notes when records happened, for ranges that say which times count; None notes nothing.
-        on_data_loss: ``"skip"`` reports offsets that Kafka no longer has as ``lost`` in the piece, and goes on.
+        on_data_loss: ``"skip"`` reports offsets that the log no longer has as ``lost`` in the piece, and goes on.
 
     Raises (while running):
-        DataLoss: Kafka no longer has an offset of a range, or its topic.
+        DataLoss: the log no longer has an offset of a range, or its topic.
         IncompleteBatch: a topic was recreated while it was read, and may be passed over: the next execution does.
-        ReadStalled, KafkaUnavailable: no progress within the bounds of ``settings``.
+        ReadStalled, KafkaUnavailable, StoreUnavailable: no progress within the bounds of ``settings``.
     """
 
     def __init__(
         self,
-        settings: KafkaSettings,
+        settings: LogSettings,
         *,
         as_arrow: bool = False,
         source: str = "kafka",
@@ -132,14 +132,14 @@ class _ReadRange(StatelessDoFn):
     """Claims and emits chunks; reports what it finished."""
 
     def __init__(
-        self, settings: KafkaSettings, source: str, on_data_loss: OnDataLoss, times_of: TimesOf | None = None
+        self, settings: LogSettings, source: str, on_data_loss: OnDataLoss, times_of: TimesOf | None = None
     ) -> None:
         self._settings = settings
         self._source = source
         self._on_data_loss = on_data_loss
         self._times_of = times_of
         self._watch = TopicWatch(on_data_loss)
-        self._logs: dict[str, Log] = {}
+        self._logs: dict[str | None, Log] = {}
 
     def start_bundle(self) -> None:
         self._watch.begin()
@@ -203,7 +203,7 @@ class _ReadRange(StatelessDoFn):
         """The client of a level: opened here, since it survives neither pickling nor fork."""
         level = isolation_level or self._settings.isolation_level
         if level not in self._logs:
-            self._logs[level] = open_kafka_log(replace(self._settings, isolation_level=level))  # type: ignore[arg-type] # KafkaSettings checks it
+            self._logs[level] = open_log(self._settings.at_isolation_level(level))
         return self._logs[level]
 
     def _next(self, planned: PlannedRange, position: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
@@ -246,7 +246,7 @@ class _ToRecords(_GivingOut):
 
 
 class _ToTimedRecords(_GivingOut):
-    """Event time from Kafka, or the nearest that Beam has. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
+    """Event time from the log, or the nearest that Beam has. ``windowed_value.create`` costs a sixth of ``TimestampedValue``."""
 
     def process(self, chunk: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
         timestamps_ms = chunk.columns.timestamps_ms

@@ -17,7 +17,7 @@ from beam_exactly_once.state.shard_seed import OperatorTask
 from beam_exactly_once.state.updates import Operator
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stateful.keyed_state import ToShards
-from beam_exactly_once.transforms.stream_graph import KafkaSourceSpec, OperatorSpec, StreamGraph
+from beam_exactly_once.transforms.stream_graph import OperatorSpec, SourceSpec, StreamGraph
 
 LATE = "late"
 """Tag of rows that came too late."""
@@ -46,7 +46,7 @@ def time_inputs(name: str, rows: beam.PCollection[Any], graph: StreamGraph, allo
     """
     readers = {source.pieces.producer: source for source in graph.sources.values()}
     emitters = {one.emitted: one for one in graph.operators.values()}
-    sources: dict[str, KafkaSourceSpec] = {}
+    sources: dict[str, SourceSpec] = {}
     operators: dict[str, OperatorSpec] = {}
     waiting, seen = [rows], set()
     while waiting:

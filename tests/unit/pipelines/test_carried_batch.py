@@ -32,7 +32,7 @@ from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.known_operators import KnownOperators
-from beam_exactly_once.planning import BatchLimits, KafkaSource
+from beam_exactly_once.planning import BatchLimits, LogSource
 from beam_exactly_once.planning.continuing import carried_from
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import start_of
@@ -134,7 +134,7 @@ class Streams:
         checkpoint = Checkpoint.open(StoreLocation(f"memory://{self.id}/{name}", None).store)
         operators = {one: OperatorSpec(one, UpdateEach(max, JsonState(), None), (), Any) for one in self.operators}  # type: ignore[arg-type] # Beam is not asked
         known = KnownOperators(checkpoint, operators, self.without)
-        source = KafkaSource(
+        source = LogSource(
             "kafka",
             KafkaSettings("memory:9092"),
             selection_of(["orders"]),

@@ -12,7 +12,7 @@ from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, open_kafka_log
 from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning import BatchLimits
-from beam_exactly_once.planning.source import KafkaSource
+from beam_exactly_once.planning.source import LogSource
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import FromEarliest
 from beam_exactly_once.testing import MemoryKafka
@@ -52,7 +52,7 @@ class SparseLog:
         self.planner = self.started()
 
     def started(self) -> SourcePlanner:
-        source = KafkaSource("kafka", SETTINGS, selection_of(["orders"], None), FromEarliest(), self._limits, "fail")
+        source = LogSource("kafka", SETTINGS, selection_of(["orders"], None), FromEarliest(), self._limits, "fail")
         with override_logs(lambda settings: self._log):  # type: ignore[arg-type, return-value]
             return SourcePlanner(source, self.clock, may_wait=False)
 

@@ -11,7 +11,7 @@ from beam_exactly_once.checkpoint import Attempt, Plan, SourceCommit, SourcePlan
 from beam_exactly_once.checkpoint.records import Piece
 from beam_exactly_once.checkpoint.source_times import Noted, PartitionTimes, SourceTimes
 from beam_exactly_once.kafka import Chunk, KafkaSettings, selection_of
-from beam_exactly_once.planning import BatchLimits, KafkaSource
+from beam_exactly_once.planning import BatchLimits, LogSource
 from beam_exactly_once.planning.source_planner import SourcePlanner
 from beam_exactly_once.planning.start import FromEarliest
 from beam_exactly_once.planning.time_notes import TimeNotes, timestamps_of
@@ -38,7 +38,7 @@ class TimedSource:
     def run_at(self, at_s: float, topics: Sequence[str] = ("orders",), max_batch_offsets: int | None = None) -> None:
         """Plan a batch then, and commit it, whatever it reads."""
         limits = BatchLimits(max_batch_offsets)
-        spec = KafkaSource(
+        spec = LogSource(
             "kafka", SETTINGS, selection_of(topics, None), FromEarliest(), limits, "skip", event_time=self.event_time
         )
         with self.cluster.serving():

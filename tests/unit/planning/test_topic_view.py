@@ -10,7 +10,7 @@ from beam_exactly_once.kafka import KafkaSettings, Record, open_kafka_log, selec
 from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning import BatchLimits
-from beam_exactly_once.planning.source import KafkaSource
+from beam_exactly_once.planning.source import LogSource
 from beam_exactly_once.planning.start import FromEarliest
 from beam_exactly_once.planning.topic_view import SHORTER_DOUBT_S, TopicView
 from beam_exactly_once.testing import MemoryKafka
@@ -18,7 +18,7 @@ from support.faulty_store import ManualClock
 
 PLACE = TopicPartition("orders", 0)
 SETTINGS = KafkaSettings("in-memory:9092")
-SOURCE = KafkaSource("kafka", SETTINGS, selection_of(["orders"], None), FromEarliest(), BatchLimits(), "skip")
+SOURCE = LogSource("kafka", SETTINGS, selection_of(["orders"], None), FromEarliest(), BatchLimits(), "skip")
 
 
 class Deposed:
