@@ -84,7 +84,8 @@ class ShardSeed:
 
 
 def shards_of(slices: Sequence[Slice], shards: int) -> list[tuple[Slice, ...]]:
-    """The slices in so many runs of nearly equal length; in fewer where there are fewer slices. A slice has one worker."""
-    count = min(shards, len(slices))
-    bounds = [len(slices) * number // count for number in range(count + 1)]
+    """The slices in so many runs of nearly equal length. A slice has one worker, so where there are fewer, all are cut."""
+    if len(slices) < shards:
+        slices = [part for one in slices for part in one.parts(-(-shards // len(slices)))]
+    bounds = [len(slices) * number // shards for number in range(shards + 1)]
     return [tuple(slices[start:stop]) for start, stop in pairwise(bounds)]

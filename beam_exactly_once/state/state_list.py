@@ -8,6 +8,7 @@ The idea is that of the manifest of a log-structured merge tree, with the commit
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -58,11 +59,21 @@ class Slice:
     sections: tuple[Section, ...] = ()
     next_due_ms: int | None = None
     """No timer is due before it; one that was superseded may make it too early, never too late."""
+    whole: str | None = None
+    """The digest of the slice of the list that it is a part of; None if it is one itself."""
 
     @cached_property
     def digest(self) -> str:
         """Tells this list from every other one."""
+        if self.whole is not None:
+            return self.whole
         return _digest([f"{self.first_hash:x}", f"{self.end_hash:x}", [one.to_json() for one in self.sections]])
+
+    def parts(self, count: int) -> list[Slice]:
+        """So many parts of nearly equal length, which become slices of their own in the batch that changes them."""
+        length = self.end_hash - self.first_hash
+        bounds = [self.first_hash + length * number // count for number in range(count + 1)]
+        return [Slice(*bounds_, self.sections, self.next_due_ms, self.digest) for bounds_ in pairwise(bounds)]
 
     def to_json(self) -> Json:
         """As it travels to the worker that holds it."""
@@ -71,13 +82,15 @@ class Slice:
             "end_hash": f"{self.end_hash:x}",
             "sections": [section.to_json() for section in self.sections],
             "next_due_ms": self.next_due_ms,
+            "whole": self.whole,
         }
 
     @classmethod
     def from_json(cls, sent: Json) -> Slice:
         """The inverse of :meth:`to_json`."""
         sections = tuple(Section.from_json(one) for one in sent["sections"])
-        return cls(int(sent["first_hash"], 16), int(sent["end_hash"], 16), sections, sent["next_due_ms"])
+        bounds = int(sent["first_hash"], 16), int(sent["end_hash"], 16)
+        return cls(*bounds, sections, sent["next_due_ms"], sent["whole"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +238,11 @@ class StateList:
         )
 
     def _slice_with(self, change: SliceChange) -> Slice:
-        return next(one for one in self.slices if one.first_hash <= change.first_hash < one.end_hash)
+        return self.slices[bisect.bisect_right(self._first_hashes, change.first_hash) - 1]
+
+    @cached_property
+    def _first_hashes(self) -> list[int]:
+        return [one.first_hash for one in self.slices]
 
     def _faults(self, changes: Sequence[SliceChange]) -> list[str]:
         """Why they are not the whole of this list, each part once; empty if they are."""

@@ -9,8 +9,8 @@ import pytest
 from beam_exactly_once.checkpoint import Attempt, Plan
 from beam_exactly_once.checkpoint.records import SourcePlan
 from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.state.shard_seed import OperatorTask
-from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed
+from beam_exactly_once.state.state_list import HASHES, StateList
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stateful import keyed_state
 from beam_exactly_once.transforms.stateful.keyed_state import SeedShards
@@ -37,3 +37,14 @@ def test_a_small_batch_of_one_worker_is_one_shard(offsets: int, has_one_worker: 
     seeds: list[Any] = list(SeedShards("counts", 7).process(task))
     assert [number for number, _ in seeds] == list(range(shards))
     assert [one for _, seed in seeds for one in seed.slices] == list(task.operators["counts"].base.slices)
+
+
+def test_more_workers_than_slices_get_parts_of_them() -> None:
+    task = BatchTask.from_json(task_of(10, has_one_worker=False).to_json())
+    seeds = [ShardSeed.from_json(seed.to_json()) for _, seed in SeedShards("counts", 40).process(task)]
+    parts = [one for seed in seeds for one in seed.slices]
+    assert (len(seeds), len(parts)) == (40, 48)
+    assert [one.end_hash for one in parts] == [*(one.first_hash for one in parts[1:]), HASHES]
+    assert [one.digest for one in parts] == [
+        one.digest for one in task.operators["counts"].base.slices for _ in range(3)
+    ]

@@ -34,6 +34,8 @@ from beam_exactly_once.transforms.stream_graph import OperatorSpec, StreamGraph,
 
 SHARDS = 16
 """As many slices as a new operator has."""
+MAX_SHARDS = 1024
+"""Each is at least one slice for ever, and a marker holds the list of all of them."""
 
 
 class KeyedTransform(NamedTransform):
@@ -48,7 +50,7 @@ class KeyedTransform(NamedTransform):
 
     def __init__(self, name: str | None, shards: int) -> None:
         super().__init__(name)
-        whole_number("shards", shards)
+        whole_number("shards", shards, most=MAX_SHARDS)
         self._shards = shards
 
     def _update(self) -> Operator:

@@ -52,3 +52,17 @@ def test_a_new_base_has_an_object_of_its_own() -> None:
     of_batch = {key for key in operator.list.object_keys if layout.state_batch_id(key) == operator.batch_id - 1}
     assert sorted(map(len, newest)) == [1, 3]
     assert len(of_batch) == 2
+
+
+def test_any_number_of_workers_holds_the_same_state_and_lists_stay_short() -> None:
+    """More workers than slices cut the slices; fewer take several. All are kept, whoever holds them."""
+    operator = OperatorBatches(StatefulCombinePerKey(sum)._update(), slices=4, retain_batches=3)
+    chance, totals = random.Random(5), Counter[int]()
+    for batch in range(24):
+        operator.shards = (3, 7, 4, 20)[batch % 4]
+        keys = [chance.randint(0, 400) for _ in range(60)]
+        totals.update(keys)
+        assert dict(operator.run((keys, [1] * 60))) == {key: totals[key] for key in keys}
+        assert max(len(one.sections) for one in operator.list.slices) <= 12
+    assert len(operator.list.slices) == 24
+    assert operator.list.keys == len(totals)
