@@ -168,6 +168,12 @@ class CombineEach:
         return [(key, extract(accumulator)) for key, accumulator in zip(keys, shown, strict=True)]
 
 
+def combine_fn_of(operator: Any) -> Any | None:
+    """The ``CombineFn`` that an operator has of its user, to be set up and torn down; None if it has none."""
+    combine = getattr(operator, "combine", operator)
+    return combine.fn if isinstance(combine, CombineEach) and combine.arrow is None else None
+
+
 @dataclass(frozen=True)
 class FirstOfEach:
     """``DeduplicateByKey``: remembers that a key was there."""

@@ -32,7 +32,7 @@ from beam_exactly_once.state.keyed_chunk import KeyedChunk, chunks_by_shard
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed, shards_of
 from beam_exactly_once.state.state_list import Slice
-from beam_exactly_once.state.updates import Operator, Update, grouped, lifted
+from beam_exactly_once.state.updates import Operator, Update, combine_fn_of, grouped, lifted
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
 from beam_exactly_once.transforms.reports import RowsSent, gathered
@@ -198,7 +198,25 @@ class GatherBatches(StatelessDoFn):
         return [whole_batch(batches)] if batches else []
 
 
-class ToShards(StatelessDoFn):
+class OperatorDoFn(StatelessDoFn):
+    """Sets up the ``CombineFn`` of its operator before the first bundle, and tears it down in the end, as Beam does."""
+
+    _update: Any = None
+
+    def setup(self) -> None:
+        """Of the worker's own copy."""
+        fn = combine_fn_of(self._update)
+        if fn is not None:
+            fn.setup()
+
+    def teardown(self) -> None:
+        """The inverse of :meth:`setup`."""
+        fn = combine_fn_of(self._update)
+        if fn is not None:
+            fn.teardown()
+
+
+class ToShards(OperatorDoFn):
     """Sends gathered rows on by the hash of their keys; reports how many."""
 
     def __init__(self, operator: str, update: Operator, shards: int) -> None:
@@ -233,7 +251,7 @@ class ToShards(StatelessDoFn):
             yield beam.pvalue.TaggedOutput(REPORTS, GlobalWindows.windowed_value(report, MIN_TIMESTAMP))
 
 
-class ChangeShards(StatelessDoFn, abc.ABC):
+class ChangeShards(OperatorDoFn, abc.ABC):
     """Changes the state of shards; at the end of the bundle, one object and one report."""
 
     def __init__(self, operator: str, checkpoint: StoreLocation, cache: StateCache) -> None:

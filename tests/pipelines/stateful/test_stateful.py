@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import apache_beam as beam
 import orjson
@@ -92,6 +92,38 @@ def test_a_combine_fn_goes_on(stream: KeyedStream, fn: Any, result: Callable[[li
     for number in range(34):
         by_key.setdefault(number % 10, []).append(number)
     assert stream.newest() == {key: result(numbers) for key, numbers in by_key.items()}
+
+
+class Scaled(beam.CombineFn):  # type: ignore[misc]
+    """A sum of values times something that is opened where it runs."""
+
+    closed: ClassVar[list[int]] = []
+
+    def setup(self) -> None:
+        self.factor = 3
+
+    def teardown(self) -> None:
+        self.closed.append(self.factor)
+
+    def create_accumulator(self) -> int:
+        return 0
+
+    def add_input(self, accumulator: int, value: int) -> int:
+        return accumulator + self.factor * value
+
+    def merge_accumulators(self, accumulators: Iterable[int]) -> int:
+        return self.factor * sum(accumulators) // self.factor
+
+    def extract_output(self, accumulator: int) -> int:
+        return accumulator
+
+
+def test_a_combine_fn_is_set_up_where_it_runs_and_torn_down(stream: KeyedStream) -> None:
+    Scaled.closed.clear()
+    stream.produce(1, 2, 11)
+    stream.run("Combine" >> StatefulCombinePerKey(Scaled()))
+    assert stream.newest() == {1: 36, 2: 6}
+    assert set(Scaled.closed) == {3}
 
 
 def test_a_total_may_have_any_size(stream: KeyedStream) -> None:
