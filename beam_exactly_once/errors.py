@@ -28,6 +28,7 @@
         ├── KafkaUnavailable    no broker answers
         ├── ReadStalled         a partition makes no progress
         ├── StoreUnavailable    the object store does not answer; the outcome of a write is unknown
+        ├── SweptMeanwhile      what was looked at of a batch is gone, since its stream went on
         ├── SinkUnavailable     the system behind a sink does not answer
         ├── RunnerUnavailable   the job server, the cluster or its workers do not answer, or were lost in a batch
         └── IncompleteBatch     the readers' pieces do not tile the plan: nothing was committed
@@ -189,6 +190,10 @@ class ReadStalled(Retryable):
 
 class StoreUnavailable(Retryable):
     """The object store does not answer. Whether the last write happened is unknown."""
+
+
+class SweptMeanwhile(Retryable):
+    """What was looked at of a batch is gone: its stream went on, and no longer retains that batch."""
 
 
 class SinkUnavailable(Retryable):

@@ -27,6 +27,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
+from beam_exactly_once.pipelines.clock_check import refuse_clock_ahead
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.known_operators import LiveOperator
@@ -90,6 +91,8 @@ def run_micro_batches(
             sink.driver_side.check_place()
         writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
         log_lines.log_claim(writer)
+        if graph.operators:
+            refuse_clock_ahead(writer, clock)
         _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
 
 

@@ -203,6 +203,10 @@ class ObjectStore(abc.ABC):
     def size_bytes(self, key: str) -> int | None:
         """The object's size; None when it is definitely absent."""
 
+    def written_at_ms(self, key: str) -> int | None:
+        """When the object was written, by the clock of the store; None if it has none of its own, or the object is absent."""
+        return None
+
     @abc.abstractmethod
     def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
         """Objects whose key begins with ``prefix`` and lies behind ``start_after``, in order of their keys.

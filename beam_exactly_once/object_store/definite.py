@@ -100,6 +100,11 @@ class DefiniteStore(ObjectStore):
         checked_key(key)
         return self._definite(f"look at {key}", lambda: self._size_bytes(key))
 
+    def written_at_ms(self, key: str) -> int | None:
+        """See :class:`ObjectStore`."""
+        checked_key(key)
+        return self._definite(f"look at {key}", lambda: self._written_at_ms(key))
+
     def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
         """See :class:`ObjectStore`."""
         checked_prefix(prefix)
@@ -157,6 +162,9 @@ class DefiniteStore(ObjectStore):
 
     @abc.abstractmethod
     def _size_bytes(self, key: str) -> int | None: ...
+
+    def _written_at_ms(self, key: str) -> int | None:
+        return None
 
     @abc.abstractmethod
     def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:

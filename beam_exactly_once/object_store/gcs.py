@@ -108,9 +108,16 @@ class GcsStore(DefiniteStore):
             return body
 
     def _size_bytes(self, key: str) -> int | None:
-        with sorted_errors(self.uri, self._bucket_name):
-            found = self._bucket().get_blob(self._prefix + key, timeout=TIMEOUT_S, retry=None)
+        found = self._about(key)
         return None if found is None else int(found.size or 0)
+
+    def _written_at_ms(self, key: str) -> int | None:
+        found = self._about(key)
+        return None if found is None or found.time_created is None else int(found.time_created.timestamp() * 1000)
+
+    def _about(self, key: str) -> Any:
+        with sorted_errors(self.uri, self._bucket_name):
+            return self._bucket().get_blob(self._prefix + key, timeout=TIMEOUT_S, retry=None)
 
     def _list_page(self, prefix: str, start_after: str, max_entries: int) -> Page:
         # One more than is wanted: the name that the listing starts at may be there, and is not wanted.

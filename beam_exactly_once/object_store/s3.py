@@ -141,8 +141,16 @@ class S3Store(DefiniteStore):
             return body
 
     def _size_bytes(self, key: str) -> int | None:
+        about = self._about(key)
+        return None if about is None else int(about["ContentLength"])
+
+    def _written_at_ms(self, key: str) -> int | None:
+        about = self._about(key)
+        return None if about is None else int(about["LastModified"].timestamp() * 1000)
+
+    def _about(self, key: str) -> Any:
         try:
-            return int(self._call("head_object", "NoSuchKey", Key=self._prefix + key)["ContentLength"])
+            return self._call("head_object", "NoSuchKey", Key=self._prefix + key)
         except Refusal:
             return None
 

@@ -106,6 +106,10 @@ class WatchedStore(ObjectStore):
         self._calls.after("size_bytes", key)
         return size_bytes
 
+    def written_at_ms(self, key: str) -> int | None:
+        """As the inner store; nobody is told."""
+        return self._inner.written_at_ms(key)
+
     def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
         """As the inner store; one call, however many entries."""
         entries = list(self._inner.list(prefix, start_after, limit))

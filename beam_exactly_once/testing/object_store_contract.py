@@ -35,6 +35,7 @@ from beam_exactly_once.object_store import (
 )
 
 RACERS = 16
+IN_2023_MS = 1_700_000_000_000
 
 StoreOpener = Callable[[], ObjectStore]
 
@@ -99,6 +100,14 @@ class ObjectStoreContract:
             assert store.get(absent) is None
             assert store.get_range(absent, 0, 1) is None
             assert store.size_bytes(absent) is None
+            assert store.written_at_ms(absent) is None
+
+    def test_a_store_with_a_clock_says_when_it_wrote(self, store: ObjectStore) -> None:
+        store.put_if_absent("a", b"body")
+
+        written_at_ms = store.written_at_ms("a")
+        assert written_at_ms is None or written_at_ms > IN_2023_MS
+        assert store.written_at_ms("a") == written_at_ms
 
     @pytest.mark.parametrize("body", [b"", b"\0\xff" * 10, b"x" * 300_000])
     def test_bodies_come_back_as_they_are(self, store: ObjectStore, body: bytes) -> None:

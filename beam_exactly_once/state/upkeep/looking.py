@@ -27,8 +27,9 @@ from beam_exactly_once.state.keys import decode_keys, encode_key
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.ordering import flags
 from beam_exactly_once.state.run import NEVER, Run
-from beam_exactly_once.state.section import fetch_from, runs_of
+from beam_exactly_once.state.section import runs_of
 from beam_exactly_once.state.state_list import Slice, StateList
+from beam_exactly_once.state.upkeep.reading import fetch_behind
 from beam_exactly_once.state.windows.operator import CombineInWindows
 from beam_exactly_once.state.windows.slides import SlideEach
 from beam_exactly_once.state.windows.window_keys import ends_of, user_keys
@@ -116,6 +117,7 @@ class StateView:
             ConfigurationError: there is no such operator.
             UnfitRow: this is not a key.
             CheckpointHole, CorruptObject: a section is gone, or damaged.
+            SweptMeanwhile: the stream has swept one meanwhile.
         """
         state = self._list_of(operator)
         encoded = pa.array([encode_key(key, operator=operator)], pa.large_binary())
@@ -135,6 +137,7 @@ class StateView:
         Raises:
             ConfigurationError: there is no such operator.
             CheckpointHole, CorruptObject: a section is gone, or damaged.
+            SweptMeanwhile: the stream has swept one meanwhile.
         """
         state = self._list_of(operator)
         for one in filter(lambda one: one.sections, state.slices):
@@ -153,7 +156,7 @@ class StateView:
 
     def _run_of(self, one: Slice, fired_ms: int | None) -> Run:
         """What is alive of a slice: what has expired goes only when its rows are merged."""
-        run = merged(runs_of(one, fetch_from(self._checkpoint.store)), drop_tombstones=True)
+        run = merged(runs_of(one, fetch_behind(self._checkpoint, self.marker.batch_id)), drop_tombstones=True)
         return run if fired_ms is None else run.rows_at(np.flatnonzero(run.expiry_ms > fired_ms))
 
 

@@ -51,8 +51,12 @@ class OperatorBatches:
         self.shards = shards
         self.list = StateList.empty(slices=slices)
         self.batch_id = 0
-        self._retain_batches = retain_batches
-        self._retention = Retention(self.checkpoint, retain_batches)
+        self.retain(retain_batches)
+
+    def retain(self, batches: int) -> None:
+        """From here on, as behind a start with another number of markers that stay."""
+        self._retain_batches = batches
+        self._retention = Retention(self.checkpoint, batches)
 
     def run(self, *parts: Any, now_ms: int = 0) -> list[Any]:
         """One batch of rows, gathered in ``parts``; returns what is emitted."""

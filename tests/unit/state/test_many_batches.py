@@ -8,8 +8,12 @@ from collections import Counter
 import pytest
 
 from beam_exactly_once.checkpoint import layout
-from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
-from support.simulation.operator_batches import OperatorBatches
+from beam_exactly_once.errors import PipelineChanged
+from beam_exactly_once.state.section import fetch_from, runs_of
+from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.types import JsonState
+from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey, UpdateStateByKey
+from support.simulation.operator_batches import OPERATOR, OperatorBatches
 
 BATCHES = 160
 MINUTE_MS = 60_000
@@ -66,3 +70,52 @@ def test_any_number_of_workers_holds_the_same_state_and_lists_stay_short() -> No
         assert max(len(one.sections) for one in operator.list.slices) <= 12
     assert len(operator.list.slices) == 24
     assert operator.list.keys == len(totals)
+
+
+def test_retention_may_be_another_at_any_start() -> None:
+    """What a retained batch needs is there, also when fewer or more are retained from now on."""
+    operator = OperatorBatches(StatefulCombinePerKey(sum)._update(), slices=2, shards=1)
+    chance = random.Random(6)
+    for start, retained in enumerate((3, 6, 2, 5)):
+        operator.retain(retained)
+        for batch in range(9):
+            operator.run(([chance.randint(0, 20) for _ in range(8)], [1] * 8))
+            there = {entry.key for entry in operator.store.list(layout.STATE)}
+            fewest = min(retained, batch + 1) if start else retained
+            for batch_id in range(max(0, operator.batch_id - fewest), operator.batch_id):
+                marker = operator.checkpoint.read_marker(batch_id)
+                assert marker is not None
+                assert StateList.from_json(marker.state[OPERATOR]).object_keys <= there
+
+
+VERSIONS = [
+    UpdateStateByKey(lambda values, state: (state or 0) + len(values), state=JsonState(int)),
+    UpdateStateByKey(
+        lambda values, state: [(state or [0])[0] + len(values)],
+        state=JsonState(list[int], version=2, upgrades={1: lambda count: [count]}),
+    ),
+    UpdateStateByKey(
+        lambda values, state: {"n": (state or {"n": 0})["n"] + len(values)},
+        state=JsonState(dict[str, int], version=3, upgrades={1: lambda count: [count], 2: lambda one: {"n": one[0]}}),
+    ),
+]
+
+
+def test_rows_of_many_versions_lie_in_one_section_and_each_is_read_as_it_was_written() -> None:
+    """Sections are merged at every step; code that was rolled back refuses what newer code wrote, and reads what it knows."""
+    operator = OperatorBatches(VERSIONS[0]._update(), slices=1, shards=1)
+    chance, totals = random.Random(7), Counter[int]()
+    for version, step in enumerate(VERSIONS):
+        operator.update = step._update()
+        for _ in range(9):
+            keys = [100 * version + chance.randint(0, 15) for _ in range(6)] + [chance.randint(0, 15)]
+            totals.update(keys)
+            operator.run((keys, keys))
+    runs = runs_of(operator.list.slices[0], fetch_from(operator.store))
+    assert max(len(set(run.versions.tolist())) for run in runs) == 3
+    every = sorted(totals)
+    totals.update(every)
+    assert sorted(operator.run((every, every))) == [(key, {"n": totals[key]}) for key in every]
+    operator.update = VERSIONS[1]._update()
+    with pytest.raises(PipelineChanged, match="values of version 3, and this code has version=2"):
+        operator.run((every[:1], [0]))
