@@ -47,6 +47,8 @@ class _Warnings(PipelineVisitor):
         """Collections with rows of such, and the step where those begin."""
         self._combined: dict[Any, str] = {}
         """Collections with a result of one batch for a key, and the step that combines."""
+        self._changed: dict[Any, str] = {}
+        """Collections with what a batch changed of what an operator remembers, and that operator."""
 
     def enter_composite_transform(self, node: AppliedPTransform) -> None:
         if isinstance(node.transform, _COMBINING):
@@ -57,9 +59,13 @@ class _Warnings(PipelineVisitor):
             for rows in node.inputs:
                 self._warn(rows, node)
 
+        elif isinstance(node.transform, beam.CoGroupByKey):
+            self._warn_of_join(node)
         elif isinstance(node.transform, KeyedTransform) and not isinstance(node.transform, DeduplicateByKey):
             for rows in node.inputs:
                 self._refuse(rows, node)
+            if node.transform._update().adds_up:
+                self._changed.update(dict.fromkeys(node.outputs.values(), node.full_label))
 
     def visit_transform(self, node: AppliedPTransform) -> None:
         inputs = _collections(node.inputs)
@@ -71,6 +77,10 @@ class _Warnings(PipelineVisitor):
             self._constant.update(dict.fromkeys(node.outputs.values(), self._constant[inputs[0]]))
         elif not self._constant.keys() >= set(inputs):  # else a side input of the batch makes another row each time
             self._take_over(node)
+        for one in inputs:
+            if one in self._changed and not _is_inside(node, (KeyedTransform,)):
+                for output in node.outputs.values():
+                    self._changed.setdefault(output, self._changed[one])
         if isinstance(node.transform, beam.GroupByKey) and not _is_inside(node, _GROUPING_INSIDE):
             self._note_combined(node, node.full_label)
 
@@ -95,6 +105,17 @@ class _Warnings(PipelineVisitor):
                 f"rows of step {begins!r} do not come from Kafka: they are the same in each batch, and each would give them "
                 f"to {operator.full_label!r} again, which remembers what it got. Give them to a step as a side input, or put "
                 "them into the topic."
+            )
+
+    def _warn_of_join(self, join: AppliedPTransform) -> None:
+        changed = sorted({self._changed[one] for one in _collections(join.inputs) if one in self._changed})
+        if len(changed) > 1:
+            _LOGGER.warning(
+                "step %r joins what %s give, and each gives the keys that a batch changes, not all that it remembers: a key "
+                "meets itself only where one batch changes it in both. Keep both in the state of one step; or write them to "
+                "tables, and join those.",
+                join.full_label,
+                " and ".join(map(repr, changed)),
             )
 
     def _warn(self, rows: Any, sink: AppliedPTransform) -> None:

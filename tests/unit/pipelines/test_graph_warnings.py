@@ -16,6 +16,7 @@ from beam_exactly_once import (
     ForEachBatch,
     ReadFromKafka,
     StatefulCombinePerKey,
+    UpdateStateByKey,
     WriteToFiles,
     WriteToSql,
 )
@@ -97,6 +98,20 @@ def newest_upserted(stream: Any, rows: Any) -> None:
     _ = rows | beam.Map(lambda row: (row["n"], 1)) | beam.combiners.Count.PerKey() | ForEachBatch(print, schema=ROWS)
 
 
+def totals_joined(stream: Any, rows: Any) -> None:
+    pairs = rows | beam.Map(lambda row: (row["n"], 1))
+    clicks = pairs | "Clicks" >> StatefulCombinePerKey(sum, name="clicks") | beam.Map(lambda pair: pair)
+    orders = pairs | "Orders" >> UpdateStateByKey(lambda values, state: len(values), name="orders")
+    joined = {"clicks": clicks, "orders": orders} | "Join" >> beam.CoGroupByKey()
+    _ = joined | beam.MapTuple(lambda n, found: {"n": n}) | files()
+
+
+def totals_joined_with_rows(stream: Any, rows: Any) -> None:
+    pairs = rows | beam.Map(lambda row: (row["n"], 1))
+    clicks = pairs | "Clicks" >> StatefulCombinePerKey(sum)
+    _ = {"clicks": clicks, "rows": pairs} | beam.CoGroupByKey() | beam.MapTuple(lambda n, found: {"n": n}) | files()
+
+
 REPEATED = (
     "rows of step '{}' do not come from Kafka: they are the same in each batch, and each batch writes them again to "
     "'WriteToFiles({})'. "
@@ -107,6 +122,9 @@ REPLACED = (
 )
 
 
+JOINED = "step 'Join' joins what 'Clicks' and 'Orders' give, and each gives the keys that a batch changes, not all "
+
+
 @pytest.mark.parametrize(
     ("build", "begins"),
     [
@@ -115,6 +133,8 @@ REPLACED = (
         (totals_replaced, [REPLACED]),
         (groups_replaced, [REPLACED]),
         (all_replaced, [REPLACED.replace("'Count'", "'Count/CombineGlobally(CountCombineFn)'")]),
+        (totals_joined, [JOINED]),
+        (totals_joined_with_rows, []),
         (state_upserted, []),
         (constants_as_side_input, []),
         (a_row_of_each_batch, []),
