@@ -1,4 +1,4 @@
-"""``beam-exactly-once wal``: look at a write-ahead log, and let go what nobody reads any more."""
+"""``beam-exactly-once wal``: a write-ahead log, which holds what producers sent who cannot be asked again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from beam_exactly_once.cli import tables
 from beam_exactly_once.cli.options import JSON, at_location, print_json
+from beam_exactly_once.cli.wal_receive import receive
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.readers import readers_of_stream
@@ -16,7 +17,7 @@ from beam_exactly_once.wal.sweeping import Sweeper
 
 @click.group()
 def wal() -> None:
-    """Look after a write-ahead log. Its LOCATION is that of its writers."""
+    """Receive records into a write-ahead log, and look after it. Its LOCATION is that of its writers."""
 
 
 @wal.command()
@@ -59,3 +60,6 @@ def release(location: str, storage_options: Mapping[str, str] | None, stream_id:
     for one in readers:
         one.of(log).release()
     click.echo(f"Nothing of {log.store.uri} is kept for stream {stream_id} any more.")
+
+
+wal.add_command(receive)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 ID_BYTES, CONTENT_BYTES = 16, 8
 NO_ID, NO_CONTENT = bytes(ID_BYTES), bytes(CONTENT_BYTES)
 """Of a record that came without an id."""
-MAX_SENT_BYTES = 256
+MAX_SENT_BYTES = 1024
 """The longest id that a sender may give."""
 
 _OFFSET = struct.Struct("<Q")

@@ -70,7 +70,8 @@ class Intake:
     def __init__(self, window: IdWindow, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
         self._window = window
         self._max_pending_bytes = max_pending_bytes
-        self._pending_bytes = 0
+        self.pending_bytes = 0
+        """Of records that wait for the store."""
         self._open: deque[Batch] = deque()
         self._under_way: dict[bytes, tuple[Batch, int, bytes]] = {}
         """Of each id: its batch, its place in it, and the digest of its value."""
@@ -99,9 +100,9 @@ class Intake:
                 f"a request of {len(new)} records and {size} bytes is larger than a segment of the log, which takes "
                 f"{MAX_SEGMENT_RECORDS} records and {MAX_PAYLOAD_BYTES} bytes. Nothing of it was taken: send it in parts."
             )
-        if self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes:
+        if self.pending_bytes and self.pending_bytes + size > self._max_pending_bytes:
             raise StoreUnavailable(
-                f"{self._pending_bytes} bytes wait for the store of the log already. Nothing of this request was taken: send it "
+                f"{self.pending_bytes} bytes wait for the store of the log already. Nothing of this request was taken: send it "
                 "again later."
             )
         request = Request(len(records), len(records) - len(new))
@@ -179,10 +180,10 @@ class Intake:
                 self._under_way[record.record_id] = batch, place, record.content
         batch.records += new
         batch.size_bytes += size
-        self._pending_bytes += size
+        self.pending_bytes += size
 
     def _forget(self, batch: Batch) -> None:
-        self._pending_bytes -= batch.size_bytes
+        self.pending_bytes -= batch.size_bytes
         for record in batch.records:
             if record.record_id != NO_ID:
                 self._under_way.pop(record.record_id, None)

@@ -75,7 +75,6 @@ class PartitionWriter:
             CorruptObject: the log has lost its end, or ids of the window.
             StoreUnavailable: no definite answer in time. A claim that lands later does no harm.
         """
-        self._location.create_partition(self.partition)
         claimed = None
         for _ in range(MAX_CLAIMS):
             claimed = self._claim_once()
@@ -100,6 +99,8 @@ class PartitionWriter:
             raise corrupt(
                 where, f"begins at offset {floor}, but its newest segment is gone, so offsets would be given twice"
             )
+        if before is None:
+            self._location.create_partition(self.partition)
         while True:
             claim = self._new_claim(before)
             written = self._location.put_segment(
@@ -139,6 +140,11 @@ class PartitionWriter:
     def _recover_ids(self, claim: SegmentHeader) -> RecoveredIds:
         wanted = max(0, claim.base - self.window.size)
         return recover_ids(self._location, self.partition, claim.base, required=claim.ids_from, wanted=wanted)
+
+    @property
+    def clock_behind_s(self) -> float:
+        """How far the clock was behind the latest arrival time of the log at the claim; 0 if it was not."""
+        return max(0, self._claim.rising_ms - self._claim.claimed_at_ms) / 1000
 
     # -- segments ------------------------------------------------------------------------------------------------------
 

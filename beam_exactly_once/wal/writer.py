@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +26,7 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.logs.records import Headers
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.wal.ids import MAX_SENT_BYTES, NO_CONTENT, NO_ID, content_of, stored_id
-from beam_exactly_once.wal.intake import Batch, Intake
+from beam_exactly_once.wal.intake import MAX_PENDING_BYTES, Batch, Intake
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.segments import NewRecord
@@ -33,6 +34,8 @@ from beam_exactly_once.wal.segments import NewRecord
 MAX_RECORD_BYTES = 1 << 20
 LOOK_INTERVAL_S = 60.0
 """So often a writer looks whether its log is still the one at its location."""
+WINDOW_MARKS = 64
+"""So finely a writer remembers when it wrote the offsets of the id window."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 5.0
 """Between two tries of a segment that the store gave no definite answer about."""
 
@@ -47,6 +50,25 @@ class Appended:
     offset: int | None
     records: int
     duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """Where a writer stands.
+
+    ``waits_s`` is how long the segment under way has waited for the store, 0 without one; ``put_s`` how long all before it did.
+    ``window_s`` is how old the oldest offset of the id window is; None while nothing has left it. ``clock_behind_s`` is how far
+    the clock was behind that of earlier writers when this one claimed.
+    """
+
+    end: int
+    ids: int
+    window_s: float | None
+    segments: int
+    pending_bytes: int
+    waits_s: float
+    put_s: float
+    clock_behind_s: float
 
 
 class WalWriter:
@@ -66,6 +88,7 @@ class WalWriter:
         linger_s: how long a segment waits for more records. Fewer segments cost less, and answers come later.
         id_window: among how many of the last offsets of the partition a record that comes again is recognised by its id. It can
             grow from one writer to the next, not shrink.
+        max_pending_bytes: what may wait for the store. More is refused.
         storage_options: of the store.
         clock: tells when records arrived.
 
@@ -80,11 +103,13 @@ class WalWriter:
         partition: int = 0,
         linger_s: float = 0.0,
         id_window: int = 100_000,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
         storage_options: dict[str, Any] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         whole_number("partition", partition, least=0, most=10**8 - 1)
         whole_number("id_window", id_window, least=0)
+        whole_number("max_pending_bytes", max_pending_bytes)
         seconds("linger_s", linger_s, zero=True)
         self._store = open_object_store(
             location_of("location", location, "a log"), options_of("storage_options", storage_options)
@@ -92,6 +117,7 @@ class WalWriter:
         self._partition = partition
         self._linger_s = linger_s
         self._id_window = id_window
+        self._max_pending_bytes = max_pending_bytes
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
         self._wake = asyncio.Event()
@@ -103,6 +129,10 @@ class WalWriter:
         self._writer: PartitionWriter
         self._intake: Intake
         self._looked_s = 0.0
+        self._segments = 0
+        self._put_s = 0.0
+        self._began_s: float | None = None
+        self._ends: deque[tuple[int, float]] = deque()
 
     async def __aenter__(self) -> WalWriter:
         """Claim the partition.
@@ -119,7 +149,7 @@ class WalWriter:
         except BaseException:
             self._pool.shutdown(wait=False)
             raise
-        self._intake = Intake(self._writer.window)
+        self._intake = Intake(self._writer.window, self._max_pending_bytes)
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -142,7 +172,9 @@ class WalWriter:
         values: Sequence[bytes],
         *,
         ids: Sequence[bytes | None] | None = None,
+        keys: Sequence[bytes | None] | None = None,
         headers: Sequence[Headers] | None = None,
+        timeout_s: float | None = None,
     ) -> Appended:
         """Append records together, and return when all of them are durable: only then answer whoever sent them.
 
@@ -150,18 +182,20 @@ class WalWriter:
 
         Args:
             values: of the records; at most 1 MiB each.
-            ids: of the records, up to 256 bytes each; None for one without. They become the records' keys.
+            ids: of the records, up to 1024 bytes each; None for one without.
+            keys: of the records; their ids, if not given.
             headers: of the records: pairs of a name and a value.
+            timeout_s: so long it waits for the store; None: for ever.
 
         Raises:
             IdReused: an id is known with another value. Nothing was taken.
             UnfitRow: a value, an id or the whole is too large. Nothing was taken.
             Fenced: another writer has claimed the partition. What was not there before is not in the log; append it there.
-            StoreUnavailable: too much waits for the store already, and nothing was taken; or this writer was closed meanwhile,
-                and whether the records are in the log is unknown. Append them again, with the same ids.
+            StoreUnavailable: too much waits for the store already, and nothing was taken; or time is up, or this writer was
+                closed meanwhile, and whether the records are in the log is unknown. Append them again, with the same ids.
             ConfigurationError: the writer is closed, or the lists differ in length.
         """
-        records = self._records(values, ids, headers)
+        records = self._records(values, ids, keys, headers)
         if self._error is not None:
             raise type(self._error)(str(self._error))
         if self._is_closing or self._task is None:
@@ -173,37 +207,76 @@ class WalWriter:
             self._wake.set()
             if self._intake.is_full:
                 self._full.set()
-            await settled
+            timer = (
+                None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, _time_is_up, settled)
+            )
+            try:
+                await settled
+            finally:
+                if timer is not None:
+                    timer.cancel()
         if request.error is not None:
             raise type(request.error)(str(request.error))
         return Appended(self._partition, request.offset, request.records, request.duplicates)
 
+    async def ended(self) -> BeamExactlyOnceError | None:
+        """Wait until the writer is closed, or ends of itself, and say why."""
+        assert self._task is not None
+        await asyncio.wait([self._task])
+        return self._error
+
+    def state(self) -> WriterState:
+        """Where it stands now."""
+        now_s = self._clock.monotonic_s()
+        writer, began_s = self._writer, self._began_s
+        window_start = writer.end - writer.window.size
+        while len(self._ends) > 1 and self._ends[1][0] <= window_start:
+            self._ends.popleft()
+        is_full = bool(self._ends) and self._ends[0][0] <= window_start
+        return WriterState(
+            end=writer.end,
+            ids=len(writer.window),
+            window_s=now_s - self._ends[0][1] if is_full else None,
+            segments=self._segments,
+            pending_bytes=self._intake.pending_bytes,
+            waits_s=0.0 if began_s is None else now_s - began_s,
+            put_s=self._put_s,
+            clock_behind_s=writer.clock_behind_s,
+        )
+
     # -- the records ---------------------------------------------------------------------------------------------------
 
     def _records(
-        self, values: Sequence[bytes], ids: Sequence[bytes | None] | None, headers: Sequence[Headers] | None
+        self,
+        values: Sequence[bytes],
+        ids: Sequence[bytes | None] | None,
+        keys: Sequence[bytes | None] | None,
+        headers: Sequence[Headers] | None,
     ) -> list[NewRecord]:
         ids = [None] * len(values) if ids is None else ids
+        keys = ids if keys is None else keys
         headers = [()] * len(values) if headers is None else headers
-        if len(ids) != len(values) or len(headers) != len(values):
+        if not len(ids) == len(keys) == len(headers) == len(values):
             raise ConfigurationError(
-                f"{len(values)} values, {len(ids)} ids and {len(headers)} lists of headers are not of the same records: give one "
-                "of each a record."
+                f"{len(values)} values, {len(ids)} ids, {len(keys)} keys and {len(headers)} lists of headers are not of the same "
+                "records: give one of each a record."
             )
         arrived_ms = now_ms(self._clock)
         return [
-            self._record(value, sent, tuple(pairs), arrived_ms)
-            for value, sent, pairs in zip(values, ids, headers, strict=True)
+            self._record(value, sent, key, tuple(pairs), arrived_ms)
+            for value, sent, key, pairs in zip(values, ids, keys, headers, strict=True)
         ]
 
-    def _record(self, value: bytes, sent: bytes | None, headers: Headers, arrived_ms: int) -> NewRecord:
+    def _record(
+        self, value: bytes, sent: bytes | None, key: bytes | None, headers: Headers, arrived_ms: int
+    ) -> NewRecord:
         if len(value) > MAX_RECORD_BYTES:
             raise UnfitRow(f"a record of {len(value)} bytes is too large: a log takes up to {MAX_RECORD_BYTES}.")
         if sent is None:
-            return NewRecord(value, arrived_ms, NO_ID, NO_CONTENT, None, headers)
+            return NewRecord(value, arrived_ms, NO_ID, NO_CONTENT, key, headers)
         if not 0 < len(sent) <= MAX_SENT_BYTES:
             raise UnfitRow(f"an id of {len(sent)} bytes is not possible: give 1 to {MAX_SENT_BYTES}.")
-        return NewRecord(value, arrived_ms, stored_id(self._log.log_id, sent), content_of(value), sent, headers)
+        return NewRecord(value, arrived_ms, stored_id(self._log.log_id, sent), content_of(value), key, headers)
 
     # -- the segments --------------------------------------------------------------------------------------------------
 
@@ -222,6 +295,7 @@ class WalWriter:
         """One segment after the other; never two under way."""
         while await self._has_batch():
             batch = self._intake.take()
+            self._began_s = self._clock.monotonic_s()
             try:
                 self._writer.begin(batch.records)
                 base = await self._until_definite(self._put)
@@ -231,9 +305,22 @@ class WalWriter:
             except BaseException:
                 self._stop(batch, StoreUnavailable(_UNKNOWN))
                 raise
+            self._note(base)
             self._intake.landed(batch, base)
             with suppress(Retryable, ConfigurationError):  # the next one begins where this one would have
                 await self._in_thread(self._writer.put_page)
+
+    def _note(self, base: int) -> None:
+        """A segment is in the log from this offset on."""
+        assert self._began_s is not None
+        now_s = self._clock.monotonic_s()
+        self._segments += 1
+        self._put_s += now_s - self._began_s
+        self._began_s = None
+        if not self._ends or base - self._ends[-1][0] >= max(1, self._id_window // WINDOW_MARKS):
+            self._ends.append((base, now_s))
+        while len(self._ends) > 2 * WINDOW_MARKS:
+            self._ends.popleft()
 
     async def _has_batch(self) -> bool:
         """Wait for records, and for more of them while there is room; False: the writer is closed, and nothing is left."""
@@ -283,6 +370,15 @@ def _set(settled: asyncio.Future[None]) -> None:
         settled.set_result(None)
 
 
+def _time_is_up(settled: asyncio.Future[None]) -> None:
+    if not settled.done():
+        settled.set_exception(StoreUnavailable(_NO_ANSWER))
+
+
+_NO_ANSWER = (
+    "the store of the log has given no definite answer in time: whether the records are in the log is unknown. Append them again "
+    "with the same ids."
+)
 _UNKNOWN = (
     "the writer of the log ended before the store gave a definite answer: whether the records are in the log is unknown. "
     "Append them again with the same ids."

@@ -246,8 +246,8 @@ async def test_what_a_log_cannot_take_is_refused(store: TroubledStore) -> None:
     async with WalWriter(store.uri) as wal:
         with pytest.raises(UnfitRow, match="1048577 bytes is too large"):
             await wal.append([b"x" * ((1 << 20) + 1)])
-        with pytest.raises(UnfitRow, match="an id of 257 bytes"):
-            await wal.append([b"x"], ids=[b"i" * 257])
+        with pytest.raises(UnfitRow, match="an id of 1025 bytes"):
+            await wal.append([b"x"], ids=[b"i" * 1025])
         with pytest.raises(UnfitRow, match="larger than a segment"):
             await wal.append([b"x" * 1_000_000] * 9)
         with pytest.raises(UnfitRow, match="larger than a segment"):

@@ -1,0 +1,123 @@
+"""What is in a request: its records, their ids and their headers. Pure.
+
+Any body is one record; with the type ``application/x-ndjson`` each of its lines is one. An id comes in a header, and holds for
+the request: line k has the id "header and k". Or it is a field of each record's JSON. The name of who sends is part of an id, so
+that senders cannot take each other's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from beam_exactly_once.logs.records import Headers
+from beam_exactly_once.receiver.refusals import Refused
+from beam_exactly_once.wal.ids import compound_id
+
+MAX_ID_BYTES = 256
+"""The longest id that a sender may give."""
+LINES = b"application/x-ndjson"
+_OF_REQUEST, _OF_LINE, _OF_FIELD = b"r", b"l", b"f"
+"""Kinds of ids: none of one kind is equal to one of another."""
+
+
+class Records(NamedTuple):
+    """The records of a request. Without ids and keys, the lists are None."""
+
+    values: list[bytes]
+    ids: list[bytes | None] | None
+    keys: list[bytes | None] | None
+    headers: list[Headers] | None
+
+
+@dataclass(frozen=True)
+class Form:
+    """How requests are read.
+
+    Args:
+        id_header: name of the header that holds the id of a request.
+        id_json_field: name of the field that holds the id of a record, instead.
+        keep_headers: names of headers that become headers of the records.
+        max_record_bytes: the largest record.
+    """
+
+    id_header: str = "Idempotency-Key"
+    id_json_field: str | None = None
+    keep_headers: tuple[str, ...] = ()
+    max_record_bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_id_header", self.id_header.lower().encode())
+        object.__setattr__(self, "_kept", [(name, name.lower().encode()) for name in self.keep_headers])
+
+    _id_header: bytes = b""
+    _kept: Any = ()
+
+    def records(self, sender: bytes, headers: dict[bytes, bytes], body: bytes) -> Records:
+        """What a request holds.
+
+        Args:
+            sender: the name of who sends.
+            headers: of the request, by their names in small letters.
+            body: all of it.
+
+        Raises:
+            Refused: the request has no such form.
+        """
+        are_lines = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == LINES
+        values = _lines(body) if are_lines else [body]
+        if not body:
+            raise Refused(400, "the request has no body: a record is what the body holds.")
+        if max(map(len, values)) > self.max_record_bytes:
+            raise Refused(
+                413, f"a record is larger than {self.max_record_bytes} bytes. Nothing of the request was taken."
+            )
+        kept = [self._kept_of(headers)] * len(values) if self._kept else None
+        if self.id_json_field is not None:
+            found = [self._key_in(value, number) for number, value in enumerate(values, start=1)]
+            return Records(
+                values, [compound_id(_OF_FIELD, sender, *one) for one in found], [key for _, key in found], kept
+            )
+        key = headers.get(self._id_header)
+        if key is None:
+            return Records(values, None, None, kept)
+        if not 0 < len(key) <= MAX_ID_BYTES:
+            raise Refused(400, f"an id of {len(key)} bytes is not possible: give 1 to {MAX_ID_BYTES}.")
+        if not are_lines:
+            return Records(values, [compound_id(_OF_REQUEST, sender, key)], [key], kept)
+        ids: list[bytes | None] = [compound_id(_OF_LINE, sender, key, b"%d" % number) for number in range(len(values))]
+        return Records(values, ids, [key] * len(values), kept)
+
+    def _key_in(self, value: bytes, number: int) -> tuple[bytes, bytes]:
+        """Its type and text: the number 7 and the text "7" are two ids."""
+        record = _json(value, number)
+        key = record.get(self.id_json_field) if isinstance(record, dict) else None
+        if not isinstance(key, str | int) or isinstance(key, bool):
+            raise Refused(
+                400, f"record {number} is no JSON object with text or a whole number as {self.id_json_field!r}."
+            )
+        text = key.encode() if isinstance(key, str) else b"%d" % key
+        if not 0 < len(text) <= MAX_ID_BYTES:
+            raise Refused(400, f"record {number} has an id of {len(text)} bytes: give 1 to {MAX_ID_BYTES}.")
+        return (b"text" if isinstance(key, str) else b"number"), text
+
+    def _kept_of(self, headers: dict[bytes, bytes]) -> Headers:
+        return tuple((name, headers[key]) for name, key in self._kept if key in headers)
+
+
+def _lines(body: bytes) -> list[bytes]:
+    values = body.split(b"\n")
+    if not values[-1]:
+        values.pop()
+    for number, value in enumerate(values, start=1):
+        _json(value, number)
+    return values
+
+
+def _json(value: bytes, number: int) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        raise Refused(400, f"record {number} is not JSON in UTF-8. Nothing of the request was taken.") from None
