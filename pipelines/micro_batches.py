@@ -28,6 +28,7 @@ from beam_exactly_once.errors import (
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.clock_check import refuse_clock_ahead
+from beam_exactly_once.pipelines.draining import LAST_BATCHES, at_the_end, open_until_ms
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.known_operators import LiveOperator
@@ -138,6 +139,8 @@ class _ClaimedStream:
         """What operators remember of the batch before: as its marker says, never as an attempt had it."""
         self._fires_until_ms: int | None = None
         """No batch is planned for timers that are due later; None means no limit."""
+        self._last_batches = 0
+        """So many may still be planned by which event time ends."""
 
     def run(self) -> None:
         """Recover, and run batches.
@@ -155,7 +158,7 @@ class _ClaimedStream:
                     self._recover()
                     self._run_batches()
                     self._note_published()
-                log_lines.log_stop(self._writer, self._batch_id)
+                log_lines.log_stop(self._writer, self._batch_id, open_until_ms(self._graph, self._state))
                 return
             except _Overtaken as error:
                 if not left:
@@ -217,6 +220,8 @@ class _ClaimedStream:
         for name, planner in self._planners.items():
             stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
             planner.take_position(self._checkpoint, newest, stood)
+            if planner.times is not None and planner.times.have_ended:
+                log_lines.log_ended_time(self._writer, self._batch_id, name)
 
     def _replayed(self, batch_id: int) -> Plan:
         plan = self._checkpoint.read_plan(batch_id)
@@ -243,6 +248,7 @@ class _ClaimedStream:
         trigger = self._settings.trigger
         if isinstance(trigger, AvailableNow):
             self._fires_until_ms = now_ms(self._clock)
+            self._last_batches = LAST_BATCHES if trigger.drain else 0
             for planner in self._planners.values():
                 planner.take_target()
         for _ in self._beats(trigger):
@@ -279,8 +285,11 @@ class _ClaimedStream:
             planner.refresh()
             sources[name] = planner.plan(at_ms)
         is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
-        if is_empty and not ask_for_batch(sources, self._graph, self._state, at_ms, self._fires_until_ms):
-            return None
+        if is_empty and not self._is_due(sources, at_ms):
+            sources = at_the_end(sources, self._graph)
+            if not self._last_batches or not self._is_due(sources, at_ms):
+                return None
+            self._last_batches -= 1
         plan = self._writer.plan(
             Plan(
                 self._batch_id,
@@ -293,6 +302,9 @@ class _ClaimedStream:
         if plan.carries is not None:
             raise _Overtaken(f"batch {plan.batch_id} is planned to carry the state of another stream along.")
         return plan, self._clock.monotonic_s() - began_s
+
+    def _is_due(self, sources: Mapping[str, SourcePlan], at_ms: int) -> bool:
+        return ask_for_batch(sources, self._graph, self._state, at_ms, self._fires_until_ms)
 
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
         """Run a planned batch to its publish, and stand behind it."""

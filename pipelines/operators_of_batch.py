@@ -35,6 +35,8 @@ def tasks_of(
     bounds = _event_bounds(plan.sources, graph, state)
     event_times = [source.event_time for source in graph.sources.values() if source.event_time is not None]
     latest_ms = max((one.latest_ms(plan.planned_at_ms) for one in event_times), default=plan.planned_at_ms)
+    # What windows give as they close may lie ahead of all clocks where time ends.
+    latest_ms = max([latest_ms, *(one.watermark_ms for one in plan.sources.values() if one.watermark_ms is not None)])
     tasks = {}
     for name, operator in graph.operators.items():
         base = state.get(name) or StateList.empty(live[name].generation)

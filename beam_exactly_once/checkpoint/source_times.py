@@ -10,6 +10,9 @@ from beam_exactly_once.offsets import NextOffsets, TopicPartition
 
 Json: TypeAlias = dict[str, Any]
 
+END_OF_TIME_MS = 253_402_300_799_999
+"""The watermark of a source whose time has ended, or more: nothing happens later. It is the end of the year 9999."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotedTimes:
@@ -88,6 +91,11 @@ class SourceTimes:
         future_records = self.future_records + sum(one.future_records for one in noted.values())
         return SourceTimes(partitions, _later(self.watermark_ms, watermark_ms), future_records)
 
+    @property
+    def have_ended(self) -> bool:
+        """Whether all that was open has been closed for good."""
+        return has_ended(self.watermark_ms)
+
     def without(self, topics: Collection[str]) -> SourceTimes:
         """The same, of other topics than these."""
         return replace(self, partitions={one: at for one, at in self.partitions.items() if one.topic not in topics})
@@ -141,6 +149,11 @@ class TimeReached:
             "held_since_ms": self.held_since_ms,
             "future_records": self.future_records,
         }
+
+
+def has_ended(watermark_ms: int | None) -> bool:
+    """Whether the time of a source with this watermark has ended."""
+    return watermark_ms is not None and watermark_ms >= END_OF_TIME_MS
 
 
 def together(noted: Iterable[Noted]) -> Noted:

@@ -15,7 +15,7 @@ from rich.table import Table
 from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.inspection import BatchSummary, Position, StreamStatus
 from beam_exactly_once.checkpoint.resolution import Proposal
-from beam_exactly_once.checkpoint.source_times import TimeReached
+from beam_exactly_once.checkpoint.source_times import TimeReached, has_ended
 from beam_exactly_once.clock import moment_text
 from beam_exactly_once.state.upkeep.looking import OperatorSummary
 from beam_exactly_once.wal.sweeping import Swept
@@ -170,7 +170,12 @@ def _newest(newest: BatchSummary | None, now: datetime.datetime) -> str:
 
 
 def _reached(reached: TimeReached, now: datetime.datetime) -> str:
-    said = ["no watermark yet" if reached.watermark_ms is None else f"watermark {_moment(reached.watermark_ms, now)}"]
+    if reached.watermark_ms is None:
+        said = ["no watermark yet"]
+    elif has_ended(reached.watermark_ms):
+        said = ["ended: the stream was drained, and what comes now is late"]
+    else:
+        said = [f"watermark {_moment(reached.watermark_ms, now)}"]
     if reached.held_by is not None:
         since = (
             ""

@@ -16,6 +16,7 @@ from beam_exactly_once.kafka import Record
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines.progress import BatchProgress
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
+from beam_exactly_once.pipelines.triggers import AvailableNow
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.sinks.files.manifest import read_batches
 from beam_exactly_once.testing.memory_kafka import MemoryKafka
@@ -44,6 +45,7 @@ def run_in_memory(
     batches: Mapping[str, Sequence[Iterable[bytes | Record]]],
     *,
     times: Sequence[datetime] | None = None,
+    drain: bool = False,
     allow_per_batch: bool = False,
 ) -> MemoryRun:
     """Run a stream on given records, without Kafka, disk or network.
@@ -57,6 +59,7 @@ def run_in_memory(
         batches: the records of each topic, one iterable a batch; values alone (bytes) go to partition 0.
         times: when each batch is planned, with a time zone, for steps with a timeout or time to live. More than there are batches
             make runs without new records, which read nothing and fire what is due. None: the machine's clock.
+        drain: whether time ends behind the last batch, as with ``AvailableNow(drain=True)``, so that all windows close.
         allow_per_batch: as for :class:`~beam_exactly_once.ExactlyOnceStream`.
 
     Raises:
@@ -91,8 +94,9 @@ def run_in_memory(
         for number, clock in enumerate(clocks):
             for topic, of_topic in batches.items():
                 _append(cluster, topic, of_topic[number] if number < len(of_topic) else ())
+            trigger = AvailableNow(drain=drain and number == len(clocks) - 1)
             with ExactlyOnceStream(
-                "checkpoint", listeners=[progress.append], allow_per_batch=allow_per_batch
+                "checkpoint", trigger=trigger, listeners=[progress.append], allow_per_batch=allow_per_batch
             ) as stream:
                 stream._clock = clock
                 build(stream)

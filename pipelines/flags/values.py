@@ -160,7 +160,7 @@ def _made(given: str | dict[str, Any], kinds: Kinds, only: str | None) -> Any:
     make, hints = kinds[kind], arguments_of(kinds[kind])
     if (is_given and not hints) or (not is_given and _needed(make)):
         raise Unreadable(f"must be {_written(kind, make)}")
-    named = argument if isinstance(argument, dict) else {next(iter(hints)): argument} if is_given else {}
+    named = argument if isinstance(argument, dict) else {_first(kind, make): argument} if is_given else {}
     unknown = sorted(named.keys() - hints.keys())
     if unknown:
         raise Unreadable(f"says {', '.join(unknown)} of {kind}, which has {', '.join(hints) or 'nothing to say'}")
@@ -170,6 +170,20 @@ def _made(given: str | dict[str, Any], kinds: Kinds, only: str | None) -> Any:
 def _needed(make: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(make).parameters
     return [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+
+
+def _first(kind: str, make: Callable[..., Any]) -> str:
+    """The argument that needs no name.
+
+    Raises:
+        Unreadable: there is none.
+    """
+    parameters = inspect.signature(make).parameters.values()
+    found = next((one.name for one in parameters if one.kind is not one.KEYWORD_ONLY), None)
+    if found is None:
+        arguments = ", ".join(f'"{one.name}": …' for one in parameters)
+        raise Unreadable(f'must be {_written(kind, make)} or {{"{kind}": {{{arguments}}}}}')
+    return found
 
 
 def _written(kind: str, make: Callable[..., Any]) -> str:

@@ -7,9 +7,10 @@ are known. No line holds a value of a row.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from beam_exactly_once.checkpoint import Recovery, StreamWriter
-from beam_exactly_once.checkpoint.source_times import TimeReached
+from beam_exactly_once.checkpoint.source_times import TimeReached, has_ended
 from beam_exactly_once.clock import moment_text
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.pipelines.failures import failed_step
@@ -63,14 +64,28 @@ def log_failure(writer: StreamWriter, batch_id: int, error: Exception) -> None:
     _LOGGER.error("batch %d failed: %s%s", batch_id, type(error).__name__, said, extra=extra)
 
 
-def log_stop(writer: StreamWriter, next_batch_id: int) -> None:
-    """Say that the stream stops, as it should."""
-    _LOGGER.info("the stream stops; its next batch is %d", next_batch_id, extra=_fields(writer, next_batch_id))
+def log_stop(writer: StreamWriter, next_batch_id: int, open_until_ms: Mapping[str, int]) -> None:
+    """Say that the stream stops, as it should, and what waits for the watermark."""
+    waits = [f"; operator {name!r} is open, next until {moment_text(at)}" for name, at in open_until_ms.items()]
+    extra = {**_fields(writer, next_batch_id), "open_until_ms": dict(open_until_ms)}
+    _LOGGER.info("the stream stops; its next batch is %d%s", next_batch_id, "".join(waits), extra=extra)
+
+
+def log_ended_time(writer: StreamWriter, next_batch_id: int, source: str) -> None:
+    """Say that whatever is read now comes too late."""
+    _LOGGER.warning(
+        "the time of source %r has ended: the stream was drained. What is read now is late for every window and join, and "
+        "timeouts by event time are called when it is drained again. To have time go on, start a new checkpoint_location",
+        source,
+        extra=_fields(writer, next_batch_id),
+    )
 
 
 def _time_of(source: str, reached: TimeReached) -> str:
     if reached.watermark_ms is None:
         return f"; {source} has no watermark yet"
+    if has_ended(reached.watermark_ms):
+        return f"; the time of {source} has ended"
     return f"; the watermark of {source} is {moment_text(reached.watermark_ms)}"
 
 

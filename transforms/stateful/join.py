@@ -38,7 +38,8 @@ class JoinWithinInterval(KeyedTransform):
     Each side has a watermark of its own. A row is late if it happened before its side's, as the batch before left it, or further
     beyond its batch's planned time than the source's ``future_s``; it matches nothing. A row is remembered until the lower of
     both watermarks says that nothing can match it any more; if nothing did, an outer join gives it then, beside None. With
-    ``AvailableNow``, rows to which the watermarks have not come stay remembered, for the next start.
+    ``AvailableNow``, rows to which the watermarks have not come stay remembered, for the next start;
+    ``AvailableNow(drain=True)`` lets them go.
 
     What it gives may have happened up to ``before_s + after_s`` before its own watermark, and a step by event time behind it
     waits that much longer.

@@ -103,7 +103,7 @@ class AggregateByWindow(WindowedTransform):
     brings for it is in it. A row is late if earlier batches have closed all its windows; where some are open, it counts in
     these. A row that happened further beyond its batch's planned time than the source's ``future_s`` is in no window, and is
     given as late. More or less lateness may be allowed at any start; what is closed stays closed. With ``AvailableNow``, windows
-    to whose end the watermark has not come stay open, for the next start.
+    to whose end the watermark has not come stay open, for the next start; ``AvailableNow(drain=True)`` closes them.
 
     Sessions of a key merge when a row comes between them. A row is late if, with all rows of its batch, it falls into no session
     that is open, and its own would be closed.

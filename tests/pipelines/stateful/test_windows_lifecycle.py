@@ -5,61 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
-import orjson
 import pytest
-from apache_beam.transforms.combiners import CountCombineFn
-from apache_beam.transforms.window import FixedWindows
 
-from beam_exactly_once import AggregateByWindow, CheckpointAt, WriteToFiles
+from beam_exactly_once import CheckpointAt
 from beam_exactly_once.checkpoint.resolution import propose, resolve
 from beam_exactly_once.clock import SYSTEM_CLOCK
 from beam_exactly_once.errors import PipelineChanged
 from beam_exactly_once.state.upkeep.looking import StateView
-from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
-from support.ending import ends_with, kill
-from support.timers.event_stream import EventStream, seconds_of
+from support.timers.event_stream import seconds_of
+from support.timers.windowed_stream import WindowedStream
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
-
-
-class WindowedStream(EventStream):
-    """Records of each minute counted, to files; late ones beside."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def run(self, at_s: float, size_s: float = 60, **how: Any) -> None:
-        def build(records: Any) -> None:
-            windows = AggregateByWindow(
-                CountCombineFn(), FixedWindows(size_s), event_time_by=lambda at_ms: at_ms, name="minutes", **how
-            )
-            counts, late = records | beam.Map(lambda record: ("all", record.timestamp_ms)) | windows
-            counts | WriteToFiles(str(self.folder / "counts"), format="json", name="counts")
-            (
-                late
-                | beam.MapTuple(lambda key, at_ms: {"at_ms": at_ms})
-                | WriteToFiles(str(self.folder / "late"), format="json", name="late")
-            )
-
-        self.run_at(at_s, build)
-
-    def killed(self, at_s: float, prefix: str, occurrence: int, **how: Any) -> None:
-        """A life that ends behind a write, if it comes so far."""
-        with watching(StoreCalls(KillPoint("put_if_absent", prefix, occurrence), kill)), ends_with("killed here"):
-            self.run(at_s, **how)
-
-    def counts(self) -> list[tuple[float | None, int]]:
-        """Start and count of each window that was given."""
-        return [(seconds_of(row["window_start_ms"]), row["value"]) for row in self._rows("counts")]
-
-    def late(self) -> list[float | None]:
-        return [seconds_of(row["at_ms"]) for row in self._rows("late")]
-
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        files = sorted((self.folder / name).glob("*.json"))
-        return [orjson.loads(line) for file in files for line in file.read_bytes().splitlines()]
 
 
 @pytest.fixture
@@ -67,18 +23,13 @@ def stream(tmp_path: Path) -> WindowedStream:
     return WindowedStream(tmp_path)
 
 
-def both(stream: WindowedStream, *times_s: float) -> None:
-    stream.happen(0, *times_s)
-    stream.happen(1, *times_s)
-
-
 @pytest.mark.parametrize("prefix", ["offsets/", "state/", "commits/"])
 @pytest.mark.parametrize("occurrence", [1, 2])
 def test_killed_while_windows_close(stream: WindowedStream, prefix: str, occurrence: int) -> None:
     """The first batch of the second life closes nothing yet; the next one reads nothing, and closes two minutes."""
-    both(stream, 1, 30, 61)
+    stream.both(1, 30, 61)
     stream.run(100)
-    both(stream, 62, 131)
+    stream.both(62, 131)
     stream.killed(200, prefix, occurrence)
     stream.run(300)
     assert sorted(stream.counts()) == [(0, 4), (60, 4)]
@@ -87,11 +38,11 @@ def test_killed_while_windows_close(stream: WindowedStream, prefix: str, occurre
 
 @pytest.mark.parametrize("outcome", ["skipped", "abandoned"])
 def test_a_batch_that_is_passed_closes_no_window(stream: WindowedStream, outcome: Any) -> None:
-    both(stream, 1, 71)
+    stream.both(1, 71)
     stream.killed(100, "offsets/", 2)  # the batch that would close the first minute reads nothing
     resolve(propose(stream.store(), 1, outcome), owner="a test", clock=SYSTEM_CLOCK)
     assert stream.counts() == []
-    both(stream, 2)
+    stream.both(2)
     stream.run(200)
     assert stream.counts() == [(0, 4)]
     assert stream.late() == []
@@ -99,13 +50,13 @@ def test_a_batch_that_is_passed_closes_no_window(stream: WindowedStream, outcome
 
 def test_other_lateness_at_each_start_neither_loses_a_window_nor_gives_it_again(stream: WindowedStream) -> None:
     """Seen elsewhere: a window that was given comes again, with what came since."""
-    both(stream, 1, 71)
+    stream.both(1, 71)
     stream.run(100, allowed_lateness_s=0)
     assert stream.counts() == [(0, 2)]
-    both(stream, 2)
+    stream.both(2)
     stream.run(200, allowed_lateness_s=600)
     assert stream.late() == [2, 2]
-    both(stream, 300)
+    stream.both(300)
     stream.run(300, allowed_lateness_s=600)
     assert stream.counts() == [(0, 2)]
     stream.run(400, allowed_lateness_s=30)
@@ -113,19 +64,19 @@ def test_other_lateness_at_each_start_neither_loses_a_window_nor_gives_it_again(
 
 
 def test_who_goes_on_elsewhere_takes_open_windows_along(stream: WindowedStream) -> None:
-    both(stream, 1, 71)
+    stream.both(1, 71)
     stream.run(100)
     old, stream.location = stream.location, f"{stream.location}-new"
     stream.folder /= "new"
     stream.arguments = {"continue_from": CheckpointAt(old)}
-    both(stream, 2, 72, 131)
+    stream.both(2, 72, 131)
     stream.run(200)
     assert stream.counts() == [(60, 4)]
     assert stream.late() == [2, 2]
 
 
 def test_windows_of_another_size_are_refused(stream: WindowedStream) -> None:
-    both(stream, 1)
+    stream.both(1)
     stream.run(100)
     with pytest.raises(PipelineChanged, match=r"operator 'minutes' had window=.*60000.*30000"):
         stream.run(200, size_s=30)
@@ -133,7 +84,7 @@ def test_windows_of_another_size_are_refused(stream: WindowedStream) -> None:
 
 def test_an_idle_stream_plans_nothing(stream: WindowedStream) -> None:
     """Open windows cost no batch, until the watermark comes to one."""
-    both(stream, 1, 20)
+    stream.both(1, 20)
     for at_s in (100, 101, 102):
         stream.run(at_s)
     assert len(stream.planned()) == 1
@@ -149,7 +100,7 @@ def test_a_partition_that_went_idle_closes_windows_without_records(stream: Windo
 
 
 def test_open_windows_are_shown(stream: WindowedStream) -> None:
-    both(stream, 1, 61, 62, 125)
+    stream.both(1, 61, 62, 125)
     stream.run(100)
     shown = StateView(stream.store()).of_key("minutes", "all")
     assert [(seconds_of(one.at_ms), one.key, one.value) for one in shown] == [(120, "all", 4), (180, "all", 2)]

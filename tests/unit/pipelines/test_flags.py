@@ -46,6 +46,7 @@ START = Literal["earliest", "latest"] | datetime.datetime | Mapping[str, Mapping
         ("a", Sequence[str] | Mapping[str, Sequence[int]], ["a"]),
         ('{"a": [0, 1]}', Sequence[str] | Mapping[str, Sequence[int]], {"a": [0, 1]}),
         ("available_now", Trigger, AvailableNow()),
+        ('{"available_now": {"drain": true}}', Trigger, AvailableNow(drain=True)),
         ("processing_time=10", Trigger, ProcessingTime(10.0)),
         ("earliest", START, "earliest"),
         ("2026-01-31T06:00:00Z", START, datetime.datetime(2026, 1, 31, 6, tzinfo=datetime.timezone.utc)),
