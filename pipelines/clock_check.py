@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from beam_exactly_once.checkpoint import StreamWriter, layout
+from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store import VERIFY_PREFIX, ObjectStore
 from beam_exactly_once.pipelines.known_operators import AHEAD_MS
+from beam_exactly_once.randomness import new_token
 
 
-def refuse_clock_ahead(writer: StreamWriter, clock: Clock) -> None:
-    """Compare this machine's clock with that of the store, which has just written the claim of ``writer``. One HEAD.
+def refuse_clock_ahead(store: ObjectStore, clock: Clock) -> None:
+    """Compare this machine's clock with that of the checkpoint's store, before this driver stops one that works.
 
-    Stores without a clock of their own, such as the local disk, say nothing.
+    Stores without a clock of their own, such as the local disk, say nothing. Costs a PUT, two HEADs and a DELETE on others.
 
     Raises:
         ConfigurationError: it is more than five minutes ahead.
     """
-    at_ms, store = now_ms(clock), writer.checkpoint.store
-    written_at_ms = store.written_at_ms(layout.writer_key(writer.writer_epoch))
+    if store.written_at_ms(layout.METADATA) is None:
+        return
+    at_ms = now_ms(clock)
+    probe = f"{VERIFY_PREFIX}{new_token(16)}"
+    store.put_if_absent(probe, b"")
+    written_at_ms = store.written_at_ms(probe)
+    store.delete([probe])
     ahead_ms = 0 if written_at_ms is None else at_ms - written_at_ms
     if ahead_ms > AHEAD_MS:
         raise ConfigurationError(

@@ -75,7 +75,7 @@ def run_micro_batches(
 
     1. Ask Kafka: a wrong address or topic must not fence a driver that works.
     2. Open the checkpoint, compare its sources and sinks with the graph's, and try every output: neither must a
-       wrong bucket or password.
+       wrong bucket or password. Of a stream with state, also compare the clock with the store's.
     3. Claim the next writer epoch. From here on an older driver stops after its next marker.
     4. Recover: publish the newest marker again, replay every plan above it.
     5. Plan and run, until the trigger ends.
@@ -90,10 +90,10 @@ def run_micro_batches(
         known.refuse_changes()
         for sink in graph.sinks.values():
             sink.driver_side.check_place()
+        if graph.operators:
+            refuse_clock_ahead(checkpoint.store, clock)
         writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
         log_lines.log_claim(writer)
-        if graph.operators:
-            refuse_clock_ahead(writer, clock)
         _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import pytest
 
 from beam_exactly_once import GroupState, JsonState, MapGroupsWithState
+from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import ConfigurationError
+from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.local import LocalStore
 from support.timers.timed_stream import NEW_YEAR_MS, TimedStream
 
@@ -25,16 +26,10 @@ def remembered(key: int, values: list[int], state: GroupState[int]) -> Iterator[
 REMEMBERED = "Remember" >> MapGroupsWithState(remembered, state=JsonState())
 
 
-def test_a_clock_far_ahead_of_the_stores_is_refused_before_anything_is_planned(
+def test_a_clock_far_ahead_of_the_stores_is_refused_before_a_driver_that_works_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    def by_the_store(_: Any, key: str) -> int:
-        asked.append(key)
-        return NEW_YEAR_MS
-
-    monkeypatch.setattr(LocalStore, "written_at_ms", by_the_store)
+    monkeypatch.setattr(LocalStore, "written_at_ms", lambda _, key: NEW_YEAR_MS)
     stream = TimedStream(tmp_path)
     stream.produce(1)
     with pytest.raises(
@@ -42,9 +37,10 @@ def test_a_clock_far_ahead_of_the_stores_is_refused_before_anything_is_planned(
     ):
         stream.run_at(86_400, REMEMBERED)
     assert stream.planned_s() == []
+    assert Checkpoint.open(open_object_store(str(tmp_path / "checkpoint"))).newest_writer_epoch() == 0
     stream.run_at(300, REMEMBERED)
     assert (stream.planned_s(), stream.written()) == ([300.0], [(1, 1)])
-    assert asked == [f"writers/{claim:020d}.json" for claim in (1, 2)]
+    assert not list((tmp_path / "checkpoint").glob(".verify/*"))
 
 
 def test_a_stream_that_goes_by_no_clock_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
