@@ -41,6 +41,7 @@ __all__ = [
     "PublishedBatch",
     "PublishedFile",
     "ReadFromKafka",
+    "ReadFromWal",
     "Record",
     "ReduceByKeyAndWindow",
     "Rejected",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.transforms.decode_records import DecodeRecords
     from beam_exactly_once.transforms.for_each_batch import ForEachBatch
     from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+    from beam_exactly_once.transforms.read_wal import ReadFromWal
     from beam_exactly_once.transforms.stateful.by_key import (
         DeduplicateByKey,
         StatefulCombinePerKey,
@@ -125,6 +127,7 @@ else:
         "transforms.decode_records": ("DecodeRecords",),
         "transforms.for_each_batch": ("ForEachBatch",),
         "transforms.read_kafka": ("ReadFromKafka",),
+        "transforms.read_wal": ("ReadFromWal",),
         "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),
         "transforms.stateful.join": ("JoinWithinInterval",),
         "transforms.stateful.map_groups": ("MapGroupsWithState",),

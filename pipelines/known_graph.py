@@ -34,8 +34,13 @@ class KnownGraph:
         refuse_missing(self._checkpoint.store.uri, "a source", self._sources, self._graph.sources, way_out)
         refuse_missing(self._checkpoint.store.uri, "a sink", self._sinks, self._graph.sinks, way_out)
         self.operators.refuse_changes()
+        for name, source in self._graph.sources.items():
+            recorded = self._sources.get(name, source.definition)  # where it began stands there, too
+            self._refuse_changed(
+                "source", name, source.definition, {key: recorded.get(key) for key in source.definition}
+            )
         for name, sink in self._graph.sinks.items():
-            self._refuse_changed_sink(name, sink.definition, self._sinks.get(name, sink.definition))
+            self._refuse_changed("sink", name, sink.definition, self._sinks.get(name, sink.definition))
 
     def check_sinks(self, next_batch_id: int) -> None:
         """Prove that every sink can take the next batch; then record those that are new.
@@ -51,14 +56,14 @@ class KnownGraph:
             sink.driver_side.check_start(self._checkpoint.stream_id, next_batch_id + sink.publisher.is_direct)
         for name, sink in self._graph.sinks.items():
             self._sinks[name] = self._checkpoint.create_definition(SINKS, name, sink.definition)
-            self._refuse_changed_sink(name, sink.definition, self._sinks[name])
+            self._refuse_changed("sink", name, sink.definition, self._sinks[name])
 
-    def _refuse_changed_sink(self, name: str, definition: Json, recorded: Json) -> None:
+    def _refuse_changed(self, role: str, name: str, definition: Json, recorded: Json) -> None:
         changed = sorted(key for key in {*definition, *recorded} if recorded.get(key) != definition.get(key))
         if changed:
             raise PipelineChanged(
-                f"sink {name!r} had "
+                f"{role} {name!r} had "
                 + ", ".join(f"{key}={recorded.get(key)!r}, now {definition.get(key)!r}" for key in changed)
-                + f" in {self._checkpoint.store.uri}. Change it back, or give the new sink another name= in a new "
+                + f" in {self._checkpoint.store.uri}. Change it back, or give the new {role} another name= in a new "
                 "checkpoint_location with continue_from=CheckpointAt(…)."
             )

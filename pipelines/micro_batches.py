@@ -190,6 +190,8 @@ class _ClaimedStream:
 
     def _recover(self) -> None:
         """Publish the newest marker again and replay what was planned above it."""
+        for planner in self._planners.values():
+            planner.hold(self._checkpoint.stream_id)
         recovery = self._writer.recover()
         if recovery.newest is None and self._carried.decide(self._settings.continue_from, recovery.replays):
             recovery = self._writer.recover()
@@ -241,6 +243,8 @@ class _ClaimedStream:
             oldest_retained = published_batch_id - self._settings.retain_batches + 1
             sweep_state(self._writer, oldest_retained=oldest_retained, newest=self._state)
         self._retention.sweep_all(published_batch_id)
+        for planner in self._planners.values():
+            planner.let_go(self._checkpoint)
 
     # -- batches -----------------------------------------------------------------------------------------------
 

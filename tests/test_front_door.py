@@ -21,6 +21,7 @@ LOAD_BEAM = {
     "JoinWithinInterval",
     "MapGroupsWithState",
     "ReadFromKafka",
+    "ReadFromWal",
     "ReduceByKeyAndWindow",
     "StatefulCombinePerKey",
     "UpdateStateByKey",

@@ -168,6 +168,11 @@ class Checkpoint:
         newest = max(self.marker_ids(), default=None)
         return None if newest is None else self.read_marker(newest)
 
+    def oldest_marker(self) -> Marker | None:
+        """The marker with the lowest batch id that is retained. One LIST and one GET."""
+        oldest = next(self.marker_ids(), None)
+        return None if oldest is None else self.read_marker(oldest)
+
     # -- what is published -------------------------------------------------------------------------------------
 
     def create_published(self, batch_id: int) -> None:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from beam_exactly_once.logs.records import Chunk
 from beam_exactly_once.offsets import LogBounds, TopicPartition
@@ -87,4 +87,33 @@ class Log(Protocol):
 
     def close(self) -> None:
         """End the connections. Twice does no harm."""
+        ...
+
+
+@runtime_checkable
+class HeldLog(Protocol):
+    """A log that deletes only what every stream that reads it has finished with: they say so. Kafka asks nobody."""
+
+    def hold(self, stream_id: str, source: str) -> dict[TopicPartition, int]:
+        """Keep what is there for one source of a stream, until it says more. Called at every start, before it is decided where
+        the source begins; harmless when repeated.
+
+        Returns:
+            The least offset at which a source that is new may begin, by partition.
+
+        Raises:
+            ConfigurationError: the log was released for the source.
+            UnknownTopic: there is no log.
+        """
+        ...
+
+    def let_go(self, stream_id: str, source: str, batch_id: int, next_offsets: Mapping[TopicPartition, int]) -> None:
+        """Say what a source has finished with: what is below these offsets. All of a partition that is not named is kept.
+
+        Args:
+            stream_id: of the stream.
+            source: its name.
+            batch_id: the oldest batch that the stream may still go back to.
+            next_offsets: those behind it.
+        """
         ...

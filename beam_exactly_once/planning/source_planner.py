@@ -13,6 +13,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.clock import Clock
 from beam_exactly_once.errors import DataLoss, PipelineChanged
+from beam_exactly_once.logs import HeldLog
 from beam_exactly_once.logs.opening import open_log
 from beam_exactly_once.offsets import LogBounds, NextOffsets, OffsetRange, TopicPartition, lag
 from beam_exactly_once.planning.continuing import offsets_behind
@@ -73,6 +74,7 @@ class SourcePlanner:
         """Whether most of the offsets that were read last had no record."""
         self._planned_at_s = clock.monotonic_s()
         self._gone: frozenset[str] = frozenset()
+        self._stream_id = ""
         try:
             self._kafka = TopicView(spec, self._log, clock, may_wait=may_wait)
         except BaseException:
@@ -100,6 +102,37 @@ class SourcePlanner:
             return self._kafka.bounds
         target = self._target
         return {one: _up_to(target[one], log) for one, log in self._kafka.bounds.items() if one in target}
+
+    def hold(self, stream_id: str) -> None:
+        """Keep what the log has, before it is decided where the source begins: one that deletes nothing that a stream may read.
+
+        Raises:
+            ConfigurationError: somebody has released the log for this source.
+        """
+        self._stream_id = stream_id
+        if isinstance(self._log, HeldLog):
+            self._hold(self._log)
+
+    def _hold(self, log: HeldLog) -> None:
+        """Hold first, then look: what may be deleted without regard to this source is known then, and begins below it."""
+        while True:
+            least = log.hold(self._stream_id, self.spec.name)
+            if not self._kafka.look():
+                break
+        self._kafka.begin_at(least)
+
+    def let_go(self, checkpoint: Checkpoint) -> None:
+        """Tell the log what no start of the stream, and none that goes on from its checkpoint, can read again."""
+        if not isinstance(self._log, HeldLog):
+            return
+        oldest = checkpoint.oldest_marker()
+        stood = None if oldest is None else oldest.sources.get(self.spec.name)
+        if oldest is None or stood is None:
+            return
+        present = ids_of(self._kafka.topics)
+        is_same = {topic for topic, id_ in stood.topic_ids.items() if present.get(topic) == id_}
+        finished = {one: offset for one, offset in stood.next_offsets.items() if one.topic in is_same}
+        self._log.let_go(self._stream_id, self.spec.name, oldest.batch_id, finished)
 
     def take_position(
         self, checkpoint: Checkpoint, newest: Marker | None, elsewhere: SourceCommit | None = None
@@ -191,6 +224,8 @@ class SourcePlanner:
     def refresh(self) -> None:
         """Ask what the log has now."""
         replaced = self._kafka.look()
+        if replaced and isinstance(self._log, HeldLog):
+            self._hold(self._log)  # the log that took its place knows nothing of this stream
         if self._target is not None:  # of a new topic, what is there now is to be read
             kept = {one: latest for one, latest in self._target.items() if one.topic not in replaced}
             new = {one: log.latest for one, log in self._kafka.bounds.items() if one.topic in replaced}

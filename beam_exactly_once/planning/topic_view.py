@@ -81,6 +81,12 @@ class TopicView:
         self.replaced_bounds.update({one: log for one, log in last_bounds.items() if one.topic in replaced})
         return replaced
 
+    def begin_at(self, least: NextOffsets) -> None:
+        """Let no partition begin below these offsets, until the next look."""
+        self.bounds = {
+            one: LogBounds(max(log.earliest, least.get(one, 0)), log.latest) for one, log in self.bounds.items()
+        }
+
     def forget_replaced(self) -> None:
         """What replaced topics held is planned."""
         self.replaced_bounds.clear()

@@ -111,12 +111,14 @@ class MemoryKafka:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Let every Kafka client that is opened inside the block read from here, wherever it should."""
-
-        def open_log(settings: LogSettings) -> Log:
-            return _MemoryLog(self, settings)
-
-        with override_logs(open_log):
+        with override_logs(
+            lambda settings: self.log(settings) if isinstance(settings, KafkaSettings) else settings.open()
+        ):
             yield
+
+    def log(self, settings: LogSettings) -> Log:
+        """A client of this cluster, whatever log the settings name."""
+        return _MemoryLog(self, settings)
 
 
 class _MemoryLog:

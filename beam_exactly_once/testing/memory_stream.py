@@ -12,7 +12,7 @@ from typing import Any
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import Record
+from beam_exactly_once.kafka import Record, override_logs
 from beam_exactly_once.object_store import ObjectStore, open_object_store, override_stores
 from beam_exactly_once.pipelines.progress import BatchProgress
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
@@ -51,8 +51,9 @@ def run_in_memory(
     """Run a stream on given records, without Kafka, disk or network.
 
     Every client and every object store that the stream opens is replaced by one in memory, whatever addresses the
-    stream names. Each batch runs in a stream of its own over the same checkpoint, so a restart between any two batches
-    is part of the test. Limits of the source (``max_batch_offsets``) may cut a given batch further.
+    stream names; a write-ahead log is the topic that is called like the last part of its location. Each batch runs in a stream of
+    its own over the same checkpoint, so a restart between any two batches is part of the test. Limits of the source
+    (``max_batch_offsets``) may cut a given batch further.
 
     Args:
         build: applies sources, transforms and sinks to the stream; called once a batch.
@@ -86,10 +87,10 @@ def run_in_memory(
 
     def open_in_memory(uri: str, options: Mapping[str, Any] | None) -> ObjectStore:
         already = uri.startswith("memory://")
-        return open_object_store(uri if already else f"memory://{run_id}/{urllib.parse.quote(uri, safe='')}")
+        return open_object_store(uri if already else f"memory://{run_id}/{urllib.parse.quote(uri)}")
 
     with ExitStack() as replaced:
-        replaced.enter_context(cluster.serving())
+        replaced.enter_context(override_logs(cluster.log))
         replaced.enter_context(override_stores(open_in_memory))
         for number, clock in enumerate(clocks):
             for topic, of_topic in batches.items():

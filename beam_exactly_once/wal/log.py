@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from beam_exactly_once.errors import DataLoss, UnknownTopic
@@ -12,6 +12,7 @@ from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.readers import WalReader
 from beam_exactly_once.wal.segments import Segment, SegmentHeader
 
 ARRIVAL_TIME = 2
@@ -95,6 +96,19 @@ class WalLog:
         has_headers = any(headers)
         columns = columns._replace(headers=headers if has_headers else None)
         return Chunk(topic_partition.topic, topic_partition.partition, position, end, columns)
+
+    def hold(self, stream_id: str, source: str) -> dict[TopicPartition, int]:
+        """See :meth:`HeldLog.hold`. It is a hold of the log that is there now, and of none that takes its place."""
+        location = self._look()
+        reader = WalReader(location, stream_id, source)
+        reader.hold()
+        least = reader.first_offsets(location.partitions())
+        return {TopicPartition(self._topic, partition): offset for partition, offset in least.items()}
+
+    def let_go(self, stream_id: str, source: str, batch_id: int, next_offsets: Mapping[TopicPartition, int]) -> None:
+        """See :meth:`HeldLog.let_go`."""
+        reader = WalReader(self._located(), stream_id, source)
+        reader.finished(batch_id, {one.partition: offset for one, offset in next_offsets.items()})
 
     def close(self) -> None:
         """See :meth:`Log.close`. There is nothing to end: stores keep their own clients."""

@@ -18,6 +18,7 @@ from beam_exactly_once import (
     ProgressListener,
     PublishedBatch,
     ReadFromKafka,
+    ReadFromWal,
     Record,
     Secret,
     Trigger,
@@ -56,6 +57,7 @@ stream = ExactlyOnceStream(
 assert_type(stream, ExactlyOnceStream)
 assert_type(ReadFromKafka("localhost:9092", ["orders"], start="latest", on_data_loss="skip"), ReadFromKafka)
 ReadFromKafka("localhost:9092", {"orders": [0, 1]}, start={"orders": {0: 17}}, decoder=lambda record: record.value)
+assert_type(ReadFromWal("s3://logs/hooks", start={"hooks": {0: 17}}, as_arrow=True), ReadFromWal)
 ReadFromKafka("localhost:9092", on_data_loss="ignore")  # type: ignore[arg-type]
 assert_type(WriteToFiles("s3://lake/orders"), WriteToFiles)
 assert_type(JsonState(dict, version=2, upgrades={1: dict}), JsonState)
