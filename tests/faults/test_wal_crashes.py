@@ -9,7 +9,7 @@ import pytest
 from beam_exactly_once.errors import EXIT_DONE
 from beam_exactly_once.wal.readers import WalReader
 from support.lives import life, values_in
-from support.wal_streams import append, location, numbers, sweep, to_files
+from support.wal.streams import append, location, numbers, sweep, to_files
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 

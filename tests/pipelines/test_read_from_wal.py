@@ -27,7 +27,7 @@ from beam_exactly_once import (
 from beam_exactly_once.errors import ConfigurationError, DataLoss, PipelineChanged, UnknownTopic
 from beam_exactly_once.testing import run_in_memory
 from support.lives import values_in
-from support.wal_streams import append, numbers, run_to_files, to_files
+from support.wal.streams import append, numbers, run_to_files, to_files
 
 
 def test_each_start_reads_what_came_since(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.wal.readers import WalReader, all_readers
 from support.command_line import run
 from support.lives import values_in
-from support.wal_streams import append, location, numbers, run_to_files, sweep
+from support.wal.streams import append, location, numbers, run_to_files, sweep
 
 
 def finished_elsewhere(work_dir: Path) -> None:
