@@ -288,7 +288,9 @@ def main() -> None:
             print(json.dumps({"section": name, "unit": unit, "bar": bar, **found}))
         else:
             more = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "value")
-            print(f"{name:8} {found['value']:8.2f} {unit}{'' if bar is None else f' (bar {bar:g})'}; {more}", flush=True)
+            print(
+                f"{name:8} {found['value']:8.2f} {unit}{'' if bar is None else f' (bar {bar:g})'}; {more}", flush=True
+            )
 
 
 if __name__ == "__main__":
