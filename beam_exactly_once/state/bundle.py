@@ -248,8 +248,7 @@ class StateBundle(Generic[Does]):
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:
         """The batch's rows and the newest sections as one. Only with the oldest may tombstones go, and what has expired."""
-        runs = [run for run in (one.delta, *one.runs[: merge.sections]) if run is not None]
-        whole = merged(runs, drop_tombstones=merge.is_base)
+        whole = merged(one.changed + one.runs[: merge.sections], drop_tombstones=merge.is_base)
         if not merge.is_base or self._expires_to_ms is None:
             return whole
         live = np.flatnonzero(whole.expiry_ms > self._expires_to_ms)

@@ -6,7 +6,7 @@ A batch knows all its keys at once, so they are looked up together: a step of nu
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,6 +24,8 @@ NEVER = 2**63 - 1
 END_OF_HASHES = 1 << 64
 """Behind the last hash."""
 ABSENT = -1
+FIRST_EXPIRING = 8
+"""So many rows are looked at first for the next one that expires."""
 
 Versions: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.uint32]]"
@@ -208,13 +210,15 @@ class Run:
         live: Numbers = rows[self.versions[rows] != TOMBSTONE]
         return live
 
-    def next_to_expire(self, after_ms: int, count: int) -> Numbers:
-        """The first ``count`` rows that expire after ``after_ms``, the earliest first; tombstones among them."""
+    def expiring(self, after_ms: int) -> Iterator[Numbers]:
+        """Rows that expire after ``after_ms``, the earliest first, a few and then more at once; tombstones among them."""
         if self.by_expiry is None:
-            return np.zeros(0, np.int64)
+            return
         start, stop = self._expiring(after_ms, NEVER - 1)
-        rows: Numbers = self.by_expiry[start : min(stop, start + count)].astype(np.int64)
-        return rows
+        count = FIRST_EXPIRING
+        while start < stop:
+            yield self.by_expiry[start : min(stop, start + count)].astype(np.int64)
+            start, count = start + count, 4 * count
 
     def rows_at(self, rows: Numbers) -> Run:
         """Some of the rows; given in order."""

@@ -36,8 +36,13 @@ class OpenSlice:
     delta: Run | None = None
     """What the batch changes of it."""
     next_due_ms: int | None = None
-    """No timer of it is due before it, behind the batch."""
+    """When its next timer is due, behind the batch."""
     _runs: list[Run] | None = None
+
+    @property
+    def changed(self) -> list[Run]:
+        """What the batch changes of it, as a run in front of its sections; none if it changes nothing."""
+        return [] if self.delta is None else [self.delta]
 
     @property
     def runs(self) -> list[Run]:

@@ -58,9 +58,13 @@ class Slice:
     end_hash: int
     sections: tuple[Section, ...] = ()
     next_due_ms: int | None = None
-    """No timer is due before it; one that was superseded may make it too early, never too late."""
+    """When its first timer is due. In a part, or a marker of an earlier version, it may be too early, and is never too late."""
     whole: str | None = None
     """The digest of the slice of the list that it is a part of; None if it is one itself."""
+
+    def is_due(self, bound_ms: int) -> bool:
+        """Whether a batch that fires up to there would fire anything of it."""
+        return self.next_due_ms is not None and self.next_due_ms <= bound_ms
 
     @cached_property
     def digest(self) -> str:
@@ -178,13 +182,12 @@ class StateList:
 
     @property
     def next_due_ms(self) -> int | None:
-        """No timer of any slice is due before it."""
+        """When the first timer of any slice is due."""
         return min((one.next_due_ms for one in self.slices if one.next_due_ms is not None), default=None)
 
     def is_due(self, bound_ms: int) -> bool:
         """Whether a batch that fires up to there would fire anything."""
-        due_ms = self.next_due_ms
-        return due_ms is not None and due_ms <= bound_ms
+        return any(one.is_due(bound_ms) for one in self.slices)
 
     @property
     def sections(self) -> list[Section]:

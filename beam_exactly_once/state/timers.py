@@ -15,10 +15,9 @@ import pyarrow as pa
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run
+from beam_exactly_once.state.shard import OpenSlice
 from beam_exactly_once.state.state_list import StateList
 
-ROWS_AHEAD = 1024
-"""So many timers of each run are looked at for the next one that is not superseded."""
 STEP_MS = 1000
 """Timers make a batch without anything to read at most so often."""
 
@@ -48,20 +47,39 @@ def due_rows(runs_newest_first: Sequence[Run], lower_ms: int | None, upper_ms: i
     return found
 
 
-def next_due(runs_newest_first: Sequence[Run], upper_ms: int) -> int | None:
-    """No timer of these runs is due before it, once all up to ``upper_ms`` have fired; None if there is none.
+def next_due(one: OpenSlice, upper_ms: int) -> int | None:
+    """When the next timer of a slice is due, once all up to ``upper_ms`` have fired; None if there is none.
 
-    It is exact, unless the next timers of a run are many that are superseded: then it is early, and never late.
+    Before the batch none was due earlier than the slice says. So what was passed over once is not looked at again, and a slice
+    that the batch has left as it was is not opened.
     """
-    times = []
+    base_ms = one.base.next_due_ms
+    if base_ms is None or (one.delta is None and base_ms > upper_ms):
+        return earliest(base_ms, None if one.delta is None else first_due([one.delta], upper_ms))
+    return first_due(one.changed + one.runs, upper_ms, max(upper_ms, base_ms - 1))
+
+
+def first_due(runs_newest_first: Sequence[Run], upper_ms: int, older_ms: int | None = None) -> int | None:
+    """When the first row expires after ``upper_ms`` that nothing supersedes; None if there is none.
+
+    Args:
+        runs_newest_first: of one slice.
+        upper_ms: see above.
+        older_ms: no row but those of the newest run does so earlier; None if that is not known.
+    """
+    next_ms = NEVER
+    older_ms = upper_ms if older_ms is None else older_ms
     for number, run in enumerate(runs_newest_first):
-        rows = run.next_to_expire(upper_ms, ROWS_AHEAD)
-        live = rows[(run.versions[rows] != TOMBSTONE) & ~superseded(run, rows, runs_newest_first[:number])]
-        if len(live):
-            times.append(int(run.expiry_ms[live[0]]))
-        elif len(rows) == ROWS_AHEAD:
-            times.append(int(run.expiry_ms[rows[-1]]))
-    return min(times, default=None)
+        if next_ms <= older_ms + 1:
+            break  # no older one can be earlier
+        for rows in run.expiring(older_ms if number else upper_ms):
+            rows = rows[run.expiry_ms[rows] < next_ms]
+            live = rows[(run.versions[rows] != TOMBSTONE) & ~superseded(run, rows, runs_newest_first[:number])]
+            if len(live):
+                next_ms = int(run.expiry_ms[live[0]])
+            if len(live) or not len(rows):
+                break
+    return None if next_ms == NEVER else next_ms
 
 
 def earliest(*times_ms: int | None) -> int | None:

@@ -28,7 +28,7 @@ from beam_exactly_once.state.run import ABSENT, NEVER, TOMBSTONE, Run
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import StateChange
-from beam_exactly_once.state.timers import Due, due_rows, earliest, next_due
+from beam_exactly_once.state.timers import Due, due_rows, next_due
 from beam_exactly_once.state.types.arrow_state import joined
 
 
@@ -63,13 +63,11 @@ class GroupBundle(StateBundle[CallEach]):
         if chunks:
             yield from self._called_with_values(shard, self._in_order(joined_chunks(chunks)))
         for one in shard.slices:
-            if one.base.next_due_ms is None or one.base.next_due_ms > self._upper_ms:
-                one.next_due_ms = earliest(one.base.next_due_ms, next_due(_changed(one), self._upper_ms))
-                continue
-            due = due_rows([*_changed(one), *one.runs], self._lower_ms, self._upper_ms)
-            if due:
-                yield from self._timed_out(one, due)
-            one.next_due_ms = next_due([*_changed(one), *one.runs], self._upper_ms)
+            if one.base.is_due(self._upper_ms):
+                due = due_rows(one.changed + one.runs, self._lower_ms, self._upper_ms)
+                if due:
+                    yield from self._timed_out(one, due)
+            one.next_due_ms = next_due(one, self._upper_ms)
 
     def finish(self) -> StateChange:
         """As of every bundle.
@@ -116,7 +114,7 @@ class GroupBundle(StateBundle[CallEach]):
                 assert delta is not None  # a timer that has fired is cleared
                 deltas.append(delta)
                 yield emitted
-        one.delta = merged([*deltas, *_changed(one)])
+        one.delta = merged([*deltas, *one.changed])
 
     def _called(
         self, hashes: Hashes, keys: pa.LargeBinaryArray, groups: Sequence[list[Any]] | None, known: Known
@@ -186,8 +184,3 @@ class GroupBundle(StateBundle[CallEach]):
         versions[len(at) - len(gone_at) :] = TOMBSTONE
         expiry_ms = np.where(lives, left.due_ms, NEVER)[at]
         return Run.of(hashes[at], keys.take(pa.array(at)), joined(values), versions, expiry_ms=expiry_ms)
-
-
-def _changed(one: OpenSlice) -> list[Run]:
-    """What the batch has changed of a slice."""
-    return [] if one.delta is None else [one.delta]

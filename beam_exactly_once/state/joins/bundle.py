@@ -135,15 +135,11 @@ class JoinBundle(StateBundle[JoinEach]):
 
     def _left_alone(self, one: OpenSlice) -> Iterator[list[Joined]]:
         """What a slice gives of rows that nothing can match any more, and which of its rows is the next."""
-        is_due = one.base.next_due_ms is not None and one.base.next_due_ms <= self._upper_ms
-        if one.delta is None and not is_due:
-            one.next_due_ms = one.base.next_due_ms
-            return
-        runs = [*([] if one.delta is None else [one.delta]), *one.runs]
+        runs = one.changed + one.runs if one.base.is_due(self._upper_ms) else one.changed
         for run, rows in due_rows(runs, self._lower_ms, self._upper_ms):
             for start in range(0, len(rows), MAX_EMITTED_ROWS):
                 yield self._alone(run, rows[start : start + MAX_EMITTED_ROWS])
-        one.next_due_ms = next_due(runs, self._upper_ms)
+        one.next_due_ms = next_due(one, self._upper_ms)
         if one.delta is not None:
             one.delta = self._still_held(one.delta)
 
@@ -182,8 +178,7 @@ class JoinBundle(StateBundle[JoinEach]):
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:
         """The batch's rows and the newest sections as one. With the oldest, what nothing can match any more goes."""
-        runs = [run for run in (one.delta, *one.runs[: merge.sections]) if run is not None]
-        whole = merged(runs, drop_tombstones=merge.is_base)
+        whole = merged(one.changed + one.runs[: merge.sections], drop_tombstones=merge.is_base)
         if not merge.is_base:
             return whole
         held = self._still_held(whole)

@@ -25,7 +25,7 @@ from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.run import NEVER, Run, empty_values
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
-from beam_exactly_once.state.timers import due_rows, earliest, next_due
+from beam_exactly_once.state.timers import due_rows, next_due
 from beam_exactly_once.state.updates import Operator
 from beam_exactly_once.state.windows.operator import CombineInWindows, WindowEach, WindowResult
 from beam_exactly_once.state.windows.window_keys import ends_of, user_keys
@@ -80,8 +80,7 @@ class ClosingBundle(StateBundle[Does], abc.ABC):
 
     def _merged(self, one: OpenSlice, merge: Merge) -> Run:
         """The batch's rows and the newest sections as one. With the oldest, what has closed goes."""
-        runs = [run for run in (one.delta, *one.runs[: merge.sections]) if run is not None]
-        whole = merged(runs, drop_tombstones=merge.is_base)
+        whole = merged(one.changed + one.runs[: merge.sections], drop_tombstones=merge.is_base)
         return self._still_open(whole) if merge.is_base else whole
 
 
@@ -106,19 +105,16 @@ class AggregatingBundle(ClosingBundle[Combines]):
         """The windows of the batch's rows, with what they hold now."""
 
     def _closed(self, one: OpenSlice) -> Iterator[list[WindowResult]]:
-        changed = [] if one.delta is None else [one.delta]
         if self._update.keeps_all:
-            runs = [*changed, *one.runs]
+            runs = one.changed + one.runs
             yield from self._emitted(merged(runs, drop_tombstones=True) if runs else None)
             return
-        is_due = one.base.next_due_ms is not None and one.base.next_due_ms <= self._upper_ms
-        runs = [*changed, *one.runs] if is_due else changed
+        runs = one.changed + one.runs if one.base.is_due(self._upper_ms) else one.changed
         for run, rows in due_rows(runs, self._lower_ms, self._upper_ms):
             self._keys_added -= len(rows)
             if self._update.emit == "final":
                 yield from self._emitted(run, rows)
-        next_ms = next_due(runs, self._upper_ms)
-        one.next_due_ms = next_ms if is_due else earliest(one.base.next_due_ms, next_ms)
+        one.next_due_ms = next_due(one, self._upper_ms)
 
     def _emitted(self, run: Run | None, rows: Numbers | None = None) -> Iterator[list[Any]]:
         """The results of windows, some at a time."""

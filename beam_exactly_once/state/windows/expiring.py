@@ -45,8 +45,10 @@ def newest_expiring(
 
 def first_expiry(runs: Sequence[Run], behind_ms: int) -> int | None:
     """When the first row expires after this time, of whatever run; None if none does."""
-    times = [int(run.expiry_ms[row]) for run in runs for row in run.next_to_expire(min(behind_ms, NEVER - 1), 1)]
-    return min(times, default=None)
+    firsts = [next(run.expiring(min(behind_ms, NEVER - 1)), None) for run in runs]
+    return min(
+        (int(run.expiry_ms[rows[0]]) for run, rows in zip(runs, firsts, strict=True) if rows is not None), default=None
+    )
 
 
 def unexpired(runs_newest_first: Sequence[Run], hashes: Hashes, behind_ms: int) -> Run:

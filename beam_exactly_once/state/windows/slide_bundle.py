@@ -80,13 +80,12 @@ class SlideBundle(ClosingBundle[SlideEach]):
         return self._run_of_heads(heads, dict(zip(users, hashes.tolist(), strict=True)), next_ms)
 
     def _closed(self, one: OpenSlice) -> Iterator[list[WindowResult]]:
-        changed = [] if one.delta is None else [one.delta]
         lower_ms = -NEVER if self._lower_ms is None else self._lower_ms
-        one.next_due_ms = earliest(one.base.next_due_ms, self._next_due(changed, lower_ms))
+        one.next_due_ms = earliest(one.base.next_due_ms, self._next_due(one.changed, lower_ms))
         if one.next_due_ms is None or one.next_due_ms > self._upper_ms:
             return
         with no_collection():
-            closing, hash_of = self._opened([*changed, *one.runs], lower_ms)
+            closing, hash_of = self._opened(one.changed + one.runs, lower_ms)
             shown = dict(zip(hash_of, decode_keys(pa.array([*hash_of], pa.large_binary())), strict=True))
         size_ms = self._update.windows.size_ms
         for end_ms, users, results in closing.windows(one.next_due_ms, self._upper_ms):
@@ -97,9 +96,8 @@ class SlideBundle(ClosingBundle[SlideEach]):
         if closing.heads.totals:
             of_heads = {user: hash_of[user] for user in closing.heads.totals}
             heads = self._run_of_heads(closing.heads, of_heads, self._update.end_behind(self._upper_ms))
-            one.delta = merged([heads, *changed])
-        runs = one.runs if one.delta is None else [one.delta, *one.runs]
-        one.next_due_ms = self._next_due(runs, self._upper_ms)
+            one.delta = merged([heads, *one.changed])
+        one.next_due_ms = self._next_due(one.changed + one.runs, self._upper_ms)
 
     def _opened(self, runs: Sequence[Run], lower_ms: int) -> tuple[Closing, dict[Key, int]]:
         """The windows that close now, and the hash of each key that may be in them."""

@@ -19,7 +19,7 @@ from beam_exactly_once.state.groups import bundle as groups_bundle
 from beam_exactly_once.state.groups.calls import CallEach, left_by
 from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.run import NEVER
-from beam_exactly_once.state.timers import due_rows, is_batch_due, next_due
+from beam_exactly_once.state.timers import due_rows, earliest, first_due, is_batch_due, next_due
 from support.timers.obedient_calls import DELAYS, DOES, Both
 from support.timers.operator_in_memory import OperatorInMemory
 
@@ -305,13 +305,22 @@ def all_but_the_newest(runs: Any, lower_ms: Any, upper_ms: int) -> Any:
     return due_rows(runs[1:], lower_ms, upper_ms)
 
 
-def next_is_late(runs: Any, upper_ms: int) -> Any:
-    due_ms = next_due(runs, upper_ms)
+def next_is_late(one: Any, upper_ms: int) -> Any:
+    due_ms = next_due(one, upper_ms)
     return None if due_ms is None else due_ms + 3
 
 
-def next_of_the_newest(runs: Any, upper_ms: int) -> Any:
-    return next_due(runs[:1], upper_ms)
+def next_of_the_newest(one: Any, upper_ms: int) -> Any:
+    return first_due([*one.changed, *one.runs][:1], upper_ms)
+
+
+def next_is_as_before(one: Any, upper_ms: int) -> Any:
+    """Though what was due then was set again."""
+    return earliest(one.base.next_due_ms, first_due(one.changed, upper_ms)) if one.delta else next_due(one, upper_ms)
+
+
+def next_is_superseded(one: Any, upper_ms: int) -> Any:
+    return min((first_due([run], upper_ms) or NEVER for run in one.changed + one.runs), default=None)
 
 
 def without_what_expires(runs: Any, *, drop_tombstones: bool = False) -> Any:
@@ -329,6 +338,8 @@ MUTANTS: dict[Any, tuple[Any, str]] = {
     all_but_the_newest: (groups_bundle, "due_rows"),
     next_is_late: (groups_bundle, "next_due"),
     next_of_the_newest: (groups_bundle, "next_due"),
+    next_is_as_before: (groups_bundle, "next_due"),
+    next_is_superseded: (groups_bundle, "next_due"),
     without_what_expires: (state_bundle, "merged"),
 }
 

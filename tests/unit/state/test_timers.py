@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_exactly_once.state import timers
-from beam_exactly_once.state.run import NEVER
+from beam_exactly_once.state import run, timers
+from beam_exactly_once.state.run import NEVER, Run
+from beam_exactly_once.state.shard import OpenSlice
 from beam_exactly_once.state.state_list import StateList
-from beam_exactly_once.state.timers import bound_of, due_rows, is_batch_due, next_due
+from beam_exactly_once.state.timers import bound_of, due_rows, first_due, is_batch_due, next_due, superseded
 from support.state_rows import Row, rows_of, rows_with, run_of
 
 RUNS = st.lists(rows_with(st.just(b"")), max_size=4) | st.lists(
@@ -36,19 +38,62 @@ def test_due_is_what_the_newest_rows_say(runs: list[list[Row]], bits: int, lower
     assert sorted(due) == sorted(row for row in newest(runs).values() if least < row.expiry_ms <= upper_ms)
 
 
-@given(RUNS, BITS, st.integers(-1, 7), st.sampled_from([1, 2, 1024]))
-def test_the_next_one_is_exact_or_early(runs: list[list[Row]], bits: int, upper_ms: int, rows_ahead: int) -> None:
-    before, timers.ROWS_AHEAD = timers.ROWS_AHEAD, rows_ahead
-    try:
-        said_ms = next_due([run_of(rows, bits) for rows in runs], upper_ms)
-    finally:
-        timers.ROWS_AHEAD = before
-    times = [row.expiry_ms for row in newest(runs).values() if upper_ms < row.expiry_ms < NEVER]
-    if rows_ahead == 1024:
-        assert said_ms == min(times, default=None)
-    if times:
-        assert said_ms is not None
-        assert upper_ms < said_ms <= min(times)
+@given(RUNS, BITS, st.integers(-1, 7), st.sampled_from([1, 2, 8]))
+def test_the_next_one_is_what_the_newest_rows_say(
+    runs: list[list[Row]], bits: int, upper_ms: int, looked_at_first: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "FIRST_EXPIRING", looked_at_first)
+        assert first_due([run_of(rows, bits) for rows in runs], upper_ms) == first_of(runs, upper_ms)
+
+
+@given(RUNS, BITS, st.integers(-1, 4), st.integers(0, 4), st.booleans(), st.integers(0, 3))
+def test_the_next_one_of_a_slice_is_exact(
+    runs: list[list[Row]], bits: int, fired_ms: int, further_ms: int, is_changed: bool, early_ms: int
+) -> None:
+    """Also where the one before was too early, as earlier versions say it."""
+    upper_ms = fired_ms + further_ms
+    open_runs = [run_of(rows, bits) for rows in runs]
+    delta, held, before = (open_runs[0], open_runs[1:], runs[1:]) if is_changed and runs else (None, open_runs, runs)
+    base_ms = first_of(before, fired_ms)
+    base_ms = None if base_ms is None else max(base_ms - early_ms, fired_ms + 1)
+    base = replace(StateList.empty(slices=1).slices[0], next_due_ms=base_ms)
+    one = OpenSlice(base, lambda sections: held, delta)
+    if delta is None and base_ms is not None and base_ms > upper_ms:
+        assert next_due(one, upper_ms) == base_ms
+    else:
+        assert next_due(one, upper_ms) == first_of(runs, upper_ms)
+
+
+def first_of(runs: list[list[Row]], after_ms: int) -> int | None:
+    return min((row.expiry_ms for row in newest(runs).values() if after_ms < row.expiry_ms < NEVER), default=None)
+
+
+def test_superseded_timers_are_passed_over_once() -> None:
+    """A key whose timer is set again and again costs a batch what the batch sets."""
+    looked_at = 0
+
+    def counted(at: Run, rows: Any, newer: Any) -> Any:
+        nonlocal looked_at
+        looked_at += len(rows)
+        return superseded(at, rows, newer)
+
+    keys = [b"%d" % number for number in range(1_000)]
+    times_ms = {key: 1_000 + number for number, key in enumerate(keys)}
+    base = replace(StateList.empty(slices=1).slices[0], next_due_ms=1_000)
+    runs = [run_of([Row(key, b"", b"v", at_ms) for key, at_ms in times_ms.items()])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timers, "superseded", counted)
+        for number in range(0, 900, 100):
+            again = keys[number : number + 100]
+            times_ms |= dict.fromkeys(again, 5_000 + number)
+            one = OpenSlice(
+                base, lambda sections, held=runs: held, run_of([Row(key, b"", b"v", times_ms[key]) for key in again])
+            )
+            base = replace(base, next_due_ms=next_due(one, number))
+            assert base.next_due_ms == min(times_ms.values())
+            runs = [*one.changed, *runs]
+    assert looked_at < 3 * len(keys)
 
 
 def state(next_due_ms: int | None, fired_ms: int | None = None) -> StateList:

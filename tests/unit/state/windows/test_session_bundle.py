@@ -97,10 +97,8 @@ def test_sessions_close_once_with_all_that_came_in_time(batches: list[Any]) -> N
         assert found(batch.rows) == found(rows)
         assert sorted(batch.late, key=repr) == sorted(late, key=repr)
         assert under_test.state.keys == oracle.count
-        due_ms = under_test.state.next_due_ms
         ends_ms = [one[-1] + GAP_MS for times_ms in oracle.open.values() for one in chains(times_ms)]
-        assert not ends_ms or (due_ms is not None and due_ms <= min(ends_ms))
-        assert due_ms is None or closed_ms is None or due_ms > closed_ms
+        assert under_test.state.next_due_ms == min(ends_ms, default=None)
 
 
 @given(st.lists(PAIR, max_size=20), st.lists(st.integers(0, 20), max_size=5))
@@ -135,6 +133,15 @@ def test_an_earlier_row_moves_the_start_of_a_session_that_is_then_given_once() -
     under_test.run([("a", 6)], 10)
     assert found(under_test.run([("b", 70)], 60).rows) == [of_times("a", 6, 15)]
     assert found(under_test.run([], 100).rows) == [of_times("b", 70)]
+
+
+def test_a_session_that_grew_is_not_due_when_it_would_have_been() -> None:
+    """Else a batch would be planned that closes nothing."""
+    under_test = sessions()
+    assert under_test.run([("a", 0), ("b", 5)], None).state.next_due_ms == 10
+    assert under_test.run([("a", 8)], 9).state.next_due_ms == 15
+    assert under_test.run([("b", 14)], 12).state.next_due_ms == 18
+    assert under_test.run([], 18).state.next_due_ms == 24
 
 
 def test_a_row_a_gap_behind_the_last_begins_a_session() -> None:
