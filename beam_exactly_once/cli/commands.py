@@ -1,4 +1,4 @@
-"""``beam-exactly-once``: run a ready-made pipeline, look at a checkpoint, verify it, pass a batch, see a demo.
+"""``beam-exactly-once``: run a ready-made pipeline, look at a checkpoint, verify it, pass a batch, see it killed.
 
 Exit codes are those of :mod:`beam_exactly_once.errors`.
 """
@@ -11,9 +11,11 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
+from rich.console import Console
+from rich.progress import track
 
 from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
 from beam_exactly_once.checkpoint.layout import SINKS
@@ -262,6 +264,37 @@ def demo(ctx: click.Context, records: int, kills: int, work_dir: str | None, see
     show(result, out)
     show_next_steps(work_dir, out)
     if not result.is_exact:
+        ctx.exit(EXIT_FAILED)
+
+
+@main.command(short_help="Kill three designs at the same moments, and count.")
+@click.option("--svg", type=click.File("w", encoding="utf-8", lazy=False), help="Draw the result into this file.")
+@click.option("--work-dir", type=click.Path(file_okay=False), help="Keep there what each run wrote.")
+@JSON
+@click.pass_context
+def lab(ctx: click.Context, svg: TextIO | None, work_dir: str | None, as_json: bool) -> None:
+    """Kill three designs at the same moments, and count what is lost or there twice.
+
+    Two of them are older: a receiver that keeps records in memory, and one that keeps them in a write-ahead log. The third one is
+    this library, which plans offset ranges. Needs nothing but this library: the broker lives in this process.
+
+    Exit code 1: the third one lost or repeated a record.
+    """
+    from beam_exactly_once.lab.experiment import RUNS, is_exact, run_lab
+    from beam_exactly_once.lab.picture import draw
+    from beam_exactly_once.lab.report import show
+
+    with contextlib.ExitStack() as temporary:
+        folder = work_dir or temporary.enter_context(tempfile.TemporaryDirectory(prefix="beam-exactly-once-lab-"))
+        runs = track(run_lab(Path(folder)), "run and kill", len(RUNS), console=Console(stderr=True), transient=True)
+        outcomes = list(runs)
+    if svg is not None:
+        svg.write(draw(outcomes))
+    if as_json:
+        print_json({"outcomes": [outcome.to_json() for outcome in outcomes], "exact": is_exact(outcomes)})
+    else:
+        show(outcomes, tables.console())
+    if not is_exact(outcomes):
         ctx.exit(EXIT_FAILED)
 
 

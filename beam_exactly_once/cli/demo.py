@@ -5,11 +5,7 @@ The broker lives in this process; the pipeline is a process of its own, killed b
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +20,8 @@ from rich.table import Table
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once.lab.lives import Life, Tally, life, pipeline
 from beam_exactly_once.randomness import Random
-from beam_exactly_once.testing.crashing import KillPoint
 
 TOPIC = "orders"
 MIN_PARTITIONS = 4
@@ -35,7 +31,6 @@ RECORD_BYTES = 24
 """Most bytes of one record, ``{"id": …}`` with its overhead in the log."""
 BATCHES_A_RUN = 6
 """Batches that each life of the pipeline finds, so that every kill point is reached."""
-RUN_TIMEOUT_S = 120.0
 
 PROTOCOL_POINTS = (
     ("between commit and publish", "put_if_absent:commits/:{n}"),
@@ -93,12 +88,12 @@ def run_demo(
         for count in produce(broker.bootstrap_servers, TOPIC, partitions, values):
             progress.update(producing, completed=count)
         running = progress.add_task("run and kill", total=kills + 1)
-        command = _command(broker.bootstrap_servers, work_dir, max(1, records // (BATCHES_A_RUN * (kills + 1))))
+        flags = _flags(broker.bootstrap_servers, work_dir, max(1, records // (BATCHES_A_RUN * (kills + 1))))
         for what, kill_after, kill_after_s in _kills(kills, Random(seed)):
-            if _run(command, work_dir, kill_after, kill_after_s):
+            if _run(flags, work_dir, kill_after, kill_after_s):
                 result.kills.append(what)
             progress.advance(running)
-        if _run(command, work_dir, None, None):
+        if _run(flags, work_dir):
             raise ConfigurationError("the pipeline was killed by somebody else.")
         progress.advance(running)
     _count(result, work_dir / "output")
@@ -152,24 +147,23 @@ def _verdict(result: DemoResult) -> str:
     )
 
 
-def _kills(kills: int, random_: Random) -> Iterator[tuple[str, KillPoint | None, float | None]]:
+def _kills(kills: int, random_: Random) -> Iterator[tuple[str, str | None, float | None]]:
     """Points of the protocol and random moments, in turn."""
     for number in range(kills):
         if number % 3 == 0:
             what, point = PROTOCOL_POINTS[number // 3 % len(PROTOCOL_POINTS)]
             nth = random_.randint(1, 3)
-            yield f"{what} (of batch {nth} of this life)", KillPoint.parse(point.format(n=nth)), None
+            yield f"{what} (of batch {nth} of this life)", point.format(n=nth), None
         elif number % 3 == 1:
             nth = random_.randint(1, 40)
-            yield f"after store call {nth} of this life", KillPoint.parse(f"any::{nth}"), None
+            yield f"after store call {nth} of this life", f"any::{nth}", None
         else:
             seconds = random_.uniform(0.0, 1.0)
             yield f"{seconds:.2f} s after its first batch was planned", None, seconds
 
 
-def _command(bootstrap_servers: str, work_dir: Path, offsets_per_batch: int) -> list[str]:
+def _flags(bootstrap_servers: str, work_dir: Path, offsets_per_batch: int) -> list[str]:
     return [
-        "beam_exactly_once.pipelines.kafka_to_files",
         f"--bootstrap-servers={bootstrap_servers}",
         f"--topics={TOPIC}",
         f"--output-location={work_dir / 'output'}",
@@ -178,35 +172,26 @@ def _command(bootstrap_servers: str, work_dir: Path, offsets_per_batch: int) -> 
     ]
 
 
-def _run(command: Sequence[str], work_dir: Path, kill_after: KillPoint | None, kill_after_s: float | None) -> bool:
+def _run(
+    flags: Sequence[str], work_dir: Path, kill_after: str | None = None, kill_after_s: float | None = None
+) -> bool:
     """One life of the pipeline; says whether it was killed."""
-    kill = [] if kill_after is None else ["--kill_after", str(kill_after)]
+    kill = [] if kill_after is None else ["--kill_after", kill_after]
     planned_before = _planned(work_dir)
-    with (work_dir / "pipeline.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "beam_exactly_once.testing.crashing", *kill, *command], stdout=log, stderr=log
-        )
-        try:
-            if kill_after_s is not None:
-                _kill_later(process, work_dir, planned_before, kill_after_s)
-            code = process.wait(RUN_TIMEOUT_S)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    if code not in (0, -signal.SIGKILL):
-        raise ConfigurationError(f"the pipeline ended with exit code {code}; see {work_dir / 'pipeline.log'}.")
-    return code != 0
+    with life(work_dir / "pipeline.log", pipeline, "kafka_to_files", flags, *kill) as started:
+        if kill_after_s is not None:
+            _kill_later(started, work_dir, planned_before, kill_after_s)
+        return started.was_killed()
 
 
-def _kill_later(process: subprocess.Popen[bytes], work_dir: Path, planned_before: int, after_s: float) -> None:
+def _kill_later(started: Life, work_dir: Path, planned_before: int, after_s: float) -> None:
     """Kill a while after this life planned its first batch, unless it ends before."""
     tick = threading.Event()
-    while process.poll() is None and _planned(work_dir) == planned_before:
+    while not started.has_ended and _planned(work_dir) == planned_before:
         tick.wait(0.01)
     tick.wait(after_s)
-    if process.poll() is None:
-        process.kill()
+    if not started.has_ended:
+        started.kill()
 
 
 def _planned(work_dir: Path) -> int:
@@ -215,9 +200,7 @@ def _planned(work_dir: Path) -> int:
 
 def _count(result: DemoResult, output: Path) -> None:
     """Compare by value what is visible with what was produced."""
-    ids: Counter[int] = Counter()
-    for file in output.rglob("*.parquet"):
-        ids.update(orjson.loads(value)["id"] for value in pq.read_table(file, columns=["value"])["value"].to_pylist())
-    result.written = sum(ids.values())
-    result.lost = sum(1 for number in range(result.produced) if number not in ids)
-    result.duplicated = sum(count - 1 for count in ids.values())
+    columns = (pq.read_table(file, columns=["value"])["value"] for file in output.rglob("*.parquet"))
+    values = (value for column in columns for value in column.to_pylist())
+    tally = Tally.of(result.produced, (orjson.loads(value)["id"] for value in values))
+    result.written, result.lost, result.duplicated = tally.written, tally.lost, tally.repeated

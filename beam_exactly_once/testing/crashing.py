@@ -1,10 +1,11 @@
-"""Kill a pipeline after a chosen call to an object store, to see that its next start loses and repeats nothing.
+"""Kill a pipeline before or after a chosen call to an object store, to see that its next start loses and repeats nothing.
 
     python -m beam_exactly_once.testing.crashing --kill_after put_if_absent:commits/:1 \\
         beam_exactly_once.pipelines.kafka_to_files --bootstrap-servers …
 
 runs the module in this process and SIGKILLs the process right after the first marker was written, between
-commit and publish. ``--kill_after any::17`` means after the 17th call of any kind.
+commit and publish. ``--kill_after any::17`` means after the 17th call of any kind. ``--kill_before`` kills it right
+before a call, which is then never made.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from beam_exactly_once.object_store import (
@@ -34,24 +36,30 @@ ANY = "any"
 
 @dataclass(frozen=True, slots=True)
 class KillPoint:
-    """After the ``occurrence``-th call of ``method`` on a key that begins with ``key_prefix``, counted from 1."""
+    """After the ``occurrence``-th call of ``method`` on a key that begins with ``key_prefix``, counted from 1; or before it."""
 
     method: str
     key_prefix: str
     occurrence: int
+    is_before: bool = False
 
     @classmethod
     def parse(cls, text: str) -> KillPoint:
-        """From ``method:key_prefix:occurrence``; the method may be ``any``."""
+        """After ``method:key_prefix:occurrence``; the method may be ``any``."""
         method, key_prefix, occurrence = text.split(":")
         return cls(method, key_prefix, int(occurrence))
+
+    @classmethod
+    def parse_before(cls, text: str) -> KillPoint:
+        """The same, before that call."""
+        return replace(cls.parse(text), is_before=True)
 
     def __str__(self) -> str:
         return f"{self.method}:{self.key_prefix}:{self.occurrence}"
 
 
 class StoreCalls:
-    """Counts calls to all watched stores and runs ``on_kill`` after the one at the kill point."""
+    """Counts calls to all watched stores and runs ``on_kill`` after the one at the kill point, or before it."""
 
     def __init__(self, kill_point: KillPoint | None, on_kill: Callable[[], None]) -> None:
         self.log: list[tuple[str, str]] = []
@@ -61,13 +69,25 @@ class StoreCalls:
         self._seen = 0
         self._lock = threading.Lock()
 
-    def after(self, method: str, key: str) -> None:
-        """Note a call that was carried out."""
+    @contextmanager
+    def made(self, method: str, key: str) -> Iterator[None]:
+        """Around a call: notes it once it is carried out."""
+        self._kill_if_reached(method, key, is_before=True)
+        yield
         with self._lock:
             self.log.append((method, key))
-            point = self._kill_point
-            if point is None or point.method not in (ANY, method) or not key.startswith(point.key_prefix):
-                return
+        self._kill_if_reached(method, key, is_before=False)
+
+    def _kill_if_reached(self, method: str, key: str, *, is_before: bool) -> None:
+        point = self._kill_point
+        if (
+            point is None
+            or point.is_before != is_before
+            or point.method not in (ANY, method)
+            or not key.startswith(point.key_prefix)
+        ):
+            return
+        with self._lock:
             self._seen += 1
             reached = self._seen == point.occurrence
         if reached:
@@ -75,7 +95,7 @@ class StoreCalls:
 
 
 class WatchedStore(ObjectStore):
-    """Hands every call on, then tells :class:`StoreCalls`."""
+    """Hands every call on, and tells :class:`StoreCalls`."""
 
     def __init__(self, inner: ObjectStore, calls: StoreCalls) -> None:
         self._inner = inner
@@ -84,27 +104,23 @@ class WatchedStore(ObjectStore):
 
     def put_if_absent(self, key: str, body: bytes) -> PutResult:
         """As the inner store."""
-        result = self._inner.put_if_absent(key, body)
-        self._calls.after("put_if_absent", key)
-        return result
+        with self._calls.made("put_if_absent", key):
+            return self._inner.put_if_absent(key, body)
 
     def get(self, key: str) -> bytes | None:
         """As the inner store."""
-        body = self._inner.get(key)
-        self._calls.after("get", key)
-        return body
+        with self._calls.made("get", key):
+            return self._inner.get(key)
 
     def get_range(self, key: str, start: int, size_bytes: int) -> bytes | None:
         """As the inner store."""
-        body = self._inner.get_range(key, start, size_bytes)
-        self._calls.after("get_range", key)
-        return body
+        with self._calls.made("get_range", key):
+            return self._inner.get_range(key, start, size_bytes)
 
     def size_bytes(self, key: str) -> int | None:
         """As the inner store."""
-        size_bytes = self._inner.size_bytes(key)
-        self._calls.after("size_bytes", key)
-        return size_bytes
+        with self._calls.made("size_bytes", key):
+            return self._inner.size_bytes(key)
 
     def written_at_ms(self, key: str) -> int | None:
         """As the inner store; nobody is told."""
@@ -112,21 +128,19 @@ class WatchedStore(ObjectStore):
 
     def list(self, prefix: str = "", start_after: str = "", limit: int | None = None) -> Iterator[ObjectEntry]:
         """As the inner store; one call, however many entries."""
-        entries = list(self._inner.list(prefix, start_after, limit))
-        self._calls.after("list", prefix)
-        return iter(entries)
+        with self._calls.made("list", prefix):
+            return iter(list(self._inner.list(prefix, start_after, limit)))
 
     def delete(self, keys: Iterable[str]) -> None:
         """As the inner store."""
         keys = list(keys)
-        self._inner.delete(keys)
-        self._calls.after("delete", keys[0] if keys else "")
+        with self._calls.made("delete", keys[0] if keys else ""):
+            self._inner.delete(keys)
 
     def stage(self, final_key: str) -> StagingWriter:
         """As the inner store."""
-        writer = self._inner.stage(final_key)
-        self._calls.after("stage", final_key)
-        return writer
+        with self._calls.made("stage", final_key):
+            return self._inner.stage(final_key)
 
     def takes(self, final_key: str) -> bool:
         """As the inner store."""
@@ -134,30 +148,28 @@ class WatchedStore(ObjectStore):
 
     def publish(self, staged: StagedObject) -> bool:
         """As the inner store."""
-        published = self._inner.publish(staged)
-        self._calls.after("publish", staged.final_key)
-        return published
+        with self._calls.made("publish", staged.final_key):
+            return self._inner.publish(staged)
 
     def discard(self, staged: StagedObject) -> None:
         """As the inner store."""
-        self._inner.discard(staged)
-        self._calls.after("discard", staged.final_key)
+        with self._calls.made("discard", staged.final_key):
+            self._inner.discard(staged)
 
     def list_staged(self, prefix: str = "") -> Iterator[StagedObject]:
         """As the inner store."""
-        staged = list(self._inner.list_staged(prefix))
-        self._calls.after("list_staged", prefix)
-        return iter(staged)
+        with self._calls.made("list_staged", prefix):
+            return iter(list(self._inner.list_staged(prefix)))
 
     def check_reachable(self) -> None:
         """As the inner store."""
-        self._inner.check_reachable()
-        self._calls.after("check_reachable", "")
+        with self._calls.made("check_reachable", ""):
+            self._inner.check_reachable()
 
     def verify(self) -> None:
         """As the inner store."""
-        self._inner.verify()
-        self._calls.after("verify", "")
+        with self._calls.made("verify", ""):
+            self._inner.verify()
 
 
 def watching(calls: StoreCalls) -> Any:
@@ -172,12 +184,14 @@ def watching(calls: StoreCalls) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a module as a program, with its stores watched."""
     parser = argparse.ArgumentParser(prog="python -m beam_exactly_once.testing.crashing")
-    parser.add_argument("--kill_after", type=KillPoint.parse, default=None, metavar="METHOD:KEY_PREFIX:N")
+    kill = parser.add_mutually_exclusive_group()
+    for flag, parse in (("--kill_after", KillPoint.parse), ("--kill_before", KillPoint.parse_before)):
+        kill.add_argument(flag, type=parse, dest="kill", metavar="METHOD:KEY_PREFIX:N")
     parser.add_argument("--log", default=None, metavar="FILE", help="write one line a store call, at the end")
     parser.add_argument("module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     flags = parser.parse_args(argv)
-    calls = StoreCalls(flags.kill_after, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    calls = StoreCalls(flags.kill, lambda: os.kill(os.getpid(), signal.SIGKILL))
     sys.argv = [flags.module, *flags.arguments]
     try:
         with watching(calls):

@@ -197,7 +197,7 @@ def test_demo_exits_by_what_it_counted(
     assert f"beam-exactly-once status {tmp_path}/checkpoint" in result.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["status"], ["verify"], ["resolve"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["status"], ["verify"], ["resolve"], ["demo"], ["lab"]])
 def test_help(command: list[str]) -> None:
     assert run(*command, "-h").stdout.startswith("Usage:")
 
