@@ -33,6 +33,7 @@ __all__ = [
     "ForEachBatch",
     "GroupState",
     "JoinWithinInterval",
+    "JsonDecoder",
     "JsonLinesListener",
     "JsonState",
     "MapGroupsWithState",
@@ -66,6 +67,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from beam_exactly_once.decoding.json_decoder import JsonDecoder
     from beam_exactly_once.kafka.settings import read_properties
     from beam_exactly_once.logs.records import RECORD_SCHEMA, Record, with_event_date
     from beam_exactly_once.offsets import TopicPartition
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
     __version__: str
 else:
     _NAMES = {
+        "decoding.json_decoder": ("JsonDecoder",),
         "logs.records": ("RECORD_SCHEMA", "Record", "with_event_date"),
         "kafka.settings": ("read_properties",),
         "offsets": ("TopicPartition",),

@@ -36,6 +36,7 @@ README_LINES = 150
 """A newcomer reads it whole; what is longer belongs on a page of its own."""
 WRITTEN = {
     "README.md": {"orders": {"files": 2}},
+    "docs/decoding.md": {"orders": {"files": 3}, "large": {"files": 3}},
     "docs/pipelines.md": {"orders": {"files": 3}, "new": {}},
     "docs/rejected_records.md": {"orders": {"files": 3, "rejected": 1}},
     "docs/sinks/delta.md": {"orders": {"delta": 3}},

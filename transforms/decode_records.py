@@ -165,6 +165,8 @@ class _Decode(StatelessDoFn):
         except Exception as error:
             if not is_of_row(error):
                 raise
+            if type(record) is pa.RecordBatch:
+                record, error = _first_unfit(self._decoder, record, error)
             raise UnfitRow(_undecodable(self._name, record, error)) from error
 
 
@@ -236,6 +238,23 @@ class _Timed(StatelessDoFn):
         yield from map(_of_bundle, times_gathered(self._source, self._decoder.notes.taken()))
 
 
+def _first_unfit(decoder: Decoder, batch: pa.RecordBatch, error: Exception) -> tuple[pa.RecordBatch, Exception]:
+    """The first record that ``decoder`` cannot take alone, found by halves, and why; all of them if it takes each half."""
+    while batch.num_rows > 1:
+        middle = batch.num_rows // 2
+        for half in (batch.slice(0, middle), batch.slice(middle)):
+            try:
+                decoder(half)
+            except Exception as of_half:
+                if not is_of_row(of_half):
+                    raise
+                batch, error = half, of_half
+                break
+        else:
+            break
+    return batch, error
+
+
 def _undecodable(name: str, record: Any, error: Exception) -> str:
     return (
         f"step {name!r} cannot decode {_which(record, error)}: {_said(error)}. "
@@ -253,7 +272,7 @@ def _said(error: Exception) -> str:
 
 
 def _which(record: Any, error: Exception) -> str:
-    if isinstance(record, pa.RecordBatch):
+    if isinstance(record, pa.RecordBatch) and record.num_rows != 1:
         return f"an Arrow batch of {record.num_rows} rows"
     row = rejected_of(record, error, step="")
     return (

@@ -66,7 +66,7 @@ def batch_of_records(fields: Sequence[Any], schema: pa.Schema | None) -> pa.Reco
             f"pyarrow.field({misspelt[0]!r}, …, metadata={{{MAY_BE_ABSENT.decode()!r}: 'true'}})."
         )
     nulls = [None] * len(columns["offset"])
-    arrays = [_array(columns.get(field.name, nulls), field, Record) for field in schema]
+    arrays = [column_of(columns.get(field.name, nulls), field, Record) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -146,7 +146,7 @@ def _batch_of_kind(kind: type, rows: list[Any], schema: pa.Schema) -> pa.RecordB
     columns = columns_of(rows, schema.names)
     if columns is None:
         raise _no_columns(kind, schema)
-    arrays = [_array(values, field, kind) for values, field in zip(columns, schema, strict=True)]
+    arrays = [column_of(values, field, kind) for values, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -165,7 +165,7 @@ def _record_array(values: Sequence[Any], field: pa.Field) -> pa.Array:
         fast = None if any(values) else _empty_lists(len(values), field.type)
     elif field.type in _ARRAY_CODES:
         fast = _integers(values, field.type)
-    return _array(values, field, Record) if fast is None else fast
+    return column_of(values, field, Record) if fast is None else fast
 
 
 def _repeated(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None:
@@ -190,7 +190,17 @@ def _integers(values: Sequence[Any], arrow_type: pa.DataType) -> pa.Array | None
     return pa.Array.from_buffers(arrow_type, len(values), [None, pa.py_buffer(numbers)])
 
 
-def _array(values: Sequence[Any], field: pa.Field, kind: type) -> pa.Array:
+def column_of(values: Sequence[Any], field: pa.Field, kind: type) -> pa.Array:
+    """One column.
+
+    Args:
+        values: of the rows.
+        field: name, type, and whether null is one of its values.
+        kind: of the rows, for messages.
+
+    Raises:
+        UnfitRow: as :func:`batch_of_rows`.
+    """
     try:
         column = _exact_array(values, field.type)
     except _MISFIT:

@@ -79,7 +79,7 @@ def refuse_changed(values: Sequence[Any], arrow_type: pa.DataType) -> None:
             raise ValueError(rule.complaint)
     elif _may_change(arrow_type):
         present = [value for value in values if value is not None]
-        for inner_type, inner_values in _inner(present, arrow_type):
+        for inner_type, inner_values in values_within(present, arrow_type):
             refuse_changed(inner_values, inner_type)
 
 
@@ -93,10 +93,7 @@ def cast_exactly(column: pa.Array, arrow_type: pa.DataType) -> pa.Array:
         column = column.dictionary_decode()
     column = _whole(column)
     cast = column.cast(arrow_type)
-    if pa.types.is_dictionary(arrow_type):
-        _refuse_changed_column(column, cast.dictionary_decode())
-    else:
-        _refuse_changed_column(column, cast)
+    _refuse_changed_column(column, cast.dictionary_decode() if pa.types.is_dictionary(arrow_type) else cast)
     if not has_times(column.type) and not is_possible(cast):
         raise Changed(f"a value of type {column.type} is no {arrow_type}")
     return cast
@@ -367,26 +364,28 @@ def _may_change(arrow_type: pa.DataType) -> bool:
         return True
     if pa.types.is_dictionary(arrow_type):
         return _may_change(arrow_type.value_type)
-    inner = (arrow_type.field(number).type for number in range(arrow_type.num_fields))
-    return _is_list(arrow_type) or any(map(_may_change, inner))
+    return bool(arrow_type.num_fields)
 
 
-def _inner(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.DataType, list[Any]]]:
+def values_within(values: list[Any], arrow_type: pa.DataType) -> Iterator[tuple[pa.DataType, list[Any]]]:
+    """The values inside of Python values of a nested column, none of them null, by the type that the column has for them."""
     if pa.types.is_dictionary(arrow_type):
         yield arrow_type.value_type, values
+    elif any(issubclass(kind, _TEXTS) for kind in set(map(type, values))):
+        raise ValueError("a text is no list, and no struct")
     elif pa.types.is_map(arrow_type):
         pairs = [pair for value in values for pair in (value.items() if isinstance(value, Mapping) else value)]
         yield arrow_type.key_type, [key for key, _ in pairs]
         yield arrow_type.item_type, [item for _, item in pairs]
     elif pa.types.is_struct(arrow_type):
+        if any(type(value) is list and not value for value in values):
+            raise ValueError("a list is no struct")
         for position, field in enumerate(arrow_type):
             yield (
                 field.type,
                 [value.get(field.name) if isinstance(value, Mapping) else value[position] for value in values],
             )
     elif _is_list(arrow_type):
-        if any(issubclass(kind, _TEXTS) for kind in set(map(type, values))):
-            raise ValueError("a text is no list")
         if not _may_change(arrow_type.value_type):
             return
         lists = (_listed(value, arrow_type.value_type) for value in values)

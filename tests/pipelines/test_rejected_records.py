@@ -149,7 +149,7 @@ class TestDecoding:
             rows = records(stream, as_arrow=as_arrow) | DecodeRecords(decode_batch if as_arrow else decode)
             _ = rows | WriteToFiles("/lake/orders", schema=SCHEMA)
 
-        which = "an Arrow batch" if as_arrow else "record orders-3 at offset 0: JSONDecodeError: Expecting"
+        which = "record orders-0 at offset 0" if as_arrow else "record orders-3 at offset 0: JSONDecodeError: Expecting"
         with pytest.raises(UnfitRow, match=f"step 'decode_records' cannot decode {which}"):
             run_in_memory(build, BATCHES)
 

@@ -179,8 +179,6 @@ def test_the_time_is_that_of_the_row(stream: EventStream, read: dict[str, Any]) 
 def test_a_row_without_a_time_fails_its_batch_and_is_named(stream: EventStream, read: dict[str, Any]) -> None:
     orders(stream, 0, ms_of(100), "yesterday")
     named = r"\[0, 2\)" if "as_arrow" in read and "decoder" not in read else "record orders-0 at offset 1"
-    if "decoder" in read and "as_arrow" in read:
-        named = "an Arrow batch of 2 rows"
     with pytest.raises(Exception, match=named):
         stream.run_at(100, **arguments(read))
 
