@@ -1,6 +1,6 @@
 """What ready-made pipelines share: flags, the stream and its listeners, exit codes.
 
-A ready-made pipeline says what it writes with, and how it goes on from Kafka; see
+A ready-made pipeline says what it writes with, and how it goes on from its source; see
 :mod:`beam_exactly_once.pipelines.kafka_to_files`. Its flags are the arguments of the stream and the source by their names, those
 of the sink behind ``--output-``, those of a step that remembers behind ``--count-``, and those of the sinks of rejected records
 and of late rows behind ``--rejected-`` and ``--late-``.
@@ -32,8 +32,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _NEVER = frozenset({"name", "runner"})
 """No flags: a step has one name, and Beam has a flag for its runner."""
-_OF_ORDINARY_READS = frozenset({"stop"})
-"""No flag: a stream refuses it."""
+_NOT_OF_SOURCES = frozenset({"stop", "storage_options"})
+"""No flags: a stream refuses the one, and gives the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class ReadyMade:
         description: one line for ``--help``.
         sink: what writes.
         wire: puts the graph into the stream.
+        source: what reads.
         source_set, sink_set, step_set: arguments that ``wire`` sets itself: they are not flags.
         sink_optional: arguments of the sink that ``wire`` takes from elsewhere unless they are given.
         other_sink: what may write instead. Then the flags of both are taken, and ``wire`` says which are missing.
@@ -82,6 +83,7 @@ class ReadyMade:
     description: str
     sink: type[Any]
     wire: Callable[[ExactlyOnceStream, Given], None]
+    source: type[Any] = ReadFromKafka
     source_set: Collection[str] = ("as_arrow", "decoder")
     sink_set: Collection[str] = ()
     sink_optional: Collection[str] = ()
@@ -95,7 +97,7 @@ class ReadyMade:
     @property
     def flags(self) -> dict[str, list[Argument]]:
         """The flags, by what they are arguments of."""
-        of_source = {*_NEVER, *_OF_ORDINARY_READS, *self.source_set}
+        of_source = {*_NEVER, *_NOT_OF_SOURCES, *self.source_set}
         of_step = {}
         if self.step is not None:
             less = {*_NEVER, *self.step_set}
@@ -104,7 +106,7 @@ class ReadyMade:
             of_step["late"] = flags_of(WriteToFiles, "late-", less=_NEVER, optional=["location"])
         return {
             "stream": flags_of(ExactlyOnceStream, less=_NEVER),
-            "source": flags_of(ReadFromKafka, less=of_source, kinds=self.kinds),
+            "source": flags_of(self.source, less=of_source, kinds=self.kinds),
             **of_step,
             "output": self._of_sinks(),
             "rejected": flags_of(WriteToFiles, "rejected-", less=_NEVER, optional=["location"]),

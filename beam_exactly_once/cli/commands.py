@@ -40,7 +40,15 @@ from beam_exactly_once.sinks.files.verification import file_sinks, refuse_publis
 from beam_exactly_once.state.upkeep.looking import operators_behind
 from beam_exactly_once.state.upkeep.verification import verify_state
 
-READY_MADE = ("kafka-to-files", "kafka-to-sql", "kafka-to-kafka", "kafka-to-delta", "word-count", "windowed-counts")
+READY_MADE = (
+    "kafka-to-files",
+    "kafka-to-sql",
+    "kafka-to-kafka",
+    "kafka-to-delta",
+    "wal-to-files",
+    "word-count",
+    "windowed-counts",
+)
 """Named here, so that Beam is loaded only to run one."""
 _CLOCK: Clock = SYSTEM_CLOCK
 
@@ -85,9 +93,9 @@ def main() -> None:
 @click.pass_context
 def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
     """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka, kafka-to-delta,
-    word-count or windowed-counts.
+    wal-to-files, word-count or windowed-counts.
 
-    Its flags are the arguments of ExactlyOnceStream and ReadFromKafka by their names, those of the sink with --output- before
+    Its flags are the arguments of ExactlyOnceStream and of the source by their names, those of the sink with --output- before
     them, those of the sink of rejected records with --rejected-, and of word-count and windowed-counts those of what they count
     with --count-, and of late rows with --late-.
     `run TARGET --help` lists them.

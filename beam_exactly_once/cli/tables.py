@@ -18,6 +18,7 @@ from beam_exactly_once.checkpoint.resolution import Proposal
 from beam_exactly_once.checkpoint.source_times import TimeReached, has_ended
 from beam_exactly_once.clock import moment_text
 from beam_exactly_once.state.upkeep.looking import OperatorSummary
+from beam_exactly_once.wal.looking import WalStatus, state_of
 from beam_exactly_once.wal.sweeping import Swept
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -127,6 +128,27 @@ def show_proposal(proposal: Proposal, to: Console) -> None:
             "within the limits and through the pipeline of the next start."
         )
     to.print(f"A driver that still runs on {escape(store_uri)} will stop as fenced.", soft_wrap=True)
+
+
+def show_log(status: WalStatus, now: datetime.datetime, to: Console) -> None:
+    """A write-ahead log: its partitions, their writers, and the streams that keep it."""
+    to.print(f"[bold]Log {status.log_id}[/] at {escape(status.location)}", soft_wrap=True)
+    to.print()
+    table = _table("Partitions", ">partition", ">begins at", ">ends at", ">kept from", "newest record", "claimed", "by")
+    for one in status.partitions:
+        kept_from = "" if one.kept_from is None else str(one.kept_from)
+        row = [str(one.partition), str(one.begin), str(one.end), kept_from]
+        table.add_row(*row, _age(one.arrived_ms, now), _age(one.claimed_at_ms, now), escape(one.owner))
+    to.print(table)
+    to.print()
+    if not status.readers:
+        to.print("No stream reads it, so sweeps delete nothing.")
+        return
+    table = _table("Streams that read it", "stream", "source", "done with", ">behind the end")
+    for reader in status.readers:
+        behind = sum(max(0, one.end - max(one.begin, reader.next_offset(one.partition))) for one in status.partitions)
+        table.add_row(reader.stream_id, reader.source, state_of(reader), "" if reader.is_released else f"{behind:,}")
+    to.print(table)
 
 
 def show_swept(swept: Mapping[int, Swept], to: Console) -> None:

@@ -6,18 +6,59 @@ from collections.abc import Mapping
 
 import click
 
+from beam_exactly_once.checkpoint.findings import Check, Fault
 from beam_exactly_once.cli import tables
 from beam_exactly_once.cli.options import JSON, at_location, print_json
 from beam_exactly_once.cli.wal_receive import receive
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.errors import EXIT_CHECKPOINT
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.looking import WalStatus
 from beam_exactly_once.wal.readers import readers_of_stream
 from beam_exactly_once.wal.sweeping import Sweeper
+from beam_exactly_once.wal.verification import verify_log
+
+_CLOCK: Clock = SYSTEM_CLOCK
 
 
 @click.group()
 def wal() -> None:
     """Receive records into a write-ahead log, and look after it. Its LOCATION is that of its writers."""
+
+
+@wal.command()
+@at_location
+@JSON
+def status(location: str, storage_options: Mapping[str, str] | None, as_json: bool) -> None:
+    """Show its partitions, who writes them, and which streams keep what. Reads only."""
+    found = WalStatus.of(WalLocation.on(open_object_store(location, storage_options)))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        tables.show_log(found, _CLOCK.utc_now(), tables.console())
+
+
+@wal.command()
+@at_location
+@JSON
+@click.pass_context
+def verify(ctx: click.Context, location: str, storage_options: Mapping[str, str] | None, as_json: bool) -> None:
+    """Read every segment that a stream may read, and check that none is missing. Reads only.
+
+    Exit code 5: there are faults.
+    """
+    log = WalLocation.on(open_object_store(location, storage_options))
+    looked = verify_log(log)
+    checks = [Check(one.name, one.examined, [Fault(*fault) for fault in one.faults]) for one in looked]
+    is_clean = not any(check.faults for check in checks)
+    if as_json:
+        found = [check.to_json() for check in checks]
+        print_json({"location": log.store.uri, "log_id": log.log_id, "clean": is_clean, "checks": found})
+    else:
+        tables.show_checks(log.store.uri, checks, tables.console())
+    if not is_clean:
+        ctx.exit(EXIT_CHECKPOINT)
 
 
 @wal.command()

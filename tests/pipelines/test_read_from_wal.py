@@ -25,6 +25,7 @@ from beam_exactly_once import (
     WriteToFiles,
 )
 from beam_exactly_once.errors import ConfigurationError, DataLoss, PipelineChanged, UnknownTopic
+from beam_exactly_once.pipelines import wal_to_files
 from beam_exactly_once.testing import run_in_memory
 from support.lives import values_in
 from support.wal.streams import append, numbers, run_to_files, to_files
@@ -172,3 +173,12 @@ def test_arguments_are_checked_where_they_are_given() -> None:
         ReadFromKafka("kafka:9092", ["hooks"], on_error="reject")
     with pytest.raises(ConfigurationError, match="location"):
         ReadFromWal("")
+
+
+def test_the_ready_made_pipeline_reads_it_to_files(tmp_path: Path) -> None:
+    append(tmp_path, numbers(range(10)))
+    flags = {"location": "hooks", "checkpoint-location": "checkpoint", "output-location": "output"}
+    argv = [f"--{flag}={tmp_path}/{folder}" for flag, folder in flags.items()]
+    assert wal_to_files.main([*argv, "--output-partition-by=topic,event_date"]) == 0
+    assert values_in(tmp_path / "output") == sorted(numbers(range(10)))
+    assert [one.name for one in (tmp_path / "output").glob("topic=*")] == ["topic=hooks"]
