@@ -37,6 +37,8 @@ class KeyedChunk:
     """The keys as they came, where they came in Arrow."""
     times_ms: Numbers | None = None
     """When the latest row of each key happened, where that matters."""
+    size_bytes: int = 0
+    """As it came from another worker, encoded."""
 
     @property
     def groups(self) -> list[list[Any]]:

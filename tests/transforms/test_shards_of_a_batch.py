@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from beam_exactly_once.checkpoint import Attempt, Plan
 from beam_exactly_once.checkpoint.records import SourcePlan
+from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.offsets import OffsetRange
+from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.shard_seed import OperatorTask, ShardSeed
 from beam_exactly_once.state.state_list import HASHES, StateList
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.stateful import keyed_state
-from beam_exactly_once.transforms.stateful.keyed_state import SeedShards
+from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey
+from beam_exactly_once.transforms.stateful.keyed_state import SeedShards, UpdateShards
 
 MANY = keyed_state.MAX_UNDIVIDED_OFFSETS
 
@@ -48,3 +52,17 @@ def test_more_workers_than_slices_get_parts_of_them() -> None:
     assert [one.digest for one in parts] == [
         one.digest for one in task.operators["counts"].base.slices for _ in range(3)
     ]
+
+
+def test_a_worker_that_was_kept_never_mixes_two_attempts() -> None:
+    """What it opened is of one list and one attempt, which come in one element."""
+    task = task_of(10, has_one_worker=False)
+    (_, first), (_, second), *_ = SeedShards("counts", 2).process(task)
+    update = DeduplicateByKey(ttl_s=None)._update()
+    step = UpdateShards("counts", update, StoreLocation("memory://kept", None), StateCache(max_bytes=0))
+    step.start_bundle()
+    assert list(step.process((0, [first]))) == []
+    with pytest.raises(AssertionError, match="two attempts in one bundle"):
+        step.process((1, [replace(second, attempt=Attempt(1, 3, "b"))]))
+    step.start_bundle()
+    assert list(step.process((1, [replace(second, attempt=Attempt(1, 3, "b"))]))) == []

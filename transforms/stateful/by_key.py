@@ -127,7 +127,8 @@ class UpdateStateByKey(KeyedTransform):
     Unlike Spark's, it calls ``fn`` for the keys of a batch alone, never with an empty list: a key without new values costs
     nothing, and is forgotten by ``ttl_s``. The idea is that of Spark's ``updateStateByKey``.
 
-    Parallelism: up to ``shards`` workers, any number at any start. A shard's rows of one batch are in memory.
+    Parallelism: up to ``shards`` workers, any number at any start. A shard's rows of one batch are in memory, or wait in a file
+    where they are more than ``StateCache`` allows; those of one key are in memory.
 
     Input: ``(key, value)``; a key is None, a bool, an int, a str, bytes, or a tuple of these. Output: ``(key, state)`` of each
     key of the batch; the state is None where ``fn`` gave None, and the key is forgotten.
@@ -149,7 +150,7 @@ class UpdateStateByKey(KeyedTransform):
     Raises (while running):
         UnfitRow: a key or a state cannot be stored; nothing of its batch is committed.
         CheckpointHole, CorruptObject: state is gone, or damaged.
-        Anything that ``fn`` raises.
+        Anything that ``fn`` raises; ``MapGroupsWithState(on_error="reject")`` goes on without the key for which it does.
     """
 
     def __init__(

@@ -11,7 +11,9 @@ also without rows, so that each part of the state is there at the commit.
 from __future__ import annotations
 
 import abc
+import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -36,11 +38,15 @@ from beam_exactly_once.state.updates import Operator, Update, combine_fn_of, gro
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.coders import JsonCoder, OneOfCoder, RecordBatchCoder
 from beam_exactly_once.transforms.reports import RowsSent, gathered
+from beam_exactly_once.transforms.stateful.waiting_rows import WaitingRows
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import refuse_two_attempts
 
 MAX_CHUNK_ROWS = 1 << 16
 """Rows that a bundle gathers before it hashes and sends them."""
+MAX_CHUNK_BYTES = 32 << 20
+"""How large these may be, judged by one in :data:`SAMPLED_ROWS`."""
+SAMPLED_ROWS = 1 << 10
 MAX_UNDIVIDED_OFFSETS = 1 << 17
 """A worker that is alone takes a batch of up to so many offsets as one shard, whose rows are in memory at once."""
 REPORTS = "reports"
@@ -89,7 +95,9 @@ class _KeyedChunkCoder(beam.coders.Coder):
         shown = pa.RecordBatch.from_arrays(list(keys.values()), names=list(keys)) if keys else None
         hashes, counts = (batch.column(name).to_numpy() for name in ("hash", "count"))
         times_ms = batch.column("time").to_numpy() if "time" in names else None
-        return KeyedChunk(hashes, batch.column("key"), rows_in, counts, values, numbers, shown, times_ms)
+        return KeyedChunk(
+            hashes, batch.column("key"), rows_in, counts, values, numbers, shown, times_ms, size_bytes=len(encoded)
+        )
 
     def is_deterministic(self) -> bool:
         """Nobody groups by a chunk."""
@@ -146,23 +154,47 @@ class SeedShards(StatelessDoFn):
 class GatherPairs(StatelessDoFn):
     """Gathers pairs, for ToShards: it runs for every record, so it takes nothing else."""
 
+    _coder = FastPrimitivesCoder()
+
     def start_bundle(self) -> None:
         """Forget what a failed bundle left."""
         self._pairs: list[tuple[Any, Any]] = []
+        self._look_at = 1
+        """When there are so many, it is looked how large they are."""
+        self._looked_at = self._size_bytes = 0
 
     def process(self, pair: tuple[Any, Any]) -> list[Any] | None:
         """Keep it; give all when there are enough."""
         pairs = self._pairs
         pairs.append(pair)
-        return [self._all()] if len(pairs) >= MAX_CHUNK_ROWS else None
+        return [self._all()] if len(pairs) >= self._look_at and self._are_enough() else None
+
+    def _are_enough(self) -> bool:
+        """Whether they are many or large; those that came since the last look are as large as the newest."""
+        pairs = self._pairs
+        newest_bytes = self._size_of(pairs[-1])
+        self._size_bytes += newest_bytes * (len(pairs) - self._looked_at)
+        if len(pairs) >= MAX_CHUNK_ROWS or self._size_bytes >= MAX_CHUNK_BYTES:
+            return True
+        self._looked_at = len(pairs)
+        room = (MAX_CHUNK_BYTES - self._size_bytes) // newest_bytes + 1
+        self._look_at = min(len(pairs) + min(room, SAMPLED_ROWS), MAX_CHUNK_ROWS)
+        return False
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Give the rest."""
         if self._pairs:
             yield GlobalWindows.windowed_value(self._all(), MIN_TIMESTAMP)
 
+    def _size_of(self, pair: tuple[Any, Any]) -> int:
+        try:
+            return len(self._coder.encode(pair))
+        except Exception:  # what is combined where it is need not travel
+            return sys.getsizeof(pair[1])
+
     def _all(self) -> tuple[list[Any], list[Any]]:
         pairs, self._pairs = self._pairs, []
+        self._look_at, self._looked_at, self._size_bytes = 1, 0, 0
         return [key for key, _ in pairs], [value for _, value in pairs]
 
 
@@ -175,7 +207,7 @@ class GatherBatches(StatelessDoFn):
     def start_bundle(self) -> None:
         """Forget what a failed bundle left."""
         self._batches: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._rows = self._size_bytes = 0
 
     def process(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
         """Keep it; give all when there are enough, or one with another schema comes."""
@@ -186,7 +218,9 @@ class GatherBatches(StatelessDoFn):
         if batch.num_rows:
             self._batches.append(batch)
             self._rows += batch.num_rows
-        return [*given, *self._all()] if self._rows >= MAX_CHUNK_ROWS else given
+            self._size_bytes += batch.nbytes
+        is_enough = self._rows >= MAX_CHUNK_ROWS or self._size_bytes >= MAX_CHUNK_BYTES
+        return [*given, *self._all()] if is_enough else given
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Give the rest."""
@@ -194,7 +228,7 @@ class GatherBatches(StatelessDoFn):
             yield GlobalWindows.windowed_value(batch, MIN_TIMESTAMP)
 
     def _all(self) -> list[pa.RecordBatch]:
-        batches, self._batches, self._rows = self._batches, [], 0
+        batches, self._batches, self._rows, self._size_bytes = self._batches, [], 0, 0
         return [whole_batch(batches)] if batches else []
 
 
@@ -275,9 +309,12 @@ class ChangeShards(OperatorDoFn, abc.ABC):
     def process(self, of_shard: tuple[int, Iterable[Any]]) -> Iterable[Any]:
         """Change one shard, and emit what the operator says."""
         seeds: list[ShardSeed] = []
-        chunks: list[KeyedChunk] = []
+        rows = WaitingRows(self._cache, _KeyedChunkCoder())
         for sent in of_shard[1]:
-            (seeds if isinstance(sent, ShardSeed) else chunks).append(sent)
+            if isinstance(sent, ShardSeed):
+                seeds.append(sent)
+            else:
+                rows.add(sent)
         if len(seeds) != 1:
             raise IncompleteBatch(
                 f"the runner gave shard {of_shard[0]} of operator {self._operator!r} {len(seeds)} seeds. Nothing was committed, "
@@ -287,7 +324,12 @@ class ChangeShards(OperatorDoFn, abc.ABC):
         if self._bundle is None:
             self._bundle = self._opened(seed)
         refuse_two_attempts(self._bundle.attempt, seed.attempt)
-        return self._emitted(self._bundle, seed, chunks)
+        return self._in_turns(seed, rows) if rows.are_on_disk else self._emitted(self._bundle, seed, rows.in_memory)
+
+    def _in_turns(self, seed: ShardSeed, rows: WaitingRows) -> Iterator[Any]:
+        bundle = self._bundle
+        for one, chunks in rows.turns(seed.slices):
+            yield from self._emitted(bundle, replace(seed, slices=(one,)), chunks)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Write the object."""

@@ -53,8 +53,9 @@ class MapGroupsWithState(KeyedTransform):
     Which values of a key come to one call depends on where batches are cut, and so may what ``fn`` emits and remembers. The idea
     is that of Spark's ``flatMapGroupsWithState``.
 
-    Parallelism: up to ``shards`` workers, any number at any start. A shard's rows of one batch are in memory; of keys that are
-    due, one slice at a time, a sixteenth of all or less.
+    Parallelism: up to ``shards`` workers, any number at any start. A shard's rows of one batch are in memory, or wait in a file
+    where they are more than ``StateCache`` allows; those of one key are in memory. Of keys that are due, one slice at a time, a
+    sixteenth of all or less.
 
     Input: ``(key, value)``; a key is None, a bool, an int, a str, bytes, or a tuple of these. Output: what ``fn`` yields. Since
     ``fn`` decides what that is, steps that add up are allowed behind it: it must not yield a total again that they have added.

@@ -44,7 +44,8 @@ class StateCache:
     Args:
         location: a folder of a local disk; None for the user's cache folder, else ``/var/tmp``.
         max_bytes: how much may lie there; 0 keeps state in memory alone.
-        max_memory_bytes: how much a process may keep in its own memory.
+        max_memory_bytes: how much a process may keep in its own memory. Rows of one shard and batch that are more, as they
+            travel, wait in a file of that folder.
 
     Raises:
         ConfigurationError: an argument is wrong.
