@@ -107,6 +107,9 @@ def ways(size: Size, rounds: int) -> Iterator[Figure]:
         for way, bar in bars.items():
             ratios = [one / other for one, other in zip(spent["stateless"], spent[way], strict=True)]
             yield Figure(f"{way}, {words}: times as fast", statistics.median(ratios), bar)
+    large = 6 * size.words  # what a batch costs whatever is in it is a larger part of a smaller one
+    beam_s, arrow_s = (of_way(way, size, zipf=1.2, words=large, batches=1)["cpu_s"] for way in ("stateless", "arrow"))
+    yield Figure(f"arrow, Zipf 1.2 words, {large:,} a batch: times as fast", beam_s / arrow_s, ">= 3.5")
     naive = of_way("naive", size, batches=1)["cpu_s"]
     yield Figure("update, uniform words: times as fast as naive", naive / of_way("update", size)["cpu_s"], ">= 25")
 

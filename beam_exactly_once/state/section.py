@@ -22,6 +22,8 @@ from beam_exactly_once.state.state_list import Section, Slice
 
 FORMAT = b"1"
 DIGEST_DIGITS = 32
+THREADS_FROM_BYTES = 1 << 20
+"""To compress less than that by many threads costs more than to do it by one."""
 
 Fetch: TypeAlias = Callable[[str, int, int], bytes]
 """Key of an object, first byte, number of bytes."""
@@ -158,7 +160,8 @@ def _check_type(value_type: pa.DataType) -> None:
 def _encoded(run: Run) -> bytes:
     batch = batch_of(run)
     sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, batch.schema, options=ipc.IpcWriteOptions(compression="zstd")) as writer:
+    options = ipc.IpcWriteOptions(compression="zstd", use_threads=run.size_bytes >= THREADS_FROM_BYTES)
+    with ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     body: bytes = sink.getvalue().to_pybytes()
     return body
