@@ -6,7 +6,6 @@ sender still tries again. Secrets are compared in a time that does not tell how 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,9 +82,7 @@ class Access:
                 "say who may send: give token, signature or tls_client_ca; or anyone, if what stands before this receiver "
                 "lets nobody else through."
             )
-        self._tokens = [
-            (hashlib.sha256(_read("token", one, MIN_TOKEN_BYTES)).digest(), one.name.encode()) for one in tokens
-        ]
+        self._tokens = [(_read("token", one, MIN_TOKEN_BYTES), one.name.encode()) for one in tokens]
         self._signature = None if signature is None else signature_of(signature)
         self._signed_with = [(_read("signature_secret", one, 1), one.name.encode()) for one in signature_secrets]
         self._certificates = certificates and not tokens and signature is None
@@ -111,8 +108,7 @@ class Access:
             return certificate.encode()
         given = headers.get(b"authorization", b"")
         if self._tokens and given[:7].lower() == b"bearer ":
-            digest = hashlib.sha256(given[7:]).digest()
-            names = [name for token, name in self._tokens if hmac.compare_digest(token, digest)]
+            names = [name for token, name in self._tokens if hmac.compare_digest(token, given[7:])]
             if names:
                 return names[0]
         if self._signature is None or self._signature.header not in headers:

@@ -1,4 +1,4 @@
-"""The application behind the HTTP server: ``POST /v1/records``, ``/healthz``, ``/readyz`` and ``/metrics``. ASGI, as it is.
+"""From a request to its answer: ``POST /v1/records``, ``/healthz``, ``/readyz`` and ``/metrics``.
 
 A request is checked from the cheap to the dear: path, size as it is said, sender, body, form. Then its records go to the log,
 and the answer 200 is given when all of them are durable. Everything else is an answer that says whether to send it again; 503 and
@@ -8,8 +8,8 @@ no answer at all mean *unknown*: send it again with the same ids.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import orjson
 
@@ -20,11 +20,7 @@ from beam_exactly_once.receiver.metrics import Metrics
 from beam_exactly_once.receiver.refusals import Refused, refusal_of
 from beam_exactly_once.wal.writer import Appended
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-RECORDS_PATH = "/v1/records"
+RECORDS_PATH = b"/v1/records"
 _LOGGER = logging.getLogger(__name__)
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,8 +28,8 @@ _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 class Log(Protocol):
     """Where the records go."""
 
-    async def append(self, records: Records) -> Appended:
-        """Return when the records are durable. Raises errors of this library."""
+    def append(self, records: Records, on_settled: Callable[[Appended | BeamExactlyOnceError], None]) -> None:
+        """Say when the records are durable, or why they are not. Raises errors of this library if nothing was taken."""
         ...
 
     def readiness(self) -> dict[str, Any]:
@@ -45,12 +41,39 @@ class Log(Protocol):
         ...
 
 
-class _Gone(Exception):
-    """The sender is gone before its request was whole."""
+class Answering(Protocol):
+    """Who waits for the answer."""
+
+    def answer(self, incoming: Incoming, found: Refused | tuple[bytes, bytes]) -> None:
+        """Send it: why not, or the type and the body of the answer 200."""
+        ...
+
+
+class Incoming:
+    """A request on its way in. ``headers`` are by their names in small letters; of those that come twice the last counts."""
+
+    __slots__ = (
+        *("certificate", "headers", "is_answered", "is_last", "method", "parts", "refused"),
+        *("sender", "size_bytes", "target"),
+    )
+
+    def __init__(self, certificate: str | None = None) -> None:
+        self.certificate = certificate
+        self.method = b""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.parts: list[bytes] = []
+        self.size_bytes = 0
+        self.sender: bytes | None = None
+        self.refused: Refused | None = None
+        self.is_answered = False
+        """It was refused before it was whole."""
+        self.is_last = False
+        """The connection is closed behind it."""
 
 
 class ReceiverApp:
-    """An ASGI application.
+    """What is behind all connections; for one thread.
 
     Args:
         log: where the records go.
@@ -62,118 +85,103 @@ class ReceiverApp:
 
     def __init__(self, log: Log, access: Access, form: Form, *, max_request_bytes: int, max_held_bytes: int) -> None:
         self.metrics = Metrics()
+        self.held_bytes = 0
         self._log = log
         self._access = access
         self._form = form
         self._max_request_bytes = max_request_bytes
         self._max_held_bytes = max_held_bytes
-        self._held_bytes = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        content_type, extra = _JSON, []
-        try:
-            if scope["path"] == RECORDS_PATH:
-                status, body = 200, await self._take(scope, receive)
-            else:
-                status, content_type, body = self._look(scope)
-        except _Gone:
+    def begin(self, incoming: Incoming) -> None:
+        """Look at the head of a request.
+
+        Raises:
+            Refused: its body is not wanted.
+        """
+        if incoming.target != RECORDS_PATH:
+            if incoming.target not in (b"/healthz", b"/readyz", b"/metrics"):
+                raise Refused(404, "there is nothing here: records go to /v1/records.")
+            if incoming.method not in (b"GET", b"HEAD"):
+                raise Refused(405, "this can be read only.", allow=b"GET, HEAD")
             return
+        headers = incoming.headers
+        if incoming.method != b"POST":
+            raise Refused(405, "records come by POST.", allow=b"POST")
+        if int(headers.get(b"content-length", b"0")) > self._max_request_bytes:
+            raise self._too_large()
+        if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
+            raise Refused(415, "an encoded body cannot be taken: send it as it is.")
+        incoming.sender = self._access.by_headers(headers, incoming.certificate)
+
+    def add(self, incoming: Incoming, part: bytes) -> None:
+        """Take a part of a body.
+
+        Raises:
+            Refused: it is too large, or those of all together are. What was held of it is dropped.
+        """
+        incoming.parts.append(part)
+        incoming.size_bytes += len(part)
+        self.held_bytes += len(part)
+        if incoming.size_bytes > self._max_request_bytes:
+            self.drop(incoming)
+            raise self._too_large()
+        if self.held_bytes > self._max_held_bytes:
+            self.drop(incoming)
+            raise Refused(503, "too many large requests are on their way in. Nothing of this one was taken.")
+
+    def drop(self, incoming: Incoming) -> None:
+        """Hold no more of a body."""
+        self.held_bytes -= incoming.size_bytes
+        incoming.size_bytes = 0
+        incoming.parts.clear()
+
+    def take(self, incoming: Incoming, answering: Answering) -> None:
+        """Answer a request that is whole, now or when its records are durable."""
+        body = incoming.parts[0] if len(incoming.parts) == 1 else b"".join(incoming.parts)
+        self.drop(incoming)
+        try:
+            if incoming.target == RECORDS_PATH:
+                self._append(incoming, body, answering)
+            else:
+                answering.answer(incoming, self._look(incoming.target))
         except Refused as refused:
-            status = refused.status
-            body = orjson.dumps({"error": refused.message, "retry": refused.is_retryable})
-            extra = _headers_of(refused, scope)
+            answering.answer(incoming, refused)
+        except BeamExactlyOnceError as error:
+            answering.answer(incoming, refusal_of(error))
         except Exception as error:
             # Neither its text nor its frames' values: both may hold what was sent.
             _LOGGER.error("a request failed with %s", type(error).__name__)
-            status, body = 500, b'{"error":"the receiver failed; see its log.","retry":true}'
-        self.metrics.requests[status] += 1
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *extra]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+            answering.answer(incoming, Refused(500, "the receiver failed; its log says more."))
 
-    def _look(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        if scope["path"] not in ("/healthz", "/readyz", "/metrics"):
-            raise Refused(404, f"there is nothing here: records go to {RECORDS_PATH}.")
-        if scope["method"] not in ("GET", "HEAD"):
-            raise Refused(405, "this can be read only.")
-        if scope["path"] == "/metrics":
-            return 200, _TEXT, self.metrics.text({**self._log.gauges(), "held_bytes": self._held_bytes})
-        if scope["path"] == "/healthz":
-            return 200, _JSON, b'{"alive":true}'
-        readiness = self._log.readiness()
-        return 200 if readiness["ready"] else 503, _JSON, orjson.dumps(readiness)
-
-    async def _take(self, scope: Scope, receive: Receive) -> bytes:
-        if scope["method"] != "POST":
-            raise Refused(405, "records come by POST.")
-        headers = dict(scope["headers"])
-        said_bytes = headers.get(b"content-length")
-        if said_bytes is not None and int(said_bytes) > self._max_request_bytes:
-            raise self._too_large()
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Refused(415, "an encoded body cannot be taken: send it as it is.")
-        sender = self._access.by_headers(headers, scope.get("client_certificate"))
-        body = await self._body(receive)
+    def _append(self, incoming: Incoming, body: bytes, answering: Answering) -> None:
+        sender = incoming.sender
         if sender is None:
-            sender = self._access.by_signature(headers, body)
-        records = self._form.records(sender, headers, body)
-        try:
-            done = await self._log.append(records)
-        except BeamExactlyOnceError as error:
-            raise refusal_of(error) from None
-        self.metrics.records += done.records
-        self.metrics.duplicates += done.duplicates
-        self.metrics.bytes += len(body)
-        return b'{"partition":%d,"offset":%d,"records":%d,"duplicates":%d}' % (
-            done.partition,
-            done.offset or 0,
-            done.records,
-            done.duplicates,
-        )
+            sender = self._access.by_signature(incoming.headers, body)
+        records = self._form.records(sender, incoming.headers, body)
 
-    async def _body(self, receive: Receive) -> bytes:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise _Gone
-        body: bytes = message["body"]
-        if not message["more_body"]:
-            if len(body) > self._max_request_bytes:
-                raise self._too_large()
-            return body
-        return await self._long_body(body, receive)
+        def on_settled(done: Appended | BeamExactlyOnceError) -> None:
+            if isinstance(done, BeamExactlyOnceError):
+                answering.answer(incoming, refusal_of(done))
+                return
+            metrics = self.metrics
+            metrics.records += done.records
+            metrics.duplicates += done.duplicates
+            metrics.bytes += len(body)
+            said = (done.partition, done.offset or 0, done.records, done.duplicates)
+            answering.answer(incoming, (_JSON, b'{"partition":%d,"offset":%d,"records":%d,"duplicates":%d}' % said))
 
-    async def _long_body(self, first: bytes, receive: Receive) -> bytes:
-        parts, size, more = [first], len(first), True
-        self._held_bytes += size
-        try:
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise _Gone
-                part, more = message["body"], message["more_body"]
-                parts.append(part)
-                size += len(part)
-                self._held_bytes += len(part)
-                if size > self._max_request_bytes:
-                    raise self._too_large()
-                if self._held_bytes > self._max_held_bytes:
-                    raise Refused(503, "too many large requests are on their way in. Nothing of this one was taken.")
-            return b"".join(parts)
-        finally:
-            self._held_bytes -= size
+        self._log.append(records, on_settled)
+
+    def _look(self, target: bytes) -> tuple[bytes, bytes]:
+        if target == b"/metrics":
+            return _TEXT, self.metrics.text({**self._log.gauges(), "held_bytes": self.held_bytes})
+        if target == b"/healthz":
+            return _JSON, b'{"alive":true}'
+        readiness = self._log.readiness()
+        if not readiness["ready"]:
+            raise Refused(503, "records cannot be taken now.", details=readiness)
+        return _JSON, orjson.dumps(readiness)
 
     def _too_large(self) -> Refused:
-        return Refused(
-            413, f"a request may have {self._max_request_bytes} bytes. Nothing of this one was taken: send it in parts."
-        )
-
-
-def _headers_of(refused: Refused, scope: Scope) -> list[tuple[bytes, bytes]]:
-    headers = {401: [(b"www-authenticate", b"Bearer")], 503: [(b"retry-after", b"1")]}.get(refused.status, [])
-    if refused.status == 405:
-        headers = [(b"allow", b"POST" if scope["path"] == RECORDS_PATH else b"GET, HEAD")]
-    sent = dict(scope["headers"])
-    if b"transfer-encoding" in sent or b"expect" in sent or refused.status == 413:
-        headers = [*headers, (b"connection", b"close")]  # what comes of the body would have to be read to its end
-    return headers
+        most = self._max_request_bytes
+        return Refused(413, f"a request may have {most} bytes. Nothing of this one was taken: send it in parts.")

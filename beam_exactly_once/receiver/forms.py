@@ -1,35 +1,61 @@
 """What is in a request: its records, their ids and their headers. Pure.
 
 Any body is one record; with the type ``application/x-ndjson`` each of its lines is one. An id comes in a header, and holds for
-the request: line k has the id "header and k". Or it is a field of each record's JSON. The name of who sends is part of an id, so
-that senders cannot take each other's.
+the request: line k has the id "header and k", and is compared by the whole body, so a request that comes again is the same or is
+refused. Or the id is a field of each record's JSON. The name of who sends is part of an id: senders cannot take each other's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import orjson
 
 from beam_exactly_once.logs.records import Headers
 from beam_exactly_once.receiver.refusals import Refused
-from beam_exactly_once.wal.ids import compound_id
+from beam_exactly_once.wal.ids import NO_CONTENT, NO_ID, compound_id, content_of, line_ids, stored_id
+from beam_exactly_once.wal.segments import NewRecord
 
 MAX_ID_BYTES = 256
 """The longest id that a sender may give."""
 LINES = b"application/x-ndjson"
-_OF_REQUEST, _OF_LINE, _OF_FIELD = b"r", b"l", b"f"
+_OF_REQUEST, _OF_LINES, _OF_FIELD = b"r", b"l", b"f"
 """Kinds of ids: none of one kind is equal to one of another."""
 
 
 class Records(NamedTuple):
-    """The records of a request. Without ids and keys, the lists are None."""
+    """The records of a request. Their ids are ``sent`` of each; or of all together, and then ``whole`` is the body."""
 
     values: list[bytes]
-    ids: list[bytes | None] | None
-    keys: list[bytes | None] | None
-    headers: list[Headers] | None
+    keys: list[bytes | None]
+    sent: list[bytes] | bytes | None
+    whole: bytes
+    headers: Headers
+
+    def of_log(self, log_id: str, arrived_ms: int) -> list[NewRecord]:
+        """As a log takes them.
+
+        Args:
+            log_id: the log's.
+            arrived_ms: when they came.
+        """
+        count = len(self.values)
+        ids: Iterable[bytes] = repeat(NO_ID, count)
+        contents: Iterable[bytes] = repeat(NO_CONTENT, count)
+        if isinstance(self.sent, bytes):
+            ids, contents = line_ids(log_id, self.sent, count), repeat(content_of(self.whole), count)
+        elif self.sent is not None:
+            ids, contents = [stored_id(log_id, one) for one in self.sent], map(content_of, self.values)
+        columns = zip(self.values, repeat(arrived_ms), ids, contents, self.keys, repeat(self.headers), strict=False)
+        return list(map(_NEW_RECORD, columns))
+
+
+_NEW_RECORD: Callable[[tuple[Any, ...]], NewRecord] = partial(tuple.__new__, NewRecord)
+"""What ``NewRecord._make`` is, without a call of Python's own for each."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +100,19 @@ class Form:
             raise Refused(
                 413, f"a record is larger than {self.max_record_bytes} bytes. Nothing of the request was taken."
             )
-        kept = [self._kept_of(headers)] * len(values) if self._kept else None
+        kept = self._kept_of(headers) if self._kept else ()
         if self.id_json_field is not None:
             found = [self._key_in(value, number) for number, value in enumerate(values, start=1)]
-            return Records(
-                values, [compound_id(_OF_FIELD, sender, *one) for one in found], [key for _, key in found], kept
-            )
+            ids = [compound_id(_OF_FIELD, sender, *one) for one in found]
+            return Records(values, [key for _, key in found], ids, body, kept)
         key = headers.get(self._id_header)
-        if key is None:
-            return Records(values, None, None, kept)
-        if not 0 < len(key) <= MAX_ID_BYTES:
+        if key is not None and not 0 < len(key) <= MAX_ID_BYTES:
             raise Refused(400, f"an id of {len(key)} bytes is not possible: give 1 to {MAX_ID_BYTES}.")
-        if not are_lines:
-            return Records(values, [compound_id(_OF_REQUEST, sender, key)], [key], kept)
-        ids: list[bytes | None] = [compound_id(_OF_LINE, sender, key, b"%d" % number) for number in range(len(values))]
-        return Records(values, ids, [key] * len(values), kept)
+        keys = [key] * len(values)
+        if key is None:
+            return Records(values, keys, None, body, kept)
+        sent = compound_id(_OF_LINES if are_lines else _OF_REQUEST, sender, key)
+        return Records(values, keys, sent if are_lines else [sent], body, kept)
 
     def _key_in(self, value: bytes, number: int) -> tuple[bytes, bytes]:
         """Its type and text: the number 7 and the text "7" are two ids."""

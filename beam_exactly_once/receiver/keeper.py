@@ -13,12 +13,13 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, Fenced, StoreUnavailable, UnknownTopic
 from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.receiver.forms import Records
 from beam_exactly_once.wal.location import WalLocation
-from beam_exactly_once.wal.writer import Appended, WalWriter, WriterState
+from beam_exactly_once.wal.writer import Appended, WalWriter
+from beam_exactly_once.wal.writer_state import WriterState
 
 ClaimAt: TypeAlias = Literal["at-start", "at-first-request"]
 FENCED_PAUSE_S = 30.0
@@ -67,10 +68,12 @@ class Keeper:
             linger_s=linger_s,
             id_window=id_window,
             max_pending_bytes=max_pending_bytes,
+            ack_timeout_s=ack_timeout_s,
             storage_options=storage_options,
             clock=clock,
         )
         self._new_writer()  # what is wrong with the arguments shows now, also of one that stands by
+        self._clock = clock
         self._store = open_object_store(location, storage_options)
         self._partition = partition
         self._max_pending_bytes = max_pending_bytes
@@ -88,20 +91,14 @@ class Keeper:
         if not self._stands_by:
             await self._claim()
 
-    async def append(self, records: Records) -> Appended:
-        """Return when the records are durable. Raises what ``WalWriter.append`` does."""
+    def append(self, records: Records, on_settled: Callable[[Appended | BeamExactlyOnceError], None]) -> None:
+        """Say when the records are durable, or why they are not. Raises what ``WalWriter.submit`` does."""
         if self._writer is None:
             self._claim_if_due()
             raise StoreUnavailable(
                 "this receiver does not write now, and looks whether another one does. Nothing was taken: send the request again."
             )
-        return await self._writer.append(
-            records.values,
-            ids=records.ids,
-            keys=records.keys,
-            headers=records.headers,
-            timeout_s=self._ack_timeout_s,
-        )
+        self._writer.submit(records.of_log(self._writer.log_id, now_ms(self._clock)), on_settled)
 
     async def close(self) -> None:
         """Wait until what was taken is in the log, as long as somebody may still hear of it."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from beam_exactly_once.errors import (
-    BeamExactlyOnceError,
-    IdReused,
-    Retryable,
-    UnfitRow,
-)
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from beam_exactly_once.errors import BeamExactlyOnceError, IdReused, Retryable, UnfitRow
 
 
 class Refused(Exception):
@@ -16,17 +16,31 @@ class Refused(Exception):
     Args:
         status: of HTTP.
         message: what is wrong, and the way out.
+        allow: the methods that are possible.
+        details: what else it says.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, *, allow: bytes = b"", details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
-
-    @property
-    def is_retryable(self) -> bool:
+        self.is_retryable = status in (408, 500, 503)
         """Whether the same request may be taken later."""
-        return self.status in (408, 503)
+        self._said = {"error": message, "retry": self.is_retryable, **(details or {})}
+        self._allow = allow
+
+    def answer(self) -> tuple[bytes, bytes]:
+        """Its type, and its body."""
+        return b"application/json", orjson.dumps(self._said)
+
+    def headers(self) -> bytes:
+        """Those that go with its status."""
+        if self.status == 503:
+            return b"retry-after: 1\r\n"
+        if self.status == 401:
+            return b"www-authenticate: Bearer\r\n"
+        return b"allow: %b\r\n" % self._allow if self._allow else b""
 
 
 def refusal_of(error: BeamExactlyOnceError) -> Refused:

@@ -18,8 +18,6 @@ from beam_exactly_once.receiver.forms import Form
 from beam_exactly_once.receiver.keeper import Keeper
 from beam_exactly_once.receiver.settings import ReceiverSettings
 
-KEEP_ALIVE_S = 30
-"""An idle connection is closed after that."""
 BACKLOG = 2048
 _LOGGER = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 async def _serve(settings: ReceiverSettings, on_listening: Callable[[str, int], None], clock: Clock) -> None:
     import uvicorn
 
-    from beam_exactly_once.receiver.protocol import BoundedProtocol, sweep_slow
+    from beam_exactly_once.receiver.protocol import Connection, sweep
 
     class Server(uvicorn.Server):
         def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override] # theirs raises them again
@@ -102,10 +100,11 @@ async def _serve(settings: ReceiverSettings, on_listening: Callable[[str, int], 
         max_request_bytes=settings.max_request_bytes,
         max_held_bytes=settings.max_pending_bytes,
     )
-    BoundedProtocol.max_connections = settings.max_connections
+    Connection.app, Connection.max_connections = app, settings.max_connections
+    Connection.max_raw_bytes = 8 * settings.max_request_bytes
     config = uvicorn.Config(
-        app,
-        http=BoundedProtocol,
+        _no_application,
+        http=Connection,
         ws="none",
         loop="none",
         lifespan="off",
@@ -114,8 +113,6 @@ async def _serve(settings: ReceiverSettings, on_listening: Callable[[str, int], 
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        ssl_context_factory=None,
     )
     config.load()
     config.ssl = tls
@@ -125,17 +122,21 @@ async def _serve(settings: ReceiverSettings, on_listening: Callable[[str, int], 
         with listener, _stopping(server):
             listener.listen(BACKLOG)
             on_listening(*listener.getsockname()[:2])
-            sweep = asyncio.create_task(sweep_slow(server.server_state.connections, settings.request_timeout_s))
+            sweeping = asyncio.create_task(sweep(server.server_state.connections, settings.request_timeout_s))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             either: list[asyncio.Future[Any]] = [serving, keeper.ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             await serving
-            sweep.cancel()
+            sweeping.cancel()
     finally:
         await keeper.close()
     if keeper.ended.done():
         raise keeper.ended.result()
+
+
+def _no_application(*_: Any) -> None:
+    """Uvicorn asks for one; connections answer by themselves."""
 
 
 def _listener(settings: ReceiverSettings) -> socket.socket:

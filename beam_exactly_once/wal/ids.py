@@ -48,6 +48,12 @@ def stored_id(log_id: str, sent: bytes) -> bytes:
     return hashlib.blake2b(log_id.encode() + b"/" + sent, digest_size=ID_BYTES).digest()
 
 
+def line_ids(log_id: str, sent: bytes, count: int) -> list[bytes]:
+    """The ids of the lines of a request as they are stored: each 16 bytes of one digest that has no end, and cannot be forged."""
+    digest = hashlib.shake_128(log_id.encode() + b"/" + sent).digest(count * ID_BYTES)
+    return [digest[start : start + ID_BYTES] for start in range(0, len(digest), ID_BYTES)]
+
+
 def content_of(value: bytes) -> bytes:
     """The digest of a value that is stored with the id."""
     return hashlib.blake2b(value, digest_size=CONTENT_BYTES).digest()

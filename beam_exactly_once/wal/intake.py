@@ -27,10 +27,18 @@ class Batch:
     size_bytes: int = 0
     waiting: dict[Request, int] = field(default_factory=dict)
     """Of each request the least of its records' places in the batch."""
+    began: int = 0
+    """In ticks of the intake."""
+    gave_up: BeamExactlyOnceError | None = None
+    """It has waited too long. It stays on its way, but nobody waits for it any more."""
 
     def has_room(self, count: int, size: int) -> bool:
         """Whether a segment takes so many records more."""
-        return len(self.records) + count <= MAX_SEGMENT_RECORDS and self.size_bytes + size <= MAX_PAYLOAD_BYTES
+        return (
+            self.gave_up is None
+            and len(self.records) + count <= MAX_SEGMENT_RECORDS
+            and self.size_bytes + size <= MAX_PAYLOAD_BYTES
+        )
 
     def let_wait(self, request: Request, place: int) -> None:
         """A record of the request is at this place."""
@@ -73,6 +81,8 @@ class Intake:
         self.pending_bytes = 0
         """Of records that wait for the store."""
         self._open: deque[Batch] = deque()
+        self._taken: Batch | None = None
+        self._ticks = 0
         self._under_way: dict[bytes, tuple[Batch, int, bytes]] = {}
         """Of each id: its batch, its place in it, and the digest of its value."""
 
@@ -114,7 +124,8 @@ class Intake:
 
     def take(self) -> Batch:
         """The batch whose turn it is. It takes no more records."""
-        return self._open.popleft()
+        self._taken = self._open.popleft()
+        return self._taken
 
     def landed(self, batch: Batch, base: int) -> None:
         """A batch is in the log, from this offset on; its ids are in the window."""
@@ -126,9 +137,20 @@ class Intake:
             if request.is_settled and not was_settled:
                 request.on_settled()
 
+    def give_up(self, ticks: int, error: BeamExactlyOnceError) -> None:
+        """Time goes on by a tick. Requests that wait for a batch which is so many old are told that nobody knows."""
+        self._ticks += 1
+        for batch in [*([] if self._taken is None else [self._taken]), *self._open]:
+            if batch.gave_up is None and self._ticks - batch.began >= ticks:
+                batch.gave_up = error
+                self._settle(batch, error)
+
     def fail(self, batch: Batch, error: BeamExactlyOnceError) -> None:
         """A batch will not be waited for: it is not in the log, or nobody knows."""
         self._forget(batch)
+        self._settle(batch, error)
+
+    def _settle(self, batch: Batch, error: BeamExactlyOnceError) -> None:
         for request in batch.waiting:
             was_settled, request.error = request.is_settled, request.error or error
             if not was_settled:
@@ -169,10 +191,11 @@ class Intake:
         elif record.record_id in self._under_way:  # else it is twice in this request, which waits for the first
             batch, place, _ = self._under_way[record.record_id]
             batch.let_wait(request, place)
+            request.error = request.error or batch.gave_up
 
     def _add(self, request: Request, new: list[NewRecord], size: int) -> None:
         if not self._open or not self._open[-1].has_room(len(new), size):
-            self._open.append(Batch())
+            self._open.append(Batch(began=self._ticks))
         batch = self._open[-1]
         batch.let_wait(request, len(batch.records))
         for place, record in enumerate(new, start=len(batch.records)):
@@ -183,6 +206,7 @@ class Intake:
         self.pending_bytes += size
 
     def _forget(self, batch: Batch) -> None:
+        self._taken = None if self._taken is batch else self._taken
         self.pending_bytes -= batch.size_bytes
         for record in batch.records:
             if record.record_id != NO_ID:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,12 +29,11 @@ from beam_exactly_once.wal.intake import MAX_PENDING_BYTES, Batch, Intake
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.segments import NewRecord
+from beam_exactly_once.wal.writer_state import WindowAge, WriterState
 
 MAX_RECORD_BYTES = 1 << 20
 LOOK_INTERVAL_S = 60.0
 """So often a writer looks whether its log is still the one at its location."""
-WINDOW_MARKS = 64
-"""So finely a writer remembers when it wrote the offsets of the id window."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 5.0
 """Between two tries of a segment that the store gave no definite answer about."""
 
@@ -50,25 +48,6 @@ class Appended:
     offset: int | None
     records: int
     duplicates: int
-
-
-@dataclass(frozen=True, slots=True)
-class WriterState:
-    """Where a writer stands.
-
-    ``waits_s`` is how long the segment under way has waited for the store, 0 without one; ``put_s`` how long all before it did.
-    ``window_s`` is how old the oldest offset of the id window is; None while nothing has left it. ``clock_behind_s`` is how far
-    the clock was behind that of earlier writers when this one claimed.
-    """
-
-    end: int
-    ids: int
-    window_s: float | None
-    segments: int
-    pending_bytes: int
-    waits_s: float
-    put_s: float
-    clock_behind_s: float
 
 
 class WalWriter:
@@ -89,6 +68,8 @@ class WalWriter:
         id_window: among how many of the last offsets of the partition a record that comes again is recognised by its id. It can
             grow from one writer to the next, not shrink.
         max_pending_bytes: what may wait for the store. More is refused.
+        ack_timeout_s: about so long records wait for the store before whoever appended them is told that it does not answer;
+            they are written when it does. None: for ever.
         storage_options: of the store.
         clock: tells when records arrived.
 
@@ -104,6 +85,7 @@ class WalWriter:
         linger_s: float = 0.0,
         id_window: int = 100_000,
         max_pending_bytes: int = MAX_PENDING_BYTES,
+        ack_timeout_s: float | None = None,
         storage_options: dict[str, Any] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -111,6 +93,7 @@ class WalWriter:
         whole_number("id_window", id_window, least=0)
         whole_number("max_pending_bytes", max_pending_bytes)
         seconds("linger_s", linger_s, zero=True)
+        seconds("ack_timeout_s", ack_timeout_s, none="no end")
         self._store = open_object_store(
             location_of("location", location, "a log"), options_of("storage_options", storage_options)
         )
@@ -118,6 +101,7 @@ class WalWriter:
         self._linger_s = linger_s
         self._id_window = id_window
         self._max_pending_bytes = max_pending_bytes
+        self._ack_timeout_s = ack_timeout_s
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
         self._wake = asyncio.Event()
@@ -132,7 +116,7 @@ class WalWriter:
         self._segments = 0
         self._put_s = 0.0
         self._began_s: float | None = None
-        self._ends: deque[tuple[int, float]] = deque()
+        self._window_age = WindowAge(id_window)
 
     async def __aenter__(self) -> WalWriter:
         """Claim the partition.
@@ -151,6 +135,7 @@ class WalWriter:
             raise
         self._intake = Intake(self._writer.window, self._max_pending_bytes)
         self._task = asyncio.create_task(self._run())
+        self._tick()
         return self
 
     async def __aexit__(
@@ -174,7 +159,6 @@ class WalWriter:
         ids: Sequence[bytes | None] | None = None,
         keys: Sequence[bytes | None] | None = None,
         headers: Sequence[Headers] | None = None,
-        timeout_s: float | None = None,
     ) -> Appended:
         """Append records together, and return when all of them are durable: only then answer whoever sent them.
 
@@ -185,7 +169,6 @@ class WalWriter:
             ids: of the records, up to 1024 bytes each; None for one without.
             keys: of the records; their ids, if not given.
             headers: of the records: pairs of a name and a value.
-            timeout_s: so long it waits for the store; None: for ever.
 
         Raises:
             IdReused: an id is known with another value. Nothing was taken.
@@ -195,29 +178,49 @@ class WalWriter:
                 closed meanwhile, and whether the records are in the log is unknown. Append them again, with the same ids.
             ConfigurationError: the writer is closed, or the lists differ in length.
         """
-        records = self._records(values, ids, keys, headers)
+        settled: asyncio.Future[Appended | BeamExactlyOnceError] = asyncio.get_running_loop().create_future()
+        self.submit(self._records(values, ids, keys, headers), lambda done: _set(settled, done))
+        done = await settled
+        if isinstance(done, BeamExactlyOnceError):
+            raise type(done)(str(done))
+        return done
+
+    def submit(
+        self, records: Sequence[NewRecord], on_settled: Callable[[Appended | BeamExactlyOnceError], None]
+    ) -> None:
+        """As :meth:`append`, for a front end that makes records of the log itself and waits without a task.
+
+        Args:
+            records: their ids are of this log, and their sizes are checked.
+            on_settled: called once, at once or later: with what has become of them, or with an error that ``append`` raises
+                where whether they are in the log is unknown.
+
+        Raises:
+            IdReused, UnfitRow, StoreUnavailable, Fenced, ConfigurationError: as ``append``, where nothing was taken.
+        """
         if self._error is not None:
             raise type(self._error)(str(self._error))
         if self._is_closing or self._task is None:
             raise ConfigurationError("a writer of a log takes records inside its `async with` block only")
         request = self._intake.offer(records)
-        if not request.is_settled:
-            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            request.on_settled = lambda: _set(settled)
+
+        def settle() -> None:
+            done = Appended(self._partition, request.offset, request.records, request.duplicates)
+            on_settled(request.error or done)
+
+        if request.is_settled:
+            settle()
+            return
+        request.on_settled = settle
+        if not self._wake.is_set():
             self._wake.set()
-            if self._intake.is_full:
-                self._full.set()
-            timer = (
-                None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, _time_is_up, settled)
-            )
-            try:
-                await settled
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        if request.error is not None:
-            raise type(request.error)(str(request.error))
-        return Appended(self._partition, request.offset, request.records, request.duplicates)
+        if self._intake.is_full:
+            self._full.set()
+
+    @property
+    def log_id(self) -> str:
+        """The log's, of which ids are made."""
+        return self._log.log_id
 
     async def ended(self) -> BeamExactlyOnceError | None:
         """Wait until the writer is closed, or ends of itself, and say why."""
@@ -229,14 +232,10 @@ class WalWriter:
         """Where it stands now."""
         now_s = self._clock.monotonic_s()
         writer, began_s = self._writer, self._began_s
-        window_start = writer.end - writer.window.size
-        while len(self._ends) > 1 and self._ends[1][0] <= window_start:
-            self._ends.popleft()
-        is_full = bool(self._ends) and self._ends[0][0] <= window_start
         return WriterState(
             end=writer.end,
             ids=len(writer.window),
-            window_s=now_s - self._ends[0][1] if is_full else None,
+            window_s=self._window_age.age_s(writer.end - writer.window.size, now_s),
             segments=self._segments,
             pending_bytes=self._intake.pending_bytes,
             waits_s=0.0 if began_s is None else now_s - began_s,
@@ -317,10 +316,7 @@ class WalWriter:
         self._segments += 1
         self._put_s += now_s - self._began_s
         self._began_s = None
-        if not self._ends or base - self._ends[-1][0] >= max(1, self._id_window // WINDOW_MARKS):
-            self._ends.append((base, now_s))
-        while len(self._ends) > 2 * WINDOW_MARKS:
-            self._ends.popleft()
+        self._window_age.note(base, now_s)
 
     async def _has_batch(self) -> bool:
         """Wait for records, and for more of them while there is room; False: the writer is closed, and nothing is left."""
@@ -355,6 +351,13 @@ class WalWriter:
             self._looked_s = now_s
         return self._writer.put()
 
+    def _tick(self) -> None:
+        """Answer for batches that have waited too long. They stay: whether they are in the log is unknown."""
+        assert self._task is not None
+        if self._ack_timeout_s is not None and not self._task.done():
+            asyncio.get_running_loop().call_later(self._ack_timeout_s / _TICKS, self._tick)
+            self._intake.give_up(_TICKS, StoreUnavailable(_NO_ANSWER))
+
     def _stop(self, batch: Batch, error: BeamExactlyOnceError) -> None:
         self._error = error
         self._intake.fail(batch, error)
@@ -365,16 +368,13 @@ class WalWriter:
         return asyncio.get_running_loop().run_in_executor(self._pool, act)
 
 
-def _set(settled: asyncio.Future[None]) -> None:
+def _set(settled: asyncio.Future[Result], done: Result) -> None:
     if not settled.done():  # whoever waited may have given up
-        settled.set_result(None)
+        settled.set_result(done)
 
 
-def _time_is_up(settled: asyncio.Future[None]) -> None:
-    if not settled.done():
-        settled.set_exception(StoreUnavailable(_NO_ANSWER))
-
-
+_TICKS = 8
+"""So finely it is measured how long a batch has waited."""
 _NO_ANSWER = (
     "the store of the log has given no definite answer in time: whether the records are in the log is unknown. Append them again "
     "with the same ids."
