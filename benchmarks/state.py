@@ -265,32 +265,46 @@ def slides(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 def due(size: Size, rounds: int) -> Iterator[Figure]:
-    """A thousand windows that close, of few and of many; then all of the many at once."""
+    """A thousand windows that close, of few and of many; then all of the many at once.
+
+    Those that close lie anywhere in the sections of all that was read. The state is at rest: merges are what rows cost that came
+    before, and ``slices`` says how much.
+    """
     closing_s: dict[int, float] = {}
     for count in (size.few_keys, size.many_keys):
         with tempfile.TemporaryDirectory() as folder:
-            one = window_machine(Path(folder))
+            one, minutes = window_machine(Path(folder)), count // 1000
             for first in range(0, count, 500_000):
                 keys = np.arange(first, min(first + 500_000, count))
-                one.run(timed(keys, 10 * rounds * MINUTE_MS))
-            spent = []
-            for number in range(5 * rounds):
-                one.run(timed(np.arange(1000), number * MINUTE_MS), now_ms=number * MINUTE_MS)
-                given = one.given
-                spent.append(cpu_s(lambda one=one, number=number: one.run(timed([]), now_ms=(number + 1) * MINUTE_MS)))
-                if one.given - given != 1000:
-                    raise AssertionError(f"{one.given - given} windows closed")
+                one.run(timed(keys, keys % minutes * MINUTE_MS))
+            rest(one)
+            spent = [closing(one, minute, 1000) for minute in range(1, 5 * rounds + 1)]
             closing_s[count] = statistics.median(spent)
             yield Figure(f"1,000 windows close of {count:,}: CPU ms", 1000 * closing_s[count])
             if count == size.many_keys:
-                before_mb, one.most_anonymous_mb, given = anonymous_mb(), 0.0, one.given
-                all_s = cpu_s(lambda one=one: one.run(timed([]), now_ms=20 * rounds * MINUTE_MS))
-                if one.given - given != count:
-                    raise AssertionError(f"{one.given - given} windows closed")
-                yield Figure(f"{count:,} windows close at once: CPU us each", 1e6 * all_s / count)
+                before_mb, one.most_anonymous_mb, left = anonymous_mb(), 0.0, count - 5000 * rounds
+                all_s = closing(one, minutes, left)
+                yield Figure(f"{left:,} windows close at once: CPU us each", 1e6 * all_s / left)
                 yield Figure("anonymous MB before that", before_mb)
                 yield Figure("anonymous MB while they do, at most", one.most_anonymous_mb)
     yield Figure("1,000 of many by 1,000 of few", closing_s[size.many_keys] / closing_s[size.few_keys], "<= 3")
+
+
+def closing(one: WindowMachine, minute: int, count: int) -> float:
+    """CPU seconds of a batch that closes so many windows up to this minute."""
+    given = one.given
+    spent_s = cpu_s(lambda: one.run(timed([]), now_ms=minute * MINUTE_MS))
+    if one.given - given != count:
+        raise AssertionError(f"{one.given - given} windows closed")
+    return spent_s
+
+
+def rest(one: StateMachine) -> None:
+    """Batches without rows, until there is nothing to merge."""
+    written = None
+    while written != one.rows["written"]:
+        written = one.rows["written"]
+        one.run(timed([]))
 
 
 def window_machine(folder: Path) -> WindowMachine:
@@ -301,9 +315,9 @@ def window_machine(folder: Path) -> WindowMachine:
     return WindowMachine(by_minute._update(), *places)
 
 
-def timed(keys: Any, at_ms: int = 0) -> pa.RecordBatch:
+def timed(keys: Any, at_ms: Any = 0) -> pa.RecordBatch:
     keys = np.asarray(keys, np.int64)
-    return batch(keys).append_column("at", pa.array(np.full(len(keys), at_ms, np.int64)))
+    return batch(keys).append_column("at", pa.array(np.broadcast_to(np.int64(at_ms), len(keys))))
 
 
 def sample(one: StateMachine, batches: int) -> dict[str, float]:

@@ -26,8 +26,9 @@ def order_of(hashes: Hashes, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryA
     if not len(at):
         return order, repeats
     same = _repeat(order, at, keys, subkeys)
-    if not same.all():
-        _sort_mixed(order, ordered, at[~same], keys, subkeys)
+    mixed = at[~same]
+    if len(mixed) and not _rise(order[mixed - 1], order[mixed], keys, subkeys):
+        _sort_mixed(order, ordered, mixed, keys, subkeys)
         same = _repeat(order, at, keys, subkeys)
     repeats[at] = same
     return order, repeats
@@ -40,21 +41,24 @@ def rises(hashes: Hashes, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryArra
     if not (hashes[1:] >= hashes[:-1]).all():
         return False
     at = np.flatnonzero(hashes[1:] == hashes[:-1])
-    if not len(at):
-        return True
-    here, behind = pa.array(at), pa.array(at + 1)
-    first, second = keys.take(here), keys.take(behind)
-    is_later = pc.or_(
-        pc.less(first, second),
-        pc.and_(pc.equal(first, second), pc.less(subkeys.take(here), subkeys.take(behind))),
-    )
-    return bool(pc.all(is_later).as_py())
+    return not len(at) or _rise(at, at + 1, keys, subkeys)
 
 
 def flags(compared: pa.Array) -> Flags:
     """The result of a comparison, for numpy."""
     found: Flags = compared.to_numpy(zero_copy_only=False)
     return found
+
+
+def _rise(rows: Numbers, later: Numbers, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryArray) -> bool:
+    """Whether each of these rows, which have one hash with the later one, stands before that."""
+    here, behind = pa.array(rows), pa.array(later)
+    first, second = keys.take(here), keys.take(behind)
+    is_before = pc.or_(
+        pc.less(first, second),
+        pc.and_(pc.equal(first, second), pc.less(subkeys.take(here), subkeys.take(behind))),
+    )
+    return bool(pc.all(is_before).as_py())
 
 
 def _repeat(order: Numbers, at: Numbers, keys: pa.LargeBinaryArray, subkeys: pa.LargeBinaryArray) -> Flags:

@@ -15,18 +15,18 @@ from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.run import NEVER, Run
 
 
-def newest_expiring(
+def expiring(
     runs_newest_first: Sequence[Run],
     lower_ms: int,
     upper_ms: int,
     *,
     exactly_ms: Numbers | None = None,
     hashes: Hashes | None = None,
-) -> Run:
-    """The newest row of each key among those that expire after ``lower_ms`` and no later than ``upper_ms``.
+) -> list[Run]:
+    """Of each run that has some the rows that expire after ``lower_ms`` and no later than ``upper_ms``.
 
     Args:
-        runs_newest_first: to look into, of values that are bytes.
+        runs_newest_first: to look into.
         lower_ms, upper_ms: see above.
         exactly_ms: only rows that expire at one of these times.
         hashes: only rows with one of these hashes.
@@ -40,7 +40,14 @@ def newest_expiring(
             rows = rows[np.isin(run.hashes[rows], hashes)]
         if len(rows):
             parts.append(run.rows_at(rows))
-    return merged(parts) if parts else Run.empty(pa.large_binary())
+    return parts
+
+
+def newest_of(runs_newest_first: Sequence[Run]) -> Run:
+    """Of each key the newest row, of values that are bytes. Most often there is one run, or none."""
+    if len(runs_newest_first) == 1:
+        return runs_newest_first[0]
+    return merged(runs_newest_first) if runs_newest_first else Run.empty(pa.large_binary())
 
 
 def first_expiry(runs: Sequence[Run], behind_ms: int) -> int | None:

@@ -25,7 +25,7 @@ from beam_exactly_once.state.run import ABSENT, NEVER, Run
 from beam_exactly_once.state.shard import OpenSlice, Shard
 from beam_exactly_once.state.timers import earliest
 from beam_exactly_once.state.windows.bundle import MAX_EMITTED_ROWS, ClosingBundle, hashes_within
-from beam_exactly_once.state.windows.expiring import first_expiry, newest_expiring
+from beam_exactly_once.state.windows.expiring import expiring, first_expiry, newest_of
 from beam_exactly_once.state.windows.operator import WindowResult
 from beam_exactly_once.state.windows.slides import BySlide, Closing, Heads, Key, Ring, SlideEach
 from beam_exactly_once.state.windows.window_keys import ends_of, user_keys, with_ends
@@ -50,7 +50,7 @@ class SlideBundle(ClosingBundle[SlideEach]):
         """Bring rows into their slides; where closed windows have a slide already, into the total of the key, too."""
         each, ends_ms = self._update, ends_of(keys)
         expiry_ms = ends_ms + each.stays_ms
-        known = newest_expiring(one.runs, int(expiry_ms.min()) - 1, int(expiry_ms.max()), exactly_ms=expiry_ms)
+        known = newest_of(expiring(one.runs, int(expiry_ms.min()) - 1, int(expiry_ms.max()), exactly_ms=expiry_ms))
         rows = known.find(hashes, keys)
         is_known = rows != ABSENT
         self._keys_added += int(np.count_nonzero(~is_known))
@@ -72,7 +72,7 @@ class SlideBundle(ClosingBundle[SlideEach]):
         """The heads of some keys, with what came into these slides of them."""
         assert self._lower_ms is not None
         each, next_ms = self._update, self._update.end_behind(self._lower_ms)
-        stored, _ = _heads_and_slides(newest_expiring(one.runs, next_ms - 1, next_ms, hashes=hashes))
+        stored, _ = _heads_and_slides(expiring(one.runs, next_ms - 1, next_ms, hashes=hashes))
         heads = self._heads(stored)
         for user, end_ms, value in zip(users, ends_ms, values, strict=True):
             each.with_more(heads, {user: value})
@@ -96,14 +96,16 @@ class SlideBundle(ClosingBundle[SlideEach]):
         if closing.heads.totals:
             of_heads = {user: hash_of[user] for user in closing.heads.totals}
             heads = self._run_of_heads(closing.heads, of_heads, self._update.end_behind(self._upper_ms))
-            one.delta = merged([heads, *one.changed])
+            # All heads of before expire now. Behind the slides of their keys, the new ones are in order.
+            slides = [] if one.delta is None else [_heads_and_slides(one.changed).slides]
+            one.delta = merged([*slides, heads])
         one.next_due_ms = self._next_due(one.changed + one.runs, self._upper_ms)
 
     def _opened(self, runs: Sequence[Run], lower_ms: int) -> tuple[Closing, dict[Key, int]]:
         """The windows that close now, and the hash of each key that may be in them."""
         each, stays_ms = self._update, self._update.stays_ms
-        heads, leaving = _heads_and_slides(newest_expiring(runs, lower_ms, self._upper_ms))
-        _, ending = _heads_and_slides(newest_expiring(runs, lower_ms + stays_ms, self._upper_ms + stays_ms))
+        heads, leaving = _heads_and_slides(expiring(runs, lower_ms, self._upper_ms))
+        _, ending = _heads_and_slides(expiring(runs, lower_ms + stays_ms, self._upper_ms + stays_ms))
         self._keys_added -= len(leaving)
         hash_of: dict[Key, int] = {}
         for run in (heads, leaving, ending):
@@ -112,7 +114,7 @@ class SlideBundle(ClosingBundle[SlideEach]):
         def rings(users: Collection[Key]) -> Mapping[Key, Ring]:
             hashes = np.array([hash_of[user] for user in users], np.uint64)
             until_ms = self._upper_ms + stays_ms
-            return self._rings(_heads_and_slides(newest_expiring(runs, lower_ms, until_ms, hashes=hashes)).slides)
+            return self._rings(_heads_and_slides(expiring(runs, lower_ms, until_ms, hashes=hashes)).slides)
 
         added = self._by_time(ending, ends_of(ending.keys))
         return Closing(each, self._heads(heads), added, self._by_time(leaving, leaving.expiry_ms), rings), hash_of
@@ -167,6 +169,12 @@ class _HeadsAndSlides(NamedTuple):
     slides: Run
 
 
-def _heads_and_slides(run: Run) -> _HeadsAndSlides:
-    is_head = ends_of(run.keys) == HEAD_MS
-    return _HeadsAndSlides(*(run.rows_at(np.flatnonzero(is_wanted)) for is_wanted in (is_head, ~is_head)))
+def _heads_and_slides(runs_newest_first: Sequence[Run]) -> _HeadsAndSlides:
+    """The newest of each. Most often a run has the ones or the others, and nothing that another one has, too."""
+    both: tuple[list[Run], list[Run]] = [], []
+    for run in runs_newest_first:
+        is_head = ends_of(run.keys) == HEAD_MS
+        for parts, is_wanted in zip(both, (is_head, ~is_head), strict=True):
+            if is_wanted.any():
+                parts.append(run if is_wanted.all() else run.rows_at(np.flatnonzero(is_wanted)))
+    return _HeadsAndSlides(*map(newest_of, both))
