@@ -10,18 +10,21 @@ import apache_beam as beam
 import orjson
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms.window import FixedWindows
+from apache_beam.transforms.window import FixedWindows, SlidingWindows
 
 from beam_exactly_once import (
     AggregateByWindow,
+    AvailableNow,
     CheckpointAt,
     EventTime,
     ExactlyOnceStream,
     GroupState,
+    JoinWithinInterval,
     JsonState,
     MapGroupsWithState,
     ReadFromKafka,
     Record,
+    ReduceByKeyAndWindow,
     StatefulCombinePerKey,
     WriteToFiles,
 )
@@ -75,6 +78,26 @@ def second_of(one: Any) -> int:
     return 1000 * int(one.value if isinstance(one, Record) else one)
 
 
+def by_event_time(numbers: Any) -> dict[str, Any]:
+    """What windows, windows upon slides and a join give, as pairs. Of seven numbers each has another key, so 0 meets 7."""
+    of_window, late = numbers | AggregateByWindow(sum, FixedWindows(20), event_time_by=second_of)
+    of_slides = numbers | ReduceByKeyAndWindow(
+        int.__add__, int.__sub__, window=SlidingWindows(40, 20), event_time_by=second_of, on_late="drop"
+    )
+    halves = [numbers | f"Half {half}" >> beam.Filter(lambda one, half: one[1] % 2 == half, half) for half in (0, 1)]
+    joined = tuple(halves) | JoinWithinInterval(after_s=10, how="left", event_time_by=second_of, on_late="drop")
+    windows = {"windows": of_window, "slides": of_slides}
+    return {
+        "late": late,
+        "joined": joined | beam.MapTuple(lambda key, pair: (f"{key} {pair[0]}", pair[1])),
+        **{what: rows | f"Pairs-{what}" >> beam.Map(pair_of_window) for what, rows in windows.items()},
+    }
+
+
+def pair_of_window(one: Any) -> tuple[str, int]:
+    return f"{one.key} {one.window_start_ms}", one.value
+
+
 def run(
     source: Topic,
     folder: Path,
@@ -94,24 +117,24 @@ def run(
         if sessions:
             emitted["sessions"] = numbers | MapGroupsWithState(session, state=JsonState(), name="sessions")
         if windows:
-            of_window, late = numbers | AggregateByWindow(sum, FixedWindows(20), event_time_by=second_of)
-            emitted["windows"] = of_window | beam.Map(lambda one: (f"{one.key} {one.window_start_ms}", one.value))
-            emitted["late"] = late
+            emitted |= by_event_time(numbers)
         rows = [values | f"Row-{what}" >> beam.Map(row_of, what) for what, values in emitted.items()]
         _ = rows | beam.Flatten() | WriteToFiles(f"{folder}/output{place}", format="json")
 
 
 def newest(what: str, output: Path) -> dict[str, Any]:
-    """The last that was written of each key."""
+    """The last that was written of each key; of windows and joins the only one."""
     rows = [orjson.loads(line) for file in sorted(output.glob("*.json")) for line in file.read_bytes().splitlines()]
-    return {row["key"]: row["value"] for row in rows if row["what"] == what}
+    found = [(row["key"], row["value"]) for row in rows if row["what"] == what]
+    assert what in ("sums", "sessions") or len(found) == len(dict(found))
+    return dict(found)
 
 
 def of_keys(numbers: range) -> dict[str, list[int]]:
     return {f"key {key}": [number for number in numbers if number % 7 == key] for key in range(7)}
 
 
-def test_sums_and_windows_go_on_over_batches_starts_and_a_kill(
+def test_sums_windows_joins_and_slides_go_on_over_batches_starts_and_a_kill(
     new_topic: Callable[..., Topic], options: PipelineOptions, tmp_path: Path
 ) -> None:
     source = new_topic(2)
@@ -122,12 +145,20 @@ def test_sums_and_windows_go_on_over_batches_starts_and_a_kill(
             kill = StoreCalls(KillPoint("put_if_absent", "offsets/", 2), stop)
             with watching(kill), ends_with("killed here"):
                 run(source, tmp_path, options, windows=True)
-        run(source, tmp_path, options, windows=True)
+        run(source, tmp_path, options, windows=True, trigger=AvailableNow(drain=bool(start)))
     assert newest("sums", tmp_path / "output") == {key: sum(numbers) for key, numbers in of_keys(range(100)).items()}
     assert newest("windows", tmp_path / "output") == {
         f"{key} {1000 * start}": sum(numbers)
-        for start in (0, 20, 40, 60)  # the last one is open: nothing happened after it
+        for start in range(0, 100, 20)
         for key, numbers in of_keys(range(start, start + 20)).items()
+    }
+    assert newest("slides", tmp_path / "output") == {
+        f"{key} {1000 * start}": sum(numbers)
+        for start in range(-20, 100, 20)
+        for key, numbers in of_keys(range(max(0, start), min(100, start + 40))).items()
+    }
+    assert newest("joined", tmp_path / "output") == {
+        f"key {number % 7} {number}": number + 7 if number + 7 < 100 else None for number in range(0, 100, 2)
     }
     assert newest("late", tmp_path / "output") == {}
 
