@@ -48,8 +48,16 @@ class Batch(NamedTuple):
 class JoinsInMemory:
     """Remembers as a stream does: in the list that a batch leaves, once it is taken."""
 
-    def __init__(self, operator: JoinEach, *, slices: int = 3, stream_id: str = "stream") -> None:
+    def __init__(
+        self,
+        operator: JoinEach,
+        *,
+        slices: int = 3,
+        stream_id: str = "stream",
+        bundle: type[JoinBundle] = JoinBundle,
+    ) -> None:
         self.operator = operator
+        self.bundle = bundle
         self.stream_id = stream_id
         self.state = StateList.empty(slices=slices)
         self.bounds = Bounds()
@@ -83,7 +91,7 @@ class JoinsInMemory:
         changes = []
         for number, of_shard in enumerate(of_shards):
             seed = ShardSeed(self.stream_id, attempt, HASH_SEED, of_shard, self.state.fired_ms, bounds.lower_ms, 0)
-            bundle = JoinBundle(NAME, self.operator, self.store, CACHE, seed)
+            bundle = self.bundle(NAME, self.operator, self.store, CACHE, seed)
             for emitted in bundle.join(seed, chunks.get(number, [])):
                 rows += emitted
             changes.append(bundle.finish())
