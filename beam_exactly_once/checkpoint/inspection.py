@@ -48,6 +48,11 @@ class BatchSummary:
         return {} if self.marker is None else self.marker.rows_written
 
     @property
+    def rows_late(self) -> int:
+        """Rows that came too late, for all operators."""
+        return 0 if self.marker is None else sum(self.marker.rows_late.values())
+
+    @property
     def offsets_lost(self) -> int:
         """Offsets of all sources that Kafka no longer had."""
         return 0 if self.marker is None else sum(self.marker.offsets_lost.values())

@@ -88,21 +88,15 @@ def _faults(count: int) -> str:
 
 def show_operators(batch_id: int, operators: Sequence[OperatorSummary], to: Console) -> None:
     """What each operator remembers; ``a slice``: in how many sections a key may be looked for."""
-    table = _table(
-        f"State behind batch {batch_id}",
-        "operator",
-        "kind",
-        "state",
-        ">keys",
-        ">bytes",
-        ">sections",
-        ">a slice",
-        ">objects",
-    )
+    columns = ("operator", "kind", "state", ">keys", ">bytes", ">sections", ">a slice", ">objects")
+    table = _table(f"State behind batch {batch_id}", *columns)
     for one in operators:
         counts = (one.keys, one.size_bytes, one.sections, one.max_sections_a_slice, one.objects)
         table.add_row(escape(one.name), one.kind, one.state, *(f"{count:,}" for count in counts))
     to.print(table)
+    for one in operators:
+        if one.next_due_ms is not None:
+            to.print(f"{escape(one.name)} is open, next until {moment_text(one.next_due_ms)}", soft_wrap=True)
 
 
 def show_proposal(proposal: Proposal, to: Console) -> None:
@@ -242,8 +236,10 @@ def _recent(batches: Iterable[BatchSummary], now: datetime.datetime) -> Table:
     batches = list(batches)
     sinks = sorted({sink for batch in batches for sink in batch.rows_written})
     loses = any(batch.offsets_lost for batch in batches)
+    has_late = any(batch.rows_late for batch in batches)
     columns = ["batch", "state", ">offsets", ">records", *(f">rows to {escape(sink)}" for sink in sinks)]
-    table = _table("Newest batches", *columns, *((">lost",) if loses else ()), ">epoch", "planned", ">took")
+    columns += [*([">late"] if has_late else ()), *([">lost"] if loses else ())]
+    table = _table("Newest batches", *columns, ">epoch", "planned", ">took")
     for batch in batches:
         marker = batch.marker
         table.add_row(
@@ -252,6 +248,7 @@ def _recent(batches: Iterable[BatchSummary], now: datetime.datetime) -> Table:
             "" if batch.planned_offsets is None else f"{batch.planned_offsets:,}",
             "" if marker is None else f"{marker.records_read:,}",
             *("" if marker is None else f"{batch.rows_written.get(sink, 0):,}" for sink in sinks),
+            *(() if not has_late else ("",) if marker is None else (f"{batch.rows_late:,}",)),
             *(() if not loses else ("",) if marker is None else (f"{batch.offsets_lost:,}",)),
             "" if marker is None else str(marker.attempt.writer_epoch),
             "" if batch.plan is None else _age(batch.plan.planned_at_ms, now),

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from beam_exactly_once.checkpoint.source_times import has_ended
+from beam_exactly_once.clock import moment_text
 from beam_exactly_once.pipelines.progress.listeners import BatchProgress
 
 
@@ -82,6 +84,11 @@ def _line(progress: BatchProgress, records_so_far: int) -> Text:
         parts.append((f"{sum(progress.records_rejected.values()):,} rejected", "red"))
     if any(progress.rows_late.values()):
         parts.append((f"{sum(progress.rows_late.values()):,} late", "yellow"))
+    watermarks_ms = [one.watermark_ms for one in progress.event_time.values()]
+    reached_ms = [at_ms for at_ms in watermarks_ms if at_ms is not None]
+    if reached_ms and len(reached_ms) == len(watermarks_ms):
+        least_ms = min(reached_ms)
+        parts.append(("time has ended" if has_ended(least_ms) else f"time {moment_text(least_ms)}", "cyan"))
     if any(progress.offsets_lost.values()):
         parts.append((f"LOST {sum(progress.offsets_lost.values()):,} offsets", "bold red"))
     phases = {

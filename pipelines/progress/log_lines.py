@@ -41,12 +41,13 @@ def log_batch(progress: BatchProgress) -> None:
     """A listener that says how a batch went. What a listener knows is in the record's ``batch``."""
     rows = ", ".join(f"{count} rows to {sink}" for sink, count in progress.rows_written.items())
     _LOGGER.info(
-        "batch %d %s: %d records read, %s, in %.1f s%s",
+        "batch %d %s: %d records read, %s, in %.1f s%s%s",
         progress.batch_id,
         progress.outcome,
         progress.records_read,
         rows,
         progress.total_s,
+        "".join(f"; {late} rows late for {operator}" for operator, late in progress.rows_late.items() if late),
         "".join(_time_of(source, reached) for source, reached in progress.event_time.items()),
         extra={
             "stream": progress.stream_id,
@@ -82,11 +83,16 @@ def log_ended_time(writer: StreamWriter, next_batch_id: int, source: str) -> Non
 
 
 def _time_of(source: str, reached: TimeReached) -> str:
-    if reached.watermark_ms is None:
-        return f"; {source} has no watermark yet"
     if has_ended(reached.watermark_ms):
         return f"; the time of {source} has ended"
-    return f"; the watermark of {source} is {moment_text(reached.watermark_ms)}"
+    if reached.watermark_ms is None:
+        said = f"; {source} has no watermark yet"
+    else:
+        said = f"; the watermark of {source} is {moment_text(reached.watermark_ms)}"
+    if reached.held_by is not None:
+        since = "" if reached.held_since_ms is None else f" since {moment_text(reached.held_since_ms)}"
+        said += f", held back by {reached.held_by}{since}"
+    return said + (f", {reached.future_records} records from the future" if reached.future_records else "")
 
 
 def _fields(writer: StreamWriter, batch_id: int) -> dict[str, object]:

@@ -51,6 +51,8 @@ class OperatorSummary:
     slices: int
     max_sections_a_slice: int
     """A look-up reads so many at the most."""
+    next_due_ms: int | None
+    """No window closes, no row is given alone and no timeout is called before it; None if nothing waits."""
 
     def to_json(self) -> Json:
         """For machines."""
@@ -192,7 +194,7 @@ def operators_behind(checkpoint: Checkpoint, marker: Marker) -> list[OperatorSum
         definition = recorded_definition(checkpoint, recorded, name, state.generation)
         counts = state.keys, state.size_bytes, len(state.sections), len(state.object_keys), len(state.slices)
         most = max(len(one.sections) for one in state.slices)
-        found.append(OperatorSummary(name, definition.kind, definition.state, *counts, most))
+        found.append(OperatorSummary(name, definition.kind, definition.state, *counts, most, state.next_due_ms))
     return found
 
 

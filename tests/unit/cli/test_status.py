@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
+from rich.console import Console
 
 from beam_exactly_once.checkpoint.layout import commits_key
-from beam_exactly_once.checkpoint.source_times import PartitionTimes, SourceTimes
+from beam_exactly_once.checkpoint.source_times import END_OF_TIME_MS, PartitionTimes, SourceTimes
 from beam_exactly_once.cli import commands
+from beam_exactly_once.cli.tables import show_operators
 from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaSettings, Record, override_logs
 from beam_exactly_once.logs import Log
+from beam_exactly_once.state.upkeep.looking import OperatorSummary
 from beam_exactly_once.testing import MemoryKafka
 from support.checkpoints import NOW
 from support.command_line import kafka_holding, run, shown
@@ -168,13 +172,36 @@ def test_status_shows_how_far_the_time_of_a_source_has_come(stream: HandMadeStre
     marker = stream.marker(stream.plan(0, watermark_ms=NOW - 90_000, held_by=P1))
     partitions = {P0: PartitionTimes(NOW, NOW), P1: PartitionTimes(NOW - 60_000, NOW - 40_000)}
     source = replace(marker.sources["kafka"], event_time=SourceTimes(partitions, NOW - 90_000, 2))
-    stream.publish(stream.writer.commit(replace(marker, sources={"kafka": source})))
+    late = {"hours": 1, "minutes": 1_200}
+    stream.publish(stream.writer.commit(replace(marker, sources={"kafka": source}, rows_late=late)))
+    text = " ".join(shown("status", stream.location).split())
+    assert "records rows to files late epoch" in text
+    assert "committed 15 15 15 1,201 1" in text
     assert (
         "watermark 2025-12-31 23:58:30 UTC (91 s ago); held back by orders-1, of which nothing came since "
         "2025-12-31 23:59:20 UTC (41 s ago); 2 records from the future"
-    ) in " ".join(shown("status", stream.location).split())
+    ) in text
     found = orjson.loads(run("status", stream.location, "--json").stdout)
     assert found["newest"]["event_time"]["kafka"]["held_by"] == {"topic": "orders", "partition": 1}
+    assert found["newest"]["rows_late"] == late
+
+
+def test_status_says_that_time_has_ended(stream: HandMadeStream) -> None:
+    marker = stream.marker(stream.plan(0, watermark_ms=END_OF_TIME_MS))
+    source = replace(marker.sources["kafka"], event_time=SourceTimes({}, END_OF_TIME_MS, 0))
+    stream.publish(stream.writer.commit(replace(marker, sources={"kafka": source})))
+    assert "ended: the stream was drained, and what comes now is late" in shown("status", stream.location)
+
+
+def test_what_waits_for_a_time_is_shown_with_it() -> None:
+    minutes = OperatorSummary("minutes", "aggregate_by_window", "accumulator", 3, 90, 2, 2, 16, 1, NOW)
+    sums = replace(minutes, name="sums", kind="stateful_combine_per_key", next_due_ms=None)
+    drawn = io.StringIO()
+    show_operators(7, [minutes, sums], Console(file=drawn, width=120))
+    assert drawn.getvalue().splitlines()[-2:] == [
+        "sums      stateful_combine_per_key  accumulator     3     90         2        1        2",
+        "minutes is open, next until 2026-01-01 00:00:00 UTC",
+    ]
 
 
 def test_status_takes_the_broker_from_a_config_file(stream: HandMadeStream, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import pytest
 from rich.console import Console
 
 from beam_exactly_once import BatchProgress, JsonLinesListener, ProgressListener, TopicPartition
-from beam_exactly_once.checkpoint.source_times import TimeReached
+from beam_exactly_once.checkpoint.source_times import END_OF_TIME_MS, TimeReached
 from beam_exactly_once.errors import OutputNotWritable
 from beam_exactly_once.pipelines.progress import fan_out
 from beam_exactly_once.pipelines.progress.bar import LiveBar, live_bar
+from beam_exactly_once.pipelines.progress.log_lines import log_batch
 
 BATCH = BatchProgress(
     stream_id="5f0c",
@@ -235,6 +236,29 @@ def test_the_bar_shows_what_should_worry() -> None:
         bar(replace(BATCH, outcome="skipped", offsets_lost={"kafka": 12_345}))
     assert "batch 42  skipped  3,000 rows" in drawn.getvalue()
     assert "LOST 12,345 offsets" in drawn.getvalue()
+
+
+def test_the_bar_shows_how_far_the_slowest_source_has_come() -> None:
+    console, drawn = terminal()
+    kafka = BATCH.event_time["kafka"]
+    slower = replace(kafka, watermark_ms=1_714_560_000_000)
+    with live_bar(console) as bar:
+        bar(replace(BATCH, rows_late={"minutes": 2, "hours": 1}, event_time={"audit": kafka, "kafka": slower}))
+        bar(replace(BATCH, event_time={"kafka": replace(kafka, watermark_ms=END_OF_TIME_MS)}))
+    first, second = drawn_lines(drawn)[1:3]
+    assert "lag 1,234  3 late  time 2024-05-01 10:40:00 UTC  plan" in first
+    assert "lag 1,234  time has ended  plan" in second
+
+
+def test_the_log_shows_what_came_late_and_what_holds_time_back(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_batch(replace(BATCH, rows_late={"minutes": 2, "hours": 0}))
+        log_batch(replace(BATCH, event_time={"kafka": TimeReached(END_OF_TIME_MS, None, None, 0)}))
+    assert [record.getMessage().partition("in 2.0 s")[2] for record in caplog.records] == [
+        "; 2 rows late for minutes; audit has no watermark yet; the watermark of kafka is 2024-05-01 11:58:20 UTC, held back by "
+        "orders-1 since 2024-05-01 11:59:50 UTC, 3 records from the future",
+        "; the time of kafka has ended",
+    ]
 
 
 def test_a_narrow_terminal_gets_one_shortened_line() -> None:
