@@ -86,7 +86,9 @@ def main() -> None:
 
 
 @main.command(
-    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+    short_help="Run a ready-made pipeline, such as kafka-to-files.",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("target", required=False)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
@@ -192,7 +194,7 @@ def verify(
         ctx.exit(EXIT_CHECKPOINT)
 
 
-@main.command()
+@main.command(short_help="Pass a batch that cannot run, or rows that cannot be written.")
 @at_location
 @click.option("--batch", "batch_id", type=click.IntRange(min=0), required=True, help="The batch that cannot run.")
 @click.option("--skip", is_flag=True, help="Go on behind it; its records are lost, and that is recorded.")
