@@ -26,6 +26,7 @@ __all__ = [
     "BatchRows",
     "CheckpointAt",
     "CoderState",
+    "Continuous",
     "DecodeRecords",
     "DeduplicateByKey",
     "EventTime",
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.offsets import TopicPartition
     from beam_exactly_once.pipelines.progress.listeners import BatchProgress, JsonLinesListener, ProgressListener
     from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-    from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+    from beam_exactly_once.pipelines.triggers import AvailableNow, Continuous, ProcessingTime, Trigger
     from beam_exactly_once.planning.continuing import CheckpointAt
     from beam_exactly_once.planning.event_time import EventTime
     from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
@@ -114,7 +115,7 @@ else:
         "offsets": ("TopicPartition",),
         "pipelines.progress.listeners": ("BatchProgress", "JsonLinesListener", "ProgressListener"),
         "pipelines.stream": ("ExactlyOnceStream",),
-        "pipelines.triggers": ("AvailableNow", "ProcessingTime", "Trigger"),
+        "pipelines.triggers": ("AvailableNow", "Continuous", "ProcessingTime", "Trigger"),
         "planning.continuing": ("CheckpointAt",),
         "planning.event_time": ("EventTime",),
         "rows.rejected": ("REJECTED_SCHEMA", "Rejected"),

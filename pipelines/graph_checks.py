@@ -19,7 +19,7 @@ _PER_BATCH_BY_DESIGN = frozenset({"_GroupIntoBatchesDoFn", "_StatefulBatchElemen
 """Beam's own stateful DoFns whose result is right when each batch starts from nothing."""
 
 
-def refuse_unsupported(pipeline: beam.Pipeline, *, allow_per_batch: bool) -> None:
+def refuse_unsupported(pipeline: beam.Pipeline, *, allow_per_batch: bool, is_continuous: bool = False) -> None:
     """Refuse steps whose result in a stream would silently be another than the user means.
 
     A batch is one run of the graph, so Beam's state, timers and windows would start from nothing in each batch.
@@ -27,11 +27,12 @@ def refuse_unsupported(pipeline: beam.Pipeline, *, allow_per_batch: bool) -> Non
     Args:
         pipeline: the whole graph.
         allow_per_batch: the user knows and wants it so.
+        is_continuous: one pipeline runs all batches, and its windows are looked at elsewhere.
 
     Raises:
         UnsupportedPipeline: naming the step and what to use instead.
     """
-    pipeline.visit(_Refusals(allow_per_batch))
+    pipeline.visit(_Refusals(allow_per_batch, is_continuous))
 
 
 def refuse_companions_of_direct_sinks(graph: StreamGraph) -> None:
@@ -77,8 +78,9 @@ def refuse_dropped(graph: StreamGraph, without: Iterable[str]) -> None:
 
 
 class _Refusals(PipelineVisitor):
-    def __init__(self, allow_per_batch: bool) -> None:
+    def __init__(self, allow_per_batch: bool, is_continuous: bool) -> None:
         self._allow_per_batch = allow_per_batch
+        self._is_continuous = is_continuous
 
     def enter_composite_transform(self, node: AppliedPTransform) -> None:
         self._check(node)
@@ -98,7 +100,7 @@ class _Refusals(PipelineVisitor):
                 "Use MapGroupsWithState, UpdateStateByKey, StatefulCombinePerKey or DeduplicateByKey, whose state lives in the "
                 "checkpoint, or pass allow_per_batch=True to ExactlyOnceStream if state within one batch is what you mean."
             )
-        for output in node.outputs.values():
+        for output in () if self._is_continuous else node.outputs.values():
             windowing = getattr(output, "windowing", None)
             if windowing is not None and not isinstance(windowing.windowfn, GlobalWindows):
                 raise windows_refused(node.full_label, output)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from beam_exactly_once.checkpoint import (
     Attempt,
-    Checkpoint,
     Marker,
     Plan,
     Predecessor,
     SourcePlan,
-    StreamWriter,
-    this_process,
 )
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
@@ -25,20 +21,17 @@ from beam_exactly_once.errors import (
     Fenced,
     Retryable,
 )
-from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
-from beam_exactly_once.pipelines.clock_check import refuse_clock_ahead
+from beam_exactly_once.pipelines.claiming import Claimed, StreamSettings, claim_newest, claimed_stream
 from beam_exactly_once.pipelines.draining import LAST_BATCHES, at_the_end, open_until_ms
 from beam_exactly_once.pipelines.failures import batch_failure
-from beam_exactly_once.pipelines.known_graph import KnownGraph
 from beam_exactly_once.pipelines.known_operators import LiveOperator
 from beam_exactly_once.pipelines.operators_of_batch import ask_for_batch, tasks_of
-from beam_exactly_once.pipelines.progress import ProgressListener, fan_out, log_lines
+from beam_exactly_once.pipelines.progress import fan_out, log_lines
 from beam_exactly_once.pipelines.progress.reporting import progress_of
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
-from beam_exactly_once.planning.continuing import CheckpointAt, marker_at, stood_at
-from beam_exactly_once.planning.source_planner import SourcePlanner
+from beam_exactly_once.planning.continuing import marker_at, stood_at
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.state.state_list import StateList, state_lists
 from beam_exactly_once.state.upkeep.sweeping import sweep_state
@@ -54,20 +47,6 @@ IDLE_POLL_S = 0.1
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """What a driver needs besides the graph."""
-
-    trigger: Trigger
-    max_batches: int | None
-    continue_from: tuple[CheckpointAt, StoreLocation] | None
-    """Where a new checkpoint goes on from, and that checkpoint's location, as this stream reaches it."""
-    listeners: tuple[ProgressListener, ...]
-    retain_batches: int
-    without: tuple[str, ...]
-    """Names of operators that the graph no longer has on purpose."""
-
-
 def run_micro_batches(
     settings: StreamSettings, graph: StreamGraph, run_task: RunTask, clock: Clock, stop: threading.Event
 ) -> None:
@@ -80,28 +59,15 @@ def run_micro_batches(
     4. Recover: publish the newest marker again, replay every plan above it.
     5. Plan and run, until the trigger ends.
     """
-    with contextlib.ExitStack() as open_logs:
-        may_wait = isinstance(settings.trigger, ProcessingTime)
-        planners = {name: SourcePlanner(spec, clock, may_wait=may_wait) for name, spec in graph.sources.items()}
-        for planner in planners.values():
-            open_logs.callback(planner.close)
-        checkpoint = Checkpoint.open(graph.checkpoint.store, clock=clock)
-        known = KnownGraph(checkpoint, graph, settings.without)
-        known.refuse_changes()
-        for sink in graph.sinks.values():
-            sink.driver_side.check_place()
-        if graph.operators:
-            refuse_clock_ahead(checkpoint.store, clock)
-        writer = StreamWriter.claim(checkpoint, owner=this_process(), claimed_at_ms=now_ms(clock))
-        log_lines.log_claim(writer)
-        _ClaimedStream(settings, graph, run_task, clock, stop, planners, known, writer).run()
+    with claimed_stream(settings, graph, clock, claim_newest) as claimed:
+        ClaimedStream(settings, graph, run_task, clock, stop, claimed).run()
 
 
 class _Overtaken(Exception):
     """Somebody else decided a batch."""
 
 
-class _ClaimedStream:
+class ClaimedStream:
     """A stream whose newest writer is this driver, or was."""
 
     def __init__(
@@ -111,20 +77,18 @@ class _ClaimedStream:
         run_task: RunTask,
         clock: Clock,
         stop: threading.Event,
-        planners: Mapping[str, SourcePlanner],
-        known: KnownGraph,
-        writer: StreamWriter,
+        claimed: Claimed,
     ) -> None:
         self._settings = settings
         self._graph = graph
         self._run_task = run_task
         self._clock = clock
         self._stop = stop
-        self._planners = planners
-        self._known = known
-        self._writer = writer
-        self._checkpoint = writer.checkpoint
-        self._carried = CarriedBatch(writer, known.operators, planners, clock)
+        self._planners = claimed.planners
+        self._known = claimed.known
+        self._writer = claimed.writer
+        self._checkpoint = self._writer.checkpoint
+        self._carried = CarriedBatch(self._writer, self._known.operators, self._planners, clock)
         self._retention = Retention(self._checkpoint, settings.retain_batches)
         self._listen = fan_out((log_lines.log_batch, *settings.listeners))
         self._batch_id = 0
@@ -155,8 +119,7 @@ class _ClaimedStream:
         for left in reversed(range(MAX_RECOVERIES)):
             try:
                 with self._fencing_first():
-                    self._recover()
-                    self._run_batches()
+                    self._run_from(self._recover())
                     self._note_published()
                 log_lines.log_stop(self._writer, self._batch_id, open_until_ms(self._graph, self._state))
                 return
@@ -188,8 +151,8 @@ class _ClaimedStream:
 
     # -- start -------------------------------------------------------------------------------------------------
 
-    def _recover(self) -> None:
-        """Publish the newest marker again and replay what was planned above it."""
+    def _recover(self) -> Sequence[int]:
+        """Publish the newest marker again; returns the batches that were planned above it."""
         for planner in self._planners.values():
             planner.hold(self._checkpoint.stream_id)
         recovery = self._writer.recover()
@@ -205,8 +168,7 @@ class _ClaimedStream:
             self._run_graph(self._task(recovery.newest.batch_id, None))
             self._sweep(recovery.newest.batch_id)
         self._take_positions(recovery.newest)
-        for batch_id in recovery.replays:
-            self._run_planned(self._replayed(batch_id), plan_s=0.0)
+        return recovery.replays
 
     def _note_published(self) -> None:
         """Say that nothing is left to be published, for a stream that goes on from here elsewhere."""
@@ -248,7 +210,10 @@ class _ClaimedStream:
 
     # -- batches -----------------------------------------------------------------------------------------------
 
-    def _run_batches(self) -> None:
+    def _run_from(self, replays: Sequence[int]) -> None:
+        """Replay what is planned, then run batches until the trigger ends."""
+        for batch_id in replays:
+            self._run_planned(self._replayed(batch_id), plan_s=0.0)
         trigger = self._settings.trigger
         if isinstance(trigger, AvailableNow):
             self._fires_until_ms = now_ms(self._clock)
@@ -260,7 +225,7 @@ class _ClaimedStream:
             if planned is None:
                 if isinstance(trigger, AvailableNow):
                     return
-                if not trigger.interval_s:
+                if isinstance(trigger, ProcessingTime) and not trigger.interval_s:
                     self._clock.wait(self._stop, IDLE_POLL_S)
                 continue
             plan, plan_s = planned

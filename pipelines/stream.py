@@ -18,6 +18,10 @@ from beam_exactly_once.checkpoint.layout import OPERATORS, SINKS, SOURCES, check
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError
 from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.pipelines.claiming import StreamSettings
+from beam_exactly_once.pipelines.continuous.job import ContinuousRun, OpenRunners, continuous_runner
+from beam_exactly_once.pipelines.continuous.refusals import refuse_leaving_batches, refuse_unproved
+from beam_exactly_once.pipelines.continuous.supervision import run_continuously
 from beam_exactly_once.pipelines.graph_checks import (
     refuse_companions_of_direct_sinks,
     refuse_dropped,
@@ -25,16 +29,18 @@ from beam_exactly_once.pipelines.graph_checks import (
     unconsumed,
 )
 from beam_exactly_once.pipelines.graph_warnings import warn_of_batches
-from beam_exactly_once.pipelines.micro_batches import StreamSettings, run_micro_batches
+from beam_exactly_once.pipelines.micro_batches import run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.runners.seen_options import SeenOptions
 from beam_exactly_once.pipelines.stopping import stop_on_signals
-from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
+from beam_exactly_once.pipelines.triggers import AvailableNow, Continuous, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import CheckpointAt
 from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.transforms.commit_batch import CommitBatch
+from beam_exactly_once.transforms.continuous.bundles_of_batches import cut_bundles
+from beam_exactly_once.transforms.continuous.plan_batches import ContinuousTasks
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.stream_graph import StreamGraph
@@ -59,7 +65,7 @@ class ExactlyOnceStream(beam.Pipeline):
 
     Args:
         checkpoint_location: URI (local path, ``s3://``, ``gs://``) of this stream's checkpoint; one stream each.
-        trigger: :class:`AvailableNow` (default) or :class:`ProcessingTime`.
+        trigger: :class:`AvailableNow` (default), :class:`ProcessingTime` or :class:`Continuous`.
         max_batches: stop after that many batches; None means no limit.
         continue_from: where the sources of a new checkpoint begin, all together, instead of at their own ``start``.
         runner: name or instance, instead of the options' one.
@@ -110,9 +116,16 @@ class ExactlyOnceStream(beam.Pipeline):
         options = PipelineOptions([]) if options is None else options
         self._options_class = type(options)
         options = options.view_as(SeenOptions)
-        repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
-        super().__init__(runner=repeating_runner(runner, options, repeated), options=options)
-        emitted = self | "BatchTask" >> BatchTasks()
+        is_continuous = isinstance(trigger, Continuous)
+        if is_continuous:
+            continuous = ContinuousRun(self._supervise, self._publishing_graph, batch_timeout_s)
+            running = continuous_runner(runner, options, continuous)
+        else:
+            repeated = RepeatedRun(self._drive, self._publishing_graph, batch_timeout_s)
+            running = repeating_runner(runner, options, repeated)
+        self._batch_timeout_s = batch_timeout_s
+        super().__init__(runner=running, options=options)
+        emitted = self | "BatchTask" >> (ContinuousTasks() if is_continuous else BatchTasks())
         if not isinstance(state_cache, StateCache):
             raise ConfigurationError(f"state_cache={state_cache!r} must be a StateCache: StateCache('/mnt/local').")
         self.stream_graph = StreamGraph(
@@ -182,7 +195,10 @@ class ExactlyOnceStream(beam.Pipeline):
         graph = self.stream_graph
         if not graph.sources:
             raise ConfigurationError("the stream has no source: apply ReadFromKafka to it.")
-        refuse_unsupported(self, allow_per_batch=graph.allow_per_batch)
+        refuse_unsupported(self, allow_per_batch=graph.allow_per_batch, is_continuous=graph.is_continuous)
+        if graph.is_continuous:
+            refuse_unproved(graph)
+            refuse_leaving_batches(self)
         if not graph.allow_per_batch:
             warn_of_batches(self)
         refuse_companions_of_direct_sinks(graph)
@@ -211,7 +227,10 @@ class ExactlyOnceStream(beam.Pipeline):
             self._publishers(),
             gathered=gathered,
             leaves=[leaf for leaf in leaves if leaf not in {graph.seeds, *gathered}],
+            notes_published=graph.is_continuous,
         )
+        if graph.is_continuous:
+            cut_bundles(self)
 
     def _publishing_graph(self) -> beam.Pipeline:
         """The graph that publishes a marker again: without sources, and without any step of the user's."""
@@ -227,6 +246,10 @@ class ExactlyOnceStream(beam.Pipeline):
         with stop_on_signals() as stop:
             run_micro_batches(self._settings, self.stream_graph, run_task, self._clock, stop)
 
+    def _supervise(self, opened_runner: OpenRunners) -> None:
+        with stop_on_signals() as stop:
+            run_continuously(self._settings, self.stream_graph, opened_runner, self._clock, stop, self._batch_timeout_s)
+
 
 def _settings(
     trigger: Trigger,
@@ -239,8 +262,10 @@ def _settings(
     Raises:
         ConfigurationError: one is not possible.
     """
-    if not isinstance(trigger, AvailableNow | ProcessingTime):
-        raise ConfigurationError(f"trigger={trigger!r} is not known; use AvailableNow() or ProcessingTime(10).")
+    if not isinstance(trigger, AvailableNow | ProcessingTime | Continuous):
+        raise ConfigurationError(
+            f"trigger={trigger!r} is not known; use AvailableNow(), ProcessingTime(10) or Continuous(1)."
+        )
     if callable(listeners):
         listeners = [listeners]
     if not isinstance(listeners, Sequence) or not all(callable(listener) for listener in listeners):

@@ -27,7 +27,7 @@ RUNNERS = {
     "FlinkRunner [local]": "Flink inside the job server, workers in the driver's process",
     "FlinkRunner cluster": "a job manager, two task managers, a pool of workers each; or workers in the driver's process",
 }
-TRIGGERS = ("AvailableNow", "ProcessingTime")
+TRIGGERS = ("AvailableNow", "ProcessingTime", "Continuous")
 
 COLUMNS = {
     "DirectRunner": ("DirectRunner", "FnApiRunner"),
@@ -106,6 +106,7 @@ ON_RUNNERS = "test_sinks_on_runners: "
 CAPABILITIES = (
     Capability(RUNNING, "`trigger=AvailableNow()`", r"\[AvailableNow\]"),
     Capability(RUNNING, "`trigger=ProcessingTime(…)`", r"\[ProcessingTime\]"),
+    Capability(RUNNING, "`trigger=Continuous(…)`", r"test_continuous_on_prism: "),
     Capability(
         RUNNING,
         "ready-made pipelines",

@@ -39,6 +39,7 @@ LOAD_NO_BEAM = {
     "BatchRows",
     "CheckpointAt",
     "CoderState",
+    "Continuous",
     "EventTime",
     "GroupState",
     "JsonLinesListener",

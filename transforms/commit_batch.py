@@ -101,6 +101,8 @@ class CommitBatch(Composite):
         publishers: how each sink publishes, by its name.
         gathered: what sources and sinks give to a commit.
         leaves: every other PCollection that nothing consumes.
+        notes_published: whether the last step notes in the checkpoint that the batch is published. It is for those who
+            cannot see the run end.
 
     Input: the stream's seeds. Output: nothing.
 
@@ -115,8 +117,10 @@ class CommitBatch(Composite):
         *,
         gathered: Sequence[beam.PCollection[Gathered]] = (),
         leaves: Sequence[beam.PCollection[Any]] = (),
+        notes_published: bool = False,
     ) -> None:
         super().__init__()
+        self._notes_published = notes_published
         self._location = _Location(checkpoint)
         self._publishers = dict(publishers)
         self._gathered = list(gathered)
@@ -125,8 +129,9 @@ class CommitBatch(Composite):
     def expand(self, seeds: beam.PCollection[Gathered]) -> beam.pvalue.PDone:
         """Wire gather, commit, publish and finish."""
         shards = {sink: publisher.shards for sink, publisher in self._publishers.items()}
-        gathered = [_in_one_window(part, f"Window{number}") for number, part in enumerate(self._gathered)]
-        gates = [leaf | f"Gate{number}" >> _WaitFor() for number, leaf in enumerate(self._leaves)]
+        gathered = [_as_seeds(part, seeds, f"Window{number}") for number, part in enumerate(self._gathered)]
+        gates = [leaf | f"Gate{number}" >> _WaitFor(seeds) for number, leaf in enumerate(self._leaves)]
+        finished = self._location if self._notes_published else None
         commit = beam.ParDo(_Commit(self._location, shards), *map(beam.pvalue.AsIter, gathered))
         _ = (
             [seeds, *gathered, *gates]
@@ -137,7 +142,7 @@ class CommitBatch(Composite):
             | "Publish"
             >> beam.ParDo(_Publish(self._location, self._publishers)).with_output_types(tuple[str, _BatchToFinish])
             | "AllPublished" >> beam.GroupByKey()
-            | "Finish" >> beam.ParDo(_Finish(self._publishers)).with_output_types(str)
+            | "Finish" >> beam.ParDo(_Finish(self._publishers, finished)).with_output_types(str)
         )
         return beam.pvalue.PDone(seeds.pipeline)
 
@@ -145,14 +150,21 @@ class CommitBatch(Composite):
 class _WaitFor(Composite):
     """Emits nothing, but only once its input is complete."""
 
+    def __init__(self, seeds: beam.PCollection[Gathered]) -> None:
+        super().__init__()
+        self._seeds = seeds
+
     def expand(self, leaf: beam.PCollection[Any]) -> beam.PCollection[Gathered]:
         gate = leaf | "Gate" >> beam.ParDo(_Gate()).with_output_types(Gathered)
-        return _in_one_window(gate, "Window")
+        return _as_seeds(gate, self._seeds, "Window")
 
 
-def _in_one_window(part: beam.PCollection[Gathered], label: str) -> beam.PCollection[Gathered]:
-    """``part``, whatever windows the user made."""
-    return part if part.windowing.is_default() else part | label >> beam.WindowInto(beam.window.GlobalWindows())
+def _as_seeds(
+    part: beam.PCollection[Gathered], seeds: beam.PCollection[Gathered], label: str
+) -> beam.PCollection[Gathered]:
+    """``part`` in the windows of the seeds, whatever windows the user made."""
+    same = part.windowing == seeds.windowing
+    return part if same else part | label >> beam.WindowInto(seeds.windowing.windowfn)
 
 
 class _Gate(StatelessDoFn):
@@ -336,10 +348,13 @@ class _Publish(StatelessDoFn):
 
 
 class _Finish(StatelessDoFn):
-    """Each sink's last step, once everything of the batch is visible."""
+    """Each sink's last step, once everything of the batch is visible; and the note of it, where a location is given."""
 
-    def __init__(self, publishers: Mapping[str, Publisher], clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, publishers: Mapping[str, Publisher], noted_in: _Location | None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._publishers = dict(publishers)
+        self._noted_in = noted_in
         self._clock = clock
 
     def process(self, published: tuple[str, Iterable[_BatchToFinish]]) -> Iterator[str]:
@@ -347,5 +362,8 @@ class _Finish(StatelessDoFn):
         marker = batch.marker
         for sink, publisher in self._publishers.items():
             publisher.finish(batch.stream_id, marker.attempt, marker.committables.get(sink, ()))
+        if self._noted_in is not None:
+            writer = self._noted_in.writer(batch.stream_id, marker.attempt.writer_epoch)
+            writer.checkpoint.create_published(marker.batch_id)
         CommitCounts(publish_us=(now_ms(self._clock) - batch.committed_at_ms) * 1000).report()
         yield batch.stream_id

@@ -22,7 +22,7 @@ from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered, times_gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
-from beam_exactly_once.transforms.stream_graph import graph_of, typed
+from beam_exactly_once.transforms.stream_graph import graph_of, is_whole_batch, typed
 
 NAME = "decode_records"
 _ESCAPE = b"\\u"
@@ -91,7 +91,7 @@ class DecodeRecords(NamedTransform):
         name = self._name or NAME
         if not self._rejects and self._timing is None:
             return records | "Decode" >> beam.ParDo(_Decode(self._decoder, name)).with_output_types(row_type)
-        if not isinstance(records.windowing.windowfn, GlobalWindows):
+        if not is_whole_batch(records):
             raise UnsupportedPipeline(
                 f'the input of DecodeRecords(on_error="reject", name={name!r}) is in windows of {records.windowing.windowfn}, '
                 "and what is rejected is counted for the batch as a whole: decode the records before `beam.WindowInto(…)`."

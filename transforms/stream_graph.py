@@ -121,6 +121,11 @@ class StreamGraph:
     times_noted: list[beam.PCollection[Gathered]] = field(default_factory=list)
     """When records of sources happened, from steps that note it and reject nothing."""
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether one pipeline runs all batches, each in a window of its own."""
+        return not isinstance(self.tasks.windowing.windowfn, GlobalWindows)
+
     def located(self, location: str, options: Mapping[str, Any] | None) -> StoreLocation:
         """A location with its options: its own, or else the stream's if its checkpoint is on the same kind of store."""
         if options is None and kind_of_store(location) == kind_of_store(self.checkpoint.uri):
@@ -207,7 +212,7 @@ def sink_graph(input_collection: beam.PCollection[Any], transform: str) -> Strea
             "make it exactly-once. Use `with ExactlyOnceStream(checkpoint_location=…) as stream:` instead of "
             "`with beam.Pipeline() as pipeline:`, or one of Beam's own writers."
         )
-    if not isinstance(input_collection.windowing.windowfn, GlobalWindows):
+    if not is_whole_batch(input_collection):
         if not graph.allow_per_batch:  # else they would be refused only when the stream runs
             raise windows_refused(_windowing_step(input_collection), input_collection)
         raise UnsupportedPipeline(
@@ -215,6 +220,13 @@ def sink_graph(input_collection: beam.PCollection[Any], transform: str) -> Strea
             "whole: put `beam.WindowInto(beam.window.GlobalWindows())` before it, and carry the window in the rows."
         )
     return graph
+
+
+def is_whole_batch(collection: beam.PCollection[Any]) -> bool:
+    """Whether ``collection`` has a batch in one window: the global one, or that of a batch where a pipeline runs all of them."""
+    graph = graph_of(collection.pipeline)
+    whole = GlobalWindows() if graph is None else graph.tasks.windowing.windowfn
+    return bool(collection.windowing.windowfn == whole)
 
 
 def ancestors(collection: beam.PCollection[Any]) -> set[beam.PCollection[Any]]:
@@ -232,7 +244,14 @@ def ancestors(collection: beam.PCollection[Any]) -> set[beam.PCollection[Any]]:
 
 
 def windows_refused(step: str, collection: beam.PCollection[Any]) -> UnsupportedPipeline:
-    """The error of a step that puts elements into windows."""
+    """The error of a step that puts elements into windows, or leaves that of the batch."""
+    graph = graph_of(collection.pipeline)
+    if graph is not None and graph.is_continuous:
+        return UnsupportedPipeline(
+            f"step {step!r} gives elements in {type(collection.windowing.windowfn).__name__}. With trigger=Continuous(…) a batch "
+            "is a window, and a step must not leave it. Remove the WindowInto, and group by a time column; give what "
+            "does not come from a source to a step as a side input; or use trigger=ProcessingTime(…)."
+        )
     return UnsupportedPipeline(
         f"step {step!r} puts elements into {type(collection.windowing.windowfn).__name__}, and a window would close at the end "
         "of each batch of a stream, with only that batch's elements in it. Group by a time column computed from "
@@ -244,7 +263,10 @@ def windows_refused(step: str, collection: beam.PCollection[Any]) -> Unsupported
 def _windowing_step(collection: beam.PCollection[Any]) -> str:
     """The first step above whose output is in these windows."""
     step = collection.producer
-    while above := [one for one in step.inputs if one.windowing.windowfn == collection.windowing.windowfn]:
+    windowfn = collection.windowing.windowfn
+    while above := [
+        one for one in step.inputs if isinstance(one, beam.PCollection) and one.windowing.windowfn == windowfn
+    ]:
         step = above[0].producer
     return str(step.full_label)
 

@@ -85,6 +85,17 @@ class StreamWriter:
             "Stop what starts them again and again."
         )
 
+    def claim_again(self, *, owner: str, claimed_at_ms: int) -> StreamWriter:
+        """Claim the epoch right behind this writer's: for a driver that begins anew, and must not overtake another one.
+
+        Raises:
+            Fenced: somebody else has claimed since.
+        """
+        writer_epoch = self.writer_epoch + 1
+        if not self.checkpoint.create_writer(WriterClaim(writer_epoch, owner, claimed_at_ms)).mine:
+            self.ensure_newest()
+        return type(self)(self.checkpoint, writer_epoch)
+
     def ensure_newest(self) -> None:
         """The successor check: one GET of the next epoch's claim, and one of this writer's own.
 

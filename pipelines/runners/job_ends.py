@@ -47,7 +47,7 @@ class JobEnds:
         self._name = options.view_as(GoogleCloudOptions).job_name
         self._metrics = metrics
         self._clock = clock
-        self._late: list[_Waiting] = []
+        self._late: list[WaitingForEnd] = []
         """Of jobs whose end Flink has told, and the job server not yet."""
         self._has_warned = False
 
@@ -62,13 +62,13 @@ class JobEnds:
         name = f"{self._name or task.stream_id}-{task.attempt.batch_id}-{task.attempt.nonce}"
         self._options.view_as(GoogleCloudOptions).job_name = name
         job = FlinkJob(self._master, name)
-        return lambda result: self._told_by_flink(_Waiting(result), job)
+        return lambda result: self._told_by_flink(WaitingForEnd(result), job)
 
     def _told_by_job_server(self, result: PipelineResult) -> CommitCounts:
         result.wait_until_finish()
         return self._counted(result)
 
-    def _told_by_flink(self, waiting: _Waiting, job: FlinkJob) -> CommitCounts:
+    def _told_by_flink(self, waiting: WaitingForEnd, job: FlinkJob) -> CommitCounts:
         try:
             while not self._clock.wait(waiting.ended, POLL_S):
                 if job.has_ended_well():
@@ -113,7 +113,7 @@ class JobEnds:
             self._take_counted()
 
 
-class _Waiting:
+class WaitingForEnd:
     """For a job server that tells of an end."""
 
     def __init__(self, result: PipelineResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, PortableOptions
@@ -16,15 +16,25 @@ from apache_beam.utils import proto_utils
 
 
 @contextlib.contextmanager
-def loopback_workers(proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> Iterator[None]:
-    """Workers in this process, where the graph asks for them, that live as long as the stream.
+def loopback_workers(
+    proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions
+) -> Iterator[Callable[[float], None]]:
+    """Workers in this process, where the graph asks for them, that live as long as the stream. Yields what waits until those
+    have ended whose jobs have, for so many seconds at most.
 
     Beam would start others for every run, and keep a folder and an exit handler of each until the process ends.
     """
+    threads: list[threading.Thread] = []
+
+    def wait_ended(timeout_s: float) -> None:
+        while threads:
+            threads.pop().join(timeout_s)
+
     with contextlib.ExitStack() as ending:
         for environment in proto.components.environments.values():
             if environment.urn == python_urns.EMBEDDED_PYTHON_LOOPBACK:
-                address, server = _Pool.start(
+                pool: Any = type(_Pool.__name__, (_Pool,), {"threads": threads})
+                address, server = pool.start(
                     use_process=options.view_as(DebugOptions).lookup_experiment("use_loopback_process_worker", False),
                     state_cache_size=sdk_worker_main._get_state_cache_size_bytes(options=options),
                     data_buffer_time_limit_ms=0,
@@ -33,11 +43,14 @@ def loopback_workers(proto: beam_runner_api_pb2.Pipeline, options: PipelineOptio
                 external = PortableOptions(environment_type="EXTERNAL", environment_config=address)
                 started = ExternalEnvironment.from_options(external).to_runner_api(None)
                 environment.urn, environment.payload = started.urn, started.payload
-        yield
+        yield wait_ended
 
 
 class _Pool(worker_pool_main.BeamFnExternalWorkerPoolServicer):
     """Beam's pool, whose workers in threads end whole."""
+
+    threads: list[threading.Thread]
+    """In which workers run, or have run."""
 
     def StartWorker(self, request: beam_fn_api_pb2.StartWorkerRequest, context: Any) -> Any:
         """Start a worker in a thread of this process, or as Beam does in a process of its own."""
@@ -50,7 +63,9 @@ class _Pool(worker_pool_main.BeamFnExternalWorkerPoolServicer):
             data_buffer_time_limit_ms=self._data_buffer_time_limit_ms,
         )
         self._worker_threads[request.worker_id] = worker
-        threading.Thread(name=f"run_worker_{request.worker_id}", target=worker.run, daemon=True).start()
+        thread = threading.Thread(name=f"run_worker_{request.worker_id}", target=worker.run, daemon=True)
+        self.threads[:] = [*filter(threading.Thread.is_alive, self.threads), thread]
+        thread.start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
 

@@ -82,7 +82,7 @@ def repeating_runner(
     Raises:
         ConfigurationError: the runner cannot run a translated graph again.
     """
-    chosen = _chosen(runner, options)
+    chosen = chosen_runner(runner, options)
     repeating = copy.copy(chosen)
     way = _RepeatingFnApiRunner if isinstance(chosen, FnApiRunner) else _RepeatingPortableRunner
     repeating.__class__ = type(way.__name__, (way, type(chosen)), {})
@@ -90,7 +90,12 @@ def repeating_runner(
     return repeating
 
 
-def _chosen(runner: str | PipelineRunner | None, options: PipelineOptions) -> PipelineRunner:
+def chosen_runner(runner: str | PipelineRunner | None, options: PipelineOptions) -> PipelineRunner:
+    """The runner that is named, or given, or the options' one.
+
+    Raises:
+        ConfigurationError: it cannot run a stream.
+    """
     wanted = runner or options.view_as(StandardOptions).runner or StandardOptions.DEFAULT_RUNNER
     try:
         created = create_runner(wanted) if isinstance(wanted, str) else wanted
@@ -113,7 +118,7 @@ class _RepeatingFnApiRunner(StageByStage):
 
     def run_via_runner_api(self, proto: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> PipelineResult:
         self.refuse_unsupported(proto, options)
-        graphs, metrics = _Graphs(proto, self.repeated.publishing), StreamMetrics()
+        graphs, metrics = TranslatedGraphs(proto, self.repeated.publishing), StreamMetrics()
         with keeping_clients(), contextlib.closing(KeptStages(lambda: self.open(proto, options))) as kept:
 
             def run_task(task: BatchTask) -> CommitCounts:
@@ -125,7 +130,7 @@ class _RepeatingFnApiRunner(StageByStage):
                     return counted(stages.run(impulses), metrics)
 
             self.repeated.drive(run_task)
-        return _Done(metrics)
+        return Done(metrics)
 
 
 class _RepeatingPortableRunner(PortableRunner):
@@ -139,7 +144,7 @@ class _RepeatingPortableRunner(PortableRunner):
         options = copy.deepcopy(options)  # what jobs need is not written into the user's
         ends = JobEnds(rest_address(self, options), options, metrics)
         with loopback_workers(proto, options), one_job_server(self, options, timeout_s), ends.all_counted():
-            graphs = _Graphs(proto, self.repeated.publishing)
+            graphs = TranslatedGraphs(proto, self.repeated.publishing)
 
             def run_task(task: BatchTask) -> CommitCounts:
                 graph, until_end = with_task(graphs.of(task), task), ends.name_next(task)
@@ -149,10 +154,10 @@ class _RepeatingPortableRunner(PortableRunner):
                     return until_end(result)
 
             self.repeated.drive(run_task)
-        return _Done(metrics)
+        return Done(metrics)
 
 
-class _Graphs:
+class TranslatedGraphs:
     """The translated graphs of a stream: the whole one, and, made when it is needed, the one that publishes a marker again."""
 
     def __init__(self, whole: beam_runner_api_pb2.Pipeline, publishing: Callable[[], beam.Pipeline]) -> None:
@@ -175,23 +180,32 @@ def with_task(proto: beam_runner_api_pb2.Pipeline, task: BatchTask) -> beam_runn
     """A copy of the graph that will run ``task``."""
     # A copy, since portable runners change environments of the graph in place.
     copied = copy.deepcopy(proto)
-    transform = _task_transform(copied)
-    payload = proto_utils.parse_Bytes(transform.spec.payload, beam_runner_api_pb2.ParDoPayload)
-    payload.do_fn.payload = pickler.dumps((EmitTask(task), (), {}, None, None))
-    transform.spec.payload = payload.SerializeToString()
+    put_into(_task_transform(copied), EmitTask(task))
     return copied
 
 
+def put_into(transform: beam_runner_api_pb2.PTransform, fn: beam.DoFn) -> None:
+    """Give a ParDo of a translated graph another DoFn of its kind."""
+    payload = proto_utils.parse_Bytes(transform.spec.payload, beam_runner_api_pb2.ParDoPayload)
+    payload.do_fn.payload = pickler.dumps((fn, (), {}, None, None))
+    transform.spec.payload = payload.SerializeToString()
+
+
 def _task_transform(proto: beam_runner_api_pb2.Pipeline) -> beam_runner_api_pb2.PTransform:
+    return only_pardo(proto, TASK_LABEL)
+
+
+def only_pardo(proto: beam_runner_api_pb2.Pipeline, label: str) -> beam_runner_api_pb2.PTransform:
+    """The one ParDo of a translated graph whose full label begins so."""
     (transform,) = (
         candidate
         for candidate in proto.components.transforms.values()
-        if candidate.unique_name.startswith(TASK_LABEL) and candidate.spec.urn == common_urns.primitives.PAR_DO.urn
+        if candidate.unique_name.startswith(label) and candidate.spec.urn == common_urns.primitives.PAR_DO.urn
     )
     return transform
 
 
-class _Done(PipelineResult):
+class Done(PipelineResult):
     """A stream is over when ``run()`` returns."""
 
     def __init__(self, metrics: StreamMetrics) -> None:
@@ -199,6 +213,7 @@ class _Done(PipelineResult):
         self._metrics = metrics
 
     def wait_until_finish(self, duration: int | None = None) -> str:
+        """At once."""
         return str(self._state)
 
     def metrics(self) -> StreamMetrics:

@@ -55,13 +55,19 @@ def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], 
                     "a worker never came (is apache_beam installed for the `python` of every worker pool, and can it "
                     "reach its task manager?), or the batch needs longer."
                 ) from error
-            if isinstance(error, grpc.RpcError):
-                raise RunnerUnavailable(f"the job server was lost while it ran a batch: {error}") from error
-            if watched and isinstance(error, RuntimeError) and OF_A_WORKER not in str(error):
-                raise RunnerUnavailable(
-                    f"the runner, and no code of the pipeline, failed: {error}{_way_out(str(error))}"
-                ) from error
+            lost = lost_runner(error) if watched or isinstance(error, grpc.RpcError) else None
+            if lost is not None:
+                raise lost from error
             raise
+
+
+def lost_runner(error: BaseException) -> RunnerUnavailable | None:
+    """What a job ended with, if that was no code of the pipeline."""
+    if isinstance(error, grpc.RpcError):
+        return RunnerUnavailable(f"the job server was lost while it ran a batch: {error}")
+    if isinstance(error, RuntimeError) and OF_A_WORKER not in str(error):
+        return RunnerUnavailable(f"the runner, and no code of the pipeline, failed: {error}{_way_out(str(error))}")
+    return None
 
 
 def _way_out(failure: str) -> str:

@@ -12,6 +12,7 @@ from beam_exactly_once import (
     AvailableNow,
     BatchProgress,
     CheckpointAt,
+    Continuous,
     ExactlyOnceStream,
     JsonState,
     ProcessingTime,
@@ -46,7 +47,7 @@ def listen(progress: BatchProgress) -> None:
 
 listener: ProgressListener = listen
 heard: Callable[[BatchProgress], None] = listener
-triggers: list[Trigger] = [AvailableNow(), ProcessingTime(10)]
+triggers: list[Trigger] = [AvailableNow(), ProcessingTime(10), Continuous(1)]
 stream = ExactlyOnceStream(
     "s3://checkpoints/orders",
     trigger=triggers[0],

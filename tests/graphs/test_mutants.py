@@ -94,7 +94,7 @@ def rings_that_pass(patch: Patch) -> None:
 
 
 def the_whole_graph_publishes_again(patch: Patch) -> None:
-    patch.setattr(repeated_run._Graphs, "of", lambda self, task: self._whole)
+    patch.setattr(repeated_run.TranslatedGraphs, "of", lambda self, task: self._whole)
 
 
 def one_runner_for_all(patch: Patch) -> None:

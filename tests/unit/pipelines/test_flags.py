@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from beam_exactly_once import ProcessingTime, Secret, secret_from_env, secret_from_file
+from beam_exactly_once import Continuous, ProcessingTime, Secret, secret_from_env, secret_from_file
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines import kafka_to_files
 from beam_exactly_once.pipelines.flags.arguments import Argument, flags_of
@@ -48,6 +48,8 @@ START = Literal["earliest", "latest"] | datetime.datetime | Mapping[str, Mapping
         ("available_now", Trigger, AvailableNow()),
         ('{"available_now": {"drain": true}}', Trigger, AvailableNow(drain=True)),
         ("processing_time=10", Trigger, ProcessingTime(10.0)),
+        ("continuous", Trigger, Continuous()),
+        ("continuous=0.5", Trigger, Continuous(0.5)),
         ("earliest", START, "earliest"),
         ("2026-01-31T06:00:00Z", START, datetime.datetime(2026, 1, 31, 6, tzinfo=datetime.timezone.utc)),
         ('{"orders": {"0": 17}}', START, {"orders": {0: 17}}),
@@ -69,7 +71,7 @@ def test_the_value_that_a_text_says(text: str, hint: Any, value: Any) -> None:
         ("many", int, "must be a whole number"),
         ("maybe", bool, "must be true or false"),
         ("replace", Literal["append", "upsert"], "must be append or upsert"),
-        ("sometimes", Trigger, "must be available_now or processing_time=INTERVAL_S"),
+        ("sometimes", Trigger, "must be available_now, processing_time=INTERVAL_S or continuous"),
         ("processing_time", Trigger, "must be processing_time=INTERVAL_S"),
         ("processing_time=soon", Trigger, "must be a number"),
         ("available_now=1", Trigger, "must be available_now"),

@@ -1,0 +1,1 @@
+"""Streams as one unbounded pipeline, and the driver that watches over it."""

@@ -1,0 +1,196 @@
+"""The root of a stream that is one unbounded pipeline: a splittable DoFn that plans, and emits a task a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import orjson
+from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+
+from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
+from beam_exactly_once.errors import leaving_step
+from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.planning.batch_feed import BatchFeed, FeedClaim, Planned
+from beam_exactly_once.randomness import new_token
+from beam_exactly_once.transforms.batch_task import BatchTask
+from beam_exactly_once.transforms.continuous.batch_windows import BatchWindows, batch_time
+from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
+from beam_exactly_once.transforms.reports import Gathered, gathered
+from beam_exactly_once.transforms.stateless import StatelessDoFn
+from beam_exactly_once.transforms.stream_graph import typed
+
+POLL_S = 0.05
+"""How long the planning step rests before it looks again whether a batch is published, or due."""
+_MAX_BATCHES = 1 << 31
+"""Of one job. A second each, as windows are, they end before the year 10000."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuousJob:
+    """What one submission of the pipeline is to do."""
+
+    checkpoint: StoreLocation
+    claim: FeedClaim
+
+
+@dataclass(frozen=True, slots=True)
+class _Batches:
+    """The batches of a job from number ``next_one`` on, below ``end``."""
+
+    next_one: int
+    end: int = _MAX_BATCHES
+
+
+class _Tracker(RestrictionTracker):
+    """One batch after the other. It gives all the rest away or nothing: two that plan would plan the same."""
+
+    def __init__(self, batches: _Batches) -> None:
+        self._batches = batches
+
+    def current_restriction(self) -> _Batches:
+        return self._batches
+
+    def try_claim(self, position: int) -> bool:
+        if position >= self._batches.end:
+            return False
+        self._batches = _Batches(position + 1, self._batches.end)
+        return True
+
+    def try_split(self, fraction_of_remainder: float) -> tuple[_Batches, _Batches] | None:
+        at, end = self._batches.next_one, self._batches.end
+        if fraction_of_remainder or at >= end:
+            return None
+        self._batches = _Batches(at, at)
+        return self._batches, _Batches(at, end)
+
+    def check_done(self) -> None:
+        """A step that returns without a rest has ended on purpose."""
+
+    def current_progress(self) -> RestrictionProgress:
+        return RestrictionProgress(completed=self._batches.next_one, remaining=1)
+
+    def is_bounded(self) -> bool:
+        return False
+
+
+class _BatchesCoder(beam.coders.Coder):
+    """Wire shape: the JSON list ``[1, next one, end]``; the 1 is its version."""
+
+    VERSION = 1
+
+    def encode(self, value: _Batches) -> bytes:
+        return orjson.dumps([self.VERSION, value.next_one, value.end])
+
+    def decode(self, encoded: bytes) -> _Batches:
+        version, *fields = orjson.loads(encoded)
+        if version != self.VERSION:
+            raise ValueError(f"cannot decode batches of version {version}: workers and driver must run one version")
+        return _Batches(*fields)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+class _AllBatches(RestrictionProvider):
+    def create_tracker(self, restriction: _Batches) -> _Tracker:
+        return _Tracker(restriction)
+
+    def initial_restriction(self, element: bytes) -> _Batches:
+        return _Batches(0)
+
+    def restriction_size(self, element: bytes, restriction: _Batches) -> int:
+        return 1
+
+    def restriction_coder(self) -> _BatchesCoder:
+        return _BatchesCoder()
+
+
+class PlanBatches(StatelessDoFn):
+    """Plans one batch after the other, as :class:`BatchFeed` says, and emits its task at the batch's time.
+
+    It ends its bundle behind every task: what a bundle emits goes on only when it ends. What it knows is in the checkpoint: where
+    another worker goes on, it looks there.
+    """
+
+    def __init__(self, job: ContinuousJob | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._job = job
+        self._clock = clock
+        self._feed: BatchFeed | None = None
+
+    def teardown(self) -> None:
+        """Close the clients of Kafka."""
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(
+        self,
+        impulse: bytes,
+        tracker: Any = beam.DoFn.RestrictionParam(_AllBatches()),  # noqa: B008 (Beam's way)
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),  # noqa: B008
+    ) -> Iterator[TimestampedValue]:
+        """Emit the next task, if there is one; then rest."""
+        if self._job is None:
+            raise RuntimeError("the graph of a stream was run without a job; run it through ExactlyOnceStream")
+        number = tracker.current_restriction().next_one
+        if watermark.current_watermark() is None or watermark.current_watermark() < batch_time(number):
+            watermark.set_watermark(batch_time(number))
+        with leaving_step():
+            planned = self._feed_at(self._job, number).next()
+        if planned is None:
+            tracker.defer_remainder(beam.utils.timestamp.Duration(POLL_S))
+            return
+        if not tracker.try_claim(number):  # the rest was asked for: who has it finds the plan
+            self.teardown()
+            return
+        yield TimestampedValue(_task(self._job.claim, planned), batch_time(number))
+        watermark.set_watermark(batch_time(number + 1))
+        tracker.defer_remainder(beam.utils.timestamp.Duration(POLL_S))
+
+    def _feed_at(self, job: ContinuousJob, number: int) -> BatchFeed:
+        batch_id = job.claim.first_batch_id + number
+        if self._feed is None or self._feed.batch_id != batch_id:
+            self.teardown()
+            self._feed = BatchFeed.open(job.claim, job.checkpoint.store, batch_id, self._clock)
+        return self._feed
+
+
+def _task(claim: FeedClaim, planned: Planned) -> BatchTask:
+    attempt = Attempt(claim.writer_epoch, planned.plan.batch_id, new_token())
+    return BatchTask(claim.stream_id, attempt, planned.plan, planned.predecessor, {}, planned.times)
+
+
+class _EmitTask(StatelessDoFn):
+    """Emits the task of a batch, its attempt, and what the commit gathers of it."""
+
+    def process(self, task: BatchTask) -> Iterator[Any]:
+        yield task
+        yield beam.pvalue.TaggedOutput(ATTEMPT, task.attempt)
+        yield beam.pvalue.TaggedOutput(SEED, gathered(task))
+
+
+class ContinuousTasks(BatchTasks):
+    """The root of a stream's graph that runs all batches: tasks, each in the window of its batch."""
+
+    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
+        """Impulse and :class:`PlanBatches`; the collections by their tags."""
+        emitted = (
+            begin
+            | beam.Impulse()
+            | "PlanBatches" >> beam.ParDo(PlanBatches()).with_output_types(BatchTask)
+            | "Window" >> beam.WindowInto(BatchWindows())
+            | "EmitTask" >> beam.ParDo(_EmitTask()).with_outputs(ATTEMPT, SEED, main=TASK)
+        )
+        return {
+            TASK: typed(emitted[TASK], BatchTask),
+            ATTEMPT: typed(emitted[ATTEMPT], Attempt),
+            SEED: typed(emitted[SEED], Gathered),
+        }
