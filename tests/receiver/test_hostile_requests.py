@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.receiver_process import TOKEN, ReceiverProcess, answer_on, post, receiver_process, values_in
+from support.wal.receiver_process import TOKEN, ReceiverProcess, answer_on, post, receiver_process, values_in
 
 MEMORY_MB = 120
 """How much more a receiver may hold than at its start, with 8 MB of requests on their way in and 8 MB waiting."""

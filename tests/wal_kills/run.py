@@ -21,7 +21,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
-from support.receiver_process import values_in
+from support.wal.receiver_process import values_in
 from wal_kills.receivers import Receiver
 from wal_kills.senders import Senders, Told
 

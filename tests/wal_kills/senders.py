@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from support.receiver_process import post
+from support.wal.receiver_process import post
 from wal_kills.receivers import TOKEN
 
 ANSWER_TIMEOUT_S = 2.0
