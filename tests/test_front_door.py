@@ -43,6 +43,7 @@ LOAD_NO_BEAM = {
     "EventTime",
     "GroupState",
     "JsonLinesListener",
+    "JsonDecoder",
     "JsonState",
     "Record",
     "ProcessingTime",
