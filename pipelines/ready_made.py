@@ -73,6 +73,7 @@ class ReadyMade:
         source_set, sink_set, step_set: arguments that ``wire`` sets itself: they are not flags.
         sink_optional: arguments of the sink that ``wire`` takes from elsewhere unless they are given.
         other_sink: what may write instead. Then the flags of both are taken, and ``wire`` says which are missing.
+        formats: further words of the sink's ``format``, and what writes then instead. Its flags are taken, too.
         step: the step that remembers; its flags begin with ``--count-``.
         kinds: the value objects that arguments of the source take, where their types do not name them.
         step_kinds: the same of the step.
@@ -88,6 +89,7 @@ class ReadyMade:
     sink_set: Collection[str] = ()
     sink_optional: Collection[str] = ()
     other_sink: type[Any] | None = None
+    formats: Mapping[str, type[Any]] = field(default_factory=dict)
     step: type[Any] | None = None
     step_set: Collection[str] = ()
     kinds: Mapping[str, Kinds] = field(default_factory=dict)
@@ -114,12 +116,14 @@ class ReadyMade:
 
     def _of_sinks(self) -> list[Argument]:
         less = {*_NEVER, *self.sink_set}
-        of_sink = flags_of(self.sink, "output-", less=less, optional=self.sink_optional)
-        if self.other_sink is None:
+        words = {"format": list(self.formats)} if self.formats else None
+        of_sink = flags_of(self.sink, "output-", less=less, optional=self.sink_optional, words=words)
+        others = [*self.formats.values(), *([] if self.other_sink is None else [self.other_sink])]
+        if not others:
             return of_sink
-        of_other = flags_of(self.other_sink, "output-", less=less)
-        both = {argument.name: argument for argument in (*of_other, *of_sink)}
-        return [replace(argument, is_required=False) for argument in both.values()]
+        of_others = [argument for other in others for argument in flags_of(other, "output-", less=less)]
+        all_of_them = {argument.name: argument for argument in (*of_others, *of_sink)}
+        return [replace(argument, is_required=False) for argument in all_of_them.values()]
 
     def parser(self, program: str | None = None) -> FlagParser:
         """What reads the flags; ``program`` is how the pipeline was called."""

@@ -8,7 +8,8 @@
 
 writes ``page``, ``window_start``, ``window_end`` and ``count`` of each minute once, when it is complete. With ``--output-url``
 and ``--output-table`` instead, a table has what was counted so far: each batch upserts the windows that it changed, by the key
-columns and ``window_start``. ``--count-emit`` says otherwise.
+columns and ``window_start``. ``--count-emit`` says otherwise. With ``--output-format delta``, each window is appended once to the
+Delta table at ``--output-location``; its key columns are texts.
 
 A record's value is a JSON object. A window is ``fixed=SECONDS``, ``{"sliding": {"size_s": 3600, "period_s": 60}}`` or
 ``sessions=SECONDS``; without key columns, all records are counted together. Rows that come too late are counted, and written to
@@ -26,6 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.transforms.combiners import CountCombineFn
 from apache_beam.transforms.window import FixedWindows, Sessions, SlidingWindows
 
@@ -37,9 +39,12 @@ from beam_exactly_once.pipelines.word_count import refuse_strangers
 from beam_exactly_once.state.windows.operator import WindowResult
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.stateful.windowed import AggregateByWindow
+from beam_exactly_once.transforms.write_delta import WriteToDelta
 from beam_exactly_once.transforms.write_files import WriteToFiles
 from beam_exactly_once.transforms.write_sql import WriteToSql
 
+DELTA = "delta"
+"""A word of ``--output-format``."""
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
@@ -79,6 +84,10 @@ def _sink(given: Given, columns: Sequence[str]) -> tuple[str, beam.PTransform]:
             "say where the counts go: either --output-location, or --output-url and --output-table."
             + (" Both are given." if places else "")
         )
+    if given.output.get("format") == DELTA:
+        output = {name: value for name, value in given.output.items() if name != "format"}
+        refuse_strangers(WriteToDelta, output, f"--output-format {DELTA}")
+        return "final", WriteToDelta(**output, schema=_schema(columns), on_error=given.on_error)
     if places == ["location"]:
         refuse_strangers(WriteToFiles, given.output, "--output-location")
         return "final", WriteToFiles(**given.output, on_error=given.on_error)
@@ -87,6 +96,12 @@ def _sink(given: Given, columns: Sequence[str]) -> tuple[str, beam.PTransform]:
         raise ConfigurationError("--output-table must be given: which table of --output-url takes the counts?")
     by = [*columns, "window_start"]
     return "updates", WriteToSql(**given.output, mode="upsert", key_columns=by, on_error=given.on_error)
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    """Of a table that must know its columns before the first row."""
+    bounds = {name: pa.timestamp("us", "UTC") for name in ("window_start", "window_end")}
+    return pa.schema({**dict.fromkeys(columns, pa.string()), **bounds, "count": pa.int64()})
 
 
 def _keyed(row: dict[str, Any], columns: Sequence[str]) -> tuple[Any, dict[str, Any]]:
@@ -125,12 +140,13 @@ _WINDOWS: dict[str, Callable[..., Any]] = {"fixed": _fixed, "sliding": _sliding,
 
 PIPELINE = ReadyMade(
     "windowed-counts",
-    "Counts of Kafka records by key and window of event time, to files or a table, exactly once.",
+    "Counts of Kafka records by key and window of event time, to files, a Delta table or one of a database, exactly once.",
     WriteToFiles,
     _wire,
     source_set=("as_arrow",),
     sink_set=("mode", "key_columns", "newest_by", "columns", "direct"),
     other_sink=WriteToSql,
+    formats={DELTA: WriteToDelta},
     step=AggregateByWindow,
     step_set=("fn", "on_late"),
     kinds={"decoder": {"json": json_kind}},

@@ -54,6 +54,7 @@ def flags_of(
     less: Collection[str] = (),
     optional: Collection[str] = (),
     kinds: Mapping[str, Kinds] | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Argument]:
     """The arguments of a class or function that can be flags: not functions, schemas and other objects of Python.
 
@@ -63,10 +64,13 @@ def flags_of(
         less: names of arguments that are not flags here.
         optional: names of arguments that need not be given although they have no default.
         kinds: the value objects of an argument, where its type does not name them.
+        words: what an argument that is one of some words may say, too.
     """
     helps = _helps_of(taker)
     found = []
     for name, hint in arguments_of(taker).items():
+        if words and name in words:
+            hint = Literal[(*get_args(hint), *words[name])]
         of_argument = {**_kinds_of(hint), **(kinds or {}).get(name, {})}
         if name in less or hint == OnError or not (of_argument or _is_readable(hint)):
             continue

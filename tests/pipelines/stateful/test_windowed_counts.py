@@ -89,6 +89,29 @@ def test_a_table_has_what_was_counted_so_far(cluster: MemoryKafka, tmp_path: Pat
     ]
 
 
+def test_each_window_is_appended_to_a_delta_table_once(cluster: MemoryKafka, tmp_path: Path) -> None:
+    """Also where the start that drains the stream is killed behind its commit."""
+    pytest.importorskip("deltalake")
+    to_table = (f"--output-location={tmp_path}/table", "--output-format=delta", "--output-partition-by=page")
+    run = flags(tmp_path, *BY_PAGE, *to_table)
+    drain = [*run, '--trigger={"available_now": {"drain": true}}']
+    with cluster.serving():
+        click(cluster, ("a", 1), ("b", 59), ("a", 61))
+        assert main(run) == EXIT_DONE
+        with watching(StoreCalls(KillPoint.parse("put_if_absent:commits/:1"), kill)):
+            assert main(drain) != EXIT_DONE
+        assert main(drain) == EXIT_DONE
+    assert delta_rows(tmp_path / "table") == [("a", 0, 60, 1), ("a", 60, 120, 1), ("b", 0, 60, 1)]
+
+
+def delta_rows(table: Path) -> list[tuple[Any, ...]]:
+    from deltalake import DeltaTable
+
+    found = DeltaTable(str(table)).to_pyarrow_table().to_pylist()
+    bounds = ("window_start", "window_end")
+    return sorted((row["page"], *(int(row[one].timestamp()) for one in bounds), row["count"]) for row in found)
+
+
 def test_a_record_without_a_key_column_is_named(
     cluster: MemoryKafka, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +128,10 @@ def test_a_record_without_a_key_column_is_named(
         ((*BY_PAGE, "--output-location=x", "--output-url=sqlite:///x.db"), "Both are given."),
         ((*BY_PAGE, "--output-url=sqlite:///x.db"), "--output-table must be given"),
         ((*BY_PAGE, "--output-location=x", "--output-table=x"), "--output-table does not go with --output-location"),
+        (
+            (*BY_PAGE, "--output-location=x", "--output-format=delta", "--output-csv-delimiter=;"),
+            "--output-csv-delimiter does not go with --output-format delta",
+        ),
         ((*BY_PAGE, "--output-location=x", "--late-format=json"), "--late-location must be given"),
         ((*BY_PAGE[:2], "--count-window=60", "--output-location=x"), "--count-window"),
         (("--count-window=fixed=60", "--output-location=x"), "--count-event-time-by"),

@@ -91,6 +91,7 @@ def source() -> TimedSource:
 
 
 def test_a_partition_without_records_is_idle_after_a_while_and_joins_again(source: TimedSource) -> None:
+    """apache/beam#40176: a partition that never had a record kept the watermark from coming any further."""
     for at_s in (100, 130, 160, 190):
         source.happen(0, at_s)
         source.run_at(at_s)
@@ -172,6 +173,7 @@ def test_a_topic_that_is_recreated_begins_anew_and_the_watermark_stays(source: T
 
 
 def test_one_record_from_the_future_does_not_end_the_time_of_a_stream(source: TimedSource) -> None:
+    """pinpoint-apm/pinpoint#7635, turbolytics/sql-flow#358: all that came behind one record of a wrong clock was late."""
     year_s = 365 * 86_400
     source.happen(0, 100, year_s, 3700)
     source.happen(1, *range(100))

@@ -58,6 +58,7 @@ def test_quiet_is_who_had_no_record_for_long_enough_or_never_since_it_is_known()
 
 @pytest.mark.parametrize("order", list(permutations([A, B, C])))
 def test_it_does_not_matter_who_goes_idle_first(order: tuple[TopicPartition, ...]) -> None:
+    """FLINK-38477: where all were idle, the watermark depended on who was the last."""
     before = times(a=100, b=70, c=130)
     for count in (1, 2, 3):
         reached = next_watermark(before, [A, B, C], order[:count], FIVE_LATE)

@@ -30,6 +30,7 @@ def test_a_source_that_an_operator_does_not_read_does_not_hold_it_back() -> None
 
 
 def test_an_operator_closes_up_to_where_the_one_before_it_has() -> None:
+    """SPARK-40925: it closed by the watermark of the sources, and what came from before it was late."""
     inputs = {"minutes": TimeInputs(("a",), (), 20), "hours": TimeInputs((), ("minutes",), 5)}
     assert event_bounds(inputs, {"a": 100}, {}) == {"minutes": 80, "hours": 75}
 
