@@ -255,8 +255,10 @@ class ClaimedStream:
             sources[name] = planner.plan(at_ms)
         is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
         if is_empty and not self._is_due(sources, at_ms):
+            if not self._last_batches:
+                return None
             sources = at_the_end(sources, self._graph)
-            if not self._last_batches or not self._is_due(sources, at_ms):
+            if not self._is_due(sources, at_ms):
                 return None
             self._last_batches -= 1
         plan = self._writer.plan(

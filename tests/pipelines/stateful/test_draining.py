@@ -23,7 +23,6 @@ from beam_exactly_once import (
     JoinWithinInterval,
     JsonState,
     MapGroupsWithState,
-    ProcessingTime,
     ReadFromKafka,
     Record,
     ReduceByKeyAndWindow,
@@ -102,8 +101,7 @@ def test_whatever_comes_behind_the_end_of_time_is_late_and_said_to_be(
     assert [dict(one.rows_late) for one in stream.progress] == [{"minutes": 0}, {"minutes": 0}, {"minutes": 4}]
 
 
-@pytest.mark.parametrize("prefix", ["offsets/", "commits/"])
-@pytest.mark.parametrize("after", [AvailableNow(), DRAIN], ids=["as ever", "drained again"])
+@pytest.mark.parametrize(("prefix", "after"), [("offsets/", AvailableNow()), ("commits/", DRAIN)])
 def test_killed_while_it_is_drained(stream: WindowedStream, prefix: str, after: Any) -> None:
     """What is planned is decided: the next start closes the same, whatever its trigger."""
     stream.both(1, 61)
@@ -116,13 +114,12 @@ def test_killed_while_it_is_drained(stream: WindowedStream, prefix: str, after: 
     assert stream.late() == []
 
 
-@pytest.mark.parametrize("outcome", ["skipped", "abandoned"])
-def test_a_last_batch_that_is_passed_ends_nothing(stream: WindowedStream, outcome: Any) -> None:
+def test_a_last_batch_that_is_passed_ends_nothing(stream: WindowedStream) -> None:
     stream.both(1)
     stream.run(100)
     stream.arguments = {"trigger": DRAIN}
     stream.killed(200, "offsets/", 1)
-    resolve(propose(stream.store(), 1, outcome), owner="a test", clock=SYSTEM_CLOCK)
+    resolve(propose(stream.store(), 1, "abandoned"), owner="a test", clock=SYSTEM_CLOCK)
     stream.arguments = {}
     stream.both(2, 61)
     stream.run(300)
@@ -141,16 +138,6 @@ def test_a_stream_that_stops_before_all_is_read_is_not_drained(stream: WindowedS
     drained(stream, 200)
     assert sorted(stream.counts()) == [(0, 2), (60, 2)]
     assert stream.late() == []
-
-
-def test_a_stream_that_polls_goes_on_with_ended_time(stream: WindowedStream) -> None:
-    stream.both(1)
-    drained(stream, 100)
-    stream.both(61)
-    stream.arguments = {"trigger": ProcessingTime(1), "max_batches": 1}
-    stream.run(200)
-    assert stream.counts() == [(0, 2)]
-    assert stream.late() == [61, 61]
 
 
 # -- all that can be open ------------------------------------------------------------------------------------------------
