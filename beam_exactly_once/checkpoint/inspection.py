@@ -159,10 +159,10 @@ class StreamStatus:
         }
         return found if any(found.values()) else None
 
-    def with_bounds(self, bounds: Mapping[TopicPartition, LogBounds]) -> StreamStatus:
-        """The same, with what Kafka has of the partitions."""
+    def with_bounds(self, bounds: Mapping[str, Mapping[TopicPartition, LogBounds]]) -> StreamStatus:
+        """The same, with what the log of each source has of its partitions."""
         sources = {
-            name: tuple(replace(position, bounds=bounds.get(position.topic_partition)) for position in positions)
+            name: tuple(replace(one, bounds=bounds.get(name, {}).get(one.topic_partition)) for one in positions)
             for name, positions in self.sources.items()
         }
         return replace(self, sources=sources)

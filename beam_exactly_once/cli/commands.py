@@ -17,8 +17,8 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from beam_exactly_once.checkpoint.inspection import StreamStatus, read_status
-from beam_exactly_once.checkpoint.layout import SINKS
+from beam_exactly_once.checkpoint.inspection import read_status
+from beam_exactly_once.checkpoint.layout import SINKS, SOURCES
 from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.records import Outcome
 from beam_exactly_once.checkpoint.resolution import allow_rejecting, propose
@@ -26,6 +26,7 @@ from beam_exactly_once.checkpoint.resolution import resolve as resolve_batch
 from beam_exactly_once.checkpoint.verification import verify_checkpoint
 from beam_exactly_once.checkpoint.writer import this_process
 from beam_exactly_once.cli import tables
+from beam_exactly_once.cli.lag import with_lag
 from beam_exactly_once.cli.options import JSON, at_location, client_config, print_json
 from beam_exactly_once.cli.outputs import KAFKA_TIMEOUT_S, Outputs
 from beam_exactly_once.cli.state_commands import state
@@ -33,7 +34,7 @@ from beam_exactly_once.cli.wal_commands import wal
 from beam_exactly_once.cli.worker_pool import worker_pool
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import EXIT_CHECKPOINT, EXIT_FAILED, BeamExactlyOnceError
-from beam_exactly_once.kafka import ConfigValue, KafkaSettings, open_kafka_log, read_properties
+from beam_exactly_once.kafka import ConfigValue, KafkaSettings, read_properties
 from beam_exactly_once.object_store import ObjectStore, open_object_store
 from beam_exactly_once.secrets import referenced
 from beam_exactly_once.sinks.files.verification import file_sinks, refuse_published
@@ -138,10 +139,12 @@ def status(
     found = read_status(store, recent_batches=recent_batches)
     newest = None if found.newest is None else found.newest.marker
     operators = [] if newest is None else operators_behind(Checkpoint(store, found.stream_id), newest)
+    kafka = None
+    if bootstrap_servers or client_config or client_config_file:
+        kafka = _cluster(bootstrap_servers, _config(client_config, client_config_file))
     try:
-        if bootstrap_servers or client_config or client_config_file:
-            found = _with_lag(found, bootstrap_servers, _config(client_config, client_config_file))
-    finally:  # without the lag, when Kafka does not answer
+        found = with_lag(found, Checkpoint(store, found.stream_id).definitions(SOURCES), kafka, storage_options)
+    finally:  # without the lag, when a log does not answer
         if as_json:
             print_json({**found.to_json(), "operators": [one.to_json() for one in operators]})
         else:
@@ -314,13 +317,10 @@ def _config(given: Mapping[str, str] | None, file: str | None) -> dict[str, Conf
     return {**({} if file is None else read_properties(file)), **of_flags}
 
 
-def _with_lag(found: StreamStatus, bootstrap_servers: str | None, config: dict[str, ConfigValue]) -> StreamStatus:
+def _cluster(bootstrap_servers: str | None, config: dict[str, ConfigValue]) -> KafkaSettings:
     in_file = config.pop("bootstrap.servers", "")
     config.setdefault("log_level", 0)  # what the client has to say ends in the error
-    settings = KafkaSettings(bootstrap_servers or str(in_file), config, timeout_s=KAFKA_TIMEOUT_S)
-    partitions = {position.topic_partition for positions in found.sources.values() for position in positions}
-    with contextlib.closing(open_kafka_log(settings)) as log:
-        return found.with_bounds(log.bounds(sorted(partitions)))
+    return KafkaSettings(bootstrap_servers or str(in_file), config, timeout_s=KAFKA_TIMEOUT_S)
 
 
 main.add_command(state)

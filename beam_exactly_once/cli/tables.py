@@ -216,7 +216,7 @@ def _show_positions(status: StreamStatus, to: Console) -> None:
     asked = any(position.bounds is not None for _, position in positions)
     if len(positions) > MAX_PARTITIONS:  # those that need a look; the sort is stable
         positions.sort(key=lambda named: (-(named[1].offsets_lost or 0), -(named[1].lag_offsets or 0)))
-    table = _table("Where it stands", "source", "partition", ">next offset", *((">kafka has", ">lag") if asked else ()))
+    table = _table("Where it stands", "source", "partition", ">next offset", *((">log has", ">lag") if asked else ()))
     for name, position in positions[:MAX_PARTITIONS]:
         row = [escape(name), escape(str(position.topic_partition)), str(position.next_offset)]
         table.add_row(*row, *(_bounds(position) if asked else ()))

@@ -27,6 +27,7 @@ from beam_exactly_once import (
 from beam_exactly_once.errors import ConfigurationError, DataLoss, PipelineChanged, UnknownTopic
 from beam_exactly_once.pipelines import wal_to_files
 from beam_exactly_once.testing import run_in_memory
+from support.command_line import run
 from support.lives import values_in
 from support.wal.streams import append, numbers, run_to_files, to_files
 
@@ -182,3 +183,10 @@ def test_the_ready_made_pipeline_reads_it_to_files(tmp_path: Path) -> None:
     assert wal_to_files.main([*argv, "--output-partition-by=topic,event_date"]) == 0
     assert values_in(tmp_path / "output") == sorted(numbers(range(10)))
     assert [one.name for one in (tmp_path / "output").glob("topic=*")] == ["topic=hooks"]
+
+
+def test_status_shows_the_lag_without_being_told_where_the_log_is(tmp_path: Path) -> None:
+    append(tmp_path, numbers(range(10)))
+    run_to_files(tmp_path, max_batch_offsets=4, stream_max_batches=1)
+    found = orjson.loads(run("status", tmp_path / "checkpoint", "--json").stdout)
+    assert found["lag_offsets"] == {"wal": {"hooks": {"0": 7}}}

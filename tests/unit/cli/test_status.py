@@ -164,8 +164,8 @@ def test_status_shows_what_kafka_has_lost(stream: HandMadeStream) -> None:
     with kafka_holding(p0=(14, 20), p1=(0, 3)).serving():
         text = shown("status", stream.location, "--bootstrap-servers", "kafka:9092")
     assert "lag         6 offsets" in text
-    assert "kafka   orders-0            10   14 to 20  6 (4 lost)" in text
-    assert "kafka   orders-1             5     0 to 3  0 (2 lost)" in text
+    assert "kafka   orders-0            10  14 to 20  6 (4 lost)" in text
+    assert "kafka   orders-1             5    0 to 3  0 (2 lost)" in text
 
 
 def test_status_shows_how_far_the_time_of_a_source_has_come(stream: HandMadeStream) -> None:
