@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
+from operator import add
 from typing import NamedTuple
 
 ID_BYTES, CONTENT_BYTES = 16, 8
@@ -70,8 +71,7 @@ class IdWindow:
         self._packed: dict[bytes, bytes] = {}
         self._in_order: deque[bytes] = deque()
         """The oldest first. A dict finds its first key only by passing all that were deleted before it."""
-        for one in known:
-            self._add(one)
+        self._add_all(list(known))
 
     def __len__(self) -> int:
         """Number of ids."""
@@ -84,15 +84,26 @@ class IdWindow:
             return None
         return KnownId(record_id, packed[:CONTENT_BYTES], _OFFSET.unpack_from(packed, CONTENT_BYTES)[0])
 
+    def knows_none_of(self, ids: Iterable[bytes]) -> bool:
+        """Whether all of these ids are new."""
+        return self._packed.keys().isdisjoint(ids)
+
     def move(self, end: int, new: Iterable[KnownId]) -> None:
         """Take new ids, in order of their offsets, and forget those that are further than the window from ``end``."""
-        for one in new:
-            self._add(one)
-        while self._in_order:
-            oldest = self._packed[self._in_order[0]]
-            if _OFFSET.unpack_from(oldest, CONTENT_BYTES)[0] >= end - self.size:
-                return
-            del self._packed[self._in_order.popleft()]
+        self._add_all(list(new))
+        packed, in_order, first = self._packed, self._in_order, end - self.size
+        while in_order and _OFFSET.unpack_from(packed[in_order[0]], CONTENT_BYTES)[0] < first:
+            del packed[in_order.popleft()]
+
+    def _add_all(self, new: list[KnownId]) -> None:
+        ids = [one.record_id for one in new]
+        if len(set(ids)) < len(ids) or not self.knows_none_of(ids):
+            for one in new:
+                self._add(one)
+            return
+        self._in_order.extend(ids)
+        offsets = map(_OFFSET.pack, (one.offset for one in new))
+        self._packed.update(zip(ids, map(add, (one.content for one in new), offsets), strict=True))
 
     def _add(self, one: KnownId) -> None:
         # One value of bytes for both: a million tuples would be a million objects more for the garbage collector.

@@ -14,7 +14,10 @@ whoever claims next finds or shuts out (4).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from operator import attrgetter
 
 from beam_exactly_once.arguments import whole_number
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
@@ -31,6 +34,9 @@ ID_PAGE_OFFSETS = 65_536
 MAX_CLAIMS = 3
 """So often another claim may be first; then somebody else means to write here as well."""
 _MAX_OWNER = 200
+_ARRIVED_MS, _RECORD_ID, _CONTENT = attrgetter("arrived_ms"), attrgetter("record_id"), attrgetter("content")
+_KNOWN_ID: Callable[[tuple[bytes, bytes, int]], KnownId] = partial(tuple.__new__, KnownId)
+"""What ``KnownId._make`` is, without a call of Python's own for each."""
 
 
 class PartitionWriter:
@@ -156,7 +162,7 @@ class PartitionWriter:
         """
         if self._pending is not None:
             raise ValueError("a segment is under way, and whether it is in the log is not known yet")
-        self._rising_ms = max(self._rising_ms, *(record.arrived_ms for record in records))
+        self._rising_ms = max(self._rising_ms, max(map(_ARRIVED_MS, records)))
         header = SegmentHeader(
             kind="records",
             partition=self.partition,
@@ -192,11 +198,10 @@ class PartitionWriter:
 
     def _advance(self, records: Sequence[NewRecord]) -> None:
         base, self.end = self.end, self.end + len(records)
-        new = [
-            KnownId(one.record_id, one.content, offset)
-            for offset, one in enumerate(records, start=base)
-            if one.record_id != NO_ID
-        ]
+        ids, contents = map(_RECORD_ID, records), map(_CONTENT, records)
+        new = list(map(_KNOWN_ID, zip(ids, contents, count(base), strict=False)))
+        if NO_ID in map(_RECORD_ID, records):
+            new = [one for one in new if one.record_id != NO_ID]
         self.window.move(self.end, new)
         self._unpaged += new
 

@@ -68,8 +68,9 @@ def _from_segments(
     """Ids of the segments below ``end``, down to ``wanted`` as far as they are there, and to where."""
     found: list[list[KnownId]] = []
     position = end
+    bases = location.bases_below(partition, end)  # one request for a thousand; whether they follow each other is checked
     while position > wanted:
-        base = location.base_at(partition, position - 1)
+        base = next(bases, None)
         ids = None if base is None else location.ids_of(partition, base)
         if ids is None or ids[0].stop != position:
             if position > required:

@@ -13,7 +13,8 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
+from operator import attrgetter
 from typing import NamedTuple
 
 from beam_exactly_once.logs.records import Headers
@@ -28,6 +29,7 @@ MAX_PAYLOAD_BYTES = MAX_SEGMENT_BYTES - MAX_HEADER_BYTES
 
 _RECORD_BYTES = ID_BYTES + CONTENT_BYTES + 8 + 4 + 4
 _NONE = -1
+_VALUE, _KEY, _HEADERS = attrgetter("value"), attrgetter("key"), attrgetter("headers")
 
 
 class NewRecord(NamedTuple):
@@ -91,16 +93,23 @@ def size_bytes(record: NewRecord) -> int:
     return size + 2 + sum(8 + len(name.encode()) + len(value or b"") for name, value in record.headers)
 
 
+def total_bytes(records: Sequence[NewRecord]) -> int:
+    """What records take of a segment together."""
+    if any(map(_HEADERS, records)):
+        return sum(map(size_bytes, records))
+    texts = sum(map(len, filter(None, map(_VALUE, records)))) + sum(map(len, filter(None, map(_KEY, records))))
+    return len(records) * (_RECORD_BYTES + 2) + texts
+
+
 def encode_segment(log_id: str, header: SegmentHeader, records: Sequence[NewRecord] = ()) -> bytes:
     """The bytes to store. Each call gives others, by a nonce of their own."""
-    ids = b"".join(record.record_id + record.content for record in records)
-    keys, values = [one.key for one in records], [one.value for one in records]
-    has_headers = any(record.headers for record in records)
+    values, times, record_ids, contents, keys, headers = zip(*records, strict=True) if records else ((),) * 6
+    ids = b"".join(chain.from_iterable(zip(record_ids, contents, strict=True)))
     blocks = {
         "ids": ids,
-        "times": struct.pack(f"<{len(records)}q", *(record.arrived_ms for record in records)),
-        "lengths": struct.pack(f"<{2 * len(records)}i", *map(_length, keys), *map(_length, values)),
-        "headers": b"".join(map(_packed_headers, (one.headers for one in records))) if has_headers else b"",
+        "times": struct.pack(f"<{len(records)}q", *times),
+        "lengths": struct.pack(f"<{2 * len(records)}i", *_lengths(keys), *_lengths(values)),
+        "headers": b"".join(map(_packed_headers, headers)) if any(headers) else b"",
         "keys": b"".join(filter(None, keys)),
         "values": b"".join(filter(None, values)),
     }
@@ -214,6 +223,10 @@ def _checked_header(fields: Json, where: str) -> SegmentHeader:
 
 def _length(text: bytes | None) -> int:
     return _NONE if text is None else len(text)
+
+
+def _lengths(texts: Sequence[bytes | None]) -> Iterable[int]:
+    return map(_length, texts) if None in texts else map(len, texts)  # type: ignore[arg-type] # none is None
 
 
 def _cut(block: memoryview, sizes: Iterable[int]) -> list[memoryview]:
