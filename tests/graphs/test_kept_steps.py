@@ -12,12 +12,13 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.options.value_provider import RuntimeValueProvider
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsMultiMap, AsSingleton
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
+from apache_beam.runners.worker import statecache
 from apache_beam.transforms.userstate import BagStateSpec
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_exactly_once.errors import StepFailed, UnsupportedPipeline
-from beam_exactly_once.pipelines.runners import whole_elements
+from beam_exactly_once.pipelines.runners import kept_steps, whole_elements
 from graphs.known_streams import Build, NumberStream, number_stream
 from graphs.timed_steps import own_key, same_key
 
@@ -313,6 +314,12 @@ def test_a_teardown_that_raises_keeps_no_other_step_from_its_own(stream: NumberS
 
     assert stream.published() == [[7]]
     assert sorted(what for what, _ in CALLS) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("value", [[], [2**70, 2.5**9], {str(2**70): [bytes(9)] * 3}, [(object(), [])]])
+def test_what_is_kept_weighs_as_much_as_beam_says(value: Any) -> None:
+    """Of it alone: Beam leaves out what modules refer to, and looks through all of them to know that."""
+    assert kept_steps._weight_bytes(value) == statecache.get_deep_size(value)
 
 
 def test_what_a_run_has_read_is_let_go(stream: NumberStream, monkeypatch: pytest.MonkeyPatch) -> None:
