@@ -70,7 +70,7 @@ def flags_of(
     found = []
     for name, hint in arguments_of(taker).items():
         if words and name in words:
-            hint = Literal[(*get_args(hint), *words[name])]
+            hint = Literal[get_args(hint) + tuple(words[name])]
         of_argument = {**_kinds_of(hint), **(kinds or {}).get(name, {})}
         if name in less or hint == OnError or not (of_argument or _is_readable(hint)):
             continue
