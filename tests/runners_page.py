@@ -143,7 +143,9 @@ CAPABILITIES = (
     ),
     Capability(GRAPH, "other state by key: `UpdateStateByKey`, `DeduplicateByKey`", r"test_stateful: "),
     Capability(
-        GRAPH, "sessions and timeouts: `MapGroupsWithState`", r"test_map_groups: |test_clock_ahead: |test_state_on_runners: timeouts"
+        GRAPH,
+        "sessions and timeouts: `MapGroupsWithState`",
+        r"test_map_groups: |test_clock_ahead: |test_state_on_runners: timeouts",
     ),
     Capability(
         GRAPH,
