@@ -145,7 +145,7 @@ CAPABILITIES = (
     Capability(
         GRAPH,
         "sessions and timeouts: `MapGroupsWithState`",
-        r"test_map_groups: |test_clock_ahead: |test_state_on_runners: timeouts",
+        r"test_(map_groups|clock_ahead): |test_state_on_runners: timeouts",
     ),
     Capability(
         GRAPH,
