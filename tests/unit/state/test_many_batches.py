@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -119,3 +120,18 @@ def test_rows_of_many_versions_lie_in_one_section_and_each_is_read_as_it_was_wri
     operator.update = VERSIONS[1]._update()
     with pytest.raises(PipelineChanged, match="values of version 3, and this code has version=2"):
         operator.run((every[:1], [0]))
+
+
+def test_another_time_to_live_holds_for_what_is_stored_from_then_on() -> None:
+    operator = OperatorBatches(DeduplicateByKey(ttl_s=60)._update(), slices=1, shards=1)
+
+    def new_at(at_s: int, ttl_s: int | None, *keys: str) -> list[Any]:
+        operator.update = DeduplicateByKey(ttl_s=ttl_s)._update()
+        return sorted(key for key, _ in operator.run((list(keys), list(keys)), now_ms=1000 * at_s))
+
+    assert new_at(0, 60, "old") == ["old"]
+    assert new_at(1, 600, "young", "old") == ["young"]
+    assert new_at(60, 600, "young", "old") == ["old"]  # it was stored with a minute
+    assert new_at(90, 1, "young", "old") == []  # they were stored with ten
+    assert new_at(700, None, "young", "old") == []  # nothing is forgotten
+    assert new_at(701, 60, "young", "old") == ["old", "young"]
