@@ -54,9 +54,12 @@ class SlideBundle(ClosingBundle[SlideEach]):
         rows = known.find(hashes, keys)
         is_known = rows != ABSENT
         self._keys_added += int(np.count_nonzero(~is_known))
-        stored = iter(self._values(known, rows[is_known]))
         values = [reduce(each.fn, group) for group in groups]
-        new = [each.fn(next(stored), one) if old else one for old, one in zip(is_known.tolist(), values, strict=True)]
+        new, known_at = values, np.flatnonzero(is_known).tolist()
+        if known_at:
+            new = values.copy()
+            for place, stored in zip(known_at, self._values(known.rows_at(rows[is_known])), strict=True):
+                new[place] = each.fn(stored, values[place])
         one.delta = self._run_of(hashes, keys, new, expiry_ms)
         if self._lower_ms is None:
             return
@@ -73,7 +76,7 @@ class SlideBundle(ClosingBundle[SlideEach]):
         assert self._lower_ms is not None
         each, next_ms = self._update, self._update.end_behind(self._lower_ms)
         stored, _ = _heads_and_slides(expiring(one.runs, next_ms - 1, next_ms, hashes=hashes))
-        heads = self._heads(stored)
+        heads = self._heads(stored, _users(stored))
         for user, end_ms, value in zip(users, ends_ms, values, strict=True):
             each.with_more(heads, {user: value})
             heads.newest_ms[user] = max(heads.newest_ms.get(user, end_ms), end_ms)
@@ -107,17 +110,19 @@ class SlideBundle(ClosingBundle[SlideEach]):
         heads, leaving = _heads_and_slides(expiring(runs, lower_ms, self._upper_ms))
         _, ending = _heads_and_slides(expiring(runs, lower_ms + stays_ms, self._upper_ms + stays_ms))
         self._keys_added -= len(leaving)
+        of_heads, of_leaving, of_ending = users_of = [_users(run) for run in (heads, leaving, ending)]
         hash_of: dict[Key, int] = {}
-        for run in (heads, leaving, ending):
-            hash_of.update(zip(user_keys(run.keys).to_pylist(), run.hashes.tolist(), strict=True))
+        for run, users in zip((heads, leaving, ending), users_of, strict=True):
+            hash_of.update(zip(users, run.hashes.tolist(), strict=True))
 
         def rings(users: Collection[Key]) -> Mapping[Key, Ring]:
             hashes = np.array([hash_of[user] for user in users], np.uint64)
             until_ms = self._upper_ms + stays_ms
             return self._rings(_heads_and_slides(expiring(runs, lower_ms, until_ms, hashes=hashes)).slides)
 
-        added = self._by_time(ending, ends_of(ending.keys))
-        return Closing(each, self._heads(heads), added, self._by_time(leaving, leaving.expiry_ms), rings), hash_of
+        added = self._by_time(ending, of_ending, ends_of(ending.keys))
+        left = self._by_time(leaving, of_leaving, leaving.expiry_ms)
+        return Closing(each, self._heads(heads, of_heads), added, left, rings), hash_of
 
     def _next_due(self, runs: Sequence[Run], behind_ms: int) -> int | None:
         """When the next head expires, or the next slide ends."""
@@ -127,17 +132,17 @@ class SlideBundle(ClosingBundle[SlideEach]):
 
     # -- rows as values, and values as rows ------------------------------------------------------------------------------
 
-    def _values(self, run: Run, rows: Numbers) -> list[Any]:
-        column = run.values.take(pa.array(rows))
-        return self._update.state_type.decode(column, run.versions[rows], operator=self._operator)
+    def _values(self, run: Run) -> list[Any]:
+        return self._update.state_type.decode(run.values, run.versions, operator=self._operator)
 
-    def _heads(self, run: Run) -> Heads:
-        users, stored = user_keys(run.keys).to_pylist(), self._values(run, np.arange(len(run)))
-        return Heads.of(users, stored, with_totals=self._update.inverse_fn is not None)
+    def _heads(self, run: Run, users: list[Key]) -> Heads:
+        return Heads.of(users, self._values(run), with_totals=self._update.inverse_fn is not None)
 
-    def _by_time(self, slides: Run, times_ms: Numbers) -> BySlide:
+    def _by_time(self, slides: Run, users: list[Key], times_ms: Numbers) -> BySlide:
+        values = self._values(slides)
+        if len(values) and times_ms.min() == times_ms.max():  # most often one window closes
+            return {int(times_ms[0]): dict(zip(users, values, strict=True))}
         found: BySlide = defaultdict(dict)
-        users, values = user_keys(slides.keys).to_pylist(), self._values(slides, np.arange(len(slides)))
         for user, at_ms, value in zip(users, times_ms.tolist(), values, strict=True):
             found[at_ms][user] = value
         return found
@@ -145,8 +150,9 @@ class SlideBundle(ClosingBundle[SlideEach]):
     def _rings(self, slides: Run) -> dict[Key, Ring]:
         """Rows of one key may lie among those of another one, but their ends rise."""
         found: dict[Key, Ring] = defaultdict(lambda: Ring([], []))
-        users, values = user_keys(slides.keys).to_pylist(), self._values(slides, np.arange(len(slides)))
-        for user, end_ms, value in zip(users, ends_of(slides.keys).tolist(), values, strict=True):
+        for user, end_ms, value in zip(
+            _users(slides), ends_of(slides.keys).tolist(), self._values(slides), strict=True
+        ):
             ring = found[user]
             ring.ends_ms.append(end_ms)
             ring.values.append(value)
@@ -167,6 +173,12 @@ class SlideBundle(ClosingBundle[SlideEach]):
 class _HeadsAndSlides(NamedTuple):
     heads: Run
     slides: Run
+
+
+def _users(run: Run) -> list[Key]:
+    """The key of each row."""
+    users: list[Key] = user_keys(run.keys).to_pylist()
+    return users
 
 
 def _heads_and_slides(runs_newest_first: Sequence[Run]) -> _HeadsAndSlides:
