@@ -13,6 +13,7 @@ import pytest
 
 from beam_exactly_once.checkpoint import Attempt, Marker, Plan, SourcePlan, resolution
 from beam_exactly_once.checkpoint.records import Json
+from beam_exactly_once.checkpoint.source_times import SourceTimes, has_ended
 from beam_exactly_once.state.state_list import Slice, SliceChange
 from support.simulation.caught import assert_caught
 from support.simulation.driver import SOURCE
@@ -40,6 +41,17 @@ def test_each_window_closes_once_with_all_of_its_rows() -> None:
 def test_so_it_is_where_the_rare_mutants_fail(focus: Focus) -> None:
     for seed in range(60):
         WindowedSimulation(seed, WindowedDriver, focus=focus).assert_sound()
+
+
+class Draining(WindowedDriver):
+    drained = 0.2
+
+
+@pytest.mark.parametrize("focus", [None, OPERATORS], ids=["anything", "passed batches"])
+def test_so_it_is_where_the_stream_is_drained_now_and_then(focus: Focus | None) -> None:
+    """What comes behind the end of time is late, and handed on; nothing else is."""
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS // 4):
+        WindowedSimulation(seed, Draining, focus=focus).assert_sound()
 
 
 # -- each rule left out ----------------------------------------------------------------------------------------------
@@ -128,6 +140,19 @@ class ClosingProposal(resolution.Proposal):
         return replace(marker, state={OPERATOR: state})
 
 
+class GoesOnBehindTheEnd(Draining):
+    """Time begins anew at the next start, and windows that were given are given again."""
+
+    def times_in(self, marker: Marker) -> SourceTimes:
+        found = super().times_in(marker)
+        return replace(found, watermark_ms=None) if found.have_ended else found
+
+    def bound_ms(self, planned: SourcePlan) -> int:
+        bound_ms = super().bound_ms(planned)
+        ends = has_ended(planned.watermark_ms)
+        return bound_ms if ends else max(0, (planned.watermark_ms or 0) - self.lateness_ms)
+
+
 MUTANTS: dict[type[WindowedDriver], Focus | None] = {
     TheFastestPartition: None,
     InOrder: None,
@@ -135,6 +160,7 @@ MUTANTS: dict[type[WindowedDriver], Focus | None] = {
     OnlyWhatWasThere: None,
     MayFall: None,
     ExpiresWithLateness: None,
+    GoesOnBehindTheEnd: None,
 }
 
 

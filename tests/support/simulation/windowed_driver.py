@@ -16,7 +16,7 @@ import orjson
 from beam_exactly_once import EventTime
 from beam_exactly_once.checkpoint import Attempt, Marker, Piece, Plan, SourcePlan
 from beam_exactly_once.checkpoint.records import Json
-from beam_exactly_once.checkpoint.source_times import NotedTimes, SourceTimes
+from beam_exactly_once.checkpoint.source_times import END_OF_TIME_MS, NotedTimes, SourceTimes
 from beam_exactly_once.planning.watermarks import next_watermark
 from beam_exactly_once.state.event_bounds import TimeInputs, event_bounds
 from support.simulation.driver import PARTITIONS, SINK, SOURCE, Scene
@@ -54,8 +54,12 @@ class WindowsTask(Task):
 class WindowedDriver(StatefulDriver):
     """One life; how late rows may be is another matter in each. Mutants replace its parts."""
 
+    drained = 0.0
+    """In how many of the lives the stream is drained."""
+
     def __init__(self, scene: Scene, name: str) -> None:
         super().__init__(scene, name)
+        self.drains = self.drained > 0 and scene.random.random() < self.drained
         self.lateness_ms = scene.random.choice((0, 30, 100))
         self.times = SourceTimes()
 
@@ -78,7 +82,9 @@ class WindowedDriver(StatefulDriver):
             planned = SourcePlan((), (), self.next_offsets) if planned is None else planned
             planned = replace(planned, watermark_ms=self.watermark_ms())
             if not planned.ranges and not self.base().is_due(self.bound_ms(planned)):
-                break
+                planned = replace(planned, watermark_ms=END_OF_TIME_MS)
+                if not self.drains or not self.base().is_due(self.bound_ms(planned)):
+                    break
             self.run_planned(self.decide_plan(self.batch_id, planned))
 
     def watermark_ms(self) -> int | None:
@@ -130,10 +136,17 @@ def window_faults(scene: Scene, markers: Mapping[int, Marker]) -> list[str]:
     """Windows that closed twice, and rows that were taken for late."""
     closed: Counter[str] = Counter()
     faults = []
-    for marker in markers.values():
+    has_ended = False  # then every row is late
+    for _, marker in sorted(markers.items()):
         for committable in marker.committables.get(SINK, ()):
             body = scene.output.objects.get(committable["final_key"])
             fired = {} if body is None else orjson.loads(body)["fired"]
-            faults += [f"{row} was taken for late" for row in fired.pop(LATE, ()) if is_in_order(row)]
+            late = fired.pop(LATE, ())
+            faults += [f"{row} was taken for late" for row in late if not has_ended and is_in_order(row)]
             closed.update(fired.keys())
+        times = marker.sources[SOURCE].event_time
+        if times is not None and times.have_ended and not has_ended:
+            has_ended = True
+            if marker.outcome != "committed" or marker.records_read:
+                faults.append(f"time has ended with batch {marker.batch_id}, which drains nothing")
     return faults + [f"window {window} closed {times} times" for window, times in sorted(closed.items()) if times > 1]
