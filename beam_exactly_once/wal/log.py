@@ -89,7 +89,7 @@ class WalLog:
                 columns.keys.extend(segment.keys[part])
                 columns.values.extend(segment.values[part])
                 headers.extend(segment.headers[part] if segment.headers else [()] * (taken_to - end))
-                size_bytes = bytes_of(columns.values)
+                size_bytes += bytes_of(segment.values[part])
             end = taken_to
         self._next, self._next_offset = topic_partition, end
         columns.timestamp_types.extend([ARRIVAL_TIME] * len(columns.offsets))

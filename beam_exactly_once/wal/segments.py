@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -237,8 +237,18 @@ def _cut(block: memoryview, sizes: Iterable[int]) -> list[memoryview]:
 
 
 def _texts(block: memoryview, sizes: Sequence[int]) -> list[bytes | None]:
-    pieces = _cut(block, [max(size, 0) for size in sizes])
-    return [None if size == _NONE else bytes(piece) for size, piece in zip(sizes, pieces, strict=True)]
+    """The texts that stand in a block one after the other. Most often all of them are there, or none is."""
+    missing = sizes.count(_NONE)
+    if missing == len(sizes) and not len(block):
+        return [None] * missing
+    if min(sizes, default=0) < _NONE:
+        raise ValueError("a size that cannot be")
+    ends = list(accumulate([max(size, 0) for size in sizes] if missing else sizes, initial=0))
+    if ends[-1] != len(block):
+        raise ValueError("sizes that do not add up")
+    whole = bytes(block)  # of which a part is cut in half the time that a view takes
+    texts: list[bytes | None] = [whole[start:stop] for start, stop in pairwise(ends)]
+    return [None if size == _NONE else text for size, text in zip(sizes, texts, strict=True)] if missing else texts
 
 
 def _packed_headers(headers: Headers) -> bytes:
