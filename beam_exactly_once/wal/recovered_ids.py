@@ -68,9 +68,7 @@ def _from_segments(
     """Ids of the segments below ``end``, down to ``wanted`` as far as they are there, and to where."""
     found: list[list[KnownId]] = []
     position = end
-    bases = location.bases_below(
-        partition, end
-    )  # one request for a thousand; whether they follow each other is checked
+    bases = location.bases_below(partition, end)  # one request for a thousand; that they tile is checked
     while position > wanted:
         base = next(bases, None)
         ids = None if base is None else location.ids_of(partition, base)
