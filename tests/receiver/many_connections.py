@@ -19,7 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
-from support.receiver_process import post, receiver_process, values_in
+from support.wal.receiver_process import post, receiver_process, values_in
 
 GOOD = 100
 

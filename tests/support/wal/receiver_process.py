@@ -36,7 +36,8 @@ class ReceiverProcess:
                 [
                     *(sys.executable, "-m", "beam_exactly_once", "wal", "receive", str(location)),
                     *("--listen", f"127.0.0.1:{port}", f"--linger-s={linger_s}"),
-                    *(f"--token=shop=${{file:{token}}}", *flags),
+                    *(() if any("--tls-client-ca" in flag for flag in flags) else (f"--token=shop=${{file:{token}}}",)),
+                    *flags,
                 ],
                 stderr=said,
             )
