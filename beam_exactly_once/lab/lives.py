@@ -6,6 +6,7 @@ They are forked from a server that has imported everything and started nothing, 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -148,6 +149,7 @@ def _begin_server(log: Path) -> None:
 def _live(log: str, work: Callable[..., None], arguments: Sequence[Any]) -> None:
     os.setpgid(0, 0)
     _print_to(Path(log), 1, 2)
+    gc.freeze()  # else each life goes through all that it shares with the server, and copies it
     work(*arguments)
 
 

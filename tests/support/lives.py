@@ -6,6 +6,7 @@ fractions of a second, and a SIGKILL or SIGSTOP is a real one.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -161,13 +162,18 @@ def life(
 @contextmanager
 def in_a_process(target: Callable[..., None], *arguments: Any) -> Iterator[Life]:
     """A function of a module in a process of its own, which ends with the block at the latest."""
-    process = _CONTEXT.Process(target=target, args=arguments)
+    process = _CONTEXT.Process(target=_begin, args=(target, arguments))
     process.start()
     started = Life(process)
     try:
         yield started
     finally:
         started.kill()
+
+
+def _begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    gc.freeze()  # else each life goes through all that it shares with the fork server, and copies it
+    target(*arguments)
 
 
 def assert_exactly_once(work_dir: Path, *more_outputs: str) -> None:
