@@ -7,7 +7,7 @@ import os
 import signal
 from unittest import mock
 
-from beam_exactly_once.pipelines import kafka_to_kafka, kafka_to_sql
+from beam_exactly_once.pipelines import kafka_to_files, kafka_to_kafka, kafka_to_sql
 from beam_exactly_once.sinks.sql import database as sql_database
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.copies import at
@@ -45,4 +45,11 @@ def inserter(arguments: list[str], moment: str) -> None:
         _committed() if moment == "committed" else at_step(moment, 1, _freeze),
     ):
         code = kafka_to_sql.main(arguments)
+    os._exit(code)
+
+
+def to_files(arguments: list[str], moment: str) -> None:
+    """A life of ``kafka_to_files`` that freezes once it has committed a batch, or does not freeze."""
+    with _committed() if moment == "committed" else contextlib.nullcontext():
+        code = kafka_to_files.main(arguments)
     os._exit(code)
