@@ -15,7 +15,7 @@ from apache_beam.transforms.window import TimestampedValue
 
 from beam_exactly_once.checkpoint import Attempt
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
-from beam_exactly_once.errors import leaving_step
+from beam_exactly_once.errors import Fenced, leaving_step
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.planning.batch_feed import BatchFeed, FeedClaim, Planned
 from beam_exactly_once.randomness import new_token
@@ -137,14 +137,18 @@ class PlanBatches(StatelessDoFn):
         tracker: Any = beam.DoFn.RestrictionParam(_AllBatches()),  # noqa: B008 (Beam's way)
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),  # noqa: B008
     ) -> Iterator[TimestampedValue]:
-        """Emit the next task, if there is one; then rest."""
+        """Emit the next task, if there is one; then rest. Without a rest there is no next one: another writer has the stream."""
         if self._job is None:
             raise RuntimeError("the graph of a stream was run without a job; run it through ExactlyOnceStream")
         number = tracker.current_restriction().next_one
         if watermark.current_watermark() is None or watermark.current_watermark() < batch_time(number):
             watermark.set_watermark(batch_time(number))
         with leaving_step():
-            planned = self._feed_at(self._job, number).next()
+            try:
+                planned = self._feed_at(self._job, number).next()
+            except Fenced:
+                self.teardown()
+                return  # the pipeline ends, and its driver looks who has replaced it
         if planned is None:
             tracker.defer_remainder(beam.utils.timestamp.Duration(POLL_S))
             return

@@ -1,0 +1,106 @@
+"""How long a record takes from its producer until readers of files see it, by trigger.
+
+    python benchmarks/latency.py [--prism_location PATH] [--interval-s 1] [--seconds 30]
+
+A record every 50 ms carries the moment at which it was sent; the manifest of its batch has the moment at which the batch was
+visible. A trigger that asks every second makes a record wait half of that on average, whatever a batch costs. Kafka is
+librdkafka's mock broker; checkpoint and output are on the local disk. The first batches are left out: workers start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_exactly_once import (
+    BatchProgress,
+    Continuous,
+    ExactlyOnceStream,
+    ProcessingTime,
+    ReadFromKafka,
+    Trigger,
+    WriteToFiles,
+    read_batches,
+)
+from beam_exactly_once.kafka import EmbeddedBroker, produce
+
+EVERY_S = 0.05
+LEFT_OUT = 2
+"""Batches in which workers start."""
+
+
+@contextlib.contextmanager
+def sending(broker: EmbeddedBroker) -> Iterator[None]:
+    """A record every 50 ms while the block is open."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(EVERY_S):
+            for _ in produce(broker.bootstrap_servers, "orders", 1, [str(time.time()).encode()]):
+                pass
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def latencies_s(trigger: Trigger, runner: str, flags: list[str], seconds: float) -> list[float]:
+    """Of each record, from its producer to its manifest."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker({"orders": 1}) as broker:
+        batches = int(seconds / max(trigger.interval_s, 0.1)) + LEFT_OUT  # type: ignore[union-attr]
+        progress: list[BatchProgress] = []
+        with (
+            sending(broker),
+            ExactlyOnceStream(
+                f"{folder}/checkpoint",
+                trigger=trigger,
+                max_batches=batches,
+                listeners=progress.append,
+                runner=runner,
+                options=PipelineOptions(flags),
+            ) as stream,
+        ):
+            read = ReadFromKafka(broker.bootstrap_servers, ["orders"], as_arrow=True)
+            _ = stream | read | WriteToFiles(f"{folder}/output")
+        found = []
+        for batch in list(read_batches(f"{folder}/output"))[LEFT_OUT:]:
+            manifest = Path(folder, "output", "_batches", f"{batch.batch_id:020d}.json")
+            visible_s = manifest.stat().st_mtime
+            for file in batch.files:
+                found += [visible_s - float(value) for value in pq.read_table(file.uri)["value"].to_pylist()]
+        return found
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prism_location")
+    parser.add_argument("--interval-s", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    given = parser.parse_args()
+    ways: list[tuple[Trigger, str, list[str]]] = [(ProcessingTime(given.interval_s), "FnApiRunner", [])]
+    if given.prism_location:
+        flags = [f"--prism_location={given.prism_location}"]
+        ways += [(ProcessingTime(given.interval_s), "PrismRunner", flags)]
+        ways += [(Continuous(given.interval_s), "PrismRunner", flags)]
+    for trigger, runner, flags in ways:
+        found = sorted(latencies_s(trigger, runner, flags, given.seconds))
+        p95 = found[int(0.95 * len(found))]
+        print(f"{trigger} on {runner}: median {statistics.median(found):.2f} s, p95 {p95:.2f} s, {len(found)} records")
+
+
+if __name__ == "__main__":
+    main()
