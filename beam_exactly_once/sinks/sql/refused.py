@@ -33,8 +33,7 @@ def refused_rows(
     if target.newest_by is not None:  # where the newest of a key is refused, the one before it stays
         rows = rows.sort_by([(target.newest_by, "ascending")])
     is_copied = takes_copy(connection, target)
-    names = [name for name in rows.column_names if name != _NUMBER]
-    prove_writing(connection, target, names, is_copied=is_copied)
+    prove_writing(connection, target, rows.drop_columns([_NUMBER]).schema, is_copied=is_copied)
     if database.dialect == "postgresql":  # those that are looked at when the transaction ends
         connection.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
     refused: dict[int, str] = {}

@@ -5,7 +5,7 @@ Needs the extra ``sql``; imported only by what runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from beam_exactly_once.rows.columns import whole_batch
+from beam_exactly_once.sinks.sql.binary_copy import BEGIN, END, binary_rows, is_known
 from beam_exactly_once.sinks.sql.collations import EQUALITY, Equality, is_exact
 from beam_exactly_once.sinks.sql.keys import last_of_keys, refuse_merged_keys
 from beam_exactly_once.sinks.sql.target import SqlTarget, quoted
@@ -22,6 +24,8 @@ from beam_exactly_once.sinks.sql.types.numbers import begins_number, number_of_s
 
 ROWS_AT_ONCE = 1000
 """Rows that one statement takes."""
+ROWS_COPIED_AT_ONCE, BYTES_COPIED_AT_ONCE = 16_384, 8 << 20
+"""Of COPY, which takes any number."""
 
 _HAS_DEFAULT = b"has_default"
 _READS_NUMBERS = b"reads_numbers"
@@ -70,11 +74,11 @@ def write_rows(
     given = (part for batch in batches for part in _given(batch))
     if is_copied is None:
         is_copied = takes_copy(connection, target)
-    for names, parts in groupby(given, key=lambda part: tuple(part.schema.names)):
+    for schema, parts in groupby(given, key=lambda part: part.schema):
         if is_copied:
-            _copy(connection, target, names, parts)
+            _copy(connection, target, schema, parts)
         else:
-            statement = insert_statement(target, names, connection.dialect.name)
+            statement = insert_statement(target, schema.names, connection.dialect.name)
             for part in parts:
                 connection.execute(statement, _mappings(part, connection.dialect.name))
     if target.mode == "upsert" and target.newest_by is None:
@@ -105,7 +109,7 @@ def insert_statement(target: SqlTarget, names: Iterable[str], dialect: str) -> A
 
 
 def prove_writing(
-    connection: sa.Connection, target: SqlTarget, names: Sequence[str], *, is_copied: bool | None = None
+    connection: sa.Connection, target: SqlTarget, schema: pa.Schema, *, is_copied: bool | None = None
 ) -> None:
     """Write no row, by the statement of :func:`write_rows`: whether the table takes it, and whether this user may.
 
@@ -113,11 +117,12 @@ def prove_writing(
         the driver's errors.
     """
     if takes_copy(connection, target) if is_copied is None else is_copied:
-        _copy(connection, target, names, ())
+        _copy(connection, target, schema, ())
         return
+    names = schema.names
     nothing = sa.select(*(sa.null().label(name) for name in names)).where(sa.false())
     statement = insert_statement(target, names, connection.dialect.name)
-    connection.execute(statement.from_select(list(names), nothing))
+    connection.execute(statement.from_select(names, nothing))
 
 
 def _newest(batches: list[pa.RecordBatch], target: SqlTarget) -> Iterator[pa.RecordBatch]:
@@ -165,13 +170,52 @@ _TAKES_COPY = sa.text(
 )
 
 
-def _copy(connection: sa.Connection, target: SqlTarget, names: Sequence[str], parts: Iterable[pa.RecordBatch]) -> None:
-    statement = f"COPY {target.quoted_name} ({', '.join(map(quoted, names))}) FROM STDIN"
+def _copy(connection: sa.Connection, target: SqlTarget, schema: pa.Schema, parts: Iterable[pa.RecordBatch]) -> None:
+    """Binary where all columns have types whose bytes are known here, several times faster; else as text."""
     driver: Any = connection.connection.driver_connection
+    types = _own_types(connection, target)
+    is_binary = driver.info.encoding == "utf-8" and all(is_known(one.type, types.get(one.name, "")) for one in schema)
+    form = " (FORMAT BINARY)" if is_binary else ""
+    statement = f"COPY {target.quoted_name} ({', '.join(map(quoted, schema.names))}) FROM STDIN{form}"
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for part in parts:
-            for row in zip(*(column.to_pylist() for column in part.columns), strict=True):
-                copy.write_row(row)
+        if is_binary:
+            copy.write(BEGIN)
+            for part in _joined(parts):
+                copy.write(binary_rows(part, types))
+            copy.write(END)
+        else:
+            for part in parts:
+                for row in zip(*(column.to_pylist() for column in part.columns), strict=True):
+                    copy.write_row(row)
+
+
+def _joined(parts: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in larger batches: to make bytes of a small one costs nearly as much."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for part in parts:
+        waiting.append(part)
+        rows, size = rows + part.num_rows, size + part.nbytes
+        if rows >= ROWS_COPIED_AT_ONCE or size >= BYTES_COPIED_AT_ONCE:
+            yield whole_batch(waiting)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield whole_batch(waiting)
+
+
+def _own_types(connection: sa.Connection, target: SqlTarget) -> dict[str, str]:
+    """PostgreSQL's own types of a table's columns: of a domain that below it, of an enumeration text, of all else none."""
+    found = connection.execute(_OWN_TYPES, {"table": target.quoted_name})
+    return {one.attname: one.typname for one in found}
+
+
+_OWN_TYPES = sa.text(
+    "SELECT attname, CASE base.typtype WHEN 'e' THEN 'text' ELSE base.typname END AS typname "
+    "FROM pg_attribute JOIN pg_type declared ON declared.oid = atttypid "
+    "JOIN pg_type base ON base.oid = COALESCE(NULLIF(declared.typbasetype, 0), declared.oid) "
+    "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped "
+    "AND (base.typtype = 'e' OR base.typtype = 'b' AND base.typnamespace = 'pg_catalog'::regnamespace)"
+)
 
 
 def _mappings(batch: pa.RecordBatch, dialect: str) -> list[dict[str, Any]]:

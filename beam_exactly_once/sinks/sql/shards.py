@@ -101,7 +101,7 @@ class SqlShards(TransactionalSink):
 
     def _try_table(self, connection: sa.Connection) -> None:
         table = reflected(connection, self._target, self._database.dialect)
-        prove_writing(connection, self._target, table.schema.names)
+        prove_writing(connection, self._target, table.schema)
         connection.rollback()
         if self._target.shards > 1 and has_one_shard(table.schema, self._target):
             _LOGGER.warning(

@@ -18,8 +18,9 @@ from sqlalchemy.dialects import mysql
 from beam_exactly_once.errors import ConfigurationError, OutputNotWritable, UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.rows.columns import RECORD_FIELDS, name_of
+from beam_exactly_once.rows.exact import refuse_impossible
 from beam_exactly_once.rows.fields import KINDS, fields_of
-from beam_exactly_once.rows.python_values import python_values
+from beam_exactly_once.rows.python_values import python_values, refuse_unreadable
 from beam_exactly_once.sinks.sql.character_sets import characters_of
 from beam_exactly_once.sinks.sql.collations import Equality, equalities
 from beam_exactly_once.sinks.sql.rows import staged_field
@@ -103,7 +104,7 @@ class SqlTable:
         if len(set(names)) != len(names):
             raise ConfigurationError(f"an Arrow batch has two columns of one name: {names}.")
         written = self.schema.names
-        columns = {name: python_values(batch.column(name), name) if name in written else None for name in names}
+        columns = {name: batch.column(name) if name in written else None for name in names}
         return self._block_of_columns(columns, batch.num_rows, pa.RecordBatch)
 
     def _block_of_columns(self, columns: Mapping[str, Any], count: int, kind: type) -> pa.RecordBatch:
@@ -146,14 +147,20 @@ class SqlTable:
             "sink, route such rows elsewhere, or change the table."
         )
 
-    def _array(self, column: Column, values: list[Any], kind: type) -> pa.Array:
-        try:
-            array = column.type.staged(values)
-        except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException):
-            raise self._misfit(column, values, kind) from None
+    def _array(self, column: Column, values: list[Any] | pa.Array, kind: type) -> pa.Array:
+        array = _as_it_is(column, values) if isinstance(values, pa.Array) else None
+        if array is None:
+            listed = python_values(values, column.name) if isinstance(values, pa.Array) else values
+            array = self._array_of_values(column, listed, kind)
         if column.is_required and array.null_count:
             raise UnfitRow(self._no_value(column, kind))
         return array
+
+    def _array_of_values(self, column: Column, values: list[Any], kind: type) -> pa.Array:
+        try:
+            return column.type.staged(values)
+        except (Misfit, TypeError, ValueError, OverflowError, pa.ArrowException):
+            raise self._misfit(column, values, kind) from None
 
     def _misfit(self, column: Column, values: list[Any], kind: type) -> UnfitRow:
         for value in values:
@@ -306,6 +313,16 @@ def _refuse_keys(
             f"table {target.full_name} has another unique key, ({', '.join(sorted(others[0]))}), and MySQL would update a row "
             "that is equal in either. Leave one of its columns out with columns=, or drop it."
         )
+
+
+def _as_it_is(column: Column, given: pa.Array) -> pa.Array | None:
+    """A column of an Arrow batch as it is staged; None where its values must be looked at, or one of them is to be named."""
+    refuse_impossible(given, column.name)
+    refuse_unreadable(pa.RecordBatch.from_arrays([given], names=[column.name]))
+    try:
+        return column.type.staged_column(given)
+    except Misfit:
+        return None
 
 
 def _fields(row: Any) -> Mapping[str, Any]:

@@ -20,6 +20,11 @@ def take_all(staged: pa.Array) -> None:
     """Nothing to look at."""
 
 
+def take_none(column: pa.Array) -> bool:
+    """Values are looked at one by one."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnType:
     """How the values of a column are staged."""
@@ -35,6 +40,26 @@ class ColumnType:
     """A staged text that is a number is one to the database, too, but not always the same."""
     check: Callable[[pa.Array], None] = field(default=take_all)
     """Looks at staged values, all at once; raises Misfit."""
+    is_as_staged: Callable[[pa.Array], bool] = field(default=take_none)
+    """Of a column of type ``arrow`` whose values are not ``exact``: whether all of them are staged as they are, none refused."""
+
+    def staged_column(self, column: pa.Array) -> pa.Array | None:
+        """A column of Arrow as it is staged; None where its values must be looked at one by one.
+
+        Raises:
+            Misfit: one of them does not fit.
+        """
+        if column.type != self.arrow:
+            if not (self.exact and pa.types.is_integer(column.type) and pa.types.is_integer(self.arrow)):
+                return None
+            try:
+                column = column.cast(self.arrow)
+            except pa.ArrowInvalid:
+                return None
+        if not self.exact and not self.is_as_staged(column):
+            return None
+        self.check(column)
+        return column
 
     def staged(self, values: Sequence[Any]) -> pa.Array:
         """Values as they are staged.

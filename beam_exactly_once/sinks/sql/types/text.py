@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
@@ -36,7 +37,18 @@ def _text_type(declared: Any, dialect: str, characters: Characters | None) -> Co
         refuse_strangers(text, characters)
         return text
 
-    return ColumnType(pa.string(), frozenset(), checked)
+    def is_as_staged(column: pa.Array) -> bool:
+        if dialect != "postgresql" or is_padded or characters is not None:
+            return False
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:  # bytes that are no UTF-8
+            return False
+        letters = None if length is None else pc.max(pc.utf8_length(column)).as_py()
+        has_nul = pc.any(pc.match_substring(column, "\0")).as_py()
+        return not has_nul and (letters is None or letters <= length)
+
+    return ColumnType(pa.string(), frozenset(), checked, is_as_staged=is_as_staged)
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
