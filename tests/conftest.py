@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import weakref
@@ -46,3 +47,9 @@ def _remembered(get_signature: Callable[[Any], inspect.Signature]) -> Callable[[
 
 for _module in (decorators, core, ptransform, util):
     setattr(_module, "get_signature", _remembered(_module.get_signature))  # noqa: B010 # the name is not the module's to assign
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays; a search for garbage that goes through it would be a tenth of each start of a stream."""
+    gc.collect()
+    gc.freeze()
