@@ -16,6 +16,7 @@ from beam_exactly_once import (
     EventTime,
     ExactlyOnceStream,
     ReadFromKafka,
+    ReadFromWal,
     StatefulCombinePerKey,
     WriteToFiles,
     WriteToSql,
@@ -85,6 +86,11 @@ def test_what_is_not_proved(tmp_path: Path, build: Callable[[Any], Any], named: 
     said = refused(tmp_path, lambda _, rows: build(rows))
     assert named in said
     assert said.endswith("is not proved with trigger=Continuous(…) yet. Use trigger=ProcessingTime(…).")
+
+
+def test_a_write_ahead_log(tmp_path: Path) -> None:
+    said = refused(tmp_path, lambda stream, _: stream | ReadFromWal(f"{tmp_path}/log") | files(tmp_path))
+    assert "which reads a write-ahead log, is not proved" in said
 
 
 def test_event_time_and_per_batch(tmp_path: Path) -> None:
