@@ -150,7 +150,9 @@ def _listener(settings: ReceiverSettings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise ConfigurationError(f"listen={settings.listen!r} is no address to listen at: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"--listen {settings.listen!r} is no address to listen at: {error.strerror}."
+        ) from None
     return listener
 
 

@@ -82,7 +82,7 @@ class ReceiverSettings:
         seconds("request_timeout_s", self.request_timeout_s)
         seconds("takeover_after_s", self.takeover_after_s)
         if (self.tls_cert is None) != (self.tls_key is None) or (self.tls_client_ca and self.tls_cert is None):
-            raise ConfigurationError("tls_cert and tls_key belong together, and tls_client_ca needs both.")
+            raise ConfigurationError("--tls-cert and --tls-key belong together, and --tls-client-ca needs both.")
         self.address  # noqa: B018 # is checked
 
     @property
@@ -94,7 +94,7 @@ class ReceiverSettings:
         """
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65_535:
-            raise ConfigurationError(f"listen={self.listen!r} must be HOST:PORT, such as 0.0.0.0:8443 or [::]:8443.")
+            raise ConfigurationError(f"--listen {self.listen!r} must be HOST:PORT, such as 0.0.0.0:8443 or [::]:8443.")
         return host.strip("[]"), int(port)
 
     def tls(self) -> ssl.SSLContext | None:
@@ -114,7 +114,7 @@ class ReceiverSettings:
                 context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
-                f"tls_cert={self.tls_cert!r}, tls_key={self.tls_key!r} and tls_client_ca={self.tls_client_ca!r} cannot be used: "
-                f"{error}. Give files in PEM form that this user can read."
+                f"--tls-cert {self.tls_cert!r}, --tls-key {self.tls_key!r} and --tls-client-ca {self.tls_client_ca!r} cannot be "
+                f"used: {error}. Give files in PEM form that this user can read."
             ) from None
         return context

@@ -64,4 +64,4 @@ def signature_of(text: str) -> Signature:
         return _Stripe()
     if kind == "hmac-sha256" and header:
         return _OfBody(header)
-    raise ConfigurationError(f"signature={text!r} is not known; use github, stripe or hmac-sha256:HEADER.")
+    raise ConfigurationError(f"--signature {text!r} is not known; use github, stripe or hmac-sha256:HEADER.")

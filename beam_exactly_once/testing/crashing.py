@@ -71,9 +71,13 @@ class StoreCalls:
 
     @contextmanager
     def made(self, method: str, key: str) -> Iterator[None]:
-        """Around a call: notes it once it is carried out."""
+        """Around a call."""
         self._kill_if_reached(method, key, is_before=True)
         yield
+        self.after(method, key)
+
+    def after(self, method: str, key: str) -> None:
+        """Note a call that was carried out."""
         with self._lock:
             self.log.append((method, key))
         self._kill_if_reached(method, key, is_before=False)

@@ -48,7 +48,7 @@ def delta(**arguments: Any) -> WriteToDelta:
 
 WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (stream, {"checkpoint_location": ""}, "checkpoint_location='' must be the URI of this stream's checkpoint"),
-    (stream, {"trigger": "now"}, "trigger='now' is not known; use AvailableNow() or ProcessingTime(10)"),
+    (stream, {"trigger": "now"}, "trigger='now' is not known; use AvailableNow(), ProcessingTime(10) or Continuous(1)"),
     (stream, {"max_batches": 0}, "max_batches=0 must be a whole number of at least 1, or None for no limit"),
     (stream, {"continue_from": "s3://old"}, "continue_from='s3://old' must be a CheckpointAt"),
     (stream, {"continue_from": CheckpointAt("memory://arguments/checkpoint")}, "this stream's own checkpoint_location"),

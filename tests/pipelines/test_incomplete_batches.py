@@ -12,7 +12,7 @@ import pytest
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import IncompleteBatch
 from beam_exactly_once.testing import MemoryKafka
-from beam_exactly_once.transforms import read_kafka
+from beam_exactly_once.transforms.reading import read_log
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges, ReadResult
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
@@ -51,7 +51,7 @@ def test_pieces_that_do_not_tile_the_plan_are_not_committed(
             )
 
     with monkeypatch.context() as patched:
-        patched.setattr(read_kafka, "ReadOffsetRanges", Broken)
+        patched.setattr(read_log, "ReadOffsetRanges", Broken)
         with pytest.raises(IncompleteBatch, match=words):
             run(cluster, tmp_path)
     assert not list((tmp_path / "checkpoint" / "commits").glob("*"))
