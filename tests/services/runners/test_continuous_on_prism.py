@@ -60,7 +60,7 @@ def children() -> list[str]:
 
 
 class Stream:
-    """Topic orders to JSON files; each published batch of a continuous run brings the next ten numbers."""
+    """Topic orders to JSON files."""
 
     def __init__(self, prism_location: str, folder: Path, broker: EmbeddedBroker) -> None:
         self.options = PipelineOptions(["--runner=PrismRunner", f"--prism_location={prism_location}"])
@@ -68,21 +68,24 @@ class Stream:
         self.output, self.checkpoint = folder / "output", folder / "checkpoint"
         self.progress: list[BatchProgress] = []
         self.sent = 0
-        self.on_batch: Callable[[BatchProgress], None] = lambda progress: None
 
     def send(self, count: int) -> None:
         send(self.broker, range(self.sent, self.sent + count))
         self.sent += count
 
-    def listen(self, progress: BatchProgress) -> None:
-        self.progress.append(progress)
-        self.on_batch(progress)
-
-    def run(self, trigger: Trigger, through: Step = numbers, schema: pa.Schema = NUMBERS, **stream: Any) -> None:
+    def run(
+        self,
+        trigger: Trigger,
+        through: Step = numbers,
+        schema: pa.Schema = NUMBERS,
+        max_batch_offsets: int = 10,
+        **stream: Any,
+    ) -> None:
         with ExactlyOnceStream(
-            str(self.checkpoint), trigger=trigger, options=self.options, listeners=self.listen, **stream
+            str(self.checkpoint), trigger=trigger, options=self.options, listeners=self.progress.append, **stream
         ) as pipeline:
-            rows = through(pipeline | ReadFromKafka(self.broker.bootstrap_servers, ["orders"]))
+            read = ReadFromKafka(self.broker.bootstrap_servers, ["orders"], max_batch_offsets=max_batch_offsets)
+            rows = through(pipeline | read)
             _ = rows | WriteToFiles(str(self.output), format="json", schema=schema)
 
     def rows(self, name: str = "output") -> list[dict[str, Any]]:
@@ -102,15 +105,14 @@ def stream(prism_location: str, tmp_path: Path, broker: EmbeddedBroker) -> Strea
 
 def test_triggers_take_turns(stream: Stream) -> None:
     """At every start any of them goes on where the one before stopped; a continuous job leaves no Prism behind."""
-    stream.send(10)
-    stream.on_batch = lambda progress: stream.send(10)
+    stream.send(40)
     prisms = children().count("prism")
     stream.run(Continuous(0.1), max_batches=4)
     assert children().count("prism") == prisms
     assert [batch.batch_id for batch in stream.progress] == [0, 1, 2, 3]
     assert stream.numbers() == list(range(40))
 
-    stream.on_batch = lambda progress: None
+    stream.send(10)
     stream.run(AvailableNow())
     assert stream.numbers() == list(range(50))
     stream.send(10)
@@ -149,9 +151,8 @@ def test_what_a_step_groups_is_one_batch(stream: Stream) -> None:
             | beam.MapTuple(lambda key, count: {"key": key, "count": count})
         )
 
-    stream.send(30)
-    stream.on_batch = lambda progress: stream.send(30)
-    stream.run(Continuous(0.1), counts, COUNTS, max_batches=3)
+    stream.send(90)
+    stream.run(Continuous(0.1), counts, COUNTS, max_batch_offsets=30, max_batches=3)
 
     assert Counter((row["key"], row["count"]) for row in stream.rows()) == {(key, 10): 3 for key in range(3)}
 
@@ -171,7 +172,7 @@ def test_times_of_ones_own_are_refused(stream: Stream) -> None:
 def test_an_error_of_a_step_ends_the_stream_as_in_micro_batches(stream: Stream) -> None:
     stream.send(20)
     with pytest.raises(StepFailed) as raised:
-        stream.run(Continuous(0), failing)
+        stream.run(Continuous(0), failing, max_batch_offsets=20)
     assert_names_step_and_offsets(raised.value)
     assert stream.numbers() == []
 
