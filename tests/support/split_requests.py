@@ -16,7 +16,8 @@ from apache_beam.transforms.window import GlobalWindow
 
 from beam_exactly_once.pipelines.runners import loopback_workers
 
-MAX_WAIT_S = 20.0
+MAX_WAIT_S = 2.0
+"""For each element."""
 _asked = threading.Event()
 
 
