@@ -44,7 +44,7 @@ def number_of(sent: bytes | None) -> Decimal | None:
         return None
     groups, weight, sign, _ = struct.unpack_from(">hhHh", sent)
     digits = struct.unpack(f">{groups}h", sent[8:])
-    with decimal.localcontext(prec=100):
+    with decimal.localcontext(decimal.Context(prec=100)):
         size = sum(
             (Decimal(digit) * Decimal(10_000) ** (weight - place) for place, digit in enumerate(digits)), Decimal()
         )
@@ -58,7 +58,7 @@ def test_decimals_of_any_type(data: st.DataObject) -> None:
     scale = data.draw(st.integers(0, precision))
     most = 10**precision - 1
     counts = data.draw(st.lists(st.none() | st.sampled_from([0, most, -most]) | st.integers(-most, most), min_size=1))
-    with decimal.localcontext(prec=50):
+    with decimal.localcontext(decimal.Context(prec=50)):
         values = [None if count is None else Decimal(count).scaleb(-scale) for count in counts]
     first = data.draw(st.integers(0, len(values) - 1))
     column = pa.array(values, pa.decimal128(precision, scale)).slice(first)
