@@ -134,7 +134,6 @@ def of_keys(numbers: range) -> dict[str, list[int]]:
     return {f"key {key}": [number for number in numbers if number % 7 == key] for key in range(7)}
 
 
-@pytest.mark.parametrize("options", PORTABLE, indirect=True)
 def test_sums_windows_joins_and_slides_go_on_over_batches_starts_and_a_kill(
     new_topic: Callable[..., Topic], options: PipelineOptions, tmp_path: Path
 ) -> None:
