@@ -24,6 +24,8 @@ MAX_WAITING = 16
 """Requests on one connection that came before the one ahead was answered."""
 KEEP_ALIVE_S = 30
 """An idle connection is closed after that."""
+ENDING_S = 1.0
+"""When the receiver ends, an idle connection is closed after that: what its sender has sent meanwhile is answered."""
 SWEEP_INTERVAL_S = 1.0
 
 _STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in http.HTTPStatus}
@@ -99,10 +101,12 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def shutdown(self) -> None:
-        """Answer what is there, and close."""
+        """Answer what is there or on its way, and close. An idle connection waits for :meth:`look`: to close it now would leave
+        a request without an answer that its sender has sent already.
+        """
         self._is_ending = True
         if self._current is None and self._incoming is None:
-            self._transport.close()
+            self.began = Connection.ticks
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
@@ -245,6 +249,7 @@ class Connection(asyncio.Protocol):
 
     def look(self, request_timeout_s: float) -> None:
         """Close a connection whose request does not become whole in time, or that has been idle."""
+        idle_s = ENDING_S if self._is_ending else min(KEEP_ALIVE_S, request_timeout_s)
         age_s = (Connection.ticks - self.began) * SWEEP_INTERVAL_S
         if self._current is not None or self._transport.is_closing():
             return
@@ -252,7 +257,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif self._incoming is not None and age_s > request_timeout_s:
             self._refuse_rest(Refused(408, "the request took too long to come."))
-        elif self._incoming is None and age_s > min(KEEP_ALIVE_S, request_timeout_s):
+        elif self._incoming is None and age_s > idle_s:
             self._transport.close()
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 import socket
 import ssl
 import threading
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
+from support.servers.certificates import Authority
 from support.wal.receiver_process import ReceiverProcess, answer_on, post, receiver_process, values_in
 
 SENDERS = 16
@@ -64,20 +60,23 @@ def test_a_receiver_that_is_fenced_answers_so_and_ends_with_3(tmp_path: Path) ->
 
 
 def test_certificates_of_clients_let_in_and_name_the_sender(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "ca")
-    mine, theirs = authority.issued(tmp_path / "receiver", "localhost"), authority.issued(tmp_path / "till", "till-1")
-    foreign = Authority(tmp_path / "other").issued(tmp_path / "foreign", "till-1")
-    flags = (f"--tls-cert={mine}.crt", f"--tls-key={mine}.key", f"--tls-client-ca={authority.file}.crt")
+    authority = Authority(tmp_path, "ca")
+    mine, theirs, foreign = (
+        authority.issue("receiver"),
+        authority.issue("till-1"),
+        Authority(tmp_path, "other").issue("till-2"),
+    )
+    flags = (f"--tls-cert={mine}", f"--tls-key={mine}", f"--tls-client-ca={authority.certificate}")
 
     with receiver_process(tmp_path / "log", *flags) as receiver:
-        context = ssl.create_default_context(cafile=f"{authority.file}.crt")
+        context = ssl.create_default_context(cafile=authority.certificate)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             over_tls(receiver, context, b"x")
-        context.load_cert_chain(f"{foreign}.crt", f"{foreign}.key")
+        context.load_cert_chain(foreign)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             over_tls(receiver, context, b"x")
-        context = ssl.create_default_context(cafile=f"{authority.file}.crt")
-        context.load_cert_chain(f"{theirs}.crt", f"{theirs}.key")
+        context = ssl.create_default_context(cafile=authority.certificate)
+        context.load_cert_chain(theirs)
         assert over_tls(receiver, context, b"a") == 200
 
     assert values_in(tmp_path / "log") == [b"a"]
@@ -91,43 +90,3 @@ def over_tls(receiver: ReceiverProcess, context: ssl.SSLContext, body: bytes) ->
         if not status:
             raise ConnectionError("closed without an answer")
         return status
-
-
-class Authority:
-    """What signs certificates, in PEM files."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, file.name)])
-        certificate = self._builder(self._name, self._key).add_extension(
-            x509.BasicConstraints(True, None), critical=True
-        )
-        _write(file, certificate.sign(self._key, hashes.SHA256()), self._key)
-
-    def issued(self, file: Path, name: str) -> Path:
-        """A certificate of this name and its key, in two files."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        certificate = self._builder(subject, key).add_extension(names, critical=False)
-        _write(file, certificate.sign(self._key, hashes.SHA256()), key)
-        return file
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-
-def _write(file: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    file.with_suffix(".crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    as_pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.with_suffix(".key").write_bytes(key.private_bytes(*as_pem))

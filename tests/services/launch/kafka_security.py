@@ -21,9 +21,9 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from services.launch.certificates import Authority
 from services.launch.kafka_broker import Kafka, Listener
 from services.streams.topics import TIMEOUT_S, settle, wait_until
+from support.servers.certificates import Authority
 
 SCRAM = "SCRAM-SHA-512"
 _LOGIN = "org.apache.kafka.common.security"
