@@ -40,6 +40,10 @@ class TestEveryStore(ObjectStoreContract):
             uri = f"s3://contract/some/{name}"
         return lambda: open_object_store(uri)
 
+    @pytest.fixture
+    def has_clock(self, backend: str) -> bool:
+        return backend == "s3"
+
     def test_the_uri_is_canonical_and_opens_the_same_root(self, store: ObjectStore) -> None:
         store.put_if_absent("a", b"body")
 

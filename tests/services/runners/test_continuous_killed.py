@@ -7,7 +7,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +23,8 @@ from beam_exactly_once.pipelines.worker_pool.pool import running_worker_pool
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from services.streams.frozen_lives import to_files
 from services.streams.to_files import values_in
+from services.streams.topics import TIMEOUT_S, wait_until
 from support.lives import in_a_process
-
-WAIT_S = 120.0
 
 # Of a job that failed, Prism forgets the worker before the worker's streams have ended: Beam's threads say so.
 pytestmark = [
@@ -93,7 +91,7 @@ def children() -> list[psutil.Process]:
 
 
 def wait_ended(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, WAIT_S)
+    _, alive = psutil.wait_procs(processes, TIMEOUT_S)
     assert alive == []
 
 
@@ -172,7 +170,7 @@ def test_a_second_driver_takes_over(stream: Stream, moment: str) -> None:
         if moment == "committed":
             assert first.wait_frozen()
         else:
-            wait_for_file(stream.folder / "checkpoint" / "published" / f"{1:020d}.json")
+            wait_until((stream.folder / "checkpoint" / "published" / f"{1:020d}.json").exists)
         claimed = StoreCalls(KillPoint("put_if_absent", "writers/", 1), lambda: stream.send(40))
         with watching(claimed):
             stream.run(trigger=Continuous(0), max_batches=1)
@@ -182,10 +180,3 @@ def test_a_second_driver_takes_over(stream: Stream, moment: str) -> None:
 
     stream.run(trigger=AvailableNow())
     stream.assert_exactly_once()
-
-
-def wait_for_file(path: Path) -> None:
-    deadline_s = time.monotonic() + WAIT_S
-    while not path.exists():
-        assert time.monotonic() < deadline_s, f"{path} did not come"
-        time.sleep(0.05)

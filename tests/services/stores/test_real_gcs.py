@@ -29,6 +29,10 @@ class TestFakeGcs(ObjectStoreContract):
         uri = f"{gcs_bucket}/some/{secrets.token_hex(8)}"
         return lambda: open_object_store(uri)
 
+    @pytest.fixture
+    def has_clock(self) -> bool:
+        return True
+
     def test_publishing_overwrites_nothing(self, store: ObjectStore) -> None:
         """Not proven here. When this fails, the server has learnt it, and the contract's own test may stand again."""
         one = staged(store, "part", b"content")

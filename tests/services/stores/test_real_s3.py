@@ -36,6 +36,10 @@ class TestMinio(ObjectStoreContract):
         uri = f"{bucket}/some/{secrets.token_hex(8)}"
         return lambda: open_object_store(uri)
 
+    @pytest.fixture
+    def has_clock(self) -> bool:
+        return True
+
     def test_staged_content_is_invisible_until_it_is_published(
         self, store: ObjectStore, open_again: StoreOpener
     ) -> None:
