@@ -48,6 +48,8 @@ def test_the_pythons_that_are_named_are_tested() -> None:
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     assert f"testenv:py3{{{','.join(python.partition('.')[2] for python in pythons)}}}" in tox
     assert tox["testenv:lowest"]["base_python"] == f"python{lowest}"
+    (tried,) = re.findall(r"^for highest in (.*); do$", text(".ci/run"), re.MULTILINE)
+    assert tried.split() == [f"python{python}" for python in reversed(pythons)]
     assert re.findall(r'- python: "(.*)"', text(".github/workflows/ci.yml")) == pythons
 
 
