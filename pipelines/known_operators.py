@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint.layout import OPERATORS
@@ -23,6 +22,7 @@ from beam_exactly_once.state.definition import (
     refuse_changed_state,
 )
 from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.transforms.stateful.operators_of_batch import LiveOperator
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
 
 AHEAD_MS = 300_000
@@ -32,15 +32,6 @@ _LOGGER = logging.getLogger(__name__)
 
 Records = Mapping[int, OperatorRecord]
 """Of one operator, by generation."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOperator:
-    """Where the state of an operator goes on."""
-
-    generation: int
-    hash_seed: str
-    """Of the hash of its keys: 32 hexadecimal digits, which no log shows."""
 
 
 class KnownOperators:

@@ -25,8 +25,6 @@ from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.claiming import Claimed, StreamSettings, claim_newest, claimed_stream
 from beam_exactly_once.pipelines.draining import LAST_BATCHES, at_the_end, open_until_ms
 from beam_exactly_once.pipelines.failures import batch_failure
-from beam_exactly_once.pipelines.known_operators import LiveOperator
-from beam_exactly_once.pipelines.operators_of_batch import ask_for_batch, tasks_of
 from beam_exactly_once.pipelines.progress import fan_out, log_lines
 from beam_exactly_once.pipelines.progress.reporting import progress_of
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
@@ -37,6 +35,7 @@ from beam_exactly_once.state.state_list import StateList, state_lists
 from beam_exactly_once.state.upkeep.sweeping import sweep_state
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
+from beam_exactly_once.transforms.stateful.operators_of_batch import OperatorsOfBatches
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 MAX_RECOVERIES = 10
@@ -97,8 +96,8 @@ class ClaimedStream:
         """Of those that this driver planned itself."""
         self._predecessor: Predecessor | None = None
         """What decided the batch before it."""
-        self._operators: Mapping[str, LiveOperator] = {}
-        """Those of the graph with state, by name."""
+        self._operators = OperatorsOfBatches()
+        """Those of the graph with state."""
         self._state: Mapping[str, StateList] = {}
         """What operators remember of the batch before: as its marker says, never as an attempt had it."""
         self._fires_until_ms: int | None = None
@@ -161,7 +160,8 @@ class ClaimedStream:
         log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
         self._state = state_lists(recovery.newest)
-        self._operators = self._known.operators.live(self._state, now_ms(self._clock))
+        live = self._known.operators.live(self._state, now_ms(self._clock))
+        self._operators = self._graph.operators_of_batches(live)
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
@@ -275,7 +275,7 @@ class ClaimedStream:
         return plan, self._clock.monotonic_s() - began_s
 
     def _is_due(self, sources: Mapping[str, SourcePlan], at_ms: int) -> bool:
-        return ask_for_batch(sources, self._graph, self._state, at_ms, self._fires_until_ms)
+        return self._operators.ask_for_batch(sources, self._state, at_ms, self._fires_until_ms)
 
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
         """Run a planned batch to its publish, and stand behind it."""
@@ -302,14 +302,13 @@ class ClaimedStream:
             _Overtaken: somebody else has decided the batch, with state of other operators than this graph, or of others of
                 their names.
         """
-        found = {name: one.generation for name, one in self._state.items()}
-        if found != {name: live.generation for name, live in self._operators.items()}:
+        if not self._operators.are_those_of(self._state):
             raise _Overtaken(f"batch {batch_id} was decided by a pipeline with other operators.")
 
     def _task(self, batch_id: int, plan: Plan | None) -> BatchTask:
         attempt = Attempt(self._writer.writer_epoch, batch_id, new_token())
         times = {name: planner.times for name, planner in self._planners.items() if planner.times is not None}
-        operators = {} if plan is None else tasks_of(plan, self._graph, self._operators, self._state, times)
+        operators = {} if plan is None else self._operators.tasks(plan, self._state, times)
         return BatchTask(self._checkpoint.stream_id, attempt, plan, self._predecessor, operators, times)
 
     def _following(self, task: BatchTask) -> Predecessor:

@@ -22,12 +22,13 @@ from beam_exactly_once.object_store.store_location import StoreLocation, kind_of
 from beam_exactly_once.planning import LogSource
 from beam_exactly_once.sinks.contract import DriverSide, Publisher
 from beam_exactly_once.state.definition import TimeDomain
-from beam_exactly_once.state.event_bounds import TimeInputs
+from beam_exactly_once.state.event_bounds import OperatorTimes
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.state.updates import Operator
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.rejecting import RejectingStep
 from beam_exactly_once.transforms.reports import Gathered
+from beam_exactly_once.transforms.stateful.operators_of_batch import LiveOperator, OperatorsOfBatches
 
 
 def refuse_two_attempts(of_bundle: Attempt, attempt: Attempt) -> None:
@@ -68,7 +69,7 @@ class SinkSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorSpec:
+class OperatorSpec(OperatorTimes):
     """An operator with state: what it is, and what its workers report."""
 
     name: str
@@ -76,10 +77,6 @@ class OperatorSpec:
     reports: Sequence[beam.PCollection[Gathered]]
     emitted: beam.PCollection[Any]
     """What it gives to the steps behind it."""
-    times: TimeInputs | None = None
-    """What its rows come from, if it goes by event time."""
-    sides: tuple[TimeInputs, ...] = ()
-    """What each of its inputs comes from, if they have times of their own."""
     window: Json | None = None
     """Its windows, as a definition holds them."""
     late: beam.PCollection[Any] | None = None
@@ -125,6 +122,12 @@ class StreamGraph:
     def is_continuous(self) -> bool:
         """Whether one pipeline runs all batches, each in a window of its own."""
         return not isinstance(self.tasks.windowing.windowfn, GlobalWindows)
+
+    def operators_of_batches(self, live: Mapping[str, LiveOperator]) -> OperatorsOfBatches:
+        """The operators as plain data; ``live`` says where each goes on."""
+        event_times = {name: source.event_time for name, source in self.sources.items()}
+        times = {name: OperatorTimes(times=one.times, sides=one.sides) for name, one in self.operators.items()}
+        return OperatorsOfBatches(event_times, times, live)
 
     def located(self, location: str, options: Mapping[str, Any] | None) -> StoreLocation:
         """A location with its options: its own, or else the stream's if its checkpoint is on the same kind of store."""
@@ -249,8 +252,8 @@ def windows_refused(step: str, collection: beam.PCollection[Any]) -> Unsupported
     if graph is not None and graph.is_continuous:
         return UnsupportedPipeline(
             f"step {step!r} gives elements in {type(collection.windowing.windowfn).__name__}. With trigger=Continuous(…) a batch "
-            "is a window, and a step must not leave it. Remove the WindowInto, and group by a time column; give what "
-            "does not come from a source to a step as a side input; or use trigger=ProcessingTime(…)."
+            "is a window, and a step must not leave it. Use AggregateByWindow for WindowInto, or group by a time column; give "
+            "what does not come from a source to a step as a side input; or use trigger=ProcessingTime(…)."
         )
     return UnsupportedPipeline(
         f"step {step!r} puts elements into {type(collection.windowing.windowfn).__name__}, and a window would close at the end "

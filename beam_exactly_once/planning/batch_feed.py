@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from beam_exactly_once.checkpoint import Checkpoint, Marker, Plan, Predecessor, SourcePlan, StreamWriter
 from beam_exactly_once.checkpoint.records import Json
@@ -48,8 +49,24 @@ class Planned:
     """The next batch, and what it stands on."""
 
     plan: Plan
-    predecessor: Predecessor | None
+    before: Marker | None
+    """What decided the batch before; None for the first one of a stream."""
     times: Mapping[str, SourceTimes]
+
+    @property
+    def predecessor(self) -> Predecessor | None:
+        """The same, as a task says it."""
+        return None if self.before is None else self.before.as_predecessor
+
+
+IsDue: TypeAlias = Callable[[Mapping[str, SourcePlan], Marker | None, int], bool]
+"""Whether a batch that reads nothing is to be planned all the same: asked with what it would plan, the marker before it, and the
+time in milliseconds."""
+
+
+def never_due(sources: Mapping[str, SourcePlan], before: Marker | None, at_ms: int) -> bool:
+    """Of a stream without operators that wait for a time."""
+    return False
 
 
 class BatchFeed:
@@ -63,7 +80,13 @@ class BatchFeed:
     """
 
     def __init__(
-        self, claim: FeedClaim, writer: StreamWriter, batch_id: int, planners: Mapping[str, SourcePlanner], clock: Clock
+        self,
+        claim: FeedClaim,
+        writer: StreamWriter,
+        batch_id: int,
+        planners: Mapping[str, SourcePlanner],
+        clock: Clock,
+        is_due: IsDue,
     ) -> None:
         self.batch_id = batch_id
         self._claim = claim
@@ -71,6 +94,7 @@ class BatchFeed:
         self._checkpoint = writer.checkpoint
         self._planners = planners
         self._clock = clock
+        self._is_due = is_due
         self._before: Marker | None = None
         """What decided the batch before; None for the first one of a stream."""
         self._stands = False
@@ -85,8 +109,10 @@ class BatchFeed:
         self._due_s = self._checked_s = self._began_s
 
     @classmethod
-    def open(cls, claim: FeedClaim, store: ObjectStore, batch_id: int, clock: Clock) -> BatchFeed:
-        """Open the sources, to plan from ``batch_id`` on.
+    def open(
+        cls, claim: FeedClaim, store: ObjectStore, batch_id: int, clock: Clock, is_due: IsDue = never_due
+    ) -> BatchFeed:
+        """Open the sources, to plan from ``batch_id`` on; ``is_due`` is asked where there is nothing to read.
 
         Raises:
             BeamExactlyOnceError: see :class:`SourcePlanner`.
@@ -97,7 +123,7 @@ class BatchFeed:
             for source in claim.sources:
                 planners[source.name] = planner = SourcePlanner(source, clock, may_wait=True)
                 planner.hold(claim.stream_id)
-            return cls(claim, writer, batch_id, planners, clock)
+            return cls(claim, writer, batch_id, planners, clock, is_due)
         except BaseException:
             for planner in planners.values():
                 planner.close()
@@ -134,11 +160,10 @@ class BatchFeed:
             raise Retryable(
                 f"batch {plan.batch_id} is planned to carry the state of another stream along; start again."
             )
-        predecessor = None if self._before is None else self._before.as_predecessor
         times = {name: one.times for name, one in self._planners.items() if one.times is not None}
         self.batch_id += 1
         self._planned, self._stands = plan, False
-        return Planned(plan, predecessor, times)
+        return Planned(plan, self._before, times)
 
     def _stands_behind(self) -> bool:
         """Whether the batch before is published, and the planners stand behind it."""
@@ -165,13 +190,14 @@ class BatchFeed:
         planner.measured(committed.records_read, committed.bytes_read, sum(one.size for one in planned))
 
     def _plan(self) -> Plan | None:
-        """Decide the next batch's input; None while no source has anything to read."""
+        """Decide the next batch's input; None while no source has anything to read, and no operator waits for the time it is."""
         at_ms = now_ms(self._clock)
         sources: dict[str, SourcePlan] = {}
         for name, planner in self._planners.items():
             planner.refresh()
             sources[name] = planner.plan(at_ms)
-        if not any(source.ranges or source.lost or source.replaced for source in sources.values()):
+        is_empty = not any(source.ranges or source.lost or source.replaced for source in sources.values())
+        if is_empty and not self._is_due(sources, self._before, at_ms):
             return None
         self._writer.ensure_newest()
         return self._writer.plan(Plan(self.batch_id, self._writer.writer_epoch, at_ms, sources, self._claim.graph))

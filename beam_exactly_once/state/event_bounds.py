@@ -10,7 +10,7 @@ The idea of two bounds is that of Spark's chained operators (SPARK-40925).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,16 @@ class TimeInputs:
     allowed_lateness_ms: int = 0
     gives_before_ms: int = 0
     """What it gives may have happened so long before its bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTimes:
+    """Which times an operator goes by."""
+
+    times: TimeInputs | None = field(default=None, kw_only=True)
+    """What its rows come from, if it goes by event time."""
+    sides: tuple[TimeInputs, ...] = field(default=(), kw_only=True)
+    """What each of its inputs comes from, if they have times of their own."""
 
 
 def event_bounds(

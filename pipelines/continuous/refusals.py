@@ -9,7 +9,6 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.transforms import userstate
 
 from beam_exactly_once.errors import UnsupportedPipeline
-from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.pipelines.graph_checks import unconsumed
 from beam_exactly_once.transforms.emit_task import BatchTasks
 from beam_exactly_once.transforms.stream_graph import StreamGraph, is_whole_batch, windows_refused
@@ -25,13 +24,6 @@ def refuse_unproved(graph: StreamGraph) -> None:
     """
     if graph.allow_per_batch:
         raise _unproved("allow_per_batch=True")
-    for name in sorted(graph.operators):
-        raise _unproved(f"operator {name!r}, which keeps state,")
-    for name, source in graph.sources.items():
-        if not isinstance(source.settings, KafkaSettings):
-            raise _unproved(f"source {name!r}, which reads a write-ahead log,")
-        if source.event_time is not None:
-            raise _unproved(f"event_time= of source {name!r}")
     for name, sink in graph.sinks.items():
         if sink.publisher.is_direct:
             raise _unproved(f"direct=True of sink {name!r}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 
-from beam_exactly_once.checkpoint import Checkpoint
+from beam_exactly_once.checkpoint import Checkpoint, SourcePlan
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import RunnerUnavailable
 from beam_exactly_once.planning.source_planner import SourcePlanner
@@ -23,7 +23,8 @@ class Silence:
     Args:
         clock: of the counting.
         checkpoint: where the pipeline plans.
-        planners: know what there is to read.
+        planners: know what there is to read, by source.
+        is_due: whether an operator asks for a batch with these plans, which read nothing, at this time in milliseconds.
         batch_timeout_s: how long a planned batch may take; None, for ever.
     """
 
@@ -31,12 +32,14 @@ class Silence:
         self,
         clock: Clock,
         checkpoint: Checkpoint,
-        planners: Collection[SourcePlanner],
+        planners: Mapping[str, SourcePlanner],
+        is_due: Callable[[Mapping[str, SourcePlan], int], bool],
         batch_timeout_s: float | None,
     ) -> None:
         self._clock = clock
         self._checkpoint = checkpoint
         self._planners = planners
+        self._is_due = is_due
         self._batch_timeout_s = batch_timeout_s
         self._seen_s = clock.monotonic_s()
         self._unchecked_s = 0.0
@@ -74,16 +77,17 @@ class Silence:
             self._unplanned_s += passed_s
             if self._unplanned_s > NO_PLAN_S:
                 raise RunnerUnavailable(
-                    f"the pipeline planned nothing in {NO_PLAN_S:g} s, and there was something to read for batch {batch_id}."
+                    f"the pipeline planned nothing in {NO_PLAN_S:g} s, and there was something to do for batch {batch_id}."
                 )
         else:
             self._unplanned_s = 0.0
 
     def _is_work(self) -> bool:
         at_ms = now_ms(self._clock)
-        for planner in self._planners:
+        plans = {}
+        for name, planner in self._planners.items():
             planner.refresh()
-            plan = planner.plan(at_ms)
+            plans[name] = plan = planner.plan(at_ms)
             if plan.ranges or plan.lost or plan.replaced:
                 return True
-        return False
+        return self._is_due(plans, at_ms)

@@ -26,6 +26,7 @@ from beam_exactly_once.pipelines.runners.watched_run import lost_runner
 from beam_exactly_once.pipelines.triggers import Continuous
 from beam_exactly_once.planning.batch_feed import FeedClaim
 from beam_exactly_once.planning.source import LogSource
+from beam_exactly_once.state.state_list import state_lists
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.continuous.plan_batches import ContinuousJob
@@ -119,7 +120,7 @@ class _SupervisedStream(ClaimedStream):
             self._way.last_batch_id = self._batch_id + len(replays) + self._settings.max_batches - 1
         self._way.has_begun = True
         job = self._runner.submit(self._job())
-        silence = Silence(self._clock, self._checkpoint, self._planners.values(), self._way.batch_timeout_s)
+        silence = Silence(self._clock, self._checkpoint, self._planners, self._is_due, self._way.batch_timeout_s)
         stops_at: int | None = None
         while True:
             has_ended = self._clock.wait(job.ended, POLL_S)
@@ -152,7 +153,7 @@ class _SupervisedStream(ClaimedStream):
             tuple(sources),
             {"sinks": definitions},
         )
-        return ContinuousJob(self._graph.checkpoint, claim)
+        return ContinuousJob(self._graph.checkpoint, claim, self._operators)
 
     def _take_published(self) -> bool:
         """Stand behind the next batch, if it is published."""
@@ -180,6 +181,9 @@ class _SupervisedStream(ClaimedStream):
                 planner.refresh()
         self._batch_id = self._way.batch_id = plan.batch_id + 1
         self._predecessor = marker.as_predecessor
+        self._state = state_lists(marker)
+        if not self._operators.are_those_of(self._state):  # to recover here would leave two jobs with one claim
+            raise Retryable(f"batch {plan.batch_id} was decided by a pipeline with other operators.")
 
     def _failure(self, job: WaitingForEnd) -> Exception:
         """What the job ended with; a job that ended well has not done what it is for."""

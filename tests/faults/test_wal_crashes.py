@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def filled(work_dir: Path) -> Path:
 
 
 def test_killed_whenever_it_has_told_something_and_the_log_swept_then(tmp_path: Path) -> None:
-    undisturbed = filled(tmp_path / "undisturbed")
+    untouched, undisturbed = filled(tmp_path / "untouched"), tmp_path / "undisturbed"
+    shutil.copytree(untouched, undisturbed)
     with life(undisturbed, log=undisturbed / "calls", build=to_files) as alone:
         assert alone.wait() == EXIT_DONE
     calls = (undisturbed / "calls").read_text().splitlines()
@@ -39,7 +41,8 @@ def test_killed_whenever_it_has_told_something_and_the_log_swept_then(tmp_path: 
     told = [calls[number - 1].split()[1].partition("/")[0] for number in telling]
     assert told == ["readers", "sources", *["offsets", "commits"] * 2]
     for number in telling:
-        work_dir = filled(tmp_path / str(number))
+        work_dir = tmp_path / str(number)
+        shutil.copytree(untouched, work_dir)
         print(f"killed after call {number}: {calls[number - 1]}")
         with life(work_dir, kill_after=f"any::{number}", build=to_files) as first:
             assert first.wait() == -9

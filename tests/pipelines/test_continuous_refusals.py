@@ -13,11 +13,8 @@ from apache_beam.transforms.window import FixedWindows, GlobalWindows
 
 from beam_exactly_once import (
     Continuous,
-    EventTime,
     ExactlyOnceStream,
     ReadFromKafka,
-    ReadFromWal,
-    StatefulCombinePerKey,
     WriteToFiles,
     WriteToSql,
 )
@@ -26,10 +23,10 @@ from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 Build = Callable[[ExactlyOnceStream, "beam.PCollection[Any]"], Any]
 
 
-def refused(folder: Path, build: Build, *, read: dict[str, Any] | None = None, **stream: Any) -> str:
+def refused(folder: Path, build: Build, **stream: Any) -> str:
     def run() -> None:
         pipeline = ExactlyOnceStream(f"{folder}/checkpoint", trigger=Continuous(), runner="PrismRunner", **stream)
-        build(pipeline, pipeline | ReadFromKafka("localhost:9092", ["orders"], **(read or {})))
+        build(pipeline, pipeline | ReadFromKafka("localhost:9092", ["orders"]))
         pipeline.run()
 
     with pytest.raises(UnsupportedPipeline) as raised:
@@ -74,10 +71,6 @@ def test_what_comes_from_elsewhere_is_only_a_side_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("build", "named"),
     [
-        (
-            lambda rows: rows | beam.Map(lambda one: (one.key, 1)) | StatefulCombinePerKey(sum),
-            "stateful_combine_per_key",
-        ),
         (lambda rows: rows | beam.WithKeys(1) | beam.GroupIntoBatches(2), "GroupIntoBatches"),
         (lambda rows: rows | WriteToSql("sqlite:///rows.db", "rows", direct=True), "direct=True of sink"),
     ],
@@ -88,14 +81,7 @@ def test_what_is_not_proved(tmp_path: Path, build: Callable[[Any], Any], named: 
     assert said.endswith("is not proved with trigger=Continuous(…) yet. Use trigger=ProcessingTime(…).")
 
 
-def test_a_write_ahead_log(tmp_path: Path) -> None:
-    said = refused(tmp_path, lambda stream, _: stream | ReadFromWal(f"{tmp_path}/log") | files(tmp_path))
-    assert "which reads a write-ahead log, is not proved" in said
-
-
-def test_event_time_and_per_batch(tmp_path: Path) -> None:
-    said = refused(tmp_path, lambda _, rows: rows | files(tmp_path), read={"event_time": EventTime(out_of_order_s=1)})
-    assert said.startswith("event_time= of source 'kafka' is not proved")
+def test_per_batch(tmp_path: Path) -> None:
     said = refused(tmp_path, lambda _, rows: rows | files(tmp_path), allow_per_batch=True)
     assert said.startswith("allow_per_batch=True is not proved")
 

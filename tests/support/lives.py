@@ -32,7 +32,7 @@ OFFSETS_PER_BATCH = 12
 # The fork server imports by its own path, which knows nothing of pytest's.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["support.lives"])
+_CONTEXT.set_forkserver_preload(["support.lives", "support.wal.streams"])
 
 
 def cluster() -> MemoryKafka:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -13,16 +13,18 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 
-from beam_exactly_once.checkpoint import Attempt
+from beam_exactly_once.checkpoint import Attempt, Marker, SourcePlan
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import Fenced, leaving_step
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.planning.batch_feed import BatchFeed, FeedClaim, Planned
 from beam_exactly_once.randomness import new_token
+from beam_exactly_once.state.state_list import state_lists
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.continuous.batch_windows import BatchWindows, batch_time
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
 from beam_exactly_once.transforms.reports import Gathered, gathered
+from beam_exactly_once.transforms.stateful.operators_of_batch import OperatorsOfBatches
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 
@@ -38,6 +40,18 @@ class ContinuousJob:
 
     checkpoint: StoreLocation
     claim: FeedClaim
+    operators: OperatorsOfBatches = field(default_factory=OperatorsOfBatches)
+
+    def is_due(self, sources: Mapping[str, SourcePlan], before: Marker | None, at_ms: int) -> bool:
+        """Whether an operator asks for a batch that reads nothing."""
+        return self.operators.ask_for_batch(sources, state_lists(before), at_ms, None)
+
+    def task(self, planned: Planned) -> BatchTask:
+        """A new attempt at a planned batch."""
+        stream_id, plan = self.claim.stream_id, planned.plan
+        attempt = Attempt(self.claim.writer_epoch, plan.batch_id, new_token())
+        operators = self.operators.tasks(plan, state_lists(planned.before), planned.times)
+        return BatchTask(stream_id, attempt, plan, planned.predecessor, operators, planned.times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +169,7 @@ class PlanBatches(StatelessDoFn):
         if not tracker.try_claim(number):  # the rest was asked for: who has it finds the plan
             self.teardown()
             return
-        yield TimestampedValue(_task(self._job.claim, planned), batch_time(number))
+        yield TimestampedValue(self._job.task(planned), batch_time(number))
         watermark.set_watermark(batch_time(number + 1))
         tracker.defer_remainder(beam.utils.timestamp.Duration(POLL_S))
 
@@ -163,13 +177,8 @@ class PlanBatches(StatelessDoFn):
         batch_id = job.claim.first_batch_id + number
         if self._feed is None or self._feed.batch_id != batch_id:
             self.teardown()
-            self._feed = BatchFeed.open(job.claim, job.checkpoint.store, batch_id, self._clock)
+            self._feed = BatchFeed.open(job.claim, job.checkpoint.store, batch_id, self._clock, job.is_due)
         return self._feed
-
-
-def _task(claim: FeedClaim, planned: Planned) -> BatchTask:
-    attempt = Attempt(claim.writer_epoch, planned.plan.batch_id, new_token())
-    return BatchTask(claim.stream_id, attempt, planned.plan, planned.predecessor, {}, planned.times)
 
 
 class _EmitTask(StatelessDoFn):

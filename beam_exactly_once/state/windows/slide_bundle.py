@@ -7,8 +7,7 @@ slides of a key are read only where they are folded anew.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -21,13 +20,14 @@ from beam_exactly_once.state.hashing import Hashes, Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
-from beam_exactly_once.state.run import ABSENT, NEVER, Run
+from beam_exactly_once.state.ordering import order_of
+from beam_exactly_once.state.run import ABSENT, NEVER, Run, empty_values
 from beam_exactly_once.state.shard import OpenSlice, Shard
 from beam_exactly_once.state.timers import earliest
 from beam_exactly_once.state.windows.bundle import MAX_EMITTED_ROWS, ClosingBundle, hashes_within
 from beam_exactly_once.state.windows.expiring import expiring, first_expiry, newest_of
 from beam_exactly_once.state.windows.operator import WindowResult
-from beam_exactly_once.state.windows.slides import BySlide, Closing, Heads, Key, Ring, SlideEach
+from beam_exactly_once.state.windows.slides import BySlide, Closing, Heads, Ring, SlideEach, Slides, objects
 from beam_exactly_once.state.windows.window_keys import ends_of, user_keys, with_ends
 
 HEAD_MS = NEVER
@@ -38,7 +38,9 @@ class SlideBundle(ClosingBundle[SlideEach]):
     """As :class:`~beam_exactly_once.state.windows.bundle.WindowBundle`; windows share slides."""
 
     def _change_by(self, groups: KeyedChunk, shard: Shard) -> Iterator[list[WindowResult]]:
-        values = groups.groups
+        values = groups.values
+        if len(values) > len(groups.hashes):  # else each slide has one, which other workers have made
+            values = [reduce(self._update.fn, group) for group in groups.groups]
         for one in shard.slices:
             start, stop = hashes_within(groups.hashes, one)
             if stop > start:
@@ -46,7 +48,7 @@ class SlideBundle(ClosingBundle[SlideEach]):
                 self._put_rows(one, groups.hashes[start:stop], keys, values[start:stop])
         return iter(())
 
-    def _put_rows(self, one: OpenSlice, hashes: Hashes, keys: pa.LargeBinaryArray, groups: list[list[Any]]) -> None:
+    def _put_rows(self, one: OpenSlice, hashes: Hashes, keys: pa.LargeBinaryArray, values: list[Any]) -> None:
         """Bring rows into their slides; where closed windows have a slide already, into the total of the key, too."""
         each, ends_ms = self._update, ends_of(keys)
         expiry_ms = ends_ms + each.stays_ms
@@ -54,7 +56,6 @@ class SlideBundle(ClosingBundle[SlideEach]):
         rows = known.find(hashes, keys)
         is_known = rows != ABSENT
         self._keys_added += int(np.count_nonzero(~is_known))
-        values = [reduce(each.fn, group) for group in groups]
         new, known_at = values, np.flatnonzero(is_known).tolist()
         if known_at:
             new = values.copy()
@@ -65,22 +66,23 @@ class SlideBundle(ClosingBundle[SlideEach]):
             return
         past = np.flatnonzero(ends_ms <= self._lower_ms)
         if len(past):
-            users = user_keys(keys.take(pa.array(past))).to_pylist()
-            heads = self._heads_with(one, hashes[past], users, ends_ms[past].tolist(), [values[row] for row in past])
+            users = user_keys(keys.take(pa.array(past)))
+            heads = self._heads_with(one, hashes[past], users, ends_ms[past], [values[row] for row in past])
             one.delta = merged([heads, one.delta])
 
     def _heads_with(
-        self, one: OpenSlice, hashes: Hashes, users: list[Key], ends_ms: list[int], values: list[Any]
+        self, one: OpenSlice, hashes: Hashes, users: pa.LargeBinaryArray, ends_ms: Numbers, values: list[Any]
     ) -> Run:
         """The heads of some keys, with what came into these slides of them."""
         assert self._lower_ms is not None
-        each, next_ms = self._update, self._update.end_behind(self._lower_ms)
+        next_ms = self._update.end_behind(self._lower_ms)
         stored, _ = _heads_and_slides(expiring(one.runs, next_ms - 1, next_ms, hashes=hashes))
-        heads = self._heads(stored, _users(stored))
-        for user, end_ms, value in zip(users, ends_ms, values, strict=True):
-            each.with_more(heads, {user: value})
-            heads.newest_ms[user] = max(heads.newest_ms.get(user, end_ms), end_ms)
-        return self._run_of_heads(heads, dict(zip(users, hashes.tolist(), strict=True)), next_ms)
+        keys, (of_stored, changed) = _Keys.of([(stored.hashes, user_keys(stored.keys)), (hashes, users)])
+        heads = self._heads(stored, of_stored, len(keys.hashes))
+        for end_ms, more in _by_time(ends_ms, changed, values).items():
+            self._update.with_more(heads, more)
+            heads.newest_ms[more.places] = np.maximum(heads.newest_ms[more.places], end_ms)
+        return self._run_of_heads(heads, keys, np.unique(changed), next_ms)
 
     def _closed(self, one: OpenSlice) -> Iterator[list[WindowResult]]:
         lower_ms = -NEVER if self._lower_ms is None else self._lower_ms
@@ -88,41 +90,42 @@ class SlideBundle(ClosingBundle[SlideEach]):
         if one.next_due_ms is None or one.next_due_ms > self._upper_ms:
             return
         with no_collection():
-            closing, hash_of = self._opened(one.changed + one.runs, lower_ms)
-            shown = dict(zip(hash_of, decode_keys(pa.array([*hash_of], pa.large_binary())), strict=True))
+            closing, keys = self._opened(one.changed + one.runs, lower_ms)
+            shown = objects(decode_keys(keys.users))
         size_ms = self._update.windows.size_ms
-        for end_ms, users, results in closing.windows(one.next_due_ms, self._upper_ms):
-            for start in range(0, len(users), MAX_EMITTED_ROWS):
+        for end_ms, places, results in closing.windows(one.next_due_ms, self._upper_ms):
+            for start in range(0, len(places), MAX_EMITTED_ROWS):
                 part = slice(start, start + MAX_EMITTED_ROWS)
-                keys = [shown[user] for user in users[part]]
-                yield list(map(WindowResult, keys, repeat(end_ms - size_ms), repeat(end_ms), results[part]))
-        if closing.heads.totals:
-            of_heads = {user: hash_of[user] for user in closing.heads.totals}
-            heads = self._run_of_heads(closing.heads, of_heads, self._update.end_behind(self._upper_ms))
+                of_keys = shown[places[part]].tolist()
+                with no_collection():
+                    given = list(map(WindowResult, of_keys, repeat(end_ms - size_ms), repeat(end_ms), results[part]))
+                yield given
+        there = np.flatnonzero(closing.heads.is_there)
+        if len(there):
+            heads = self._run_of_heads(closing.heads, keys, there, self._update.end_behind(self._upper_ms))
             # All heads of before expire now. Behind the slides of their keys, the new ones are in order.
             slides = [] if one.delta is None else [_heads_and_slides(one.changed).slides]
             one.delta = merged([*slides, heads])
         one.next_due_ms = self._next_due(one.changed + one.runs, self._upper_ms)
 
-    def _opened(self, runs: Sequence[Run], lower_ms: int) -> tuple[Closing, dict[Key, int]]:
-        """The windows that close now, and the hash of each key that may be in them."""
+    def _opened(self, runs: Sequence[Run], lower_ms: int) -> tuple[Closing, _Keys]:
+        """The windows that close now, and the keys that may be in them."""
         each, stays_ms = self._update, self._update.stays_ms
         heads, leaving = _heads_and_slides(expiring(runs, lower_ms, self._upper_ms))
         _, ending = _heads_and_slides(expiring(runs, lower_ms + stays_ms, self._upper_ms + stays_ms))
         self._keys_added -= len(leaving)
-        of_heads, of_leaving, of_ending = users_of = [_users(run) for run in (heads, leaving, ending)]
-        hash_of: dict[Key, int] = {}
-        for run, users in zip((heads, leaving, ending), users_of, strict=True):
-            hash_of.update(zip(users, run.hashes.tolist(), strict=True))
+        every = [(run.hashes, user_keys(run.keys)) for run in (heads, leaving, ending)]
+        keys, (of_heads, of_leaving, of_ending) = _Keys.of(every)
 
-        def rings(users: Collection[Key]) -> Mapping[Key, Ring]:
-            hashes = np.array([hash_of[user] for user in users], np.uint64)
+        def rings(places: Numbers) -> Mapping[int, Ring]:
             until_ms = self._upper_ms + stays_ms
-            return self._rings(_heads_and_slides(expiring(runs, lower_ms, until_ms, hashes=hashes)).slides)
+            slides = _heads_and_slides(expiring(runs, lower_ms, until_ms, hashes=keys.hashes[places])).slides
+            users = keys.users.take(pa.array(places)).to_pylist()
+            return self._rings(slides, dict(zip(users, places.tolist(), strict=True)))
 
-        added = self._by_time(ending, of_ending, ends_of(ending.keys))
-        left = self._by_time(leaving, of_leaving, leaving.expiry_ms)
-        return Closing(each, self._heads(heads, of_heads), added, left, rings), hash_of
+        added = _by_time(ends_of(ending.keys), of_ending, self._values(ending))
+        left = _by_time(leaving.expiry_ms, of_leaving, self._values(leaving))
+        return Closing(each, self._heads(heads, of_heads, len(keys.hashes)), added, left, rings), keys
 
     def _next_due(self, runs: Sequence[Run], behind_ms: int) -> int | None:
         """When the next head expires, or the next slide ends."""
@@ -135,27 +138,18 @@ class SlideBundle(ClosingBundle[SlideEach]):
     def _values(self, run: Run) -> list[Any]:
         return self._update.state_type.decode(run.values, run.versions, operator=self._operator)
 
-    def _heads(self, run: Run, users: list[Key]) -> Heads:
-        return Heads.of(users, self._values(run), with_totals=self._update.inverse_fn is not None)
+    def _heads(self, run: Run, places: Numbers, count: int) -> Heads:
+        return Heads.of(count, places, self._values(run), with_totals=self._update.inverse_fn is not None)
 
-    def _by_time(self, slides: Run, users: list[Key], times_ms: Numbers) -> BySlide:
-        values = self._values(slides)
-        if len(values) and times_ms.min() == times_ms.max():  # most often one window closes
-            return {int(times_ms[0]): dict(zip(users, values, strict=True))}
-        found: BySlide = defaultdict(dict)
-        for user, at_ms, value in zip(users, times_ms.tolist(), values, strict=True):
-            found[at_ms][user] = value
-        return found
-
-    def _rings(self, slides: Run) -> dict[Key, Ring]:
-        """Rows of one key may lie among those of another one, but their ends rise."""
-        found: dict[Key, Ring] = defaultdict(lambda: Ring([], []))
-        for user, end_ms, value in zip(
-            _users(slides), ends_of(slides.keys).tolist(), self._values(slides), strict=True
-        ):
-            ring = found[user]
-            ring.ends_ms.append(end_ms)
-            ring.values.append(value)
+    def _rings(self, slides: Run, place_of: Mapping[bytes, int]) -> dict[int, Ring]:
+        """Of these keys. Rows of one key may lie among those of another one of its hash, but their ends rise."""
+        found = {place: Ring([], []) for place in place_of.values()}
+        users, ends_ms = user_keys(slides.keys).to_pylist(), ends_of(slides.keys).tolist()
+        for user, end_ms, value in zip(users, ends_ms, self._values(slides), strict=True):
+            place = place_of.get(user)
+            if place is not None:
+                found[place].ends_ms.append(end_ms)
+                found[place].values.append(value)
         return found
 
     def _run_of(self, hashes: Hashes, keys: pa.LargeBinaryArray, values: list[Any], expiry_ms: Numbers) -> Run:
@@ -163,22 +157,43 @@ class SlideBundle(ClosingBundle[SlideEach]):
         column = state_type.encode(values, operator=self._operator).column
         return Run.of(hashes, keys, column, np.full(len(hashes), state_type.version, np.uint8), expiry_ms=expiry_ms)
 
-    def _run_of_heads(self, heads: Heads, hash_of: Mapping[Key, int], next_ms: int) -> Run:
+    def _run_of_heads(self, heads: Heads, keys: _Keys, places: Numbers, next_ms: int) -> Run:
         """Of these keys."""
-        keys = with_ends(pa.array([*hash_of], pa.large_binary()), np.full(len(hash_of), HEAD_MS))
-        hashes = np.array([*hash_of.values()], np.uint64)
-        return self._run_of(hashes, keys, heads.stored(hash_of), np.full(len(hash_of), next_ms))
+        of_heads = with_ends(keys.users.take(pa.array(places)), np.full(len(places), HEAD_MS))
+        return self._run_of(keys.hashes[places], of_heads, heads.stored(places), np.full(len(places), next_ms))
+
+
+class _Keys(NamedTuple):
+    """Different keys of users, by place."""
+
+    hashes: Hashes
+    users: pa.LargeBinaryArray
+
+    @classmethod
+    def of(cls, runs: Sequence[tuple[Hashes, pa.LargeBinaryArray]]) -> tuple[_Keys, list[Numbers]]:
+        """Of rows of some runs, with the place of the key of each row."""
+        hashes = np.concatenate([hashes for hashes, _ in runs])
+        users = pa.concat_arrays([users for _, users in runs])
+        order, repeats = order_of(hashes, users, empty_values(len(users)))
+        places = np.empty(len(order), np.int64)
+        places[order] = np.cumsum(~repeats) - 1
+        firsts = order[~repeats]
+        bounds = np.cumsum([len(hashes) for hashes, _ in runs])[:-1]
+        return cls(hashes[firsts], users.take(pa.array(firsts))), np.split(places, bounds)
+
+
+def _by_time(times_ms: Numbers, places: Numbers, values: list[Any]) -> BySlide:
+    """Slides by these times, the earliest first. Most often one window closes, so there is one."""
+    order = np.argsort(times_ms, kind="stable")
+    every = Slides(places, objects(values))
+    each_ms, starts = np.unique(times_ms[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    return {at_ms: every.only(rows) for at_ms, rows in zip(each_ms.tolist(), parts, strict=False)}
 
 
 class _HeadsAndSlides(NamedTuple):
     heads: Run
     slides: Run
-
-
-def _users(run: Run) -> list[Key]:
-    """The key of each row."""
-    users: list[Key] = user_keys(run.keys).to_pylist()
-    return users
 
 
 def _heads_and_slides(runs_newest_first: Sequence[Run]) -> _HeadsAndSlides:

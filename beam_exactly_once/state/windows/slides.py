@@ -17,52 +17,91 @@ from __future__ import annotations
 
 import datetime
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.state.hashing import Numbers
+from beam_exactly_once.state.ordering import Flags
+from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.types import AccumulatorState, StateType
 from beam_exactly_once.state.windows.operator import ByEventTime, open_windows
 from beam_exactly_once.state.windows.windows import Falls, Windows
 
-UNKNOWN = object()
-"""A total that is not kept."""
-NOTHING = object()
-"""A total that is not there."""
-
 _EXACT = (int, bool, str, bytes, type(None), datetime.date, datetime.datetime)
 
-
-Key: TypeAlias = bytes
-"""Of a user, encoded."""
-BySlide: TypeAlias = dict[int, dict[Key, Any]]
-"""Values by where their slide ends, or leaves, and by key."""
+Objects: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
+"""Values of any type, taken and put many at once."""
 
 
-@dataclass(slots=True)
+def objects(values: Collection[Any]) -> Objects:
+    """Values as an array, which has each as it is: numpy would look into lists."""
+    return np.fromiter(values, np.object_, len(values))
+
+
+class Slides(NamedTuple):
+    """Slides that end, or leave, at one time: one of a key at most."""
+
+    places: Numbers
+    """Which keys have them."""
+    values: Objects
+
+    def only(self, rows: Flags | Numbers) -> Slides:
+        """Some of them."""
+        return Slides(self.places[rows], self.values[rows])
+
+
+BySlide: TypeAlias = dict[int, Slides]
+"""Slides by when that is."""
+
+
+@dataclass(slots=True, eq=False)
 class Heads:
-    """What is kept of keys beside their slides. Many keys: so two dicts, which have the same keys."""
+    """What is kept of keys beside their slides. Keys are places: many are added to, and taken away from, at once."""
 
-    newest_ms: dict[Key, int] = field(default_factory=dict)
+    newest_ms: Numbers
     """Where the newest slide ends that a closed window has."""
-    totals: dict[Key, Any] = field(default_factory=dict)
-    """Of the slides that the next window shares with the last one; :data:`UNKNOWN` where it is to be folded of them."""
+    totals: Objects
+    """Of the slides that the next window shares with the last one."""
+    is_there: Flags
+    """Whether a key has such slides."""
+    is_known: Flags
+    """Whether it has its total; others are to be folded of their slides."""
 
     @classmethod
-    def of(cls, users: Sequence[Key], stored: Sequence[tuple[Any, ...]], *, with_totals: bool) -> Heads:
-        """From what is stored; without an inverse, totals are of no use."""
-        totals = [one[1] if with_totals and len(one) == 2 else UNKNOWN for one in stored]
-        newest_ms = [one[0] for one in stored]
-        return cls(dict(zip(users, newest_ms, strict=True)), dict(zip(users, totals, strict=True)))
+    def of(cls, count: int, places: Numbers, stored: Sequence[tuple[Any, ...]], *, with_totals: bool) -> Heads:
+        """From what is stored of some of ``count`` keys; without an inverse, totals are of no use."""
+        nothing = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        heads = cls(np.full(count, -NEVER), np.empty(count, np.object_), *nothing)
+        heads.newest_ms[places] = [one[0] for one in stored]
+        heads.is_there[places] = True
+        if with_totals:
+            has_total = np.fromiter((len(one) == 2 for one in stored), np.bool_, len(stored))
+            heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
+        return heads
 
-    def stored(self, users: Iterable[Key]) -> list[tuple[Any, ...]]:
+    def put(self, places: Numbers, totals: Collection[Any], is_known: Flags | bool) -> None:
+        """Other totals of some keys."""
+        self.totals[places] = objects(totals)
+        self.is_known[places] = is_known
+
+    def forget(self, places: Numbers) -> None:
+        """Some keys have no slides any more."""
+        self.totals[places] = None
+        self.is_there[places] = self.is_known[places] = False
+
+    def stored(self, places: Numbers) -> list[tuple[Any, ...]]:
         """As plain values."""
-        newest_ms, totals = self.newest_ms, self.totals
-        return [(newest_ms[user],) if totals[user] is UNKNOWN else (newest_ms[user], totals[user]) for user in users]
+        every = zip(self.newest_ms[places].tolist(), self.totals[places].tolist(), strict=True)
+        is_known = self.is_known[places]
+        if is_known.all():
+            return list(every)
+        return [one if known else one[:1] for one, known in zip(every, is_known.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -107,35 +146,32 @@ class SlideEach(ByEventTime):
         period_ms = self.windows.period_ms
         return at_ms - (at_ms - self.windows.offset_ms) % period_ms + period_ms
 
-    def with_more(self, heads: Heads, values: Mapping[Key, Any]) -> None:
-        """Add a value to the totals of keys."""
-        fn, before = self.fn, heads.totals
+    def with_more(self, heads: Heads, slides: Slides) -> None:
+        """Add a slide to the totals of its keys."""
+        places = slides.places
+        if self.inverse_fn is not None:
+            is_known, is_new = heads.is_known[places], ~heads.is_there[places]
+            self._combine(self.fn, heads, slides.only(is_known))
+            self.keep(heads, places[is_new], slides.values[is_new])
+        heads.is_there[places] = True
+
+    def with_less(self, heads: Heads, slides: Slides) -> None:
+        """Take a slide away from the totals of its keys."""
+        if self.inverse_fn is not None:
+            self._combine(self.inverse_fn, heads, slides.only(heads.is_known[slides.places]))
+
+    def keep(self, heads: Heads, places: Numbers, totals: Collection[Any]) -> None:
+        """Keep totals as far as that is of use: an inverse must give each back exactly."""
         if self.inverse_fn is None:
-            before.update(dict.fromkeys(values, UNKNOWN))
             return
-        totals = {}
-        for key, value in values.items():
-            total = before.get(key, NOTHING)
-            totals[key] = value if total is NOTHING else UNKNOWN if total is UNKNOWN else fn(total, value)
-        before.update(self.kept(totals))
+        if {*map(type, totals)} <= {int}:
+            heads.put(places, totals, True)
+        else:
+            heads.put(places, totals, np.fromiter(map(is_exact, totals), np.bool_, len(totals)))
 
-    def with_less(self, heads: Heads, values: Mapping[Key, Any]) -> None:
-        """Take a value away from the totals of keys."""
-        inverse_fn, before = self.inverse_fn, heads.totals
-        if inverse_fn is not None:
-            known = [(key, value) for key, value in values.items() if before[key] is not UNKNOWN]
-            before.update(self.kept({key: inverse_fn(before[key], value) for key, value in known}))
-
-    def kept(self, totals: dict[Key, Any]) -> dict[Key, Any]:
-        """Totals as far as they may be kept: an inverse must give each back exactly."""
-        if self.inverse_fn is not None and {*map(type, totals.values())} <= {int}:
-            return totals
-        is_kept = is_exact if self.inverse_fn is not None else _never
-        return {key: total if is_kept(total) else UNKNOWN for key, total in totals.items()}
-
-
-def _never(value: Any) -> bool:
-    return False
+    def _combine(self, fn: Callable[[Any, Any], Any], heads: Heads, slides: Slides) -> None:
+        totals = heads.totals[slides.places].tolist()
+        self.keep(heads, slides.places, list(map(fn, totals, slides.values.tolist())))
 
 
 def is_exact(value: Any) -> bool:
@@ -160,7 +196,7 @@ class Closing:
 
     Args:
         each: the operator.
-        heads: of all keys that have one. They are changed.
+        heads: of all keys. They are changed.
         added: slides, by where they end. They are used up.
         leaving: slides, by where the last window ends that has them. They are used up.
         rings: gives all slides of some keys.
@@ -172,16 +208,16 @@ class Closing:
         heads: Heads,
         added: BySlide,
         leaving: BySlide,
-        rings: Callable[[Collection[Key]], Mapping[Key, Ring]],
+        rings: Callable[[Numbers], Mapping[int, Ring]],
     ) -> None:
         self.heads = heads
         self._each = each
         self._added = added
         self._leaving = leaving
         self._load = rings
-        self._rings: dict[Key, Ring] = {}
+        self._rings: dict[int, Ring] = {}
 
-    def windows(self, first_end_ms: int, upper_ms: int) -> Iterator[tuple[int, list[Key], list[Any]]]:
+    def windows(self, first_end_ms: int, upper_ms: int) -> Iterator[tuple[int, Numbers, list[Any]]]:
         """Close all windows that end from ``first_end_ms`` on, and no later than ``upper_ms``.
 
         Yields:
@@ -190,44 +226,45 @@ class Closing:
         waiting = iter(sorted(self._added))
         end_ms: int | None = first_end_ms
         while True:
-            if not self.heads.totals:  # windows are empty up to the next slide
+            if not self.heads.is_there.any():  # windows are empty up to the next slide
                 end_ms = next((one for one in waiting if one in self._added), None)
             if end_ms is None or end_ms > upper_ms:
                 return
             self._add(end_ms)
-            yield end_ms, list(self.heads.totals), self._results(end_ms)
+            places = np.flatnonzero(self.heads.is_there)
+            yield end_ms, places, self._results(places, end_ms)
             self._leave(end_ms)
             end_ms += self._each.windows.period_ms
 
     def _add(self, end_ms: int) -> None:
-        added = self._added.pop(end_ms, {})
-        self._each.with_more(self.heads, added)
-        self.heads.newest_ms.update(dict.fromkeys(added, end_ms))
+        added = self._added.pop(end_ms, None)
+        if added is not None:
+            self._each.with_more(self.heads, added)
+            self.heads.newest_ms[added.places] = end_ms
 
-    def _results(self, end_ms: int) -> list[Any]:
-        totals = self.heads.totals
-        results = list(totals.values())
-        unknown = [key for key, total in totals.items() if total is UNKNOWN]
-        if unknown:
-            folded = self._folded(unknown, end_ms)
-            results = [folded[key] if total is UNKNOWN else total for key, total in totals.items()]
-            totals.update(self._each.kept(folded))
-        return results
+    def _results(self, places: Numbers, end_ms: int) -> list[Any]:
+        results, is_unknown = self.heads.totals[places], ~self.heads.is_known[places]
+        if is_unknown.any():
+            folded = self._folded(places[is_unknown], end_ms)
+            results[is_unknown] = objects(folded)
+            self._each.keep(self.heads, places[is_unknown], folded)
+        found: list[Any] = results.tolist()
+        return found
 
-    def _folded(self, keys: Sequence[Key], end_ms: int) -> dict[Key, Any]:
-        missing = [key for key in keys if key not in self._rings]
+    def _folded(self, places: Numbers, end_ms: int) -> list[Any]:
+        missing = [place for place in places.tolist() if place not in self._rings]
         if missing:
-            self._rings.update(self._load(missing))
+            self._rings.update(self._load(np.array(missing)))
         fn, size_ms = self._each.fn, self._each.windows.size_ms
-        folded = {}
-        for key in keys:
-            ends_ms, values = self._rings[key]
-            folded[key] = reduce(fn, values[bisect_right(ends_ms, end_ms - size_ms) : bisect_right(ends_ms, end_ms)])
+        folded = []
+        for place in places.tolist():
+            ends_ms, values = self._rings[place]
+            folded.append(reduce(fn, values[bisect_right(ends_ms, end_ms - size_ms) : bisect_right(ends_ms, end_ms)]))
         return folded
 
     def _leave(self, end_ms: int) -> None:
-        leaving, left_ms = self._leaving.pop(end_ms, {}), end_ms - self._each.stays_ms
-        newest_ms, totals = self.heads.newest_ms, self.heads.totals
-        for key in [key for key in leaving if newest_ms[key] <= left_ms]:
-            del newest_ms[key], totals[key], leaving[key]
-        self._each.with_less(self.heads, leaving)
+        leaving = self._leaving.pop(end_ms, None)
+        if leaving is not None:
+            is_last = self.heads.newest_ms[leaving.places] <= end_ms - self._each.stays_ms
+            self.heads.forget(leaving.places[is_last])
+            self._each.with_less(self.heads, leaving.only(~is_last))

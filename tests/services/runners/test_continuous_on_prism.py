@@ -30,6 +30,9 @@ from beam_exactly_once import (
 from beam_exactly_once.errors import StepFailed, UnsupportedPipeline
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from services.streams.unlucky import assert_names_step_and_offsets, failing, numbers
+from support.lives import values_in
+from support.wal.streams import append, run_to_files, sweep
+from support.wal.streams import numbers as wal_numbers
 
 PARTITIONS = 2
 Step = Callable[["beam.PCollection[Any]"], "beam.PCollection[Any]"]
@@ -123,6 +126,30 @@ def test_triggers_take_turns(stream: Stream) -> None:
     assert stream.numbers() == list(range(70))
     assert sum(batch.records_read for batch in stream.progress) == 70
     assert {batch.rows_written["files"] for batch in stream.progress} == {10}
+
+
+def test_a_write_ahead_log(prism_location: str, tmp_path: Path) -> None:
+    """What the stream has not finished with stays, whatever a sweep may take."""
+    options = PipelineOptions(["--runner=PrismRunner", f"--prism_location={prism_location}"])
+
+    def write_more(progress: BatchProgress) -> None:
+        if progress.batch_id == 0:
+            append(tmp_path, wal_numbers(range(20, 30)), partition=1)
+            sweep(tmp_path)
+
+    append(tmp_path, wal_numbers(range(20)))
+    run_to_files(
+        tmp_path,
+        stream_trigger=Continuous(0),
+        stream_max_batches=2,
+        stream_options=options,
+        stream_listeners=write_more,
+    )
+    append(tmp_path, wal_numbers(range(30, 40)))
+    sweep(tmp_path)
+    run_to_files(tmp_path)
+
+    assert values_in(tmp_path / "output") == sorted(wal_numbers(range(40)))
 
 
 def test_what_a_step_groups_is_one_batch(stream: Stream) -> None:

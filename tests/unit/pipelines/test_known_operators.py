@@ -11,10 +11,11 @@ import pytest
 from beam_exactly_once.checkpoint import Checkpoint, layout
 from beam_exactly_once.errors import CheckpointHole, PipelineChanged
 from beam_exactly_once.object_store import open_object_store
-from beam_exactly_once.pipelines.known_operators import KnownOperators, LiveOperator
+from beam_exactly_once.pipelines.known_operators import KnownOperators
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.state.updates import FirstOfEach, UpdateEach
+from beam_exactly_once.transforms.stateful.operators_of_batch import LiveOperator
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
 from support.checkpoints import plan
 

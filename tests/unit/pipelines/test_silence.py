@@ -29,7 +29,14 @@ class Watched:
     def __init__(self, batch_timeout_s: float | None = 100.0) -> None:
         self.clock, self.planner = HandClock(), Planner()
         self.checkpoint: Checkpoint = fresh_checkpoint()
-        self.silence = Silence(self.clock, self.checkpoint, cast(Any, [self.planner]), batch_timeout_s)
+        self.is_due = False
+        self.silence = Silence(
+            self.clock,
+            self.checkpoint,
+            cast(Any, {"kafka": self.planner}),
+            lambda sources, at_ms: self.is_due and "kafka" in sources,
+            batch_timeout_s,
+        )
 
     def pass_by(self, seconds: float, *, step_s: float = 0.5) -> None:
         for _ in range(int(seconds / step_s)):
@@ -43,6 +50,13 @@ def test_work_without_a_plan() -> None:
     watched.pass_by(NO_PLAN_S - 1)
     with pytest.raises(RunnerUnavailable, match="planned nothing in 60 s"):
         watched.pass_by(3)
+
+
+def test_a_timer_that_is_due_is_work() -> None:
+    watched = Watched()
+    watched.planner.has_work, watched.is_due = False, True
+    with pytest.raises(RunnerUnavailable, match="there was something to do"):
+        watched.pass_by(NO_PLAN_S + 2)
 
 
 def test_nothing_to_read_is_no_silence() -> None:
