@@ -159,9 +159,9 @@ class ClaimedStream:
             recovery = self._writer.recover()
         log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
-        self._state = state_lists(recovery.newest)
-        live = self._known.operators.live(self._state, now_ms(self._clock))
+        live = self._known.operators.live(state_lists(recovery.newest), now_ms(self._clock))
         self._operators = self._graph.operators_of_batches(live)
+        self._state = self._operators.state_in(recovery.newest)
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
@@ -179,7 +179,11 @@ class ClaimedStream:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
         place = self._settings.continue_from
         elsewhere = None if newest is not None or place is None else marker_at(*place)
-        if elsewhere is not None and elsewhere.state.keys() & self._graph.operators.keys():
+        if (
+            elsewhere is not None
+            and place is not None
+            and self._known.operators.known_as(elsewhere.state, place[1].uri)
+        ):
             raise _Overtaken("the stream to go on from has state now, and had none.")
         for name, planner in self._planners.items():
             stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
@@ -290,7 +294,7 @@ class ClaimedStream:
                 planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0), offsets)
         self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
-        self._state = state_lists(decided)
+        self._state = self._operators.state_in(decided)
         self._report(plan, counts, decided, plan_s, run_s)
         self._refuse_other_operators(plan.batch_id)
         if self._retention.is_due(plan.batch_id):
