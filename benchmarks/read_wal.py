@@ -20,8 +20,8 @@ from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
-from beam_exactly_once.wal.segments import NewRecord
 
 RECORD_BYTES = 200
 HOOKS = TopicPartition("hooks", 0)
@@ -32,7 +32,8 @@ def fill(folder: str, records: int, segment_records: int) -> None:
     location = WalLocation.create(LocalStore(f"{folder}/hooks"))
     writer = PartitionWriter(location, 0, owner="benchmark", id_window=0)
     writer.claim()
-    segment = [NewRecord(b"%0*d" % (RECORD_BYTES, number), 1_700_000_000_000) for number in range(segment_records)]
+    numbers = range(segment_records)
+    segment = NewRecords.of(NewRecord(b"%0*d" % (RECORD_BYTES, number), 1_700_000_000_000) for number in numbers)
     for _ in range(records // segment_records):
         writer.begin(segment)
         writer.put()
