@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import UnknownTopic
@@ -32,6 +33,13 @@ class IdPage:
     start: int
     stop: int
     entries: bytes
+
+
+class ListedSegment(NamedTuple):
+    """What a listing tells of a segment."""
+
+    base: int
+    size_bytes: int
 
 
 class WalLocation:
@@ -121,11 +129,29 @@ class WalLocation:
         for entry in self.store.list(names.segments(partition), names.segment(partition, offset)):
             yield number_in(entry.key)
 
+    def listed(self, partition: int, start: int, stop: int, limit: int) -> list[ListedSegment] | None:
+        """The segments that begin in ``[start, stop)``, the oldest first; None where there may be ``limit`` of them or more."""
+        names = self.names
+        found: list[ListedSegment] = []
+        for entry in self.store.list(names.segments(partition), names.segment(partition, stop), limit):
+            base = number_in(entry.key)
+            if base < start:
+                return found[::-1]
+            found.append(ListedSegment(base, entry.size_bytes))
+        return found[::-1] if len(found) < limit else None
+
     def segment(self, partition: int, base: int) -> Segment | None:
         """The segment that begins at ``base``, if there is one."""
-        key = self.names.segment(partition, base)
-        data = self.store.get(key)
-        return None if data is None else decode_segment(data, where=self._where(key), log_id=self.log_id)
+        data = self.segment_data(partition, base)
+        return None if data is None else self.segment_of(partition, base, data)
+
+    def segment_data(self, partition: int, base: int) -> bytes | None:
+        """The segment that begins at ``base``, as it is stored, if there is one."""
+        return self.store.get(self.names.segment(partition, base))
+
+    def segment_of(self, partition: int, base: int, data: bytes) -> Segment:
+        """The segment that begins at ``base``, from what is stored."""
+        return decode_segment(data, where=self._where(self.names.segment(partition, base)), log_id=self.log_id)
 
     def ids_of(self, partition: int, base: int) -> tuple[SegmentHeader, bytes] | None:
         """Header and entries of the segment that begins at ``base``, if there is one."""
