@@ -35,8 +35,8 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.object_store.memory import MemoryStore
 from beam_exactly_once.wal.ids import content_of, stored_id
 from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
-from beam_exactly_once.wal.segments import NewRecord
 from support import apart
 
 TOKEN = "a-token-for-benchmarks"
@@ -221,7 +221,7 @@ def claim(folder: str, records: int) -> dict[str, float]:
     old = PartitionWriter(location, 0, owner="old", id_window=0)
     old.claim()
     for number in range(2000):
-        old.begin([NewRecord(b"%d" % number, 0)])
+        old.begin(NewRecords.of([NewRecord(b"%d" % number, 0)]))
         old.put()
     new = PartitionWriter(location, 0, owner="new", id_window=0)
     counted: list[int] = []
@@ -244,7 +244,8 @@ def start(folder: str, records: int) -> dict[str, float]:
     writer.claim()
     for first in range(0, 1_000_000, 500):
         ids = [b"order-%d" % number for number in range(first, first + 500)]
-        writer.begin([NewRecord(b"x", 0, stored_id(location.log_id, one), content_of(one), one) for one in ids])
+        new = [NewRecord(b"x", 0, stored_id(location.log_id, one), content_of(one), one) for one in ids]
+        writer.begin(NewRecords.of(new))
         writer.put()
         writer.put_page()
     found: dict[str, float] = apart("receive:start_of", f"{folder}/log")

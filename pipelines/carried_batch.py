@@ -102,7 +102,8 @@ class CarriedBatch:
         sources = {
             name: planner.behind(stood_at(marker, name, place.location)) for name, planner in self._planners.items()
         }
-        carries = carried_from(elsewhere, marker, tuple(carried))
+        known = self._known.known_as(marker.state, location.uri)
+        carries = carried_from(elsewhere, marker, tuple(known[name] for name in carried))
         return Plan(0, self._writer.writer_epoch, now_ms(self._clock), sources, carries=carries)
 
     def _run(self, plan: Plan, location: StoreLocation) -> None:
@@ -115,13 +116,14 @@ class CarriedBatch:
                 f"this pipeline has {', '.join(sorted(self._planners))}. Start it with those, or with an empty location."
             )
         carried = self._known.carry(elsewhere, {name: marker.state[name] for name in plan.carries.operators})
+        known = self._known.known_as(plan.carries.operators, location.uri)
         for name, planner in self._planners.items():
             planner.record(self._checkpoint, plan.sources[name])
         self._known.record_carried(carried)
         attempt = Attempt(self._writer.writer_epoch, 0, new_token())
         state = {}
         for name in carried:
-            of_other = StateList.from_json(marker.state[name])
+            of_other = StateList.from_json(marker.state[known[name]])
             copied = copy_state(name, of_other, attempt, source=elsewhere.store, target=self._checkpoint.store)
             state[name] = copied.to_json()
             _LOGGER.info(

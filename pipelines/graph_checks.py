@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import apache_beam as beam
@@ -75,6 +75,33 @@ def refuse_dropped(graph: StreamGraph, without: Iterable[str]) -> None:
             f"without names 'operators/{name}', which this pipeline has. Remove the step, or leave it out of without; to begin "
             "it with nothing, give the step another name=."
         )
+
+
+def refuse_renamed(graph: StreamGraph, without: Collection[str]) -> None:
+    """
+    Raises:
+        ConfigurationError: an operator says that it was one that the graph has, that is to be dropped, or that another one was.
+    """
+    of_old: dict[str, str] = {}
+    for name, operator in graph.operators.items():
+        old = operator.renamed_from
+        if old is None:
+            continue
+        said = f"operator {name!r} has renamed_from={old!r}"
+        if old in graph.operators:
+            raise ConfigurationError(
+                f"{said}, and this pipeline has an operator {old!r}. Remove that one, or leave renamed_from out; to change names "
+                "round, start once with names that are new."
+            )
+        if old in without:
+            raise ConfigurationError(
+                f"{said}, and without names 'operators/{old}': what it remembers goes on, or goes. Leave one of both out."
+            )
+        if old in of_old:
+            raise ConfigurationError(
+                f"{said}, and so has operator {of_old[old]!r}: one of them can go on with what it remembers. Leave the other out."
+            )
+        of_old[old] = name
 
 
 class _Refusals(PipelineVisitor):

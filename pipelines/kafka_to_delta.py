@@ -19,13 +19,12 @@ from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, with_event_date
 from beam_exactly_once.pipelines.kafka_to_files import known_columns
 from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.write_delta import WriteToDelta
 
 
 def _wire(stream: ExactlyOnceStream, given: Given) -> None:
     sink = given.output
-    records = stream | ReadFromKafka(**given.source, as_arrow=True)
+    records = stream | given.read(as_arrow=True)
     schema = RECORD_SCHEMA
     if EVENT_DATE in known_columns(sink.get("partition_by", ())):
         records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,18 +20,15 @@ from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.kafka import EVENT_DATE, RECORD_SCHEMA, with_event_date
 from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms.read_kafka import ReadFromKafka
-from beam_exactly_once.transforms.reading.read_log import ReadLog
 from beam_exactly_once.transforms.write_files import WriteToFiles
 
 PARTITION_COLUMNS = ("topic", "partition", EVENT_DATE)
 
 
-def wire(source: type[ReadLog], stream: ExactlyOnceStream, given: Given) -> None:
-    """Put the graph into the stream: records of ``source`` to files."""
+def _wire(stream: ExactlyOnceStream, given: Given) -> None:
     sink = given.output
     partition_by = known_columns(sink.get("partition_by", ()))
-    records = stream | source(**given.source, as_arrow=True)
+    records = stream | given.read(as_arrow=True)
     if EVENT_DATE in partition_by:
         records |= "EventDate" >> beam.Map(with_event_date).with_output_types(pa.RecordBatch)
     schema = _schema(sink.get("format", "parquet"), partition_by)
@@ -64,9 +60,7 @@ def _schema(format: str, partition_by: Sequence[str]) -> pa.Schema | None:
     return pa.schema([columns[name] for name in dict.fromkeys([*names, *partition_by])])
 
 
-PIPELINE = ReadyMade(
-    "kafka-to-files", "Kafka topics to files, exactly once.", WriteToFiles, partial(wire, ReadFromKafka)
-)
+PIPELINE = ReadyMade("kafka-to-files", "Kafka topics to files, exactly once.", WriteToFiles, _wire)
 main = PIPELINE.main
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ codes: 0 done, 2 configuration, 3 fenced, 4 data loss, 5 checkpoint, 75 start th
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from beam_exactly_once.errors import ConfigurationError, UnknownTopic
@@ -22,7 +23,6 @@ from beam_exactly_once.kafka import KafkaSettings, open_kafka_log, selection_of
 from beam_exactly_once.kafka.topic_admin import TopicAdmin
 from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.write_kafka import WriteToKafka
 
 SOURCE_ORDER = ("topic", "partition", "offset")
@@ -31,12 +31,17 @@ OF_THE_CLUSTER = ("bootstrap_servers", "client_config", "timeout_s")
 
 
 def _wire(stream: ExactlyOnceStream, given: Given) -> None:
-    sink = on_cluster_of(given.source, {"order_by": SOURCE_ORDER, **given.output})
+    sink = on_cluster_of(given.source, given.output)
     refuse_own_input(given.source, sink)
     if sink.get("partitioner") == "partition":
         _refuse_fewer_partitions(given.source, sink)
-    records = stream | ReadFromKafka(**given.source, as_arrow=True)
-    given.write_rejected(records | WriteToKafka(**sink, on_error=given.on_error))
+    copy(stream, replace(given, output=sink))
+
+
+def copy(stream: ExactlyOnceStream, given: Given) -> None:
+    """Put the graph into the stream: records as they are, in their order."""
+    records = stream | given.read(as_arrow=True)
+    given.write_rejected(records | WriteToKafka(**{"order_by": SOURCE_ORDER, **given.output}, on_error=given.on_error))
 
 
 def on_cluster_of(source: dict[str, Any], sink: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from beam_exactly_once.errors import UnfitRow
 from beam_exactly_once.kafka import Record
 from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.write_sql import WriteToSql
 
 _NO_OBJECT = "the value is not a JSON object; --rejected-location takes such records"
@@ -34,12 +33,12 @@ _NO_OBJECT = "the value is not a JSON object; --rejected-location takes such rec
 
 def _wire(stream: ExactlyOnceStream, given: Given) -> None:
     sink = WriteToSql(**given.output, on_error=given.on_error)
-    source = {"decoder": row_of_json, **given.source}
-    if source["decoder"] is None:
-        records = stream | ReadFromKafka(**source, as_arrow=True)
+    decoder = given.source.get("decoder", row_of_json)
+    if decoder is None:
+        records = stream | given.read(as_arrow=True)
         given.write_rejected(records | sink)
         return
-    decoded = stream | ReadFromKafka(**source, on_error=given.on_error)
+    decoded = stream | given.read(decoder=decoder, on_error=given.on_error)
     if given.on_error == "fail":
         _ = decoded | sink
     else:

@@ -2,12 +2,15 @@
 
 A name may have many *generations*: an operator that was dropped and comes again is another one, with nothing of the old one. The
 newest marker says which generation lives. Where it names none, the newest that nobody dropped is meant.
+
+An operator that was renamed is one more generation of its new name, with the list and the seed of the old one, which is dropped.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.checkpoint.layout import OPERATORS
@@ -47,6 +50,8 @@ class KnownOperators:
         self._checkpoint = checkpoint
         self._operators = operators
         self._without = without
+        self._renamed = {one.renamed_from: name for name, one in operators.items() if one.renamed_from is not None}
+        """Names of today, by those of before."""
         self._recorded = checkpoint.operators()
 
     @property
@@ -62,29 +67,41 @@ class KnownOperators:
         """
         alive = {name for name, records in self._recorded.items() if not records[max(records)].is_dropped}
         self._refuse_missing(alive, self._checkpoint.store.uri)
-        for name in alive & self._operators.keys():
-            records = self._recorded[name]
-            self._refuse_changed(self._operators[name], records[max(records)])
-        unknown = sorted(set(self._without) - self._recorded.keys())
-        if unknown and (
-            self._recorded or next(self._checkpoint.plan_ids(), None) is not None
-        ):  # else the stream begins
-            for name in unknown:
-                _LOGGER.warning(
-                    "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
-                )
+        for name, operator in self._operators.items():
+            known = name if name in alive else operator.renamed_from
+            if known in alive:
+                records = self._recorded[known]
+                self._refuse_changed(operator, records[max(records)])
+        self._warn_of_unknown(alive)
+
+    def _warn_of_unknown(self, alive: Collection[str]) -> None:
+        """Of names that are said and not known, unless the stream begins: they may be slips."""
+        to_drop = sorted(set(self._without) - self._recorded.keys())
+        renamed = {old: name for old, name in self._renamed.items() if not {old, name} & set(alive)}
+        if not (to_drop or renamed) or not (self._recorded or next(self._checkpoint.plan_ids(), None) is not None):
+            return
+        for name in to_drop:
+            _LOGGER.warning(
+                "without=: %s knows no operator %r, so there is nothing to drop", self._checkpoint.store.uri, name
+            )
+        for old, name in sorted(renamed.items()):
+            _LOGGER.warning(
+                "operator %r has renamed_from=%r: %s has neither, so it begins with nothing",
+                *(name, old, self._checkpoint.store.uri),
+            )
 
     def live(self, state: Mapping[str, StateList], at_ms: int) -> dict[str, LiveOperator]:
         """Where each operator of the graph goes on, behind a marker; records those that are new, and those that are dropped.
 
-        What is dropped here is so with the next marker, which omits it. Until then the old code finds all of it.
+        What is dropped or renamed here is so with the next marker. Until then the old code finds all of it.
 
         Args:
             state: in the newest marker.
             at_ms: now.
 
         Raises:
-            PipelineChanged: the marker has state of an operator that the graph lost, or has otherwise.
+            PipelineChanged: the marker has state of an operator that the graph lost, or has otherwise; or that of a renamed one
+                under both names.
             CheckpointHole: the definition of an operator with state is gone.
         """
         if not (state or self._operators):
@@ -92,18 +109,26 @@ class KnownOperators:
         self._recorded = self._checkpoint.operators()
         generations = {name: one.generation for name, one in state.items()}
         self._refuse_missing(generations, self._checkpoint.store.uri)
+        known = self.known_as(generations, self._checkpoint.store.uri)
         found = {}
         for name, operator in self._operators.items():
-            records = self._recorded.get(name, {})
-            generation = generations.get(name) or _next_generation(records)
-            if name in generations:
-                recorded_definition(self._checkpoint, self._recorded, name, generation)
-            if name in state and operator.times is None:
-                _warn_of_time_ahead(name, state[name], at_ms)
+            old = known.get(name)
+            if old is None:
+                generation = _next_generation(self._recorded.get(name, {}))
+            else:
+                recorded_definition(self._checkpoint, self._recorded, old, generations[old])
+                generation = (
+                    generations[old] if old == name else self._renamed_generation(operator, generations[old], at_ms)
+                )
+                if operator.times is None:
+                    _warn_of_time_ahead(name, state[old], at_ms)
             found[name] = LiveOperator(generation, self._recorded_seed(operator, generation))
         for name in sorted(generations.keys() - self._operators.keys()):
             self._checkpoint.create_dropped(name, generations[name], at_ms)
-            _LOGGER.warning("operator %r is dropped: the next batch no longer has what it remembers", name)
+            if name in self._renamed:
+                _LOGGER.info("operator %r goes on with what %r remembers", self._renamed[name], name)
+            else:
+                _LOGGER.warning("operator %r is dropped: the next batch no longer has what it remembers", name)
         return found
 
     def carry(self, elsewhere: Checkpoint, state: Mapping[str, Json]) -> dict[str, OperatorRecord]:
@@ -123,11 +148,11 @@ class KnownOperators:
         self._refuse_missing(state, elsewhere.store.uri)
         recorded = elsewhere.operators()
         carried = {}
-        for name in sorted(state.keys() & self._operators.keys()):
-            generation = StateList.from_json(state[name]).generation
-            recorded_definition(elsewhere, recorded, name, generation)
-            carried[name] = recorded[name][generation]
-            self._refuse_changed(self._operators[name], carried[name])
+        for name, old in sorted(self.known_as(state, elsewhere.store.uri).items()):
+            generation = StateList.from_json(state[old]).generation
+            definition = recorded_definition(elsewhere, recorded, old, generation)
+            self._refuse_changed(self._operators[name], recorded[old][generation])
+            carried[name] = replace(recorded[old][generation], definition=replace(definition, name=name).to_json())
         return carried
 
     def record_carried(self, carried: Mapping[str, OperatorRecord]) -> None:
@@ -147,6 +172,41 @@ class KnownOperators:
             for state_type in record.state_types:
                 self._checkpoint.create_state_type(name, 1, state_type)
 
+    def known_as(self, known: Collection[str], where: str) -> dict[str, str]:
+        """The names by which operators of the graph are known, by those of today.
+
+        Args:
+            known: the names that a marker has.
+            where: what knows them.
+
+        Raises:
+            PipelineChanged: one is known by both names.
+        """
+        for old, name in self._renamed.items():
+            if old in known and name in known:
+                raise PipelineChanged(
+                    f"operator {name!r} has renamed_from={old!r}, and {where} has state of both, which cannot be one. Leave "
+                    f"renamed_from out, and give the other step its name={old!r} again; or, if what that remembers may go, say "
+                    f"so: without=['{OPERATORS}{old}']."
+                )
+        found = {name: name for name in self._operators if name in known}
+        return found | {name: old for old, name in self._renamed.items() if old in known}
+
+    def _renamed_generation(self, operator: OperatorSpec, old_generation: int, at_ms: int) -> int:
+        """Record a renamed operator as it was under its old name, if no failed start has; returns the generation."""
+        assert operator.renamed_from is not None
+        record = self._recorded[operator.renamed_from][old_generation]
+        definition = {**(record.definition or {}), "name": operator.name}
+        generation = _next_generation(self._recorded.get(operator.name, {}))
+        while self._checkpoint.create_operator(operator.name, generation, definition) != definition:
+            # A start that was to begin with nothing failed before its first batch.
+            self._checkpoint.create_dropped(operator.name, generation, at_ms)
+            generation += 1
+        for state_type in record.state_types:
+            self._checkpoint.create_state_type(operator.name, generation, state_type)
+        self._recorded = self._checkpoint.operators()
+        return generation
+
     def _recorded_seed(self, operator: OperatorSpec, generation: int) -> str:
         update = operator.update
         new = _definition(operator, _new_seed())
@@ -165,11 +225,16 @@ class KnownOperators:
         refuse_changed_state(operator.name, record.state_types, update.state_type)
 
     def _refuse_missing(self, known: Iterable[str], where: str) -> None:
+        gone = set(known) - set(self._without) - self._renamed.keys()
         way_out = f"and what it remembers may go, say so: without=['{OPERATORS}{{name}}']"
-        refuse_missing(where, "an operator", set(known) - set(self._without), self._operators, way_out)
+        refuse_missing(
+            where, "an operator", gone, self._operators, way_out, "say renamed_from={name!r} of the step, or "
+        )
 
 
-def refuse_missing(where: str, role: str, known: Iterable[str], present: Collection[str], way_out: str) -> None:
+def refuse_missing(
+    where: str, role: str, known: Iterable[str], present: Collection[str], way_out: str, renamed: str = ""
+) -> None:
     """
     Args:
         where: what knows them.
@@ -177,6 +242,7 @@ def refuse_missing(where: str, role: str, known: Iterable[str], present: Collect
         known: their names.
         present: those that the pipeline has.
         way_out: of who left one out on purpose; ``{name}`` in it is its name.
+        renamed: of who renamed one, besides giving it its name again.
 
     Raises:
         PipelineChanged: the pipeline lacks one.
@@ -184,8 +250,8 @@ def refuse_missing(where: str, role: str, known: Iterable[str], present: Collect
     for name in sorted(set(known) - set(present)):
         raise PipelineChanged(
             f"{where} knows {role} {name!r} that this pipeline does not have (it has: "
-            f"{', '.join(sorted(present)) or 'none'}). If it was renamed, give it name={name!r} again. If it is gone on "
-            f"purpose, {way_out.format(name=name)}."
+            f"{', '.join(sorted(present)) or 'none'}). If it was renamed, {renamed.format(name=name)}give it "
+            f"name={name!r} again. If it is gone on purpose, {way_out.format(name=name)}."
         )
 
 

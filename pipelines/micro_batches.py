@@ -23,6 +23,7 @@ from beam_exactly_once.errors import (
 )
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.claiming import Claimed, StreamSettings, claim_newest, claimed_stream
+from beam_exactly_once.pipelines.clock_check import BatchClock
 from beam_exactly_once.pipelines.draining import LAST_BATCHES, at_the_end, open_until_ms
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.progress import fan_out, log_lines
@@ -87,6 +88,7 @@ class ClaimedStream:
         self._known = claimed.known
         self._writer = claimed.writer
         self._checkpoint = self._writer.checkpoint
+        self._batch_clock = BatchClock(self._checkpoint.store, clock) if graph.operators else None
         self._carried = CarriedBatch(self._writer, self._known.operators, self._planners, clock)
         self._retention = Retention(self._checkpoint, settings.retain_batches)
         self._listen = fan_out((log_lines.log_batch, *settings.listeners))
@@ -159,9 +161,9 @@ class ClaimedStream:
             recovery = self._writer.recover()
         log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
-        self._state = state_lists(recovery.newest)
-        live = self._known.operators.live(self._state, now_ms(self._clock))
+        live = self._known.operators.live(state_lists(recovery.newest), now_ms(self._clock))
         self._operators = self._graph.operators_of_batches(live)
+        self._state = self._operators.state_in(recovery.newest)
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
@@ -179,7 +181,11 @@ class ClaimedStream:
         """Stand where this checkpoint says; while it has no batch, where the one says that the stream goes on from."""
         place = self._settings.continue_from
         elsewhere = None if newest is not None or place is None else marker_at(*place)
-        if elsewhere is not None and elsewhere.state.keys() & self._graph.operators.keys():
+        if (
+            elsewhere is not None
+            and place is not None
+            and self._known.operators.known_as(elsewhere.state, place[1].uri)
+        ):
             raise _Overtaken("the stream to go on from has state now, and had none.")
         for name, planner in self._planners.items():
             stood = None if elsewhere is None or place is None else stood_at(elsewhere, name, place[0].location)
@@ -216,7 +222,7 @@ class ClaimedStream:
             self._run_planned(self._replayed(batch_id), plan_s=0.0)
         trigger = self._settings.trigger
         if isinstance(trigger, AvailableNow):
-            self._fires_until_ms = now_ms(self._clock)
+            self._fires_until_ms = self._now_ms()
             self._last_batches = LAST_BATCHES if trigger.drain else 0
             for planner in self._planners.values():
                 planner.take_target()
@@ -248,7 +254,7 @@ class ClaimedStream:
 
     def _plan_next(self) -> tuple[Plan, float] | None:
         """Decide the next batch's input; None while no source has anything to read, and no timer calls."""
-        began_s, at_ms = self._clock.monotonic_s(), now_ms(self._clock)
+        began_s, at_ms = self._clock.monotonic_s(), self._now_ms()
         sources: dict[str, SourcePlan] = {}
         for name, planner in self._planners.items():
             planner.refresh()
@@ -274,6 +280,10 @@ class ClaimedStream:
             raise _Overtaken(f"batch {plan.batch_id} is planned to carry the state of another stream along.")
         return plan, self._clock.monotonic_s() - began_s
 
+    def _now_ms(self) -> int:
+        """The time of a batch: of an operator, what a wrong one fires and forgets cannot be taken back."""
+        return now_ms(self._clock) if self._batch_clock is None else self._batch_clock.now_ms()
+
     def _is_due(self, sources: Mapping[str, SourcePlan], at_ms: int) -> bool:
         return self._operators.ask_for_batch(sources, self._state, at_ms, self._fires_until_ms)
 
@@ -290,7 +300,7 @@ class ClaimedStream:
                 planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0), offsets)
         self._batch_id = plan.batch_id + 1
         self._predecessor = self._following(task) if decided is None else decided.as_predecessor
-        self._state = state_lists(decided)
+        self._state = self._operators.state_in(decided)
         self._report(plan, counts, decided, plan_s, run_s)
         self._refuse_other_operators(plan.batch_id)
         if self._retention.is_due(plan.batch_id):

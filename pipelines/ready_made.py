@@ -26,6 +26,7 @@ from beam_exactly_once.pipelines.progress.bar import live_bar
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.rows.rejected import OnError
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
+from beam_exactly_once.transforms.reading.read_log import ReadLog
 from beam_exactly_once.transforms.write_files import WriteToFiles
 
 _LOGGER = logging.getLogger(__name__)
@@ -48,6 +49,12 @@ class Given:
     """Of the step that remembers, if there is one."""
     late: dict[str, Any] = field(default_factory=dict)
     """Of the sink of rows that came too late, if the step gives such."""
+    reader: type[ReadLog] = ReadFromKafka
+    """What reads: Kafka or a write-ahead log."""
+
+    def read(self, **more: Any) -> ReadLog:
+        """The source that flags say; ``more`` are arguments that no flag says, or not here."""
+        return self.reader(**{**self.source, **more})
 
     @property
     def on_error(self) -> OnError:
@@ -84,7 +91,7 @@ class ReadyMade:
     description: str
     sink: type[Any]
     wire: Callable[[ExactlyOnceStream, Given], None]
-    source: type[Any] = ReadFromKafka
+    source: type[ReadLog] = ReadFromKafka
     source_set: Collection[str] = ("as_arrow", "decoder")
     sink_set: Collection[str] = ()
     sink_optional: Collection[str] = ()
@@ -142,7 +149,7 @@ class ReadyMade:
         parser = self.parser(program)
         try:
             values, beam_flags = parser.parse(sys.argv[1:] if argv is None else argv)
-            given = Given(**values)
+            given = Given(**values, reader=self.source)
             for what, place in (("rejected records", given.rejected), ("late rows", given.late)):
                 if place and "location" not in place:
                     parser.refuse(f"--{what.split()[0]}-location must be given: where do {what} go?")

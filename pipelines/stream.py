@@ -25,6 +25,7 @@ from beam_exactly_once.pipelines.continuous.supervision import run_continuously
 from beam_exactly_once.pipelines.graph_checks import (
     refuse_companions_of_direct_sinks,
     refuse_dropped,
+    refuse_renamed,
     refuse_unsupported,
     unconsumed,
 )
@@ -203,6 +204,7 @@ class ExactlyOnceStream(beam.Pipeline):
             warn_of_batches(self)
         refuse_companions_of_direct_sinks(graph)
         refuse_dropped(graph, self._settings.without)
+        refuse_renamed(graph, self._settings.without)
         pieces = [source.pieces for source in graph.sources.values()]
         committables = [sink.committables for sink in graph.sinks.values()]
         counts = [step.counts for step in graph.rejecting.values()]

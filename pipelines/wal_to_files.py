@@ -11,18 +11,15 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from dataclasses import replace
 
-from beam_exactly_once.pipelines.kafka_to_files import wire
-from beam_exactly_once.pipelines.ready_made import ReadyMade
+from beam_exactly_once.pipelines import kafka_to_files
 from beam_exactly_once.transforms.read_wal import ReadFromWal
-from beam_exactly_once.transforms.write_files import WriteToFiles
 
-PIPELINE = ReadyMade(
-    "wal-to-files",
-    "A write-ahead log to files, exactly once.",
-    WriteToFiles,
-    partial(wire, ReadFromWal),
+PIPELINE = replace(
+    kafka_to_files.PIPELINE,
+    name="wal-to-files",
+    description="A write-ahead log to files, exactly once.",
     source=ReadFromWal,
 )
 main = PIPELINE.main

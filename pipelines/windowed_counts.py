@@ -37,7 +37,6 @@ from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.pipelines.word_count import refuse_strangers
 from beam_exactly_once.state.windows.operator import WindowResult
-from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.stateful.windowed import AggregateByWindow
 from beam_exactly_once.transforms.write_delta import WriteToDelta
 from beam_exactly_once.transforms.write_files import WriteToFiles
@@ -57,7 +56,7 @@ def _wire(stream: ExactlyOnceStream, given: Given) -> None:
     columns: Sequence[str] = step.pop("key_columns", ())
     emit, sink = _sink(given, columns)
     step = {"emit": emit, **step, "on_late": "keep" if given.late else "drop"}
-    decoded = stream | ReadFromKafka(**{"decoder": row_of_json, **given.source}, on_error=given.on_error)
+    decoded = stream | given.read(decoder=given.source.get("decoder", row_of_json), on_error=given.on_error)
     rows, undecodable = (decoded, None) if given.on_error == "fail" else decoded
     counted = (
         rows

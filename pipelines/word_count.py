@@ -29,7 +29,6 @@ from beam_exactly_once.errors import ConfigurationError, UnfitRow
 from beam_exactly_once.pipelines.kafka_to_kafka import on_cluster_of, refuse_own_input
 from beam_exactly_once.pipelines.ready_made import Given, ReadyMade
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
-from beam_exactly_once.transforms.read_kafka import ReadFromKafka
 from beam_exactly_once.transforms.stateful.by_key import StatefulCombinePerKey
 from beam_exactly_once.transforms.write_kafka import WriteToKafka
 from beam_exactly_once.transforms.write_sql import WriteToSql
@@ -37,7 +36,7 @@ from beam_exactly_once.transforms.write_sql import WriteToSql
 
 def _wire(stream: ExactlyOnceStream, given: Given) -> None:
     write = _sink(given)
-    words = stream | ReadFromKafka(**given.source, as_arrow=True, decoder=words_of, on_error=given.on_error)
+    words = stream | given.read(as_arrow=True, decoder=words_of, on_error=given.on_error)
     counted, undecodable = (words, None) if given.on_error == "fail" else words
     counts = counted | StatefulCombinePerKey({"count": sum}, **given.step, key_columns=["word"], name="words")
     unfit = write(counts)

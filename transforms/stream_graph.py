@@ -77,6 +77,8 @@ class OperatorSpec(OperatorTimes):
     reports: Sequence[beam.PCollection[Gathered]]
     emitted: beam.PCollection[Any]
     """What it gives to the steps behind it."""
+    renamed_from: str | None = None
+    """The name that it had before, if it says one."""
     window: Json | None = None
     """Its windows, as a definition holds them."""
     late: beam.PCollection[Any] | None = None
@@ -127,7 +129,8 @@ class StreamGraph:
         """The operators as plain data; ``live`` says where each goes on."""
         event_times = {name: source.event_time for name, source in self.sources.items()}
         times = {name: OperatorTimes(times=one.times, sides=one.sides) for name, one in self.operators.items()}
-        return OperatorsOfBatches(event_times, times, live)
+        renamed = {one.renamed_from: name for name, one in self.operators.items() if one.renamed_from is not None}
+        return OperatorsOfBatches(event_times, times, live, renamed)
 
     def located(self, location: str, options: Mapping[str, Any] | None) -> StoreLocation:
         """A location with its options: its own, or else the stream's if its checkpoint is on the same kind of store."""

@@ -138,7 +138,7 @@ def number_in(key: str) -> int:
     return int(match[1])
 
 
-def checked_name(name: str) -> str:
+def checked_name(name: str, argument: str = "name") -> str:
     """``name``, if it is safe as a part of a key.
 
     Raises:
@@ -146,7 +146,7 @@ def checked_name(name: str) -> str:
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConfigurationError(
-            f"name={name!r} cannot name a source, sink or step: use 1 to 100 letters, digits, '.', '_' or '-', "
+            f"{argument}={name!r} cannot name a source, sink or step: use 1 to 100 letters, digits, '.', '_' or '-', "
             "beginning with a letter or digit."
         )
     return name

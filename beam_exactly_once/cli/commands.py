@@ -47,6 +47,9 @@ READY_MADE = (
     "kafka-to-kafka",
     "kafka-to-delta",
     "wal-to-files",
+    "wal-to-sql",
+    "wal-to-kafka",
+    "wal-to-delta",
     "word-count",
     "windowed-counts",
 )
@@ -96,7 +99,7 @@ def main() -> None:
 @click.pass_context
 def run(ctx: click.Context, target: str | None, flags: tuple[str, ...]) -> None:
     """Run a ready-made pipeline: TARGET is kafka-to-files, kafka-to-sql, kafka-to-kafka, kafka-to-delta,
-    wal-to-files, word-count or windowed-counts.
+    their like from a write-ahead log, such as wal-to-files, word-count or windowed-counts.
 
     Its flags are the arguments of ExactlyOnceStream and of the source by their names, those of the sink with --output- before
     them, those of the sink of rejected records with --rejected-, and of word-count and windowed-counts those of what they count

@@ -29,13 +29,13 @@ from beam_exactly_once.offsets import TopicPartition
 # their memory stays in the cache, and that a call is over before another thread takes the interpreter.
 _MAX_SLICE_MESSAGES = 100
 _WAIT_S = 0.1  # signals are only seen between two calls
-_MAX_CHUNK_BYTES = 16 * 1024 * 1024
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
 _MAX_ASK_TIMEOUT_S = 5.0
 _PATIENT_AFTER_S = 1.0
 """When a consumer whose fetches wait longer takes over: brokers that must ask others need more time for an answer."""
 
 # The client's annotations allow for messages made by hand; those of a consumer always have these.
-_offset_of = cast("Callable[[Message], int]", Message.offset)
+offset_of = cast("Callable[[Message], int]", Message.offset)
 _headers_of = cast("Callable[[Message], list[tuple[str, bytes | None]] | None]", Message.headers)
 
 
@@ -125,11 +125,11 @@ class RangeFetcher:
 
     def _read(self, position: int, stop: int, max_records: int) -> Columns:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
-        taken = _TakenRecords(self._wants_headers)
+        taken = TakenRecords(self._wants_headers)
         self._fault = None
         self._looked_for_topic = False
         began_s = self._clock.monotonic_s()
-        while self._seen < stop and len(taken.offsets) < max_records and taken.value_bytes < _MAX_CHUNK_BYTES:
+        while self._seen < stop and len(taken.offsets) < max_records and taken.value_bytes < MAX_CHUNK_BYTES:
             messages = self._take(min(_MAX_SLICE_MESSAGES, max_records - len(taken.offsets), stop - self._seen))
             if not messages:
                 if self._seen > position:
@@ -170,7 +170,7 @@ class RangeFetcher:
         position = int(self._consumer.position([place])[0].offset)
         return position if position != self._old_position else -1
 
-    def _accept(self, messages: list[Message], stop: int, taken: _TakenRecords) -> None:
+    def _accept(self, messages: list[Message], stop: int, taken: TakenRecords) -> None:
         """Look at messages in order: records below ``stop`` into ``taken``, events acted on, the rest left pending."""
         # Never compare an error with ==: the client's comparison with None leaves an exception behind.
         if not any(map(Message.error, messages)):
@@ -183,10 +183,10 @@ class RangeFetcher:
             event = self._pending.pop(0)
             self._handle_event(event, event.error())
 
-    def _accept_records(self, messages: list[Message], stop: int, taken: _TakenRecords) -> None:
+    def _accept_records(self, messages: list[Message], stop: int, taken: TakenRecords) -> None:
         if not messages:
             return
-        offsets = list(map(_offset_of, messages))
+        offsets = list(map(offset_of, messages))
         if not self._believe(offsets):
             self._assign(self._seen)
             return
@@ -310,7 +310,7 @@ class RangeFetcher:
         )
 
 
-class _TakenRecords:
+class TakenRecords:
     """Collects a chunk's columns from slices of messages."""
 
     def __init__(self, wants_headers: bool) -> None:

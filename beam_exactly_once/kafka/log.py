@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,24 +16,33 @@ from beam_exactly_once.errors import KafkaRefused, KafkaUnavailable, UnknownTopi
 from beam_exactly_once.kafka.asking import Asker, NoAnswer
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES
 from beam_exactly_once.kafka.fetching import RangeFetcher
+from beam_exactly_once.kafka.lanes import Lanes
 from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.logs import Chunk, Log
 from beam_exactly_once.logs.opening import open_log
-from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.offsets import LogBounds, OffsetRange, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
 _NO_TOPIC_ID = "A" * 22  # sixteen zeros: the broker is older than topic ids
+_MAX_AGE_S = 600.0
+"""A client that is older is not kept: it goes on with the password that it began with."""
 _NO_OFFSET = -1  # what Kafka answers where no record is at or after a time
 
 
 class ConfluentLog(Asker):
-    """A :class:`~beam_exactly_once.logs.Log` on confluent-kafka: one consumer, and one admin client where bounds are asked."""
+    """A :class:`~beam_exactly_once.logs.ManyRangesLog` on confluent-kafka.
+
+    It opens what is used of three clients: a consumer for range after range, one for the ranges that it is told to expect, and an
+    admin client.
+    """
 
     def __init__(self, settings: KafkaSettings, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(settings, clock)
         self._consumer: Consumer | None = None
         self._fetcher: RangeFetcher | None = None
+        self._lanes = Lanes(lambda: self._open(Consumer), clock, settings.headers)
+        self._opened_s = clock.monotonic_s()
 
     def topics(self) -> list[str]:
         """See :meth:`Log.topics`."""
@@ -90,6 +99,9 @@ class ConfluentLog(Asker):
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
         """See :meth:`Log.next_chunk`."""
+        chunk = self._lanes.next_chunk(topic_partition, position, stop, max_records)
+        if chunk is not None:
+            return chunk
         if self._fetcher is None:
             patient = self._settings.patient
             self._fetcher = RangeFetcher(
@@ -105,9 +117,23 @@ class ConfluentLog(Asker):
             text = self._errors.text_of(exception.args[0])
         raise KafkaUnavailable(f"the Kafka client cannot read partition {topic_partition}: {text}")
 
+    def expect(self, ranges: Sequence[OffsetRange], topic_ids: Mapping[str, str | None]) -> None:
+        """See :meth:`ManyRangesLog.expect`."""
+        self._lanes.open(ranges, topic_ids)
+
+    def rest(self) -> bool:
+        """See :meth:`ManyRangesLog.rest`."""
+        self._close_fetcher()
+        # A client that is always in use would keep its first password for ever.
+        return self._lanes.rest() and self._clock.monotonic_s() - self._opened_s < _MAX_AGE_S
+
     def close(self) -> None:
         """See :meth:`Log.close`."""
         super().close()
+        self._lanes.close()
+        self._close_fetcher()
+
+    def _close_fetcher(self) -> None:
         fetcher, consumer, self._fetcher, self._consumer = self._fetcher, self._consumer, None, None
         if fetcher is not None:
             fetcher.close()

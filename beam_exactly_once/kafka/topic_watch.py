@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from beam_exactly_once.errors import DataLoss, IncompleteBatch
 from beam_exactly_once.logs import Log
@@ -29,24 +29,31 @@ class TopicWatch:
         """A bundle begins."""
         self._expected, self._replaced = {}, set()
 
-    def is_replaced(self, log: Log, topic: str, topic_id: str | None) -> bool:
-        """Whether the topic is not the planned one any more, and may be passed over.
+    def look(self, log: Log, topic_ids: Mapping[str, str | None]) -> None:
+        """Ask for topics before they are read, all that are new to the bundle at once.
+
+        Args:
+            log: the log.
+            topic_ids: the planned id of each topic; one without is not watched.
 
         Raises:
-            DataLoss: it is not, and may not.
-            IncompleteBatch: the bundle holds ranges of two topics of that name.
+            DataLoss: a topic is not the planned one any more, and may not be passed over.
+            IncompleteBatch: the bundle holds ranges of two topics of one name.
         """
-        if topic_id is None:
-            return False
-        if topic not in self._expected:
-            self._expected[topic] = topic_id
-            if self._changed(log, [topic]):
-                self._replaced.add(topic)
-        elif self._expected[topic] != topic_id:
-            raise IncompleteBatch(
-                f"topic {topic} was planned with id {self._expected[topic]} and with id {topic_id} in one bundle. "
-                "Nothing is committed; start again."
-            )
+        planned = {topic: id_ for topic, id_ in topic_ids.items() if id_ is not None}
+        for topic, id_ in planned.items():
+            if self._expected.get(topic, id_) != id_:
+                raise IncompleteBatch(
+                    f"topic {topic} was planned with id {self._expected[topic]} and with id {id_} in one bundle. "
+                    "Nothing is committed; start again."
+                )
+        new = planned.keys() - self._expected.keys()
+        self._expected.update(planned)
+        if new:
+            self._replaced.update(self._changed(log, new))
+
+    def is_replaced(self, topic: str) -> bool:
+        """Whether the topic is not the planned one any more, and may be passed over."""
         return topic in self._replaced
 
     def end(self, log: Log) -> None:

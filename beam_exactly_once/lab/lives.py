@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ Fate: TypeAlias = Literal["once", "lost", "repeated"]
 
 LIFE_TIMEOUT_S = 120.0
 
+_BEGINNING = threading.Lock()
 _KILLS_PIPELINES = "beam_exactly_once.testing.crashing"
 _IMPORTED_ONCE = [
     "__main__",
@@ -137,13 +139,14 @@ def pipeline(module: str, flags: Sequence[str], *kill: str) -> None:
 
 def _begin_server(log: Path) -> None:
     """Nobody sees what libraries say when they are imported."""
-    stderr = os.dup(2)
-    try:
-        _print_to(log, 2)
-        forkserver.ensure_running()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+    with _BEGINNING:  # it is the process's standard error that is turned aside
+        stderr = os.dup(2)
+        try:
+            _print_to(log, 2)
+            forkserver.ensure_running()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _live(log: str, work: Callable[..., None], arguments: Sequence[Any]) -> None:

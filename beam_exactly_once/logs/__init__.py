@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from beam_exactly_once.logs.contract import HeldLog, Log
+from beam_exactly_once.logs.contract import HeldLog, Log, ManyRangesLog
 from beam_exactly_once.logs.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, Record, with_event_date
 
-__all__ = ["EVENT_DATE", "RECORD_SCHEMA", "Chunk", "Columns", "HeldLog", "Log", "Record", "with_event_date"]
+__all__ = [
+    "EVENT_DATE",
+    "RECORD_SCHEMA",
+    "Chunk",
+    "Columns",
+    "HeldLog",
+    "Log",
+    "ManyRangesLog",
+    "Record",
+    "with_event_date",
+]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from beam_exactly_once.logs.records import Chunk
-from beam_exactly_once.offsets import LogBounds, TopicPartition
+from beam_exactly_once.offsets import LogBounds, OffsetRange, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 
 
@@ -87,6 +87,28 @@ class Log(Protocol):
 
     def close(self) -> None:
         """End the connections. Twice does no harm."""
+        ...
+
+
+@runtime_checkable
+class ManyRangesLog(Protocol):
+    """A log that reads many ranges side by side, where it is told of them before; and that may be kept when they are read."""
+
+    def expect(self, ranges: Sequence[OffsetRange], topic_ids: Mapping[str, str | None]) -> None:
+        """Say which ranges :meth:`Log.next_chunk` is asked for next. It only saves time: any others may be read instead.
+
+        Args:
+            ranges: in the order in which they will be read.
+            topic_ids: the ids that were planned, of each topic in ``ranges``; None where none is known.
+        """
+        ...
+
+    def rest(self) -> bool:
+        """Forget all that was fetched, so that whoever reads next is given nothing of it.
+
+        Returns:
+            Whether the log may be kept. Else it is to be closed.
+        """
         ...
 
 

@@ -7,10 +7,8 @@ refused. Or the id is a field of each record's JSON. The name of who sends is pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import orjson
@@ -18,7 +16,7 @@ import orjson
 from beam_exactly_once.logs.records import Headers
 from beam_exactly_once.receiver.refusals import Refused
 from beam_exactly_once.wal.ids import NO_CONTENT, NO_ID, compound_id, content_of, line_ids, stored_id
-from beam_exactly_once.wal.segments import NewRecord
+from beam_exactly_once.wal.new_records import NewRecords
 
 MAX_ID_BYTES = 256
 """The longest id that a sender may give."""
@@ -36,7 +34,7 @@ class Records(NamedTuple):
     whole: bytes
     headers: Headers
 
-    def of_log(self, log_id: str, arrived_ms: int) -> list[NewRecord]:
+    def of_log(self, log_id: str, arrived_ms: int) -> NewRecords:
         """As a log takes them.
 
         Args:
@@ -44,18 +42,13 @@ class Records(NamedTuple):
             arrived_ms: when they came.
         """
         count = len(self.values)
-        ids: Iterable[bytes] = repeat(NO_ID, count)
-        contents: Iterable[bytes] = repeat(NO_CONTENT, count)
-        if isinstance(self.sent, bytes):
-            ids, contents = line_ids(log_id, self.sent, count), repeat(content_of(self.whole), count)
-        elif self.sent is not None:
-            ids, contents = [stored_id(log_id, one) for one in self.sent], map(content_of, self.values)
-        columns = zip(self.values, repeat(arrived_ms), ids, contents, self.keys, repeat(self.headers), strict=False)
-        return list(map(_NEW_RECORD, columns))
-
-
-_NEW_RECORD: Callable[[tuple[Any, ...]], NewRecord] = partial(tuple.__new__, NewRecord)
-"""What ``NewRecord._make`` is, without a call of Python's own for each."""
+        if self.sent is None:
+            ids, contents = [NO_ID] * count, [NO_CONTENT] * count
+        elif isinstance(self.sent, bytes):
+            ids, contents = line_ids(log_id, self.sent, count), [content_of(self.whole)] * count
+        else:
+            ids, contents = [stored_id(log_id, one) for one in self.sent], list(map(content_of, self.values))
+        return NewRecords([*self.values], [arrived_ms] * count, ids, contents, self.keys, [self.headers] * count)
 
 
 @dataclass(frozen=True)
@@ -93,9 +86,11 @@ class Form:
             Refused: the request has no such form.
         """
         are_lines = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == LINES
-        values = _lines(body) if are_lines else [body]
+        values = body.removesuffix(b"\n").split(b"\n") if are_lines else [body]
         if not body:
             raise Refused(400, "the request has no body: a record is what the body holds.")
+        if are_lines:
+            _check_json(values)
         if max(map(len, values)) > self.max_record_bytes:
             raise Refused(
                 413, f"a record is larger than {self.max_record_bytes} bytes. Nothing of the request was taken."
@@ -131,13 +126,13 @@ class Form:
         return tuple((name, headers[key]) for name, key in self._kept if key in headers)
 
 
-def _lines(body: bytes) -> list[bytes]:
-    values = body.split(b"\n")
-    if not values[-1]:
-        values.pop()
-    for number, value in enumerate(values, start=1):
-        _json(value, number)
-    return values
+def _check_json(values: list[bytes]) -> None:
+    """Whether each of them is: at the speed of the parser, and one by one only to tell which is not."""
+    try:
+        deque(map(orjson.loads, values), maxlen=0)
+    except orjson.JSONDecodeError:
+        for number, value in enumerate(values, start=1):
+            _json(value, number)
 
 
 def _json(value: bytes, number: int) -> Any:

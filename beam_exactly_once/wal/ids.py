@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
-from operator import add
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import NamedTuple
 
 ID_BYTES, CONTENT_BYTES = 16, 8
@@ -20,8 +21,12 @@ MAX_SENT_BYTES = 1024
 """The longest id that a sender may give."""
 
 _OFFSET = struct.Struct("<Q")
-_ENTRY = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES}sQ")
-ENTRY_BYTES = _ENTRY.size
+_ID_AND_CONTENT = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES}s")
+_ID_AND_REST = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES + _OFFSET.size}s")
+_ID_OF_ENTRY = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES + _OFFSET.size}x")
+ENTRY_BYTES = _ID_AND_REST.size
+"""Of an *entry*: an id, the digest of its value, its offset. Entries stand one behind the other, and rise by offset."""
+_MIN_BLOCK_BYTES = 1000 * ENTRY_BYTES
 
 
 class KnownId(NamedTuple):
@@ -61,17 +66,26 @@ def content_of(value: bytes) -> bytes:
 
 
 class IdWindow:
-    """The ids of the last ``size`` offsets of a partition that are durable, the oldest first.
+    """The ids of the last ``size`` offsets of a partition that are durable.
 
-    One thread adds; others may look at the same time, since each look is one operation of a dict.
+    One thread adds; others may look at the same time, since each look is one operation of a dict, and so is each change.
+
+    Args:
+        size: number of offsets.
+        known: entries of them, the oldest first.
     """
 
-    def __init__(self, size: int, known: Iterable[KnownId] = ()) -> None:
+    def __init__(self, size: int, known: Iterable[bytes] = ()) -> None:
         self.size = size
+        # One value of bytes for digest and offset: a million tuples would be a million objects more for the garbage collector.
         self._packed: dict[bytes, bytes] = {}
-        self._in_order: deque[bytes] = deque()
-        """The oldest first. A dict finds its first key only by passing all that were deleted before it."""
-        self._add_all(list(known))
+        self._in_order: deque[bytearray] = deque()
+        """Entries, the oldest first. A dict finds its first key only by passing all that were deleted before it."""
+        self._forgotten = 0
+        """So many entries at the beginning are out of the window."""
+        self._has_repeats = False
+        for entries in known:
+            self._add(entries)
 
     def __len__(self) -> int:
         """Number of ids."""
@@ -88,52 +102,62 @@ class IdWindow:
         """Whether all of these ids are new."""
         return self._packed.keys().isdisjoint(ids)
 
-    def move(self, end: int, new: Iterable[KnownId]) -> None:
-        """Take new ids, in order of their offsets, and forget those that are further than the window from ``end``."""
-        self._add_all(list(new))
-        packed, in_order, first = self._packed, self._in_order, end - self.size
-        while in_order and _OFFSET.unpack_from(packed[in_order[0]], CONTENT_BYTES)[0] < first:
-            del packed[in_order.popleft()]
+    def move(self, end: int, new: bytes) -> None:
+        """Take new entries, and forget the ids that are further than the window from ``end``."""
+        self._add(new)
+        first = end - self.size
+        while self._in_order:
+            entries = self._in_order[0]
+            stop = entries_below(entries, first)
+            self._forget(entries[self._forgotten * ENTRY_BYTES : stop * ENTRY_BYTES], first)
+            self._forgotten = stop
+            if stop * ENTRY_BYTES < len(entries):
+                return
+            self._in_order.popleft()
+            self._forgotten = 0
 
-    def _add_all(self, new: list[KnownId]) -> None:
-        ids = [one.record_id for one in new]
-        if len(set(ids)) < len(ids) or not self.knows_none_of(ids):
-            for one in new:
-                self._add(one)
+    def _add(self, entries: bytes) -> None:
+        if not entries:
             return
-        self._in_order.extend(ids)
-        offsets = map(_OFFSET.pack, (one.offset for one in new))
-        self._packed.update(zip(ids, map(add, (one.content for one in new), offsets), strict=True))
+        expected = len(self._packed) + len(entries) // ENTRY_BYTES
+        self._packed.update(_ID_AND_REST.iter_unpack(entries))
+        # An id that was out of an older, shorter window may be met twice: the newer counts.
+        self._has_repeats |= len(self._packed) < expected
+        if self._in_order and len(self._in_order[-1]) < _MIN_BLOCK_BYTES:
+            self._in_order[-1] += entries
+        else:
+            self._in_order.append(bytearray(entries))
 
-    def _add(self, one: KnownId) -> None:
-        # One value of bytes for both: a million tuples would be a million objects more for the garbage collector.
-        if (
-            one.record_id not in self._packed
-        ):  # one that was out of an older, shorter window may be met twice: the newer counts
-            self._in_order.append(one.record_id)
-        self._packed[one.record_id] = one.content + _OFFSET.pack(one.offset)
-
-
-def known_ids(base: int, ids_block: bytes | memoryview) -> Iterator[KnownId]:
-    """The ids of a segment that begins at ``base``."""
-    each = ID_BYTES + CONTENT_BYTES
-    for number in range(len(ids_block) // each):
-        record_id = bytes(ids_block[number * each : number * each + ID_BYTES])
-        if record_id != NO_ID:
-            yield KnownId(record_id, bytes(ids_block[number * each + ID_BYTES : (number + 1) * each]), base + number)
+    def _forget(self, entries: bytearray, first: int) -> None:
+        gone: Iterable[bytes] = chain.from_iterable(_ID_OF_ENTRY.iter_unpack(entries))
+        if self._has_repeats:
+            found = [(one, self.get(one)) for one in gone]
+            gone = [one for one, known in found if known is not None and known.offset < first]
+        deque(map(self._packed.pop, gone, repeat(None)), maxlen=0)
 
 
-def packed_entries(known: Iterable[KnownId]) -> bytes:
-    """Ids as an id page has them."""
-    return b"".join(_ENTRY.pack(*one) for one in known)
+def entries_of(base: int, ids: Sequence[bytes], contents: Sequence[bytes]) -> bytes:
+    """The entries of neighbours, the first of which is at offset ``base``; those without an id have none."""
+    missing = ids.count(NO_ID)
+    if missing == len(ids):
+        return b""
+    entries = zip(ids, contents, map(_OFFSET.pack, range(base, base + len(ids))), strict=True)
+    if missing:
+        return b"".join(chain.from_iterable(one for one in entries if one[0] != NO_ID))
+    return b"".join(chain.from_iterable(entries))
 
 
-def unpacked_entries(block: bytes | memoryview) -> list[KnownId]:
-    """The inverse of :func:`packed_entries`.
+def entries_in(base: int, ids_block: bytes | memoryview) -> bytes:
+    """The entries of a segment that begins at ``base``."""
+    ids, contents = zip(*_ID_AND_CONTENT.iter_unpack(ids_block), strict=True)
+    return entries_of(base, ids, contents)
 
-    Raises:
-        ValueError: the block is not whole.
-    """
-    if len(block) % ENTRY_BYTES:
-        raise ValueError(f"{len(block)} bytes are not a whole number of ids")
-    return [KnownId(*fields) for fields in _ENTRY.iter_unpack(block)]
+
+def entries_below(entries: bytes | bytearray, offset: int) -> int:
+    """How many of these entries are of offsets below ``offset``."""
+
+    def offset_of(number: int) -> int:
+        found: int = _OFFSET.unpack_from(entries, (number + 1) * ENTRY_BYTES - _OFFSET.size)[0]
+        return found
+
+    return bisect_left(range(len(entries) // ENTRY_BYTES), offset, key=offset_of)

@@ -8,27 +8,26 @@ are, and fails if one does: its answer speaks of every record. All methods are f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count, repeat
-from operator import attrgetter
+from itertools import count
 
 from beam_exactly_once.errors import BeamExactlyOnceError, IdReused, StoreUnavailable, UnfitRow
 from beam_exactly_once.wal.ids import NO_ID, IdWindow
-from beam_exactly_once.wal.segments import MAX_PAYLOAD_BYTES, MAX_SEGMENT_RECORDS, NewRecord, total_bytes
+from beam_exactly_once.wal.new_records import NewRecords
+from beam_exactly_once.wal.segments import MAX_PAYLOAD_BYTES, MAX_SEGMENT_RECORDS, size_bytes
 
 MAX_PENDING_BYTES = 64 << 20
 """What may wait in memory. More is refused, so that a sender who is faster than the store learns of it."""
-
-
-_RECORD_ID, _CONTENT = attrgetter("record_id"), attrgetter("content")
 
 
 @dataclass(eq=False)
 class Batch:
     """Records that become one segment, and the requests that wait for it."""
 
-    records: list[NewRecord] = field(default_factory=list)
+    records: NewRecords = field(default_factory=NewRecords)
+    places: dict[bytes, int] = field(default_factory=dict)
+    """Of each id its record's place in the batch."""
     size_bytes: int = 0
     waiting: dict[Request, int] = field(default_factory=dict)
     """Of each request the least of its records' places in the batch."""
@@ -44,6 +43,13 @@ class Batch:
             and len(self.records) + count <= MAX_SEGMENT_RECORDS
             and self.size_bytes + size <= MAX_PAYLOAD_BYTES
         )
+
+    def add(self, records: NewRecords, size: int) -> None:
+        """Put records behind those that are there."""
+        self.places.update(zip(records.ids, count(len(self.records)), strict=False))
+        self.places.pop(NO_ID, None)
+        self.records.add(records)
+        self.size_bytes += size
 
     def let_wait(self, request: Request, place: int) -> None:
         """A record of the request is at this place."""
@@ -88,8 +94,6 @@ class Intake:
         self._open: deque[Batch] = deque()
         self._taken: Batch | None = None
         self._ticks = 0
-        self._under_way: dict[bytes, tuple[Batch, int, bytes]] = {}
-        """Of each id: its batch, its place in it, and the digest of its value."""
 
     def __bool__(self) -> bool:
         """Whether records wait for a segment of theirs."""
@@ -100,7 +104,7 @@ class Intake:
         """Whether the next batch takes no more, so that there is nothing to wait for."""
         return len(self._open) > 1
 
-    def offer(self, records: Sequence[NewRecord]) -> Request:
+    def offer(self, records: NewRecords) -> Request:
         """Take a request, or nothing of it.
 
         Raises:
@@ -108,8 +112,9 @@ class Intake:
             UnfitRow: it is larger than a segment.
             StoreUnavailable: too much waits already.
         """
-        new, known = self._sorted_out(records)
-        size = total_bytes(new)
+        known = [] if self._are_new(records.ids) else self._known(records)
+        new = records.at(sorted({*range(len(records))} - {*known})) if known else records
+        size = size_bytes(new)
         if len(new) > MAX_SEGMENT_RECORDS or size > MAX_PAYLOAD_BYTES:
             raise UnfitRow(
                 f"a request of {len(new)} records and {size} bytes is larger than a segment of the log, which takes "
@@ -120,9 +125,9 @@ class Intake:
                 f"{self.pending_bytes} bytes wait for the store of the log already. Nothing of this request was taken: send it "
                 "again later."
             )
-        request = Request(len(records), len(records) - len(new))
-        for one in known:
-            self._wait_for_known(request, one)
+        request = Request(len(records), len(known))
+        for place in known:
+            self._wait_for_known(request, records.ids[place])
         if new:
             self._add(request, new, size)
         return request
@@ -145,7 +150,7 @@ class Intake:
     def give_up(self, ticks: int, error: BeamExactlyOnceError) -> None:
         """Time goes on by a tick. Requests that wait for a batch which is so many old are told that nobody knows."""
         self._ticks += 1
-        for batch in [*([] if self._taken is None else [self._taken]), *self._open]:
+        for batch in self._under_way():
             if batch.gave_up is None and self._ticks - batch.began >= ticks:
                 batch.gave_up = error
                 self._settle(batch, error)
@@ -161,66 +166,67 @@ class Intake:
             if not was_settled:
                 request.on_settled()
 
-    def _sorted_out(self, records: Sequence[NewRecord]) -> tuple[list[NewRecord], list[NewRecord]]:
-        """Records that are new, and those that are known, under way or twice in the request."""
-        ids = list(map(_RECORD_ID, records))
-        if self._are_new(ids):
-            return list(records), []
-        new, known = [], []
+    def _known(self, records: NewRecords) -> list[int]:
+        """Places of records that are known, under way or twice in the request."""
+        known = []
         own: dict[bytes, bytes] = {}
-        for record in records:
-            if record.record_id == NO_ID:
-                new.append(record)
+        for place, (record_id, content) in enumerate(zip(records.ids, records.contents, strict=True)):
+            if record_id == NO_ID:
                 continue
-            content = own.get(record.record_id) or self._content_of(record.record_id)
-            if content is None:
-                new.append(record)
-                own[record.record_id] = record.content
-            elif content == record.content:
-                known.append(record)
+            found = own.get(record_id) or self._content_of(record_id)
+            if found is None:
+                own[record_id] = content
+            elif found == content:
+                known.append(place)
             else:
                 raise IdReused(
                     "the id of a record is known with another value: this is another record. Nothing of this request was taken. "
                     "Way out: give each record an id of its own, and send it again with the same value only."
                 )
-        return new, known
+        return known
 
     def _are_new(self, ids: list[bytes]) -> bool:
         """Whether no id is known, under way or there twice; how it is nearly always, without a look at each."""
         different = set(ids)
-        is_each_one = len(different) == len(ids) or different == {NO_ID}
-        return is_each_one and self._window.knows_none_of(ids) and self._under_way.keys().isdisjoint(ids)
+        if different == {NO_ID}:
+            return True
+        return (
+            len(different) == len(ids)
+            and all(batch.places.keys().isdisjoint(ids) for batch in self._under_way())
+            and self._window.knows_none_of(ids)
+        )
+
+    def _under_way(self) -> list[Batch]:
+        """Batches that are not in the log yet, or whose end nobody knows."""
+        return [*self._open] if self._taken is None else [self._taken, *self._open]
 
     def _content_of(self, record_id: bytes) -> bytes | None:
+        for batch in self._under_way():
+            place = batch.places.get(record_id)
+            if place is not None:
+                return batch.records.contents[place]
+        in_log = self._window.get(record_id)
+        return None if in_log is None else in_log.content
+
+    def _wait_for_known(self, request: Request, record_id: bytes) -> None:
         in_log = self._window.get(record_id)
         if in_log is not None:
-            return in_log.content
-        under_way = self._under_way.get(record_id)
-        return None if under_way is None else under_way[2]
-
-    def _wait_for_known(self, request: Request, record: NewRecord) -> None:
-        in_log = self._window.get(record.record_id)
-        if in_log is not None:
             request.found_at(in_log.offset)
-        elif record.record_id in self._under_way:  # else it is twice in this request, which waits for the first
-            batch, place, _ = self._under_way[record.record_id]
-            batch.let_wait(request, place)
-            request.error = request.error or batch.gave_up
+            return
+        for batch in self._under_way():  # else it is twice in this request, which waits for the first
+            place = batch.places.get(record_id)
+            if place is not None:
+                batch.let_wait(request, place)
+                request.error = request.error or batch.gave_up
 
-    def _add(self, request: Request, new: list[NewRecord], size: int) -> None:
+    def _add(self, request: Request, new: NewRecords, size: int) -> None:
         if not self._open or not self._open[-1].has_room(len(new), size):
             self._open.append(Batch(began=self._ticks))
         batch = self._open[-1]
         batch.let_wait(request, len(batch.records))
-        places = zip(repeat(batch), count(len(batch.records)), map(_CONTENT, new), strict=False)
-        self._under_way.update(zip(map(_RECORD_ID, new), places, strict=False))
-        self._under_way.pop(NO_ID, None)
-        batch.records += new
-        batch.size_bytes += size
+        batch.add(new, size)
         self.pending_bytes += size
 
     def _forget(self, batch: Batch) -> None:
         self._taken = None if self._taken is batch else self._taken
         self.pending_bytes -= batch.size_bytes
-        for record_id in map(_RECORD_ID, batch.records):
-            self._under_way.pop(record_id, None)

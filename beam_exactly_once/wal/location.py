@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import UnknownTopic
 from beam_exactly_once.object_store import ObjectStore, PutResult, Taken
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.wal.ids import KnownId, packed_entries, unpacked_entries
+from beam_exactly_once.wal.ids import ENTRY_BYTES
 from beam_exactly_once.wal.layout import WAL, Names, number_in
 from beam_exactly_once.wal.sealed import MAX_HEADER_BYTES, Json, blocks_of, corrupt, seal, unseal, with_header
 from beam_exactly_once.wal.segments import (
@@ -31,7 +32,14 @@ class IdPage:
 
     start: int
     stop: int
-    known: list[KnownId]
+    entries: bytes
+
+
+class ListedSegment(NamedTuple):
+    """What a listing tells of a segment."""
+
+    base: int
+    size_bytes: int
 
 
 class WalLocation:
@@ -121,14 +129,32 @@ class WalLocation:
         for entry in self.store.list(names.segments(partition), names.segment(partition, offset)):
             yield number_in(entry.key)
 
+    def listed(self, partition: int, start: int, stop: int, limit: int) -> list[ListedSegment] | None:
+        """The segments that begin in ``[start, stop)``, the oldest first; None where there may be ``limit`` of them or more."""
+        names = self.names
+        found: list[ListedSegment] = []
+        for entry in self.store.list(names.segments(partition), names.segment(partition, stop), limit):
+            base = number_in(entry.key)
+            if base < start:
+                return found[::-1]
+            found.append(ListedSegment(base, entry.size_bytes))
+        return found[::-1] if len(found) < limit else None
+
     def segment(self, partition: int, base: int) -> Segment | None:
         """The segment that begins at ``base``, if there is one."""
-        key = self.names.segment(partition, base)
-        data = self.store.get(key)
-        return None if data is None else decode_segment(data, where=self._where(key), log_id=self.log_id)
+        data = self.segment_data(partition, base)
+        return None if data is None else self.segment_of(partition, base, data)
 
-    def ids_of(self, partition: int, base: int) -> tuple[SegmentHeader, list[KnownId]] | None:
-        """Header and ids of the segment that begins at ``base``, if there is one."""
+    def segment_data(self, partition: int, base: int) -> bytes | None:
+        """The segment that begins at ``base``, as it is stored, if there is one."""
+        return self.store.get(self.names.segment(partition, base))
+
+    def segment_of(self, partition: int, base: int, data: bytes) -> Segment:
+        """The segment that begins at ``base``, from what is stored."""
+        return decode_segment(data, where=self._where(self.names.segment(partition, base)), log_id=self.log_id)
+
+    def ids_of(self, partition: int, base: int) -> tuple[SegmentHeader, bytes] | None:
+        """Header and entries of the segment that begins at ``base``, if there is one."""
         key = self.names.segment(partition, base)
         where = self._where(key)
         data = self.store.get_range(key, 0, _IDS_READ_BYTES)
@@ -172,14 +198,16 @@ class WalLocation:
             return None
         header, block = blocks_of(data, where=self._where(key), log_id=self.log_id)
         try:
-            return IdPage(int(header["start"]), stop, unpacked_entries(block))
+            if len(block) % ENTRY_BYTES:
+                raise ValueError(f"{len(block)} bytes are not a whole number of ids")
+            return IdPage(int(header["start"]), stop, bytes(block))
         except (KeyError, ValueError) as error:
             raise corrupt(self._where(key), f"is not a page of ids ({error})") from None
 
     def put_page(self, partition: int, page: IdPage) -> None:
         """Create an id page. One that is there says the same of the same offsets: they are durable."""
         header: Json = {"kind": "ids", "log_id": self.log_id, "start": page.start, "stop": page.stop}
-        data = with_header(header, packed_entries(page.known))
+        data = with_header(header, page.entries)
         self.store.put_if_absent(self.names.page(partition, page.stop), data)
 
     def delete_pages(self, partition: int, stops: Iterable[int]) -> None:

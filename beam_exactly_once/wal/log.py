@@ -12,6 +12,7 @@ from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.topics import TopicDescription
 from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.read_ahead import ReadAhead
 from beam_exactly_once.wal.readers import WalReader
 from beam_exactly_once.wal.segments import Segment, SegmentHeader
 
@@ -29,11 +30,14 @@ class WalLog:
     Args:
         store: the location.
         topic: what the log is called in records, plans and errors.
+        reads_ahead: fetch the next segments of a range, in threads, while one is read. For stores behind a network.
     """
 
-    def __init__(self, store: ObjectStore, topic: str) -> None:
+    def __init__(self, store: ObjectStore, topic: str, *, reads_ahead: bool = False) -> None:
         self._store = store
         self._topic = topic
+        self._reads_ahead = reads_ahead
+        self._ahead: ReadAhead | None = None
         self._location: WalLocation | None = None
         self._newest: dict[int, SegmentHeader] = {}
         self._read: tuple[int, Segment] | None = None
@@ -80,7 +84,7 @@ class WalLog:
         headers: list[Headers] = []
         size_bytes, end = 0, position
         while end < stop and len(columns.offsets) < max_records and size_bytes < MAX_CHUNK_BYTES:
-            segment = self._segment_with(topic_partition, end)
+            segment = self._segment_with(topic_partition, end, stop)
             taken_to = min(segment.header.stop, stop, end + max_records - len(columns.offsets))
             if not segment.header.is_claim:
                 part = slice(end - segment.header.base, taken_to - segment.header.base)
@@ -111,7 +115,9 @@ class WalLog:
         reader.finished(batch_id, {one.partition: offset for one, offset in next_offsets.items()})
 
     def close(self) -> None:
-        """See :meth:`Log.close`. There is nothing to end: stores keep their own clients."""
+        """See :meth:`Log.close`. Stores keep their own clients."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     # -- where things are ----------------------------------------------------------------------------------------------
 
@@ -119,7 +125,9 @@ class WalLog:
         """The log that is there now. One that was made anew is another one, and nothing is remembered of the old."""
         found = WalLocation.on(self._store)
         if self._location is None or self._location.log_id != found.log_id:
+            self.close()
             self._location, self._newest, self._read, self._next = found, {}, None, None
+            self._ahead = ReadAhead(found) if self._reads_ahead else None
         return self._location
 
     def _located(self) -> WalLocation:
@@ -148,19 +156,22 @@ class WalLog:
         if position < self._located().floor(place.partition):
             self._lost(place, position)
 
-    def _segment_with(self, place: TopicPartition, offset: int) -> Segment:
+    def _segment_with(self, place: TopicPartition, offset: int, stop: int) -> Segment:
+        """The segment that holds an offset; what follows it up to ``stop`` will be asked for, too."""
         if self._read is not None:
             partition, segment = self._read
             if partition == place.partition and segment.header.base <= offset < segment.header.stop:
                 return segment
         location = self._located()
-        found = location.segment(place.partition, offset)  # in most cases it begins there
+        found = (self._ahead or location).segment(place.partition, offset)  # in most cases it begins there
         if found is None:
             base = location.base_at(place.partition, offset)
             found = None if base is None else location.segment(place.partition, base)
         if found is None or not found.header.base <= offset < found.header.stop:
             self._lost(place, offset)
         self._read = place.partition, found
+        if self._ahead is not None and found.header.stop < stop:
+            self._ahead.go_on(place.partition, found.header, stop)
         return found
 
     def _lost(self, place: TopicPartition, offset: int) -> NoReturn:
@@ -183,6 +194,6 @@ class WalLog:
                 high = max(header.base, low)
         if low == bounds.latest:
             return low
-        found = self._segment_with(place, low)
+        found = self._segment_with(place, low, low + 1)
         numbered = enumerate(found.arrived_ms, start=found.header.base)
         return next((offset for offset, at_ms in numbered if offset >= low and at_ms >= timestamp_ms), low)

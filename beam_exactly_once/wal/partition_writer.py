@@ -14,29 +14,22 @@ whoever claims next finds or shuts out (4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import count
-from operator import attrgetter
-
 from beam_exactly_once.arguments import whole_number
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, Fenced
 from beam_exactly_once.object_store import Taken
-from beam_exactly_once.wal.ids import NO_ID, IdWindow, KnownId
+from beam_exactly_once.wal.ids import IdWindow, entries_of
 from beam_exactly_once.wal.location import IdPage, WalLocation
+from beam_exactly_once.wal.new_records import NewRecords
 from beam_exactly_once.wal.recovered_ids import RecoveredIds, recover_ids
 from beam_exactly_once.wal.sealed import corrupt
-from beam_exactly_once.wal.segments import NewRecord, SegmentHeader, encode_segment
+from beam_exactly_once.wal.segments import SegmentHeader, encode_segment
 
 ID_PAGE_OFFSETS = 65_536
 """A page of ids is written when so many offsets are durable since the one before."""
 MAX_CLAIMS = 3
 """So often another claim may be first; then somebody else means to write here as well."""
 _MAX_OWNER = 200
-_ARRIVED_MS, _RECORD_ID, _CONTENT = attrgetter("arrived_ms"), attrgetter("record_id"), attrgetter("content")
-_KNOWN_ID: Callable[[tuple[bytes, bytes, int]], KnownId] = partial(tuple.__new__, KnownId)
-"""What ``KnownId._make`` is, without a call of Python's own for each."""
 
 
 class PartitionWriter:
@@ -67,8 +60,8 @@ class PartitionWriter:
         self._claim: SegmentHeader
         self._rising_ms = 0
         self._page_start = 0
-        self._unpaged: list[KnownId] = []
-        self._pending: tuple[Sequence[NewRecord], bytes] | None = None
+        self._unpaged: list[bytes] = []
+        self._pending: tuple[NewRecords, bytes] | None = None
 
     # -- claim ---------------------------------------------------------------------------------------------------------
 
@@ -154,7 +147,7 @@ class PartitionWriter:
 
     # -- segments ------------------------------------------------------------------------------------------------------
 
-    def begin(self, records: Sequence[NewRecord]) -> None:
+    def begin(self, records: NewRecords) -> None:
         """Make the next segment. It is the only one until :meth:`put` has returned.
 
         Args:
@@ -162,7 +155,7 @@ class PartitionWriter:
         """
         if self._pending is not None:
             raise ValueError("a segment is under way, and whether it is in the log is not known yet")
-        self._rising_ms = max(self._rising_ms, max(map(_ARRIVED_MS, records)))
+        self._rising_ms = max(self._rising_ms, max(records.arrived_ms))
         header = SegmentHeader(
             kind="records",
             partition=self.partition,
@@ -196,14 +189,11 @@ class PartitionWriter:
         self._advance(records)
         return base
 
-    def _advance(self, records: Sequence[NewRecord]) -> None:
+    def _advance(self, records: NewRecords) -> None:
         base, self.end = self.end, self.end + len(records)
-        ids, contents = map(_RECORD_ID, records), map(_CONTENT, records)
-        new = list(map(_KNOWN_ID, zip(ids, contents, count(base), strict=False)))
-        if NO_ID in map(_RECORD_ID, records):
-            new = [one for one in new if one.record_id != NO_ID]
+        new = entries_of(base, records.ids, records.contents)
         self.window.move(self.end, new)
-        self._unpaged += new
+        self._unpaged.append(new)
 
     def _fenced(self, other: SegmentHeader) -> Fenced:
         return Fenced(
@@ -220,5 +210,5 @@ class PartitionWriter:
             StoreUnavailable: no definite answer in time. The next page begins where this one would have.
         """
         if self.end - self._page_start >= self.page_offsets:
-            self._location.put_page(self.partition, IdPage(self._page_start, self.end, self._unpaged))
+            self._location.put_page(self.partition, IdPage(self._page_start, self.end, b"".join(self._unpaged)))
             self._page_start, self._unpaged = self.end, []

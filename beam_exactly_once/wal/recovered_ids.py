@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beam_exactly_once.errors import Fenced
-from beam_exactly_once.wal.ids import KnownId
+from beam_exactly_once.wal.ids import ENTRY_BYTES, entries_below
 from beam_exactly_once.wal.location import IdPage, WalLocation
 from beam_exactly_once.wal.sealed import corrupt
 
@@ -15,11 +15,11 @@ MAX_LOOKS = 20
 
 @dataclass(frozen=True, slots=True)
 class RecoveredIds:
-    """``known`` rises by offset. The next page of ids begins at ``page_start``, with ``unpaged``."""
+    """Entries, in blocks; ``known`` rises by offset. The next page of ids begins at ``page_start``, with ``unpaged``."""
 
-    known: list[KnownId]
+    known: list[bytes]
     page_start: int
-    unpaged: list[KnownId]
+    unpaged: list[bytes]
 
 
 def recover_ids(location: WalLocation, partition: int, end: int, *, required: int, wanted: int) -> RecoveredIds:
@@ -64,9 +64,9 @@ def _look(location: WalLocation, partition: int, end: int, required: int, wanted
 
 def _from_segments(
     location: WalLocation, partition: int, end: int, required: int, wanted: int
-) -> tuple[list[KnownId], int | None]:
+) -> tuple[list[bytes], int | None]:
     """Ids of the segments below ``end``, down to ``wanted`` as far as they are there, and to where."""
-    found: list[list[KnownId]] = []
+    found: list[bytes] = []
     position = end
     bases = location.bases_below(partition, end)  # one request for a thousand; that they tile is checked
     while position > wanted:
@@ -78,14 +78,14 @@ def _from_segments(
             break
         found.append(ids[1])
         position = ids[0].base
-    return [one for segment in reversed(found) for one in segment], position
+    return found[::-1], position
 
 
 def _from_pages(
     location: WalLocation, partition: int, position: int, stops: list[int], wanted: int
-) -> tuple[list[KnownId], int]:
+) -> tuple[list[bytes], int]:
     """Ids below ``position``, by pages that cover each other's beginnings; and down to where they do."""
-    found: list[list[KnownId]] = []
+    found: list[bytes] = []
     for stop in stops:
         if position <= wanted or stop < position:
             break
@@ -95,8 +95,8 @@ def _from_pages(
         if page.start < position:
             found.append(_below(page, position))
             position = page.start
-    return [one for page_ids in reversed(found) for one in page_ids], position
+    return found[::-1], position
 
 
-def _below(page: IdPage, position: int) -> list[KnownId]:
-    return [one for one in page.known if one.offset < position]
+def _below(page: IdPage, position: int) -> bytes:
+    return page.entries[: entries_below(page.entries, position) * ENTRY_BYTES]

@@ -72,20 +72,23 @@ def unseal(data: bytes, *, where: str, kind: str, log_id: str) -> Json:
     return body
 
 
-def with_header(header: Json, blocks: bytes) -> bytes:
+def with_header(header: Json, *blocks: bytes) -> bytes:
     """A large object: its header, which gets a nonce and the checksum of the blocks, and the blocks."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
     whole = {
         "format_version": FORMAT_VERSION,
         "min_reader_version": MIN_READER_VERSION,
         "nonce": new_token(),
-        "sha256": hashlib.sha256(blocks).hexdigest(),
-        "blocks_bytes": len(blocks),
+        "sha256": digest.hexdigest(),
+        "blocks_bytes": sum(map(len, blocks)),
         **header,
     }
     text = orjson.dumps(whole)
     if _FRONT_BYTES + len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {len(text)} bytes is longer than one read of it")
-    return b"".join((_MAGIC, _LENGTHS.pack(len(text), zlib.crc32(text)), text, blocks))
+    return b"".join((_MAGIC, _LENGTHS.pack(len(text), zlib.crc32(text)), text, *blocks))
 
 
 def header_of(data: bytes, *, where: str, log_id: str) -> tuple[Json, int]:

@@ -14,11 +14,10 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
-from operator import attrgetter
-from typing import NamedTuple
 
 from beam_exactly_once.logs.records import Headers
-from beam_exactly_once.wal.ids import CONTENT_BYTES, ID_BYTES, NO_CONTENT, NO_ID, KnownId, known_ids
+from beam_exactly_once.wal.ids import CONTENT_BYTES, ID_BYTES, entries_in
+from beam_exactly_once.wal.new_records import NewRecords
 from beam_exactly_once.wal.sealed import MAX_HEADER_BYTES, Json, blocks_of, corrupt, header_of, with_header
 
 MAX_SEGMENT_BYTES = 8_000_000
@@ -29,18 +28,6 @@ MAX_PAYLOAD_BYTES = MAX_SEGMENT_BYTES - MAX_HEADER_BYTES
 
 _RECORD_BYTES = ID_BYTES + CONTENT_BYTES + 8 + 4 + 4
 _NONE = -1
-_VALUE, _KEY, _HEADERS = attrgetter("value"), attrgetter("key"), attrgetter("headers")
-
-
-class NewRecord(NamedTuple):
-    """A record on its way into the log. ``record_id`` and ``content`` are zeros if it came without an id."""
-
-    value: bytes | None
-    arrived_ms: int
-    record_id: bytes = NO_ID
-    content: bytes = NO_CONTENT
-    key: bytes | None = None
-    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +74,27 @@ class Segment:
     headers: list[Headers] | None
 
 
-def size_bytes(record: NewRecord) -> int:
-    """What a record takes of a segment."""
-    size = _RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
-    return size + 2 + sum(8 + len(name.encode()) + len(value or b"") for name, value in record.headers)
+def size_bytes(records: NewRecords) -> int:
+    """What records take of a segment."""
+    texts = sum(map(len, filter(None, records.values))) + sum(map(len, filter(None, records.keys)))
+    size = len(records) * (_RECORD_BYTES + 2) + texts
+    for headers in filter(None, records.headers):
+        size += sum(8 + len(name.encode()) + len(value or b"") for name, value in headers)
+    return size
 
 
-def total_bytes(records: Sequence[NewRecord]) -> int:
-    """What records take of a segment together."""
-    if any(map(_HEADERS, records)):
-        return sum(map(size_bytes, records))
-    texts = sum(map(len, filter(None, map(_VALUE, records)))) + sum(map(len, filter(None, map(_KEY, records))))
-    return len(records) * (_RECORD_BYTES + 2) + texts
-
-
-def encode_segment(log_id: str, header: SegmentHeader, records: Sequence[NewRecord] = ()) -> bytes:
+def encode_segment(log_id: str, header: SegmentHeader, records: NewRecords | None = None) -> bytes:
     """The bytes to store. Each call gives others, by a nonce of their own."""
-    values, times, record_ids, contents, keys, headers = zip(*records, strict=True) if records else ((),) * 6
-    ids = b"".join(chain.from_iterable(zip(record_ids, contents, strict=True)))
+    records = NewRecords() if records is None else records
+    ids = b"".join(chain.from_iterable(zip(records.ids, records.contents, strict=True)))
+    lengths = chain(_lengths(records.keys), _lengths(records.values))
     blocks = {
         "ids": ids,
-        "times": struct.pack(f"<{len(records)}q", *times),
-        "lengths": struct.pack(f"<{2 * len(records)}i", *_lengths(keys), *_lengths(values)),
-        "headers": b"".join(map(_packed_headers, headers)) if any(headers) else b"",
-        "keys": b"".join(filter(None, keys)),
-        "values": b"".join(filter(None, values)),
+        "times": struct.pack(f"<{len(records)}q", *records.arrived_ms),
+        "lengths": struct.pack(f"<{2 * len(records)}i", *lengths),
+        "headers": b"".join(map(_packed_headers, records.headers)) if any(records.headers) else b"",
+        "keys": b"".join(filter(None, records.keys)),
+        "values": b"".join(filter(None, records.values)),
     }
     fields: Json = {
         "kind": header.kind,
@@ -133,7 +116,7 @@ def encode_segment(log_id: str, header: SegmentHeader, records: Sequence[NewReco
             "owner": header.owner,
             "claimed_at_ms": header.claimed_at_ms,
         }
-    data = with_header(fields, b"".join(blocks.values()))
+    data = with_header(fields, *blocks.values())
     if len(data) > MAX_SEGMENT_BYTES:
         raise ValueError(f"a segment of {len(data)} bytes is larger than {MAX_SEGMENT_BYTES}")
     return data
@@ -155,8 +138,8 @@ def ids_span(data: bytes, *, where: str, log_id: str) -> tuple[int, int]:
     return begin, int(header["blocks"]["ids"])
 
 
-def decode_ids(data: bytes, *, where: str, log_id: str) -> tuple[SegmentHeader, list[KnownId]]:
-    """Header and ids of a segment, from bytes that hold both.
+def decode_ids(data: bytes, *, where: str, log_id: str) -> tuple[SegmentHeader, bytes]:
+    """Header and entries of a segment, from bytes that hold both.
 
     Raises:
         CorruptObject: they are truncated or altered.
@@ -167,7 +150,7 @@ def decode_ids(data: bytes, *, where: str, log_id: str) -> tuple[SegmentHeader, 
     if len(block) != header["blocks"]["ids"] or zlib.crc32(block) != header["ids_crc32"]:
         raise corrupt(where, "has no whole list of ids")
     checked = _checked_header(header, where)
-    return checked, list(known_ids(checked.base, block))
+    return checked, entries_in(checked.base, block) if block else b""
 
 
 def decode_segment(data: bytes, *, where: str, log_id: str) -> Segment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beam_exactly_once.object_store.store_location import StoreLocation
+from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.wal.log import WalLog
 
 
@@ -38,4 +38,5 @@ class WalSettings:
 
     def open(self) -> WalLog:
         """The log. Nothing is asked before it is used."""
-        return WalLog(self.place.store, self.topic)
+        is_near = kind_of_store(self.place.uri) in ("file", "memory")
+        return WalLog(self.place.store, self.topic, reads_ahead=not is_near)

@@ -27,8 +27,8 @@ from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.wal.ids import MAX_SENT_BYTES, NO_CONTENT, NO_ID, content_of, stored_id
 from beam_exactly_once.wal.intake import MAX_PENDING_BYTES, Batch, Intake
 from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
-from beam_exactly_once.wal.segments import NewRecord
 from beam_exactly_once.wal.writer_state import WindowAge, WriterState
 
 MAX_RECORD_BYTES = 1 << 20
@@ -185,9 +185,7 @@ class WalWriter:
             raise type(done)(str(done))
         return done
 
-    def submit(
-        self, records: Sequence[NewRecord], on_settled: Callable[[Appended | BeamExactlyOnceError], None]
-    ) -> None:
+    def submit(self, records: NewRecords, on_settled: Callable[[Appended | BeamExactlyOnceError], None]) -> None:
         """As :meth:`append`, for a front end that makes records of the log itself and waits without a task.
 
         Args:
@@ -251,7 +249,7 @@ class WalWriter:
         ids: Sequence[bytes | None] | None,
         keys: Sequence[bytes | None] | None,
         headers: Sequence[Headers] | None,
-    ) -> list[NewRecord]:
+    ) -> NewRecords:
         ids = [None] * len(values) if ids is None else ids
         keys = ids if keys is None else keys
         headers = [()] * len(values) if headers is None else headers
@@ -261,10 +259,10 @@ class WalWriter:
                 "records: give one of each a record."
             )
         arrived_ms = now_ms(self._clock)
-        return [
+        return NewRecords.of(
             self._record(value, sent, key, tuple(pairs), arrived_ms)
             for value, sent, key, pairs in zip(values, ids, keys, headers, strict=True)
-        ]
+        )
 
     def _record(
         self, value: bytes, sent: bytes | None, key: bytes | None, headers: Headers, arrived_ms: int

@@ -26,7 +26,6 @@ from beam_exactly_once.pipelines.runners.watched_run import lost_runner
 from beam_exactly_once.pipelines.triggers import Continuous
 from beam_exactly_once.planning.batch_feed import FeedClaim
 from beam_exactly_once.planning.source import LogSource
-from beam_exactly_once.state.state_list import state_lists
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 from beam_exactly_once.transforms.continuous.plan_batches import ContinuousJob
@@ -181,7 +180,7 @@ class _SupervisedStream(ClaimedStream):
                 planner.refresh()
         self._batch_id = self._way.batch_id = plan.batch_id + 1
         self._predecessor = marker.as_predecessor
-        self._state = state_lists(marker)
+        self._state = self._operators.state_in(marker)
         if not self._operators.are_those_of(self._state):  # to recover here would leave two jobs with one claim
             raise Retryable(f"batch {plan.batch_id} was decided by a pipeline with other operators.")
 

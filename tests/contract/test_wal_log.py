@@ -18,8 +18,9 @@ from beam_exactly_once.testing import LogContract, LogUnderTest
 from beam_exactly_once.topics import TopicDescription
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
-from beam_exactly_once.wal.segments import NewRecord, SegmentHeader, encode_segment
+from beam_exactly_once.wal.segments import SegmentHeader, encode_segment
 
 WAL = TopicPartition("wal", 0)
 SEGMENT_RECORDS = 20
@@ -54,7 +55,7 @@ class _Logs(LogUnderTest):
         base = 0 if newest is None else newest.stop
         rising_ms = max(one.arrived_ms for one in new)
         header = SegmentHeader("records", partition, base, len(new), 0, rising_ms, id_window=0, ids_from=0)
-        location.put_segment(partition, base, encode_segment(location.log_id, header, new))
+        location.put_segment(partition, base, encode_segment(location.log_id, header, NewRecords.of(new)))
 
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
         location = WalLocation.on(self.stores[topic])
@@ -122,7 +123,7 @@ def claimed(location: WalLocation) -> PartitionWriter:
 
 
 def put(writer: PartitionWriter, *values: bytes, at_ms: int = 1) -> None:
-    writer.begin([NewRecord(value, at_ms) for value in values])
+    writer.begin(NewRecords.of(NewRecord(value, at_ms) for value in values))
     writer.put()
 
 

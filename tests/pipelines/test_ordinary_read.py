@@ -18,7 +18,7 @@ from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms.reading import read_ranges
-from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
 
 
@@ -167,7 +167,7 @@ def test_ranges_from_a_broker(as_arrow: bool) -> None:
             pass
         with beam.Pipeline("FnApiRunner") as pipeline:
             planned = [OffsetRange("orders", 0, 10, 20), OffsetRange("orders", 0, 50, 95)]
-            ranges = pipeline | beam.Create([PlannedRange(one) for one in planned])
+            ranges = pipeline | beam.Create([RangeGroup((PlannedRange(one),)) for one in planned])
             read = ranges | ReadOffsetRanges(KafkaSettings(broker.bootstrap_servers), as_arrow=as_arrow)
             expected = [b"%d" % number for number in (*range(10, 20), *range(50, 95))]
             assert_that(read.records | beam.FlatMap(values), equal_to(expected))

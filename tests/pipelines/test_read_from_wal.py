@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sqlite3
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from beam_exactly_once import (
     ReadFromWal,
     Record,
     WriteToFiles,
+    read_batches,
 )
 from beam_exactly_once.errors import ConfigurationError, DataLoss, PipelineChanged, UnknownTopic
-from beam_exactly_once.pipelines import wal_to_files
+from beam_exactly_once.pipelines import wal_to_delta, wal_to_files, wal_to_kafka, wal_to_sql
+from beam_exactly_once.pipelines.ready_made import Given
 from beam_exactly_once.testing import run_in_memory
 from support.command_line import run
 from support.lives import values_in
@@ -183,6 +186,34 @@ def test_the_ready_made_pipeline_reads_it_to_files(tmp_path: Path) -> None:
     assert wal_to_files.main([*argv, "--output-partition-by=topic,event_date"]) == 0
     assert values_in(tmp_path / "output") == sorted(numbers(range(10)))
     assert [one.name for one in (tmp_path / "output").glob("topic=*")] == ["topic=hooks"]
+
+
+def test_a_ready_made_pipeline_reads_it_to_a_table(tmp_path: Path) -> None:
+    append(tmp_path, [b'{"id": 1}', b'{"id": 2}', b"no object"])
+    with sqlite3.connect(tmp_path / "hooks.db") as table:
+        table.execute("CREATE TABLE hooks (id INTEGER)")
+    flags = {"location": "hooks", "checkpoint-location": "checkpoint", "rejected-location": "rejected"}
+    argv = [f"--{flag}={tmp_path}/{folder}" for flag, folder in flags.items()]
+    assert wal_to_sql.main([*argv, f"--output-url=sqlite:///{tmp_path}/hooks.db", "--output-table=hooks"]) == 0
+    assert table.execute("SELECT id FROM hooks ORDER BY id").fetchall() == [(1,), (2,)]
+    assert [batch.rows_written for batch in read_batches(f"{tmp_path}/rejected")] == [1]
+
+
+def test_ready_made_pipelines_write_it_to_where_those_of_topics_write(tmp_path: Path) -> None:
+    places = {
+        wal_to_delta: ["--output-location=lake"],
+        wal_to_sql: ["--output-url=sqlite:///hooks.db", "--output-table=hooks"],
+        wal_to_kafka: ["--output-bootstrap-servers=memory:9092", "--output-topic=copy"],
+    }
+    for module, place in places.items():
+        values, _ = module.PIPELINE.parser().parse(
+            [f"--location={tmp_path}/hooks", f"--checkpoint-location={tmp_path}", *place]
+        )
+        stream = ExactlyOnceStream(**values["stream"])
+        module.PIPELINE.wire(stream, Given(**values, reader=module.PIPELINE.source))
+        assert stream.stream_graph.sources["wal"].settings.definition["location"] == f"{tmp_path}/hooks"
+        kinds = [sink.definition["kind"] for sink in stream.stream_graph.sinks.values()]
+        assert kinds == [module.PIPELINE.name.removeprefix("wal-to-")]
 
 
 def test_status_shows_the_lag_without_being_told_where_the_log_is(tmp_path: Path) -> None:

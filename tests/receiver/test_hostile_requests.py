@@ -5,6 +5,8 @@ After each of them it takes a good request, and the log holds what was answered 
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import socket
 from collections.abc import Callable, Iterator
 
@@ -15,12 +17,16 @@ from support.wal.receiver_process import TOKEN, ReceiverProcess, answer_on, post
 MEMORY_MB = 120
 """How much more a receiver may hold than at its start, with 8 MB of requests on their way in and 8 MB waiting."""
 CONNECTIONS = 200
+SIGNED_WITH = "a-secret-of-a-hub"
 
 
 @pytest.fixture(scope="module")
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
-    flags = ("--max-request-bytes=1000000", "--max-pending-bytes=8000000", "--request-timeout-s=2")
-    with receiver_process(tmp_path_factory.mktemp("receiver") / "log", *flags, "--max-connections=300") as one:
+    folder = tmp_path_factory.mktemp("receiver")
+    (folder / "signed_with").write_text(SIGNED_WITH)
+    signature = ("--signature=github", f"--signature-secret=hub=${{file:{folder / 'signed_with'}}}")
+    flags = ("--max-request-bytes=1000000", "--max-pending-bytes=8000000", "--request-timeout-s=2", *signature)
+    with receiver_process(folder / "log", *flags, "--max-connections=300") as one:
         yield one
 
 
@@ -34,6 +40,7 @@ def taken(receiver: ReceiverProcess) -> Iterator[list[bytes]]:
     assert values_in(receiver.location) == [*before, *expected, b"good"]
     assert receiver.memory_mb() < memory_mb + MEMORY_MB
     assert TOKEN not in receiver.log
+    assert SIGNED_WITH not in receiver.log
     assert "Traceback" not in receiver.log
 
 
@@ -109,11 +116,41 @@ def test_requests_that_do_not_come_to_their_end_are_given_up(receiver: ReceiverP
 
 
 def test_tokens_that_are_guessed_are_all_refused(receiver: ReceiverProcess) -> None:
-    guesses = ["", " ", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "x" * 10_000, "shop", "${file:token}"]
+    guesses = ["", " ", f"{TOKEN}x", TOKEN.upper(), "x" * 10_000, "shop", "${file:token}"]
+    byte_by_byte = [TOKEN[:right].ljust(len(TOKEN), "x") for right in range(len(TOKEN))]
+    guesses += [*byte_by_byte, *(TOKEN[:right] for right in range(1, len(TOKEN)))]
     answers = [receiver.post(b"x", token=guess) for guess in guesses]
 
     assert {status for status, _ in answers} == {401}
     assert len({answer.partition(b"\r\n\r\n")[2] for _, answer in answers}) == 1
+
+
+def test_a_body_with_the_signature_of_another_one_is_refused(receiver: ReceiverProcess, taken: list[bytes]) -> None:
+    def send(body: bytes, signature: str) -> int:
+        return receiver.post(body, f"X-Hub-Signature-256: sha256={signature}", token="none")[0]
+
+    mine = hmac.digest(SIGNED_WITH.encode(), b"signed", hashlib.sha256).hex()
+    guesses = [mine[:right].ljust(len(mine), "0") for right in range(0, len(mine), 8)]
+    wrong = [(b"signed", guess) for guess in ["", mine[:-1], "\xff" * 64, *guesses]]
+
+    assert {send(*one) for one in [(b"other", mine), (b"signed ", mine), *wrong]} == {401}
+    assert send(b"signed", mine) == 200
+    taken.append(b"signed")
+
+
+def test_a_request_that_comes_byte_by_byte_is_given_up(receiver: ReceiverProcess) -> None:
+    """Each byte comes soon after the one before, so it is never idle."""
+    with receiver.connect() as connection:
+        connection.sendall(post(b"x" * 900_000)[:-900_000])
+        connection.settimeout(0.02)
+        for _ in range(900_000):
+            try:
+                found = connection.recv(12)
+                break
+            except TimeoutError:
+                connection.send(b"x")
+
+    assert found == b"HTTP/1.1 408"
 
 
 def test_many_requests_on_one_connection_before_the_first_answer_are_refused(

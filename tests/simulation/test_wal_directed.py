@@ -7,9 +7,10 @@ import pytest
 from beam_exactly_once.errors import ConfigurationError, CorruptObject, DataLoss, Fenced
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.readers import ReaderRecord, WalReader
-from beam_exactly_once.wal.segments import NewRecord, SegmentHeader
+from beam_exactly_once.wal.segments import SegmentHeader
 from beam_exactly_once.wal.sweeping import Sweeper
 from support.simulation.wal_directed import WAL, Log, SmallPages, Writer, outcome
 
@@ -66,7 +67,7 @@ def a_writer_wakes_after_its_successor_was_swept(sweeper: type[Sweeper]) -> list
     log = Log(sweeper=sweeper)
     old = log.claimed()
     log.put(old, b"0")
-    old.begin([NewRecord(b"never answered", 1)])
+    old.begin(NewRecords.of([NewRecord(b"never answered", 1)]))
     new = log.claimed()
     for number in range(1, 4):
         log.put(new, b"%d" % number)
@@ -199,7 +200,7 @@ def test_a_writer_cannot_touch_the_log_that_took_the_place_of_its_own() -> None:
     new = PartitionWriter(new_location, 0, owner="new", id_window=0)
     new.claim()
 
-    old.begin([NewRecord(b"late", 1)])
+    old.begin(NewRecords.of([NewRecord(b"late", 1)]))
     old.put()
 
     assert not log.location.is_current()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from beam_exactly_once.errors import CorruptObject
-from beam_exactly_once.wal.ids import NO_ID, KnownId, content_of, stored_id
+from beam_exactly_once.wal.ids import content_of, entries_of, stored_id
 from beam_exactly_once.wal.location import IdPage, WalLocation
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.recovered_ids import RecoveredIds
-from beam_exactly_once.wal.segments import NewRecord, SegmentHeader
+from beam_exactly_once.wal.segments import SegmentHeader
 from beam_exactly_once.wal.sweeping import Sweeper
 from support.simulation.wal_directed import Log, SmallPages, Writer, outcome
 
@@ -23,7 +22,7 @@ class HoleIgnored(SmallPages):
     """Takes what it finds of the ids for all there are."""
 
     def _recover_ids(self, claim: SegmentHeader) -> RecoveredIds:
-        found: list[KnownId] = []
+        found: list[bytes] = []
         stops = self._location.page_stops(self.partition)
         position = claim.base
         while position > (stops[0] if stops else 0):
@@ -31,10 +30,10 @@ class HoleIgnored(SmallPages):
             ids = None if base is None else self._location.ids_of(self.partition, base)
             if ids is None or ids[0].stop != position:
                 break
-            found, position = ids[1] + found, ids[0].base
+            found, position = [ids[1], *found], ids[0].base
         for stop in stops:
             page = self._location.page(self.partition, stop)
-            found = [*(page.known if page else ()), *found]
+            found = [page.entries if page else b"", *found]
         return RecoveredIds(found, claim.base, [])
 
 
@@ -53,10 +52,9 @@ class _WithoutPages(WalLocation):
 
 
 class PageOfWhatIsUnderWay(SmallPages):
-    def begin(self, records: Sequence[NewRecord]) -> None:
-        ids = [KnownId(one.record_id, one.content, self.end - 1) for one in records if one.record_id != NO_ID]
-        known = [*self._unpaged, *ids]
-        self._location.put_page(self.partition, IdPage(self._page_start, self.end, known))
+    def begin(self, records: NewRecords) -> None:
+        entries = b"".join([*self._unpaged, entries_of(self.end - 1, records.ids, records.contents)])
+        self._location.put_page(self.partition, IdPage(self._page_start, self.end, entries))
         super().begin(records)
 
 
@@ -101,7 +99,8 @@ def a_receiver_dies_with_a_record_under_way(writer: Writer) -> list[bytes | None
     old = log.claimed()
     log.put(old, b"0", with_id=True)
     value = b"under way"
-    old.begin([NewRecord(value, 1, stored_id(log.location.log_id, value), content_of(value), value)])
+    record = NewRecord(value, 1, stored_id(log.location.log_id, value), content_of(value), value)
+    old.begin(NewRecords.of([record]))
     log.claimed()
     log.put(log.claimed(), value, with_id=True)
     log.read_on()

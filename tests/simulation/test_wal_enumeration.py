@@ -17,9 +17,9 @@ from beam_exactly_once.wal.ids import content_of, stored_id
 from beam_exactly_once.wal.intake import Intake
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.readers import WalReader
-from beam_exactly_once.wal.segments import NewRecord
 from beam_exactly_once.wal.sweeping import Sweeper
 
 VALUES = [b"%d" % number for number in range(6)]
@@ -83,7 +83,8 @@ def receive(store: MemoryStore, unanswered: list[bytes], answered: list[bytes], 
     writer.claim()
     intake = Intake(writer.window)
     for value in list(unanswered):
-        request = intake.offer([NewRecord(value, 1, stored_id(location.log_id, value), content_of(value), value)])
+        record = NewRecord(value, 1, stored_id(location.log_id, value), content_of(value), value)
+        request = intake.offer(NewRecords.of([record]))
         if intake:
             batch = intake.take()
             writer.begin(batch.records)

@@ -6,17 +6,16 @@ Random histories find most of them. What needs several things to happen in one o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from beam_exactly_once.errors import Fenced
 from beam_exactly_once.object_store import Created, PutResult, Taken
 from beam_exactly_once.object_store.definite import Unclear
 from beam_exactly_once.wal.intake import Intake, Request
+from beam_exactly_once.wal.new_records import NewRecords
 from beam_exactly_once.wal.readers import WalReader
 from beam_exactly_once.wal.recovered_ids import RecoveredIds
-from beam_exactly_once.wal.segments import NewRecord, SegmentHeader, encode_segment
+from beam_exactly_once.wal.segments import SegmentHeader, encode_segment
 from beam_exactly_once.wal.sweeping import Sweeper
 from support.simulation.caught import assert_caught
 from support.simulation.store import SimulatedStore
@@ -37,7 +36,7 @@ class NoClaim(SmallPages):
         self._claim, self._rising_ms, self.end = before, before.rising_ms, before.stop
         self._claim = SegmentHeader(**{**_fields(before), "base": before.claim, "count": 1, "kind": "claim"})
         found = self._recover_ids(SegmentHeader(**{**_fields(before), "base": before.stop, "count": 1}))
-        self.window.move(self.end, found.known)
+        self.window.move(self.end, b"".join(found.known))
         self._page_start, self._unpaged = found.page_start, found.unpaged
 
 
@@ -150,7 +149,7 @@ class IdsNotRecovered(SmallPages):
 class KnownBeforeDurable(Intake):
     """Answers a duplicate whose original is under way only."""
 
-    def offer(self, records: Sequence[NewRecord]) -> Request:
+    def offer(self, records: NewRecords) -> Request:
         request = super().offer(records)
         if request.duplicates == request.records:
             request.waits_for.clear()

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.offsets import OffsetRange
-from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeTracker
+from beam_exactly_once.transforms.reading.span_tracker import Span, SpanTracker
 
 MAX_HOLD_S = 120.0
 
@@ -19,13 +18,13 @@ class Splits:
     """Splits that trackers of this process granted: pairs of primary and residual."""
 
     def __init__(self) -> None:
-        self.granted: list[tuple[OffsetRange, OffsetRange]] = []
+        self.granted: list[tuple[Span, Span]] = []
         self.wanted = 0
         self.reading = threading.Event()
         """Somebody is held."""
         self._changed = threading.Condition()
 
-    def add(self, primary: OffsetRange, residual: OffsetRange) -> None:
+    def add(self, primary: Span, residual: Span) -> None:
         with self._changed:
             self.granted.append((primary, residual))
             self._changed.notify_all()
@@ -53,16 +52,16 @@ def splits_wanted(wanted: int) -> Iterator[Splits]:
     global _current
     _current = Splits()
     _current.wanted = wanted
-    original = OffsetRangeTracker.try_split
+    original = SpanTracker.try_split
 
-    def try_split(tracker: OffsetRangeTracker, fraction: float) -> tuple[OffsetRange, OffsetRange] | None:
+    def try_split(tracker: SpanTracker, fraction: float) -> tuple[Span, Span] | None:
         split = original(tracker, fraction)
         if split is not None and not split[0].is_empty and not split[1].is_empty:
             _current.add(*split)
         return split
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(OffsetRangeTracker, "try_split", try_split)
+        patched.setattr(SpanTracker, "try_split", try_split)
         try:
             yield _current
         finally:

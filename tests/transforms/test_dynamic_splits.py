@@ -17,7 +17,7 @@ from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms.reading import read_ranges
-from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
 from support.held_reader import Splits, hold, splits_wanted
 
@@ -56,7 +56,11 @@ def test_a_runner_splits_ranges_while_they_are_read(seed: int, monkeypatch: pyte
         runner = FnApiRunner(default_environment=environments.EmbeddedPythonGrpcEnvironment.default())
         with beam.Pipeline(runner) as pipeline:
             planned = PlannedRange(WHOLE, cluster.ids()["orders"])
-            read = pipeline | beam.Create([planned]) | "Read" >> ReadOffsetRanges(KafkaSettings("memory:9092"))
+            read = (
+                pipeline
+                | beam.Create([RangeGroup((planned,))])
+                | "Read" >> ReadOffsetRanges(KafkaSettings("memory:9092"))
+            )
             assert_that(read.records | beam.Map(hold), equal_to(present))
             assert_that(read.pieces, tiles, label="pieces")
         assert len(splits.granted) >= SPLITS

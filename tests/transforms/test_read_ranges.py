@@ -17,31 +17,36 @@ from beam_exactly_once.offsets import OffsetRange, tiling_faults
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.reading import read_ranges
-from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeTracker
-from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
+from beam_exactly_once.transforms.reading.span_tracker import Span, SpanTracker
 
 WHOLE = OffsetRange("orders", 0, 0, 500)
+LINE = Span(0, 500)
 SETTINGS = KafkaSettings("memory:9092")
 
 
 def kafka_with_gaps(random_: random.Random) -> MemoryKafka:
     """500 offsets, about half of them records, with gaps at the start, the end and between."""
     cluster = MemoryKafka({"orders": 1})
-    end = 0
-    while end < WHOLE.stop:
-        size = min(random_.randint(1, 40), WHOLE.stop - end)
-        if random_.random() < 0.5:
-            cluster.skip("orders", 0, size)
-        else:
-            cluster.append(Record("orders", value=b"%d" % number) for number in range(end, end + size))
-        end += size
+    fill_with_gaps(cluster, 0, WHOLE.stop, random_)
     return cluster
+
+
+def fill_with_gaps(cluster: MemoryKafka, partition: int, stop: int, random_: random.Random) -> None:
+    end = 0
+    while end < stop:
+        size = min(random_.randint(1, 40), stop - end)
+        if random_.random() < 0.5:
+            cluster.skip("orders", partition, size)
+        else:
+            cluster.append(Record("orders", partition, value=b"%d" % number) for number in range(end, end + size))
+        end += size
 
 
 class SplittingTracker:
     """Hands calls on to a tracker, and splits before and after any of them when the dice say so."""
 
-    def __init__(self, tracker: OffsetRangeTracker, random_: random.Random, residuals: list[OffsetRange]) -> None:
+    def __init__(self, tracker: SpanTracker, random_: random.Random, residuals: list[Span]) -> None:
         self._tracker = tracker
         self._random = random_
         self._residuals = residuals
@@ -52,7 +57,7 @@ class SplittingTracker:
             if split is not None and not split[1].is_empty:
                 self._residuals.append(split[1])
 
-    def current_restriction(self) -> OffsetRange:
+    def current_restriction(self) -> Span:
         self.maybe_split()
         restriction = self._tracker.current_restriction()
         self.maybe_split()
@@ -73,18 +78,24 @@ def read_all(
     topic_id: str = "orders#1",
 ) -> tuple[list[Record], list[Piece]]:
     """Read ``whole`` and everything that splits gave away."""
+    return read_group(cluster, [PlannedRange(whole, topic_id)], random_, on_data_loss)
+
+
+def read_group(
+    cluster: MemoryKafka, ranges: list[PlannedRange], random_: random.Random, on_data_loss: OnDataLoss = "fail"
+) -> tuple[list[Record], list[Piece]]:
     records: list[Record] = []
     pieces: list[Piece] = []
-    waiting = [whole]
-    planned = PlannedRange(whole, topic_id)
+    group = RangeGroup(tuple(ranges))
+    waiting = [group.line]
     with cluster.serving():
         reader = read_ranges._ReadRange(SETTINGS, "orders", on_data_loss)
         reader.start_bundle()
         while waiting:
             part = waiting.pop()
-            tracker = OffsetRangeTracker(part)
+            tracker = SpanTracker(part)
             splitting = SplittingTracker(tracker, random_, waiting)
-            for element in reader.process(planned, splitting):
+            for element in reader.process(group, splitting):
                 splitting.maybe_split()
                 if isinstance(element, beam.pvalue.TaggedOutput):
                     pieces.append(element.value[1])
@@ -102,7 +113,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ranges, "MAX_CHUNK_RECORDS", 17)
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", range(100))
 def test_splits_at_any_moment_neither_lose_nor_repeat_a_record(seed: int) -> None:
     random_ = random.Random(seed)
     cluster = kafka_with_gaps(random_)
@@ -110,6 +121,24 @@ def test_splits_at_any_moment_neither_lose_nor_repeat_a_record(seed: int) -> Non
     present = cluster.records_of(WHOLE.topic_partition, 0, WHOLE.stop, WHOLE.size)
     assert sorted(records) == sorted(present)
     assert tiling_faults([piece.read for piece in pieces], [WHOLE]) == []
+    assert sum(piece.records_read for piece in pieces) == len(present)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_splits_of_a_group_fall_anywhere_and_neither_lose_nor_repeat_a_record(seed: int) -> None:
+    """Ranges of one offset, of a chunk and of several: a split falls between two of them, or inside one."""
+    random_ = random.Random(seed)
+    cluster = MemoryKafka({"orders": 9})
+    ranges = []
+    for partition in random_.sample(range(9), random_.randint(2, 9)):
+        fill_with_gaps(cluster, partition, 60, random_)
+        start = random_.randrange(60)
+        stop = min(60, start + random_.choice([1, 1, 2, 17, 34, 60]))
+        ranges.append(OffsetRange("orders", partition, start, stop))
+    records, pieces = read_group(cluster, [PlannedRange(one, "orders#1") for one in ranges], random_)
+    present = [record for one in ranges for record in cluster.records_of(one.topic_partition, one.start, one.stop, 60)]
+    assert sorted(records) == sorted(present)
+    assert tiling_faults([piece.read for piece in pieces], ranges) == []
     assert sum(piece.records_read for piece in pieces) == len(present)
 
 
@@ -165,13 +194,13 @@ def old_topic() -> MemoryKafka:
 
 def bundle(cluster: MemoryKafka, on_data_loss: OnDataLoss, act: Callable[[], None]) -> tuple[list[bytes], list[Piece]]:
     """Read the whole range as one bundle, and act after its first chunk."""
-    planned = PlannedRange(WHOLE, "orders#1")
+    planned = RangeGroup((PlannedRange(WHOLE, "orders#1"),))
     values: list[bytes] = []
     pieces: list[Piece] = []
     with cluster.serving():
         reader = read_ranges._ReadRange(SETTINGS, "orders", on_data_loss)
         reader.start_bundle()
-        for element in reader.process(planned, OffsetRangeTracker(WHOLE)):
+        for element in reader.process(planned, SpanTracker(LINE)):
             if isinstance(element, beam.pvalue.TaggedOutput):
                 pieces.append(element.value[1])
             else:
@@ -231,5 +260,5 @@ def test_each_isolation_level_has_a_client_of_its_own() -> None:
         reader = read_ranges._ReadRange(SETTINGS, "orders", "fail")
         reader.start_bundle()
         for level in ("read_uncommitted", None, "read_committed", "read_uncommitted"):
-            list(reader.process(PlannedRange(WHOLE, None, level), OffsetRangeTracker(WHOLE)))
+            list(reader.process(RangeGroup((PlannedRange(WHOLE, None, level),)), SpanTracker(LINE)))
     assert opened == ["read_uncommitted", "read_committed"]

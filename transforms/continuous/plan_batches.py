@@ -19,7 +19,6 @@ from beam_exactly_once.errors import Fenced, leaving_step
 from beam_exactly_once.object_store.store_location import StoreLocation
 from beam_exactly_once.planning.batch_feed import BatchFeed, FeedClaim, Planned
 from beam_exactly_once.randomness import new_token
-from beam_exactly_once.state.state_list import state_lists
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.continuous.batch_windows import BatchWindows, batch_time
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
@@ -44,13 +43,13 @@ class ContinuousJob:
 
     def is_due(self, sources: Mapping[str, SourcePlan], before: Marker | None, at_ms: int) -> bool:
         """Whether an operator asks for a batch that reads nothing."""
-        return self.operators.ask_for_batch(sources, state_lists(before), at_ms, None)
+        return self.operators.ask_for_batch(sources, self.operators.state_in(before), at_ms, None)
 
     def task(self, planned: Planned) -> BatchTask:
         """A new attempt at a planned batch."""
         stream_id, plan = self.claim.stream_id, planned.plan
         attempt = Attempt(self.claim.writer_epoch, plan.batch_id, new_token())
-        operators = self.operators.tasks(plan, state_lists(planned.before), planned.times)
+        operators = self.operators.tasks(plan, self.operators.state_in(planned.before), planned.times)
         return BatchTask(stream_id, attempt, plan, planned.predecessor, operators, planned.times)
 
 

@@ -26,7 +26,7 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import NAME as DECODE
 from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup, grouped
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SourceSpec, StreamGraph, graph_of
@@ -112,10 +112,10 @@ class ReadLog(NamedTransform, abc.ABC):
             )
         name = graph.source_name(self._name, self.kind)
         settings, selection = self.log_in(graph)
-        ranges = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name, self._event_time)).with_output_types(
-            PlannedRange
+        groups = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name, self._event_time)).with_output_types(
+            RangeGroup
         )
-        read = ranges | "Read" >> self._reader(settings, name, event_time=False)
+        read = groups | "Read" >> self._reader(settings, name, event_time=False)
         graph.sources[name] = SourceSpec(
             name,
             settings,
@@ -149,8 +149,8 @@ class ReadLog(NamedTransform, abc.ABC):
             )
         settings, selection = self.log_in(None)
         bounded = _FindRanges(settings, selection, self._start, self._stop)
-        ranges = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(PlannedRange)
-        return (ranges | "Read" >> self._reader(settings, self.kind, event_time=True)).records
+        groups = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(RangeGroup)
+        return (groups | "Read" >> self._reader(settings, self.kind, event_time=True)).records
 
     def _reader(self, settings: LogSettings, source: str, *, event_time: bool) -> ReadOffsetRanges:
         return ReadOffsetRanges(
@@ -190,14 +190,15 @@ class _PlannedRanges(StatelessDoFn):
         self._source = source
         self._event_time = event_time
 
-    def process(self, task: BatchTask) -> Iterator[PlannedRange]:
+    def process(self, task: BatchTask) -> Iterator[RangeGroup]:
         assert task.plan is not None  # a task without one runs another graph
         source = task.plan.sources.get(self._source)
         if source is None:
             return
         latest_ms = None if self._event_time is None else self._event_time.latest_ms(task.plan.planned_at_ms)
-        for planned in source.ranges:
-            yield PlannedRange(planned, source.topic_ids.get(planned.topic), source.isolation_level, latest_ms)
+        ids, level = source.topic_ids, source.isolation_level
+        planned = [PlannedRange(one, ids.get(one.topic), level, latest_ms) for one in source.ranges]
+        yield from grouped(planned, has_one_worker=task.has_one_worker)
 
 
 class _FindRanges(StatelessDoFn):
@@ -209,7 +210,7 @@ class _FindRanges(StatelessDoFn):
         self._start = start
         self._stop = stop
 
-    def process(self, impulse: bytes) -> Iterator[PlannedRange]:
+    def process(self, impulse: bytes) -> Iterator[RangeGroup]:
         log = open_log(self._settings)
         try:
             topics = self._selection.describe(log, patient=False)
@@ -221,7 +222,9 @@ class _FindRanges(StatelessDoFn):
         passed = passed_over(starts, stops, now)
         if passed:
             _LOGGER.warning("the bounded read reads nothing of %s. Is start= or stop= what you mean?", listed(passed))
-        for partition in partitions:
-            if starts[partition] < stops[partition]:
-                offsets = OffsetRange(partition.topic, partition.partition, starts[partition], stops[partition])
-                yield PlannedRange(offsets, topics[partition.topic].topic_id)
+        planned = [
+            PlannedRange(OffsetRange(one.topic, one.partition, starts[one], stops[one]), topics[one.topic].topic_id)
+            for one in partitions
+            if starts[one] < stops[one]
+        ]
+        yield from grouped(planned, has_one_worker=False)

@@ -6,7 +6,7 @@ to records) or *columns* (chunks to Arrow batches). No per-record work happens w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import repeat
 from operator import mul
 from typing import Any, NamedTuple
@@ -21,15 +21,16 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from beam_exactly_once.checkpoint import Piece
 from beam_exactly_once.errors import DataLoss, IncompleteBatch, leaving_step
 from beam_exactly_once.kafka import Chunk, Record, at_hand
+from beam_exactly_once.kafka.kept_logs import leave_log, take_log
 from beam_exactly_once.kafka.topic_watch import TopicWatch
-from beam_exactly_once.logs import Log
-from beam_exactly_once.logs.opening import LogSettings, open_log
+from beam_exactly_once.logs import Log, ManyRangesLog
+from beam_exactly_once.logs.opening import LogSettings
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.time_notes import TimeNotes, TimesOf
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.named import Composite
-from beam_exactly_once.transforms.reading.offset_range_tracker import OffsetRangeCoder, OffsetRangeTracker, cut_evenly
-from beam_exactly_once.transforms.reading.planned_range import PlannedRange
+from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
+from beam_exactly_once.transforms.reading.span_tracker import Span, SpanCoder, SpanTracker, cut_evenly
 from beam_exactly_once.transforms.reports import Gathered, gathered, times_gathered
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
@@ -58,14 +59,14 @@ class ReadResult(NamedTuple):
 class ReadOffsetRanges(Composite):
     """Reads exactly the given offset ranges of a log, Kafka's or a write-ahead one.
 
-    Bounded. Input: a PCollection of :class:`PlannedRange`; output: a :class:`ReadResult`. Every record in the ranges
+    Bounded. Input: a PCollection of :class:`RangeGroup`; output: a :class:`ReadResult`. Every record in the ranges
     comes exactly once for each successful execution; the pieces tell what was covered, and tile the ranges. A range
     that names a topic id gives records of that topic alone, never of one that was recreated under its name. Order is
     kept inside one piece up to the next shuffle.
 
-    Parallelism: ranges are cut into parts of at most 250,000 offsets, and runners may split further at any
+    Parallelism: groups are cut into parts of at most 250,000 offsets, and runners may split further at any
     offset; no consumer group, so any number of workers may read one partition. A reader holds at most 16 MiB that
-    were fetched ahead and one chunk of 1000 records.
+    were fetched ahead, as much again of ranges that share a group, and one chunk of 1000 records.
 
     Args:
         settings: where the log is; secrets are resolved on the worker.
@@ -96,9 +97,9 @@ class ReadOffsetRanges(Composite):
         self._as_arrow = as_arrow
         self._event_time = event_time
 
-    def expand(self, ranges: beam.PCollection[PlannedRange]) -> ReadResult:
+    def expand(self, groups: beam.PCollection[RangeGroup]) -> ReadResult:
         """Wire read and explode."""
-        read = ranges | "Read" >> beam.ParDo(self._read).with_outputs(PIECES, main="chunks")
+        read = groups | "Read" >> beam.ParDo(self._read).with_outputs(PIECES, main="chunks")
         chunks, pieces = typed(read.chunks, Chunk), typed(read[PIECES], Gathered)
         return ReadResult(chunks | self._explode(), pieces)
 
@@ -109,23 +110,23 @@ class ReadOffsetRanges(Composite):
         return "Explode" >> beam.ParDo(explode).with_output_types(Record)
 
 
-class _RangeProvider(RestrictionProvider):
-    """The element is the range; its parts are the restrictions."""
+class _SpanProvider(RestrictionProvider):
+    """The element is a group of ranges; parts of its line are the restrictions."""
 
-    def create_tracker(self, restriction: OffsetRange) -> OffsetRangeTracker:
-        return OffsetRangeTracker(restriction)
+    def create_tracker(self, restriction: Span) -> SpanTracker:
+        return SpanTracker(restriction)
 
-    def initial_restriction(self, element: PlannedRange) -> OffsetRange:
-        return element.offsets
+    def initial_restriction(self, element: RangeGroup) -> Span:
+        return element.line
 
-    def split(self, element: PlannedRange, restriction: OffsetRange) -> list[OffsetRange]:
+    def split(self, element: RangeGroup, restriction: Span) -> list[Span]:
         return cut_evenly(restriction, MAX_INITIAL_SPLIT_OFFSETS)
 
-    def restriction_size(self, element: PlannedRange, restriction: OffsetRange) -> int:
+    def restriction_size(self, element: RangeGroup, restriction: Span) -> int:
         return restriction.size
 
-    def restriction_coder(self) -> OffsetRangeCoder:
-        return OffsetRangeCoder()
+    def restriction_coder(self) -> SpanCoder:
+        return SpanCoder()
 
 
 class _ReadRange(StatelessDoFn):
@@ -147,11 +148,13 @@ class _ReadRange(StatelessDoFn):
     def finish_bundle(self) -> None:
         """Everything that was emitted was of the planned topics, or the bundle fails.
 
-        A client is opened for one bundle: what a longer one has fetched ahead may be of a log that is no longer there.
+        Nothing that was fetched outlives its bundle: it may be of a log that is no longer there.
         """
         if self._logs:
             self._watch.end(next(iter(self._logs.values())))
-        self.teardown()
+        while self._logs:
+            level, log = self._logs.popitem()
+            leave_log(self._settings.at_isolation_level(level), log)
 
     def teardown(self) -> None:
         while self._logs:
@@ -159,27 +162,54 @@ class _ReadRange(StatelessDoFn):
 
     def process(
         self,
-        planned: PlannedRange,
-        tracker: OffsetRangeTracker = beam.DoFn.RestrictionParam(_RangeProvider()),  # noqa: B008 (Beam's way)
+        group: RangeGroup,
+        tracker: SpanTracker = beam.DoFn.RestrictionParam(_SpanProvider()),  # noqa: B008 (Beam's way)
     ) -> Iterator[Any]:
         """Read until the restriction's end, which may come nearer while reading."""
         with leaving_step():
-            yield from self._read(planned, tracker)
+            yield from self._read_group(group, tracker)
 
-    def _read(self, planned: PlannedRange, tracker: OffsetRangeTracker) -> Iterator[Any]:
+    def _read_group(self, group: RangeGroup, tracker: SpanTracker) -> Iterator[Any]:
+        position = tracker.current_restriction().start
+        self._expect(group, tracker.current_restriction())
+        for begin, planned in group.placed():
+            if begin <= position < begin + planned.offsets.size and position < tracker.current_restriction().stop:
+                position = yield from self._read(planned, tracker, position, planned.offsets.start - begin)
+        # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.
+        if position != tracker.current_restriction().stop:
+            others = " and others" if len(group.ranges) > 1 else ""
+            raise IncompleteBatch(
+                f"a reader of {group.ranges[0].offsets}{others} stopped at {position} of {tracker.current_restriction()}. "
+                "Nothing was committed, and nothing is lost: start again to replay the batch."
+            )
+
+    def _read(
+        self, planned: PlannedRange, tracker: SpanTracker, position: int, offset: int
+    ) -> Generator[Any, None, int]:
+        """Read one range, and report what of it was read.
+
+        Args:
+            planned: the range.
+            tracker: of the line that it lies in.
+            position: where to begin, in the line.
+            offset: adds to a position of the range; gives the offset in its partition.
+
+        Returns:
+            The position behind what was read.
+        """
         offsets = planned.offsets
-        start = position = tracker.current_restriction().start
+        start = at = position + offset
         records = bytes_read = 0
         lost: list[OffsetRange] = []
         times = TimeNotes()
         claimed = True
-        while claimed and position < (stop := tracker.current_restriction().stop):
-            chunk, chunk_lost = self._next(planned, position, stop)
-            claimed = tracker.try_claim(chunk.stop - 1)
+        while claimed and at < (stop := min(offsets.stop, tracker.current_restriction().stop + offset)):
+            chunk, chunk_lost = self._next(planned, at, stop)
+            claimed = tracker.try_claim(chunk.stop - 1 - offset)
             if not claimed:  # a split took the tail while this chunk was fetched; no other split can follow
-                stop = tracker.current_restriction().stop
+                stop = tracker.current_restriction().stop + offset
                 chunk, chunk_lost = chunk.cut(stop), [_cut_lost(gone, stop) for gone in chunk_lost]
-            position = chunk.stop
+            at = chunk.stop
             lost += [gone for gone in chunk_lost if not gone.is_empty]
             if len(chunk):
                 records += len(chunk)
@@ -187,30 +217,34 @@ class _ReadRange(StatelessDoFn):
                 if self._times_of is not None and planned.latest_ms is not None:
                     times.note_all((chunk.topic, chunk.partition), self._times_of(chunk), planned.latest_ms)
                 yield chunk
-        read = OffsetRange(offsets.topic, offsets.partition, start, position)
-        # From the reader's own position, not from the tracker: a reader that drops a chunk must not look complete.
-        if position != tracker.current_restriction().stop:
-            raise IncompleteBatch(
-                f"a reader of {offsets} stopped at {position} of {tracker.current_restriction()}. Nothing was committed, and "
-                "nothing is lost: start again to replay the batch."
-            )
-        if not read.is_empty:
+        if at > start:
+            read = OffsetRange(offsets.topic, offsets.partition, start, at)
             piece = Piece(self._source, read, records, bytes_read, tuple(lost))
             for report in (gathered(piece), *times_gathered(self._source, times.taken())):
                 yield beam.pvalue.TaggedOutput(PIECES, report)
+        return at - offset
+
+    def _expect(self, group: RangeGroup, span: Span) -> None:
+        """Tell the log of small ranges. A large one has a client for itself, which fetches ahead for it alone."""
+        first = group.ranges[0]
+        log = self._log(first.isolation_level)
+        topic_ids = {one.offsets.topic: one.topic_id for one in group.ranges}
+        if isinstance(log, ManyRangesLog) and group.is_small:
+            log.expect(group.within(span), topic_ids)
+        self._watch.look(log, topic_ids)
 
     def _log(self, isolation_level: str | None) -> Log:
-        """The client of a level: opened here, since it survives neither pickling nor fork."""
+        """The client of a level: taken here, since it survives neither pickling nor fork."""
         level = isolation_level or self._settings.isolation_level
         if level not in self._logs:
-            self._logs[level] = open_log(self._settings.at_isolation_level(level))
+            self._logs[level] = take_log(self._settings.at_isolation_level(level))
         return self._logs[level]
 
     def _next(self, planned: PlannedRange, position: int, stop: int) -> tuple[Chunk, list[OffsetRange]]:
         """The next chunk at ``position``, or an empty one over offsets that are lost."""
         topic_partition = planned.offsets.topic_partition
         log = self._log(planned.isolation_level)
-        if self._watch.is_replaced(log, topic_partition.topic, planned.topic_id):
+        if self._watch.is_replaced(topic_partition.topic):
             return _nothing(topic_partition, position, stop)
         try:
             return log.next_chunk(topic_partition, position, stop, MAX_CHUNK_RECORDS), []

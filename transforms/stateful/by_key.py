@@ -11,6 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_exactly_once.arguments import names, seconds, whole_number
+from beam_exactly_once.checkpoint.layout import checked_name
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
 from beam_exactly_once.rows.event_times import By, checked_by
 from beam_exactly_once.state.arrow_rows import ArrowRows, EachColumn
@@ -48,8 +49,9 @@ class KeyedTransform(NamedTransform):
     _allowed_lateness_ms = 0
     """How long windows stay open behind the watermark."""
 
-    def __init__(self, name: str | None, shards: int) -> None:
+    def __init__(self, name: str | None, renamed_from: str | None, shards: int) -> None:
         super().__init__(name)
+        self._renamed_from = None if renamed_from is None else checked_name(renamed_from, "renamed_from")
         whole_number("shards", shards, most=MAX_SHARDS)
         self._shards = shards
 
@@ -113,7 +115,7 @@ class KeyedTransform(NamedTransform):
         )
         reports = [typed(one[REPORTS], Gathered) for one in (*sent, updated)]
         emitted = typed(updated["emitted"], tuple[Any, Any] if update.arrow is None else pa.RecordBatch)
-        return OperatorSpec(name, update, reports, emitted), updated
+        return OperatorSpec(name, update, reports, emitted, self._renamed_from), updated
 
 
 class UpdateStateByKey(KeyedTransform):
@@ -141,6 +143,7 @@ class UpdateStateByKey(KeyedTransform):
         event_time_by: with ``ttl_s``: when a value happened, as for :class:`AggregateByWindow`. A key is forgotten when the
             watermark is so far ahead of the latest of its values. Every value is taken, however late. None: the clock counts.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
 
     Raises:
@@ -161,9 +164,10 @@ class UpdateStateByKey(KeyedTransform):
         ttl_s: float | None = None,
         event_time_by: By | None = None,
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
     ) -> None:
-        super().__init__(name, shards)
+        super().__init__(name, renamed_from, shards)
         if not callable(fn):
             raise ConfigurationError(f"fn={fn!r} of UpdateStateByKey must be a function: def fn(values, state): ….")
         self._fn = fn
@@ -199,6 +203,7 @@ class StatefulCombinePerKey(KeyedTransform):
             watermark is so far ahead of the latest of its values. Every value is taken, however late. None: the clock counts.
         key_columns: of a mapping: the columns that make a key; integers, strings, booleans or binary.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
 
     Raises:
@@ -219,9 +224,10 @@ class StatefulCombinePerKey(KeyedTransform):
         event_time_by: By | None = None,
         key_columns: Sequence[str] = (),
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
     ) -> None:
-        super().__init__(name, shards)
+        super().__init__(name, renamed_from, shards)
         combine, by = combined(fn, key_columns, type(self).__name__), _by(event_time_by, ttl_s)
         arrow = None if combine.arrow is None else replace(combine.arrow, by=by)
         self._combine = replace(combine, ttl_ms=_ttl_ms(ttl_s), by=by, arrow=arrow)
@@ -321,8 +327,10 @@ class DeduplicateByKey(KeyedTransform):
         event_time_by: with ``ttl_s``: when a value happened, as for :class:`AggregateByWindow`. A key is new again when the
             watermark is so far ahead of its first pair. Pairs that happened so long before the watermark are dropped and counted
             as late: nobody knows any more whether their keys were there. So of pairs with one key and one time, as those that a
-            sender sends again, one is given, however late the others. None: the clock counts.
+            sender sends again, one is given, however late the others. A longer ``ttl_s`` at a later start does not hold for keys
+            that are stored with a shorter one: a pair that is sent again may pass once more. None: the clock counts.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
 
     Raises:
@@ -336,9 +344,10 @@ class DeduplicateByKey(KeyedTransform):
         ttl_s: float | None,
         event_time_by: By | None = None,
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
     ) -> None:
-        super().__init__(name, shards)
+        super().__init__(name, renamed_from, shards)
         self._ttl_ms = _ttl_ms(ttl_s)
         self._by = _by(event_time_by, ttl_s)
 

@@ -63,6 +63,7 @@ class JoinWithinInterval(KeyedTransform):
         event_time_by: when a value happened: a column, or a function of the value, that gives milliseconds since 1970 UTC or a
             datetime with a zone. A pair of these is one for each side.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
 
     Raises:
@@ -87,9 +88,10 @@ class JoinWithinInterval(KeyedTransform):
         on_late: OnLate = "keep",
         event_time_by: By | tuple[By, By],
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
     ) -> None:
-        super().__init__(name, shards)
+        super().__init__(name, renamed_from, shards)
         one_of("how", how, get_args(How))
         one_of("on_late", on_late, get_args(OnLate))
         interval = Interval(_milliseconds("before_s", before_s), _milliseconds("after_s", after_s))

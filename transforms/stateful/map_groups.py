@@ -66,6 +66,7 @@ class MapGroupsWithState(KeyedTransform):
             emitted, or returns a list of it, or None. It may run several times for a batch: what it does elsewhere is repeated.
         state: how states are stored: ``JsonState``, ``ArrowState`` or ``CoderState``.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
         event_time_by: when a value happened, as for :class:`AggregateByWindow`; the sources before it need ``event_time=``. None:
             timeouts go by the clock.
@@ -93,10 +94,11 @@ class MapGroupsWithState(KeyedTransform):
         state: StateType,
         event_time_by: By | None = None,
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
         on_error: OnError = "fail",
     ) -> None:
-        super().__init__(name, shards)
+        super().__init__(name, renamed_from, shards)
         if not callable(fn):
             raise ConfigurationError(
                 f"fn={fn!r} of MapGroupsWithState must be a function: def fn(key, values, state): …."

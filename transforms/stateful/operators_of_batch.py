@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from beam_exactly_once.checkpoint import Plan, SourcePlan
+from beam_exactly_once.checkpoint import Marker, Plan, SourcePlan
 from beam_exactly_once.checkpoint.source_times import SourceTimes
 from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.state.event_bounds import OperatorTimes, TimeInputs, event_bounds, late_bounds
 from beam_exactly_once.state.shard_seed import OperatorTask
-from beam_exactly_once.state.state_list import StateList
+from beam_exactly_once.state.state_list import StateList, state_lists
 from beam_exactly_once.state.timers import bound_of, is_batch_due
 
 
@@ -33,6 +33,16 @@ class OperatorsOfBatches:
     """Of every operator, those before another one first."""
     live: Mapping[str, LiveOperator] = field(default_factory=dict)
     """Where each goes on."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Names of today, by those of before."""
+
+    def state_in(self, marker: Marker | None) -> dict[str, StateList]:
+        """What ``marker`` remembers of operators, that of renamed ones under the names of today."""
+        state = state_lists(marker)
+        for old, name in self.renamed.items():
+            if old in state and name not in state:
+                state[name] = replace(state.pop(old), generation=self.live[name].generation)
+        return state
 
     def tasks(
         self, plan: Plan, state: Mapping[str, StateList], times: Mapping[str, SourceTimes]

@@ -52,6 +52,7 @@ class ReduceByKeyAndWindow(WindowedTransform):
         on_late: ``"keep"``: the step returns ``rows, late``. ``"drop"``: it returns rows alone, and only counts late ones.
         allowed_lateness_s: seconds that windows stay open behind the watermark.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
 
     Raises:
@@ -75,6 +76,7 @@ class ReduceByKeyAndWindow(WindowedTransform):
         on_late: OnLate = "keep",
         allowed_lateness_s: float = 0.0,
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
     ) -> None:
         for argument, given in (("fn", fn), ("inverse_fn", inverse_fn)):
@@ -98,6 +100,7 @@ class ReduceByKeyAndWindow(WindowedTransform):
             "allowed_lateness_s": allowed_lateness_s,
             "on_late": on_late,
             "name": name,
+            "renamed_from": renamed_from,
             "shards": shards,
         }
         super().__init__(each, SlideBundle, **how)

@@ -41,6 +41,7 @@ class WindowedTransform(KeyedTransform):
         allowed_lateness_s: seconds that windows stay open behind the watermark.
         on_late: whether late rows are given out.
         name: of the operator.
+        renamed_from: the name that it had before.
         shards: the most workers.
     """
 
@@ -54,9 +55,10 @@ class WindowedTransform(KeyedTransform):
         allowed_lateness_s: float,
         on_late: OnLate,
         name: str | None,
+        renamed_from: str | None,
         shards: int,
     ) -> None:
-        super().__init__(name, shards)
+        super().__init__(name, renamed_from, shards)
         one_of("on_late", on_late, get_args(OnLate))
         seconds("allowed_lateness_s", allowed_lateness_s, zero=True)
         self._each = each
@@ -131,6 +133,7 @@ class AggregateByWindow(WindowedTransform):
         on_late: ``"keep"``: the step returns ``rows, late``. ``"drop"``: it returns rows alone, and only counts late ones.
         key_columns: of a mapping: the columns that make a key; integers, strings, booleans or binary.
         name: identifies the state in the checkpoint; may be left out for one such step.
+        renamed_from: the name that it had before: the step goes on with what it remembers under that. It may stay.
         shards: the most workers.
 
     Raises:
@@ -154,6 +157,7 @@ class AggregateByWindow(WindowedTransform):
         on_late: OnLate = "keep",
         key_columns: Sequence[str] = (),
         name: str | None = None,
+        renamed_from: str | None = None,
         shards: int = SHARDS,
     ) -> None:
         one_of("emit", emit, get_args(Emit))
@@ -164,6 +168,7 @@ class AggregateByWindow(WindowedTransform):
             "allowed_lateness_s": allowed_lateness_s,
             "on_late": on_late,
             "name": name,
+            "renamed_from": renamed_from,
             "shards": shards,
         }
         if isinstance(window, Sessions):

@@ -57,8 +57,8 @@ class LivingStream(KeyedStream):
         return marker
 
 
-def counts(name: str) -> Any:
-    return UpdateStateByKey(counted, name=name)
+def counts(name: str, renamed_from: str | None = None) -> Any:
+    return UpdateStateByKey(counted, name=name, renamed_from=renamed_from)
 
 
 @pytest.fixture
@@ -131,32 +131,64 @@ def test_under_a_new_name_it_begins_with_nothing_at_once(stream: LivingStream) -
     assert (list(stream.marker().state), stream.written()[-1]) == (["new"], (1, 1))
 
 
-@pytest.mark.parametrize("dropped_by", ["the newer driver", "the older driver"])
+def test_a_renamed_operator_goes_on_with_what_it_remembers(stream: LivingStream) -> None:
+    """The argument may stay. Old code is refused, until it says the same the other way round."""
+    stream.produce(1, 2)
+    stream.start(counts("old"))
+    for total in (2, 3):
+        stream.produce(1)
+        stream.start(counts("new", "old"), retain_batches=2)
+        assert (list(stream.marker().state), stream.written()[-1]) == (["new"], (1, total))
+    with pytest.raises(
+        PipelineChanged, match=r"knows an operator 'new' .*\(it has: old\).*say renamed_from='new' of the step"
+    ):
+        stream.start(counts("old"))
+    stream.produce(2)
+    stream.start(counts("old", "new"))
+    assert (list(stream.marker().state), stream.newest()) == (["old"], {1: 3, 2: 2})
+    assert run("verify", stream.location).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("operators", "complaint"),
+    [
+        ([("a", "b"), ("b", None)], "operator 'a' has renamed_from='b', and this pipeline has an operator 'b'"),
+        ([("a", "old"), ("b", "old")], "operator 'b' has renamed_from='old', and so has operator 'a'"),
+        ([("a", "dropped")], "renamed_from='dropped', and without names 'operators/dropped'"),
+        ([("a", "not/a/name")], "renamed_from='not/a/name' cannot name"),
+    ],
+)
+def test_what_cannot_be_renamed_is_said(stream: LivingStream, operators: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        stream.start(*(counts(*one) for one in operators), without=["operators/dropped"])
+
+
+@pytest.mark.parametrize("dropped_by", ["the newer driver", "the older driver", "none, but it is renamed"])
 def test_a_driver_that_was_replaced_decides_one_batch_more(stream: LivingStream, dropped_by: str) -> None:
-    """With the state that the newer one drops, or without the one that the newer one has: it goes on behind that."""
+    """With the state that the newer one drops or renames, or without the one that the newer one has: it goes on behind that."""
     stream.produce(1)
     stream.start(counts("counts"))
     before = stream.marker()
-    drops = dropped_by == "the newer driver"
+    drops, is_newer = dropped_by == "the newer driver", dropped_by != "the older driver"
 
     def older_driver_decides() -> None:
         checkpoint = stream.checkpoint()
         plan = checkpoint.read_plan(1)
         assert plan is not None
         marker = marker_of_resolution(plan, Attempt(1, 1, "old"), "skipped", 0)
-        if not drops:
+        if not is_newer:
             checkpoint.create_dropped("counts", 1, 0)
-        assert checkpoint.create_marker(replace(marker, state=before.state if drops else {})).mine
+        assert checkpoint.create_marker(replace(marker, state=before.state if is_newer else {})).mine
 
     stream.produce(1, 1)
     with watching(StoreCalls(KillPoint("put_if_absent", layout.offsets_key(1), 1), older_driver_decides)):
         if drops:
             stream.start(counts("new"), without=["operators/counts"], max_batch_offsets=1)
         else:
-            stream.start(counts("counts"), max_batch_offsets=1)
+            stream.start(counts("new", "counts") if is_newer else counts("counts"), max_batch_offsets=1)
     generations = {name: StateList.from_json(one).generation for name, one in stream.marker().state.items()}
-    assert generations == ({"new": 1} if drops else {"counts": 2})
-    assert stream.written()[-1] == (1, 1)
+    assert generations == ({"new": 1} if is_newer else {"counts": 2})
+    assert stream.written()[-1] == (1, 2 if is_newer and not drops else 1)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +207,17 @@ def test_what_cannot_be_dropped_is_said(stream: LivingStream, without: Any, comp
 
 
 # -- carried along ---------------------------------------------------------------------------------------------------
+
+
+def test_another_stream_goes_on_with_it_under_another_name(stream: LivingStream, tmp_path: Path) -> None:
+    stream.produce(1, 2, 1)
+    stream.start(counts("old"))
+    stream.produce(1)
+    new = LivingStream(tmp_path / "new")
+    new.cluster = stream.cluster
+    new.start(counts("new", "old"), continue_from=CheckpointAt(stream.location))
+    assert (new.written(), list(new.marker().state)) == ([(1, 3)], ["new"])
+    assert run("verify", new.location).exit_code == 0
 
 
 @pytest.mark.parametrize("call", [None, "put_if_absent:state/:1", "put_if_absent:commits/:1"])

@@ -61,7 +61,7 @@ class OperatorBatches:
     def run(self, *parts: Any, now_ms: int = 0) -> list[Any]:
         """One batch of rows, gathered in ``parts``; returns what is emitted."""
         attempt = Attempt(self.writer.writer_epoch, self.batch_id, f"{self.batch_id:08x}")
-        chunks = [grouped(self.update, part, SEED, OPERATOR) for part in parts]
+        chunks = [self.update.in_time(grouped(self.update, part, SEED, OPERATOR), self.list.fired_ms) for part in parts]
         bundle, emitted = None, []
         for number, slices in enumerate(shards_of(self.list.slices, self.shards)):
             seed = ShardSeed(self.checkpoint.stream_id, attempt, SEED, slices, self.list.fired_ms, now_ms, now_ms)

@@ -13,9 +13,9 @@ from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.wal.ids import NO_CONTENT, NO_ID, content_of, stored_id
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.readers import WalReader
-from beam_exactly_once.wal.segments import NewRecord
 from beam_exactly_once.wal.sweeping import Sweeper
 
 WAL = TopicPartition("wal", 0)
@@ -85,7 +85,8 @@ class Log:
         record_id = stored_id(self.location.log_id, value) if with_id else NO_ID
         if with_id and writer.window.get(record_id) is not None:
             return
-        writer.begin([NewRecord(value, 1, record_id, content_of(value) if with_id else NO_CONTENT, value)])
+        content = content_of(value) if with_id else NO_CONTENT
+        writer.begin(NewRecords.of([NewRecord(value, 1, record_id, content, value)]))
         writer.put()
         writer.put_page()
 

@@ -18,9 +18,9 @@ from beam_exactly_once.wal.intake import Intake, Request
 from beam_exactly_once.wal.layout import number_in
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.readers import WalReader
-from beam_exactly_once.wal.segments import NewRecord
 from beam_exactly_once.wal.sweeping import Sweeper
 from support.simulation.store import SimulatedStore
 from support.simulation.world import World
@@ -151,7 +151,7 @@ class WalScene:
             return
         sent.tries += 1
         receiver = self.chance.choice(listening)
-        request = receiver.intake.offer([self._record(sent, value) for value in sent.values])
+        request = receiver.intake.offer(NewRecords.of(self._record(sent, value) for value in sent.values))
         request.on_settled = lambda: self._answered(sent, request)
         if request.is_settled:
             request.on_settled()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from beam_exactly_once import ExactlyOnceStream, ReadFromWal, WalWriter, WriteToFiles
-from beam_exactly_once.object_store.local import LocalStore
+from beam_exactly_once.object_store import open_object_store
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.sweeping import Sweeper
 
+Place: TypeAlias = str | Path
+"""The folder of all that belongs to a test, or a URI."""
 LOG = "hooks"
 """The folder of the log, and so its topic."""
 
 
-def append(work_dir: Path, values: Iterable[bytes], partition: int = 0, records_a_segment: int = 4) -> None:
+def append(work_dir: Place, values: Iterable[bytes], partition: int = 0, records_a_segment: int = 4) -> None:
     """One life of a writer. Its claim takes an offset, too. No ids are kept, so that a sweep may take all that was read."""
     waiting = list(values)
 
@@ -32,13 +34,13 @@ def numbers(*several: range) -> list[bytes]:
     return [b"%d" % number for one in several for number in one]
 
 
-def to_files(stream: ExactlyOnceStream, work_dir: str | Path, output: str = "output", **read: Any) -> None:
+def to_files(stream: ExactlyOnceStream, work_dir: Place, output: str = "output", **read: Any) -> None:
     """Log to files, thirty offsets a batch unless ``read`` says otherwise."""
     read = {"max_batch_offsets": 30, "as_arrow": True, **read}
     _ = stream | ReadFromWal(f"{work_dir}/{LOG}", **read) | WriteToFiles(f"{work_dir}/{output}")
 
 
-def run_to_files(work_dir: Path, checkpoint: str = "checkpoint", output: str = "output", **arguments: Any) -> None:
+def run_to_files(work_dir: Place, checkpoint: str = "checkpoint", output: str = "output", **arguments: Any) -> None:
     """One life in this process; ``arguments`` of the stream are those that begin with ``stream_``."""
     of_stream = {name.removeprefix("stream_"): value for name, value in arguments.items() if name.startswith("stream_")}
     of_source = {name: value for name, value in arguments.items() if not name.startswith("stream_")}
@@ -46,11 +48,11 @@ def run_to_files(work_dir: Path, checkpoint: str = "checkpoint", output: str = "
         to_files(stream, work_dir, output, **of_source)
 
 
-def location(work_dir: Path) -> WalLocation:
-    return WalLocation.on(LocalStore(work_dir / LOG))
+def location(work_dir: Place) -> WalLocation:
+    return WalLocation.on(open_object_store(f"{work_dir}/{LOG}"))
 
 
-def sweep(work_dir: Path) -> list[int]:
+def sweep(work_dir: Place) -> list[int]:
     """Sweep all partitions; where each begins now."""
     log = location(work_dir)
     sweeper = Sweeper(log)

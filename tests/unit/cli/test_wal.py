@@ -13,9 +13,9 @@ import pytest
 from beam_exactly_once.cli import wal_commands
 from beam_exactly_once.object_store.local import LocalStore
 from beam_exactly_once.wal.location import WalLocation
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.readers import WalReader
-from beam_exactly_once.wal.segments import NewRecord
 from support.command_line import run, shown
 
 
@@ -26,7 +26,7 @@ def log(tmp_path: Path) -> WalLocation:
     writer = PartitionWriter(location, 0, owner="receiver-1", id_window=0)
     writer.claim()
     for first in range(0, 6, 2):
-        writer.begin([NewRecord(b"%d" % number, 1000 * number) for number in (first, first + 1)])
+        writer.begin(NewRecords.of(NewRecord(b"%d" % number, 1000 * number) for number in (first, first + 1)))
         writer.put()
     return location
 

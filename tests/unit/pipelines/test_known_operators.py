@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from beam_exactly_once.pipelines.known_operators import KnownOperators
 from beam_exactly_once.state.state_list import StateList
 from beam_exactly_once.state.types import JsonState
 from beam_exactly_once.state.updates import FirstOfEach, UpdateEach
-from beam_exactly_once.transforms.stateful.operators_of_batch import LiveOperator
+from beam_exactly_once.transforms.stateful.operators_of_batch import LiveOperator, OperatorsOfBatches
 from beam_exactly_once.transforms.stream_graph import OperatorSpec
-from support.checkpoints import plan
+from support.checkpoints import marker, plan
 
 COUNTS = UpdateEach(max, JsonState(), None)
 OTHERS = FirstOfEach(None)
@@ -101,6 +102,65 @@ def test_a_name_to_drop_may_be_a_slip_also_in_a_stream_without_operators(
     checkpoint.create_plan(plan(0))
     start(checkpoint, None, without=["old"])
     assert "knows no operator 'old'" in caplog.text
+
+
+def renamed(checkpoint: Checkpoint, state: Mapping[str, int], update: Any = COUNTS) -> LiveOperator:
+    """A start with an operator ``totals`` that was ``counts``."""
+    known = KnownOperators(checkpoint, {"totals": OperatorSpec("totals", update, (), Any, "counts")}, ())  # type: ignore[arg-type]
+    known.refuse_changes()
+    return known.live({name: StateList.empty(generation) for name, generation in state.items()}, 0)["totals"]
+
+
+def test_a_renamed_operator_goes_on_with_list_and_hashes(checkpoint: Checkpoint) -> None:
+    """As long as no marker has the new name, the old code finds all under the old one; a start that failed changes nothing."""
+    first = start(checkpoint, COUNTS)
+    assert renamed(checkpoint, {"counts": 1}) == first
+    assert start(checkpoint, COUNTS, without=["totals"], state={"counts": 1}) == first
+    counts, other = replace(StateList.empty(1), keys=7), StateList.empty(3)
+    operators = OperatorsOfBatches(live={"totals": LiveOperator(2, "00")}, renamed={"counts": "totals"})
+    totals = replace(counts, generation=2)
+    for before, after in [
+        ({"counts": counts, "other": other}, {"totals": totals, "other": other}),
+        ({"counts": other, "totals": totals}, {"counts": other, "totals": totals}),
+    ]:
+        state = {name: one.to_json() for name, one in before.items()}
+        assert operators.state_in(replace(marker(0), state=state)) == after
+    assert renamed(checkpoint, {"totals": 1}) == first
+    with pytest.raises(
+        PipelineChanged, match=r"knows an operator 'totals' .*\(it has: counts\).*renamed_from='totals'"
+    ):
+        start(checkpoint, COUNTS, state={"totals": 1})
+
+
+def test_a_name_that_a_failed_start_took_for_another_state_is_taken_anew(checkpoint: Checkpoint) -> None:
+    """It was to begin with nothing, so its hashes are others."""
+    first = start(checkpoint, COUNTS)
+    assert first is not None
+    known = KnownOperators(checkpoint, {"totals": OperatorSpec("totals", COUNTS, (), Any)}, ["counts"])  # type: ignore[arg-type]
+    assert known.live({"counts": StateList.empty(1)}, 0)["totals"].hash_seed != first.hash_seed
+    assert renamed(checkpoint, {"counts": 1}) == LiveOperator(2, first.hash_seed)
+    assert renamed(checkpoint, {"counts": 1}) == LiveOperator(2, first.hash_seed)
+
+
+def test_a_renamed_operator_must_be_of_the_same_kind_and_known_by_one_name(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(checkpoint, COUNTS)
+    with pytest.raises(PipelineChanged, match=r"operator 'counts' had kind=.*without=\['operators/counts'\]"):
+        renamed(checkpoint, {"counts": 1}, OTHERS)
+    renamed(checkpoint, {"counts": 1})
+    with pytest.raises(PipelineChanged, match=r"'totals' has renamed_from='counts', and .* has state of both"):
+        renamed(checkpoint, {"counts": 1, "totals": 1})
+    assert "has neither" not in caplog.text
+
+
+def test_a_name_of_before_may_be_a_slip(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    renamed(checkpoint, {})
+    assert caplog.text == ""
+    checkpoint.create_dropped("totals", 1, 0)
+    renamed(checkpoint, {})
+    assert "operator 'totals' has renamed_from='counts'" in caplog.text
+    assert "has neither, so it begins with nothing" in caplog.text
 
 
 def test_strangers_among_the_records_are_left_alone(checkpoint: Checkpoint) -> None:

@@ -55,6 +55,26 @@ def test_tokens_of_one_name_are_one_sender(secret: Any) -> None:
     assert is_refused(access)
 
 
+def test_no_guess_is_compared_byte_by_byte(secret: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is compared with every token, whole, by the function whose time does not tell how much of it was right."""
+    tokens = [b"a" * 16, b"b" * 16]
+    access = Access(tokens=[secret(f"shop={token.decode()}") for token in tokens])
+    compared: list[tuple[bytes, bytes]] = []
+    in_the_same_time = hmac.compare_digest
+
+    def watched(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return in_the_same_time(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    guesses = [b"b" * right + b"x" * (16 - right) for right in range(16)]
+    for guess in guesses:
+        assert is_refused(access, authorization=b"Bearer " + guess)
+    assert sender(access, authorization=b"Bearer " + tokens[0]) == b"shop"
+
+    assert compared == [(token, guess) for guess in [*guesses, tokens[0]] for token in tokens]
+
+
 @pytest.mark.parametrize(
     ("kind", "header", "signature"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -102,6 +102,26 @@ def test_bytes_stay_flat_where_keys_are_skewed_and_one_slice_is_cold() -> None:
     assert model.most_references <= 12
     assert max(stored[BATCHES // 2 :]) <= 1.1 * max(stored[: BATCHES // 2])
     assert max(stored) <= 3 * KEYS
+
+
+def test_slices_that_are_cut_for_more_workers_keep_up_as_well() -> None:
+    """A part lists the sections of the whole, with all their rows, until it has written its own. One bundle holds all parts."""
+    slices = [[Held(KEYS // 16, 0, 0)] for _ in range(16)]
+    most = 0
+    for batch in range(1, 61):
+        workers = (3, 7, 300)[batch % 3]
+        if len(slices) < workers:
+            slices = [one for one in slices for _ in range(-(-workers // len(slices)))]
+        merge_of = {merge.slice_number: merge for merge in choose_merges(slices, KEYS // 100)}
+        after, of_slice = [], KEYS // len(slices)
+        for number, held in enumerate(slices):
+            merge = merge_of.get(number, Merge(number, 0, is_base=False))
+            taken = sum(section.rows for section in held[: merge.sections])
+            new = Held(of_slice if merge.is_base else min(taken + of_slice // 100, of_slice), 0, 0)
+            after.append([new, *(replace(one, age_batches=one.age_batches + 1) for one in held[merge.sections :])])
+        slices = after
+        most = max(most, *map(len, slices))
+    assert (len(slices), most) == (304, 12)
 
 
 SECTIONS = st.builds(Held, st.integers(0, 1000), st.just(0), st.integers(0, 3 * OLD_AGE_BATCHES))

@@ -14,15 +14,19 @@ from beam_exactly_once.wal.ids import (
     KnownId,
     compound_id,
     content_of,
-    known_ids,
-    packed_entries,
+    entries_below,
+    entries_in,
+    entries_of,
     stored_id,
-    unpacked_entries,
 )
 
 
 def known(number: int, offset: int) -> KnownId:
     return KnownId(stored_id("log", b"%d" % number), content_of(b"%d" % number), offset)
+
+
+def entries(known: list[KnownId]) -> bytes:
+    return b"".join(entries_of(one.offset, [one.record_id], [one.content]) for one in known)
 
 
 def test_ids_of_several_parts_never_run_together() -> None:
@@ -52,7 +56,7 @@ def test_a_window_knows_what_a_plain_list_of_the_last_offsets_does(seed: int) ->
         new = [one for one in new if window.get(one.record_id) is None]
         new = sorted({one.record_id: one for one in new}.values(), key=lambda one: one.offset)
         end += 3
-        window.move(end, new)
+        window.move(end, entries(new))
         written |= {one.record_id: one.offset for one in new}
         expected = {record_id: offset for record_id, offset in written.items() if offset >= end - size}
         found = {record_id: one.offset for record_id in written if (one := window.get(record_id)) is not None}
@@ -60,11 +64,25 @@ def test_a_window_knows_what_a_plain_list_of_the_last_offsets_does(seed: int) ->
         assert len(window) == len(expected)
 
 
-def test_ids_come_back_from_segments_and_pages() -> None:
+def test_ids_come_back_from_segments() -> None:
     block = b"".join(
         (known(1, 0).record_id, known(1, 0).content, NO_ID, NO_CONTENT, known(2, 0).record_id, known(2, 0).content)
     )
-    assert list(known_ids(10, block)) == [known(1, 10), known(2, 12)]
-    assert unpacked_entries(packed_entries([known(1, 10), known(2, 12)])) == [known(1, 10), known(2, 12)]
-    with pytest.raises(ValueError, match="whole number"):
-        unpacked_entries(b"x" * 33)
+    found = entries_in(10, block)
+    assert found == entries([known(1, 10), known(2, 12)])
+    assert [entries_below(found, offset) for offset in (0, 10, 11, 12, 13)] == [0, 0, 1, 1, 2]
+    assert entries_in(10, NO_ID + NO_CONTENT) == b""
+
+
+def test_of_an_id_that_is_there_twice_the_newer_counts() -> None:
+    """It was out of a window that has grown since."""
+    again = known(1, 9)
+    window = IdWindow(10, [entries([known(1, 0), known(2, 1)]), entries([again])])
+    assert window.get(again.record_id) == again
+
+    window.move(12, b"")  # the older one leaves
+
+    assert window.get(again.record_id) == again
+    assert len(window) == 1
+    window.move(20, b"")
+    assert len(window) == 0

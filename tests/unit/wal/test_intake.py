@@ -7,14 +7,18 @@ import random
 import pytest
 
 from beam_exactly_once.errors import IdReused, StoreUnavailable
-from beam_exactly_once.wal.ids import IdWindow, KnownId, content_of, stored_id
+from beam_exactly_once.wal.ids import IdWindow, content_of, entries_of, stored_id
 from beam_exactly_once.wal.intake import Batch, Intake, Request
-from beam_exactly_once.wal.segments import NewRecord
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 
 
 def record(name: str) -> NewRecord:
     value = name.encode()
     return NewRecord(value, 0, stored_id("log", value), content_of(value))
+
+
+def requested(*names: str) -> NewRecords:
+    return NewRecords.of(record(name) for name in names)
 
 
 class OneWriter:
@@ -34,9 +38,8 @@ class OneWriter:
         if self.under_way is not None:
             base = len(self.durable)
             records, self.under_way, batch = self.under_way.records, None, self.under_way
-            self.durable += [one.value for one in records]
-            new = [KnownId(one.record_id, one.content, base + place) for place, one in enumerate(records)]
-            self.window.move(len(self.durable), new)
+            self.durable += records.values
+            self.window.move(len(self.durable), entries_of(base, records.ids, records.contents))
             self.intake.landed(batch, base)
 
 
@@ -51,7 +54,7 @@ def test_an_answer_means_that_every_record_is_durable(seed: int) -> None:
         act = chance.random()
         if act < 0.5:
             names = [f"{step // 20}.{number}" for number in chance.sample(range(6), chance.randint(1, 4))]
-            open_.append((names, writer.intake.offer([record(name) for name in names])))
+            open_.append((names, writer.intake.offer(requested(*names))))
         elif act < 0.75:
             writer.begin()
         else:
@@ -69,9 +72,9 @@ def test_an_answer_means_that_every_record_is_durable(seed: int) -> None:
 
 def test_a_request_fails_if_one_of_its_batches_does() -> None:
     writer = OneWriter()
-    first = writer.intake.offer([record("a")])
+    first = writer.intake.offer(requested("a"))
     writer.begin()
-    both = writer.intake.offer([record("a"), record("b")])
+    both = writer.intake.offer(requested("a", "b"))
     assert writer.under_way is not None
 
     writer.intake.fail(writer.under_way, StoreUnavailable("away"))
@@ -85,10 +88,10 @@ def test_a_request_fails_if_one_of_its_batches_does() -> None:
 
 def test_an_id_under_way_with_another_value_is_refused() -> None:
     intake = Intake(IdWindow(10))
-    intake.offer([record("a")])
+    intake.offer(requested("a"))
     other = record("a")._replace(value=b"other", content=content_of(b"other"))
 
     with pytest.raises(IdReused):
-        intake.offer([record("b"), other])
+        intake.offer(NewRecords.of([record("b"), other]))
 
-    assert [one.value for one in intake.take().records] == [b"a"]
+    assert intake.take().records.values == [b"a"]

@@ -8,12 +8,12 @@ import pytest
 
 from beam_exactly_once.errors import CorruptObject, NewerFormat
 from beam_exactly_once.wal import sealed
-from beam_exactly_once.wal.ids import KnownId, content_of, stored_id
+from beam_exactly_once.wal.ids import content_of, entries_of, stored_id
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.segments import (
     MAX_PAYLOAD_BYTES,
     MAX_SEGMENT_BYTES,
     MAX_SEGMENT_RECORDS,
-    NewRecord,
     SegmentHeader,
     decode_header,
     decode_ids,
@@ -43,7 +43,8 @@ def test_records_come_back_as_they_are(seed: int) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)
     records = [a_record(chance) for _ in range(chance.choice((1, 2, 50)))]
-    data = encode_segment(LOG, header(len(records)), records)
+    columns = NewRecords.of(records)
+    data = encode_segment(LOG, header(len(records)), columns)
 
     found = decode_segment(data, where="here", log_id=LOG)
 
@@ -51,29 +52,28 @@ def test_records_come_back_as_they_are(seed: int) -> None:
     headers = found.headers or [()] * len(records)
     rows = list(zip(found.values, found.arrived_ms, found.keys, headers, strict=True))
     assert rows == [(one.value, one.arrived_ms, one.key, one.headers) for one in records]
-    ids = [
-        KnownId(one.record_id, one.content, 10**15 + place) for place, one in enumerate(records) if one.key is not None
-    ]
+    ids = entries_of(10**15, columns.ids, columns.contents)
     assert decode_ids(data, where="here", log_id=LOG) == (found.header, ids)
-    assert len(data) <= 4096 + sum(map(size_bytes, records))
+    assert len(data) <= 4096 + size_bytes(columns)
 
 
 def test_a_segment_of_the_greatest_size_fits_one_request() -> None:
     full = NewRecord(b"", 0, headers=(("name", b"value"),))
-    full = full._replace(value=b"x" * (MAX_PAYLOAD_BYTES - size_bytes(full)))
+    full = full._replace(value=b"x" * (MAX_PAYLOAD_BYTES - size_bytes(NewRecords.of([full]))))
     most = [NewRecord(b"x" * 100, 0, stored_id(LOG, b"1"), content_of(b"1"), b"k")] * MAX_SEGMENT_RECORDS
-    assert sum(map(size_bytes, most)) <= MAX_PAYLOAD_BYTES
+    assert size_bytes(NewRecords.of(most)) <= MAX_PAYLOAD_BYTES
 
     for records in ([full], most):
-        data = encode_segment(LOG, header(len(records)), records)
+        data = encode_segment(LOG, header(len(records)), NewRecords.of(records))
         assert len(data) <= MAX_SEGMENT_BYTES
         assert len(decode_segment(data, where="here", log_id=LOG).values) == len(records)
     with pytest.raises(ValueError, match="larger than 8000000"):
-        encode_segment(LOG, header(1), [NewRecord(b"x" * MAX_SEGMENT_BYTES, 0)])
+        encode_segment(LOG, header(1), NewRecords.of([NewRecord(b"x" * MAX_SEGMENT_BYTES, 0)]))
 
 
 def test_every_flipped_bit_of_a_segment_is_seen() -> None:
-    data = encode_segment(LOG, header(2), [NewRecord(b"a", 1, key=b"k"), NewRecord(b"b", 2, headers=(("n", b"v"),))])
+    records = [NewRecord(b"a", 1, key=b"k"), NewRecord(b"b", 2, headers=(("n", b"v"),))]
+    data = encode_segment(LOG, header(2), NewRecords.of(records))
     for at in range(len(data)):
         altered = bytearray(data)
         altered[at] ^= 1 << at % 8
@@ -82,11 +82,11 @@ def test_every_flipped_bit_of_a_segment_is_seen() -> None:
 
 
 def test_a_segment_of_another_log_or_a_newer_format_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode_segment("other", header(1), [NewRecord(b"a", 1)])
+    data = encode_segment("other", header(1), NewRecords.of([NewRecord(b"a", 1)]))
     with pytest.raises(CorruptObject, match="of log other"):
         decode_segment(data, where="here", log_id=LOG)
     monkeypatch.setattr(sealed, "MIN_READER_VERSION", 9)
-    newer = encode_segment(LOG, header(1), [NewRecord(b"a", 1)])
+    newer = encode_segment(LOG, header(1), NewRecords.of([NewRecord(b"a", 1)]))
     with pytest.raises(NewerFormat, match="needs a reader of format version 9"):
         decode_segment(newer, where="here", log_id=LOG)
     with pytest.raises(NewerFormat, match="needs a reader of format version 9"):
