@@ -83,7 +83,6 @@ def killed_around_every_call_to_the_publisher(sink: SinkUnderTest) -> None:
         world = World(sink, [f"killed{number}"])
         three_batches(world)
         world.dies(hook=at(number, kill))
-        world.live()
         world.produce(5)
         world.live()
         world.assert_exactly_once()

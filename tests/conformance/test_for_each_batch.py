@@ -66,7 +66,20 @@ class AppendedOnce(Appended):
     user_function = staticmethod(append_once)
 
 
-@pytest.mark.parametrize("story", STORIES, ids=str)
+GIVEN_AGAIN = [
+    Story(check)
+    for check in (
+        conformance.every_batch_is_there_once,
+        conformance.killed_around_every_call_to_the_publisher,
+        conformance.a_late_publish_wakes_after_many_batches,
+        conformance.published_by_two_at_once,
+        conformance.a_wiped_checkpoint_skips_nothing,
+    )
+]
+"""Where a function without the rule has its batch twice."""
+
+
+@pytest.mark.parametrize("story", GIVEN_AGAIN, ids=str)
 def test_at_least_once(story: Story, tmp_path: Path) -> None:
     story.check(Appended(tmp_path / "rows.sqlite"))
 

@@ -14,9 +14,9 @@ import pytest
 from beam_exactly_once.checkpoint import layout, location
 from support.simulation.histories import Simulation
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
-PARTS = min(8, SEEDS)
+PARTS = min(4, SEEDS)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -27,7 +27,7 @@ def test_every_record_once(part: int) -> None:
 
 def test_every_record_once_when_markers_name_their_committables_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location, "MAX_MARKER_BYTES", 300)
-    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS // 8):
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS // 10):
         Simulation(seed).assert_sound()
 
 
@@ -41,7 +41,7 @@ def test_a_seed_is_one_history() -> None:
 def test_the_histories_are_wild() -> None:
     """They hold what the protocol must survive; were they tame, passing would mean nothing."""
     seen: Counter[str] = Counter()
-    for seed in range(400):
+    for seed in range(200):
         simulation = Simulation(seed)
         assert simulation.faults() == []
         created = Counter(key for key, _ in simulation.scene.checkpoint_store.created)
@@ -53,7 +53,7 @@ def test_the_histories_are_wild() -> None:
         seen["late workers"] += sum("forgotten" in actor.name for actor in simulation.world.actors)
         seen["delayed requests"] += sum(what == "delayed" for _, what, _ in simulation.world.trace)
     print(dict(seen))
-    assert {what for what, times in seen.items() if times >= 5} == {
+    assert {what for what, times in seen.items() if times >= 3} == {
         "strays",
         "batches",
         "passed by an operator",

@@ -10,6 +10,16 @@ import pytest
 MAX_SEEDS = int(os.environ.get("SIMULATION_MUTANT_SEEDS", "3000"))
 """A mutant that survives so many histories counts as not caught."""
 
+LAST_CAUGHT = {
+    "AbandonedBatchTakenForRead": 731,
+    "EpochTakenWhoeverCreatedIt": 168,
+    "NoSuccessorCheckInRecovery": 213,
+    "TakenPlanNotAdopted": 277,
+    "Unchecked": 466,
+    "UnclearPlanTakenForFailed": 161,
+}
+"""Where the rare ones were caught when this was written. They are sought first there, and then everywhere."""
+
 
 def assert_caught(mutant: type, faults_of: Callable[[int], list[str]]) -> None:
     """A history is wrong without the rule.
@@ -18,7 +28,7 @@ def assert_caught(mutant: type, faults_of: Callable[[int], list[str]]) -> None:
         mutant: what leaves it out.
         faults_of: what is wrong in the history of a seed.
     """
-    for seed in range(MAX_SEEDS):
+    for seed in (LAST_CAUGHT.get(mutant.__name__, 0), *range(MAX_SEEDS)):
         faults = faults_of(seed)
         if faults:
             print(f"seed {seed}: {faults[0][:300]}")
