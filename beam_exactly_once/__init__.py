@@ -42,6 +42,7 @@ __all__ = [
     "ProgressListener",
     "PublishedBatch",
     "PublishedFile",
+    "ReadAllFromKafka",
     "ReadFromKafka",
     "ReadFromWal",
     "Record",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.state.windows.operator import WindowResult
     from beam_exactly_once.transforms.decode_records import DecodeRecords
     from beam_exactly_once.transforms.for_each_batch import ForEachBatch
+    from beam_exactly_once.transforms.read_all_kafka import ReadAllFromKafka
     from beam_exactly_once.transforms.read_kafka import ReadFromKafka
     from beam_exactly_once.transforms.read_wal import ReadFromWal
     from beam_exactly_once.transforms.stateful.by_key import (
@@ -130,6 +132,7 @@ else:
         "state.windows.operator": ("WindowResult",),
         "transforms.decode_records": ("DecodeRecords",),
         "transforms.for_each_batch": ("ForEachBatch",),
+        "transforms.read_all_kafka": ("ReadAllFromKafka",),
         "transforms.read_kafka": ("ReadFromKafka",),
         "transforms.read_wal": ("ReadFromWal",),
         "transforms.stateful.by_key": ("DeduplicateByKey", "StatefulCombinePerKey", "UpdateStateByKey"),

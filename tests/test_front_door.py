@@ -20,6 +20,7 @@ LOAD_BEAM = {
     "ForEachBatch",
     "JoinWithinInterval",
     "MapGroupsWithState",
+    "ReadAllFromKafka",
     "ReadFromKafka",
     "ReadFromWal",
     "ReduceByKeyAndWindow",

@@ -1,4 +1,4 @@
-"""``ReadFromKafka``: topics in, records out, in a stream or in an ordinary bounded pipeline."""
+"""``ReadFromKafka``: topics in, records out, in a stream or in an ordinary pipeline, up to an end or without one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class ReadFromKafka(ReadLog):
     In an ``ExactlyOnceStream`` each batch reads the ranges planned in the checkpoint. The records carry the
     start of 1970 as their timestamp, so that a step may give them any later one; event time is
     ``record.timestamp_ms``. In an ordinary ``beam.Pipeline`` it is a bounded read up to ``stop``, and the records carry
-    their Kafka timestamp, or the nearest that Beam has.
+    their Kafka timestamp, or the nearest that Beam has. Without ``stop`` it reads on and on there, on runners that run
+    pipelines without an end, also topics and partitions that appear later.
 
     Guarantee: each record of the ranges once for each successful execution; exactly-once end to end together with a
-    sink of this library in a stream. Parallelism: see :class:`ReadOffsetRanges`; not bound by the number of
-    partitions. The user must provide retention that outlasts any stop of the stream.
+    sink of this library in a stream. A read without an end gives what its runner promises of its sources. Parallelism: see
+    :class:`ReadOffsetRanges`; not bound by the number of partitions. The user must provide retention that outlasts any
+    stop of the stream.
 
     Output: :class:`~beam_exactly_once.Record` each, or with ``as_arrow=True`` a ``pa.RecordBatch`` a
     chunk of at most 1000 records; with ``decoder`` what that makes of them, and with ``on_error="reject"`` two
@@ -44,17 +46,18 @@ class ReadFromKafka(ReadLog):
         start: where a new stream begins: ``"earliest"``; ``"latest"``; a datetime with a time zone, for the first record at
             or after it; or offsets, ``{"orders": {0: 17}}``, with other partitions from their earliest.
         stop: in an ordinary pipeline, where to end: ``"latest"``, what is there when the pipeline runs; a datetime with a time
-            zone, up to the first record at or after it; or offsets, of which the first is not read any more. A stream ends by its
-            trigger.
+            zone, up to the first record at or after it; or offsets, of which the first is not read any more. None: it has no
+            end. A stream ends by its trigger.
         decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
         as_arrow: give Arrow batches instead of records, to the decoder too: much the fastest.
         headers: whether records have their headers. False reads on over a header whose name is not UTF-8, for which the read
             fails otherwise.
-        event_time: in a stream, when records happened, for operators whose windows and timeouts are in event time. An ordinary
-            pipeline takes it from timestamps of elements, and its records carry those of Kafka.
+        event_time: in a stream, when records happened, for operators whose windows and timeouts are in event time. Of an
+            unbounded read in an ordinary pipeline, which timestamps its records carry, and how far Beam's watermark stays behind
+            them; None: those of the clock as it reads. Of a bounded one, leave it out.
         on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
         on_data_loss: ``"fail"``; or ``"skip"``, which puts offsets that Kafka no longer has on record, in the marker and in
-            progress, and goes on.
+            progress, and goes on; of an unbounded read, in the log and in Beam's counter ``offsets_lost``.
         max_batch_offsets: most offsets in a batch, shared over partitions in proportion to their lag.
         max_batch_bytes: the same in bytes, by the measured average record size; None means no limit.
         min_batch_offsets: wait for that many, at most ``max_batch_delay_s`` seconds.
@@ -69,6 +72,7 @@ class ReadFromKafka(ReadLog):
     """
 
     kind = "kafka"
+    reads_on = True
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from beam_exactly_once import (
     ProcessingTime,
     ProgressListener,
     PublishedBatch,
+    ReadAllFromKafka,
     ReadFromKafka,
     ReadFromWal,
     Record,
@@ -58,6 +59,7 @@ stream = ExactlyOnceStream(
 assert_type(stream, ExactlyOnceStream)
 assert_type(ReadFromKafka("localhost:9092", ["orders"], start="latest", on_data_loss="skip"), ReadFromKafka)
 ReadFromKafka("localhost:9092", {"orders": [0, 1]}, start={"orders": {0: 17}}, decoder=lambda record: record.value)
+assert_type(ReadAllFromKafka("localhost:9092", start="latest"), ReadAllFromKafka)
 assert_type(ReadFromWal("s3://logs/hooks", start={"hooks": {0: 17}}, as_arrow=True), ReadFromWal)
 ReadFromKafka("localhost:9092", on_data_loss="ignore")  # type: ignore[arg-type]
 assert_type(WriteToFiles("s3://lake/orders"), WriteToFiles)

@@ -51,7 +51,7 @@ def test_a_runner_splits_ranges_while_they_are_read(seed: int, monkeypatch: pyte
     with (
         cluster.serving(),
         splits_wanted(SPLITS) as splits,
-        fn_runner.split_manager("Read/Read/ParDo(_ReadRange)", splitting(splits, random_)),
+        fn_runner.split_manager("Read/Read/ParDo(ReadRange)", splitting(splits, random_)),
     ):
         runner = FnApiRunner(default_environment=environments.EmbeddedPythonGrpcEnvironment.default())
         with beam.Pipeline(runner) as pipeline:

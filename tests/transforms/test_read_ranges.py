@@ -89,7 +89,7 @@ def read_group(
     group = RangeGroup(tuple(ranges))
     waiting = [group.line]
     with cluster.serving():
-        reader = read_ranges._ReadRange(SETTINGS, "orders", on_data_loss)
+        reader = read_ranges.ReadRange(SETTINGS, "orders", on_data_loss)
         reader.start_bundle()
         while waiting:
             part = waiting.pop()
@@ -198,7 +198,7 @@ def bundle(cluster: MemoryKafka, on_data_loss: OnDataLoss, act: Callable[[], Non
     values: list[bytes] = []
     pieces: list[Piece] = []
     with cluster.serving():
-        reader = read_ranges._ReadRange(SETTINGS, "orders", on_data_loss)
+        reader = read_ranges.ReadRange(SETTINGS, "orders", on_data_loss)
         reader.start_bundle()
         for element in reader.process(planned, SpanTracker(LINE)):
             if isinstance(element, beam.pvalue.TaggedOutput):
@@ -257,7 +257,7 @@ def test_each_isolation_level_has_a_client_of_its_own() -> None:
     with cluster.serving():
         cluster_log = open_kafka_log(SETTINGS)
     with override_logs(open_log):
-        reader = read_ranges._ReadRange(SETTINGS, "orders", "fail")
+        reader = read_ranges.ReadRange(SETTINGS, "orders", "fail")
         reader.start_bundle()
         for level in ("read_uncommitted", None, "read_committed", "read_uncommitted"):
             list(reader.process(RangeGroup((PlannedRange(WHOLE, None, level),)), SpanTracker(LINE)))

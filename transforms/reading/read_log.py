@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import apache_beam as beam
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner, SwitchingDirectRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_exactly_once.arguments import one_of, true_or_false
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import Record, TopicSelection
+from beam_exactly_once.kafka import Chunk, Record, TopicSelection
 from beam_exactly_once.logs.opening import LogSettings, open_log
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import BatchLimits
@@ -26,13 +28,17 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import NAME as DECODE
 from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
+from beam_exactly_once.transforms.reading.find_partitions import FindPartitions
+from beam_exactly_once.transforms.reading.follow_ranges import FollowRanges, ReadTimes
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup, grouped
-from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
+from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges, explode
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import SourceSpec, StreamGraph, graph_of
 
 _LOGGER = logging.getLogger(__name__)
 
+_WITH_AN_END = (FnApiRunner, BundleBasedDirectRunner, SwitchingDirectRunner)
+"""Runners that run each step to its end before the next one."""
 MAX_BATCH_BYTES = 128 << 20
 """Default of ``max_batch_bytes``: bounds what a shuffle of the user's must hold, whatever the lag."""
 
@@ -79,9 +85,12 @@ class ReadLog(NamedTransform, abc.ABC):
                 f"records, with {', '.join(Record._fields)}. Give the decoder here, or a function of the record."
             )
 
+    reads_on: bool = False
+    """Whether an ordinary pipeline may read on and on."""
+
     @abc.abstractmethod
-    def log_in(self, graph: StreamGraph | None) -> tuple[LogSettings, TopicSelection]:
-        """The log to read, and what of it; in a stream's graph, or in an ordinary pipeline."""
+    def log_in(self, graph: StreamGraph | None) -> tuple[LogSettings, TopicSelection | None]:
+        """The log to read, and what of it; in a stream's graph, or in an ordinary pipeline. None: as the input says."""
 
     @property
     def _said(self) -> str:
@@ -101,7 +110,9 @@ class ReadLog(NamedTransform, abc.ABC):
         graph = graph_of(begin.pipeline)
         if graph is not None:
             return self._expand_in_stream(graph)
-        records = self._expand_bounded(begin)
+        records = (
+            self._expand_bounded(begin) if self._stop is not None else self._expand_unbounded(begin | beam.Impulse())
+        )
         return records if self._decode is None else records | self._decode
 
     def _expand_in_stream(self, graph: StreamGraph) -> Any:
@@ -112,6 +123,7 @@ class ReadLog(NamedTransform, abc.ABC):
             )
         name = graph.source_name(self._name, self.kind)
         settings, selection = self.log_in(graph)
+        assert selection is not None
         groups = graph.tasks | "Ranges" >> beam.ParDo(_PlannedRanges(name, self._event_time)).with_output_types(
             RangeGroup
         )
@@ -137,20 +149,51 @@ class ReadLog(NamedTransform, abc.ABC):
         return records | self._decode
 
     def _expand_bounded(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
-        if self._stop is None:
-            raise ConfigurationError(
-                f"stop=None of {self._said} is an unbounded read, which does not exist yet in an ordinary beam.Pipeline. Give "
-                'stop="latest" to read what is there, a datetime or offsets; or read in an ExactlyOnceStream.'
-            )
+        assert self._stop is not None
         if self._event_time is not None:
             raise ConfigurationError(
                 f"event_time= of {self._said} makes the watermark of an ExactlyOnceStream. In an ordinary beam.Pipeline records "
                 "carry that of the log; give them another one by `beam.window.TimestampedValue`, and leave event_time= out."
             )
         settings, selection = self.log_in(None)
+        assert selection is not None
         bounded = _FindRanges(settings, selection, self._start, self._stop)
         groups = begin | beam.Impulse() | "FindRanges" >> beam.ParDo(bounded).with_output_types(RangeGroup)
         return (groups | "Read" >> self._reader(settings, self.kind, event_time=True)).records
+
+    def _expand_unbounded(self, places: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        """What is in ``places``: topics and partitions, or an impulse where :meth:`log_in` says it.
+
+        Raises:
+            ConfigurationError: the source or the runner cannot, or nobody could tell the watermark.
+        """
+        if not self.reads_on or isinstance(places.pipeline.runner, _WITH_AN_END):
+            if self.reads_on:
+                why = f"which {type(places.pipeline.runner).__name__} does not run: it runs each step to its end"
+                instead = "use runner='PrismRunner'"
+            else:
+                why, instead = "which does not exist yet in an ordinary beam.Pipeline", "read in an ExactlyOnceStream"
+            raise ConfigurationError(
+                f'stop=None of {self._said} is an unbounded read, {why}. Give stop="latest" to read what is there, a datetime or '
+                f"offsets; or {instead}."
+            )
+        if self._decode is not None and self._event_time is not None and self._event_time.by is not None:
+            raise ConfigurationError(
+                f"event_time=EventTime(by, …) of {self._said} is of the rows that decoder= makes, and without stop= the reader "
+                "tells the watermark before. Leave decoder= out, give a function of the record, and decode with DecodeRecords."
+            )
+        settings, selection = self.log_in(None)
+        times = ReadTimes(self._event_time, self._times_of())
+        finds = FindPartitions(settings, selection, self._start, times)
+        follows = FollowRanges(settings, self._on_data_loss, times)
+        by = None if self._event_time is None else self._event_time.by
+        return (
+            places
+            | "FindPartitions" >> beam.ParDo(finds).with_output_types(RangeGroup)
+            | beam.Reshuffle()
+            | "Follow" >> beam.ParDo(follows).with_output_types(Chunk)
+            | explode(as_arrow=self._as_arrow, timed=self._event_time is not None, by=by)
+        )
 
     def _reader(self, settings: LogSettings, source: str, *, event_time: bool) -> ReadOffsetRanges:
         return ReadOffsetRanges(

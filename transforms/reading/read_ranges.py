@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.core import RestrictionProvider
-from apache_beam.transforms.window import GlobalWindow
+from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils import windowed_value
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
@@ -27,8 +27,10 @@ from beam_exactly_once.logs import Log, ManyRangesLog
 from beam_exactly_once.logs.opening import LogSettings
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.time_notes import TimeNotes, TimesOf
+from beam_exactly_once.rows.event_times import By, time_of_row
 from beam_exactly_once.topics import OnDataLoss
 from beam_exactly_once.transforms.named import Composite
+from beam_exactly_once.transforms.reading.partition_time import beam_time
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.span_tracker import Span, SpanCoder, SpanTracker, cut_evenly
 from beam_exactly_once.transforms.reports import Gathered, gathered, times_gathered
@@ -93,7 +95,7 @@ class ReadOffsetRanges(Composite):
         on_data_loss: OnDataLoss = "fail",
     ) -> None:
         super().__init__()
-        self._read = _ReadRange(settings, source, on_data_loss, times_of)
+        self._read = ReadRange(settings, source, on_data_loss, times_of)
         self._as_arrow = as_arrow
         self._event_time = event_time
 
@@ -101,13 +103,23 @@ class ReadOffsetRanges(Composite):
         """Wire read and explode."""
         read = groups | "Read" >> beam.ParDo(self._read).with_outputs(PIECES, main="chunks")
         chunks, pieces = typed(read.chunks, Chunk), typed(read[PIECES], Gathered)
-        return ReadResult(chunks | self._explode(), pieces)
+        return ReadResult(chunks | explode(as_arrow=self._as_arrow, timed=self._event_time), pieces)
 
-    def _explode(self) -> beam.PTransform:
-        if self._as_arrow:
-            return "Columns" >> beam.ParDo(_ToArrow()).with_output_types(pa.RecordBatch)
-        explode = _ToTimedRecords() if self._event_time else _ToRecords()
-        return "Explode" >> beam.ParDo(explode).with_output_types(Record)
+
+def explode(*, as_arrow: bool, timed: bool, by: By | None = None) -> beam.PTransform:
+    """From chunks to records, or Arrow batches.
+
+    Args:
+        as_arrow: which of the two. Batches keep the time of their chunk.
+        timed: whether records get their timestamp in the log; else they keep that of their chunk.
+        by: the time that they get instead.
+    """
+    if as_arrow:
+        return "Columns" >> beam.ParDo(_ToArrow()).with_output_types(pa.RecordBatch)
+    if not timed:
+        return "Explode" >> beam.ParDo(_ToRecords()).with_output_types(Record)
+    records = _ToTimedRecords() if by is None else _ToRecordsInTime(by)
+    return "Explode" >> beam.ParDo(records).with_output_types(Record)
 
 
 class _SpanProvider(RestrictionProvider):
@@ -129,7 +141,7 @@ class _SpanProvider(RestrictionProvider):
         return SpanCoder()
 
 
-class _ReadRange(StatelessDoFn):
+class ReadRange(StatelessDoFn):
     """Claims and emits chunks; reports what it finished."""
 
     def __init__(
@@ -143,6 +155,7 @@ class _ReadRange(StatelessDoFn):
         self._logs: dict[str | None, Log] = {}
 
     def start_bundle(self) -> None:
+        """Forget what was asked for another bundle."""
         self._watch.begin()
 
     def finish_bundle(self) -> None:
@@ -157,6 +170,7 @@ class _ReadRange(StatelessDoFn):
             leave_log(self._settings.at_isolation_level(level), log)
 
     def teardown(self) -> None:
+        """Close the clients."""
         while self._logs:
             self._logs.popitem()[1].close()
 
@@ -208,7 +222,7 @@ class _ReadRange(StatelessDoFn):
             claimed = tracker.try_claim(chunk.stop - 1 - offset)
             if not claimed:  # a split took the tail while this chunk was fetched; no other split can follow
                 stop = tracker.current_restriction().stop + offset
-                chunk, chunk_lost = chunk.cut(stop), [_cut_lost(gone, stop) for gone in chunk_lost]
+                chunk, chunk_lost = chunk.cut(stop), [cut_lost(gone, stop) for gone in chunk_lost]
             at = chunk.stop
             lost += [gone for gone in chunk_lost if not gone.is_empty]
             if len(chunk):
@@ -263,7 +277,8 @@ def _nothing(where: TopicPartition, start: int, stop: int) -> tuple[Chunk, list[
     return chunk, [OffsetRange(where.topic, where.partition, start, stop)]
 
 
-def _cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
+def cut_lost(lost: OffsetRange, stop: int) -> OffsetRange:
+    """What of lost offsets lies below ``stop``."""
     return OffsetRange(lost.topic, lost.partition, lost.start, min(lost.stop, stop))
 
 
@@ -289,6 +304,17 @@ class _ToTimedRecords(_GivingOut):
         timestamps_us = map(mul, timestamps_ms, repeat(1000))
         records = chunk.records(at_hand.record_by_record(self, chunk))
         return map(windowed_value.create, records, timestamps_us, repeat((window,)))
+
+
+class _ToRecordsInTime(_GivingOut):
+    """Event time by what the user says of a record."""
+
+    def __init__(self, by: By) -> None:
+        self._by = by
+
+    def process(self, chunk: Chunk) -> Iterator[Any]:
+        for record in chunk.records(at_hand.record_by_record(self, chunk)):
+            yield TimestampedValue(record, beam_time(time_of_row(self._by, record, step="event_time")))
 
 
 class _ToArrow(_GivingOut):

@@ -103,23 +103,6 @@ def has(process: psutil.Process, mark: str) -> bool:
         return False
 
 
-def test_prism_is_killed(stream: Stream) -> None:
-    stream.send(100)
-    killed: list[psutil.Process] = []
-
-    def kill(progress: BatchProgress) -> None:
-        if progress.batch_id == 1:
-            killed.extend(child for child in children() if child.name() == "prism")
-            killed[-1].kill()
-
-    stream.run(trigger=Continuous(0), on_batch=kill, max_batches=5)
-
-    wait_ended(killed)
-    assert [batch.batch_id for batch in stream.progress] == [0, 1, 2, 3, 4]
-    assert stream.writers() == 2
-    stream.assert_exactly_once()
-
-
 def test_the_worker_is_killed(stream: Stream) -> None:
     stream.send(100)
     before = set(children())
@@ -144,13 +127,19 @@ def test_the_worker_is_killed(stream: Stream) -> None:
     stream.assert_exactly_once()
 
 
-@pytest.mark.parametrize("kill_after", ["put_if_absent:offsets/:2", "put_if_absent:commits/:2"])
-def test_the_driver_is_killed(stream: Stream, kill_after: str) -> None:
-    """And no Prism outlives it."""
+def test_the_driver_is_killed(stream: Stream) -> None:
+    """And no Prism outlives it. Right behind a commit it is killed with state, by :mod:`test_continuous_state`; so is Prism."""
     stream.send(60)
     mark = secrets.token_hex(8)
     module = "beam_exactly_once.pipelines.kafka_to_files"
-    command = [sys.executable, "-m", "beam_exactly_once.testing.crashing", "--kill_after", kill_after, module]
+    command = [
+        sys.executable,
+        "-m",
+        "beam_exactly_once.testing.crashing",
+        "--kill_after",
+        "put_if_absent:offsets/:2",
+        module,
+    ]
     killed = subprocess.run(
         [*command, *stream.flags], env={**os.environ, "MARK": mark}, check=False, stderr=subprocess.DEVNULL
     )

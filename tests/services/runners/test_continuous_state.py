@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_exactly_once import AvailableNow, BatchProgress, Continuous, ProcessingTime
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from services.streams.numbers_in_time import expected, killed_at_its_second_commit, newest, of_keys, run
+from services.streams.topics import TIMEOUT_S
 from support.lives import in_a_process
 
 # Of a job that failed, Prism forgets the worker before the worker's streams have ended: Beam's threads say so.
@@ -29,17 +30,21 @@ def send(broker: EmbeddedBroker, numbers: range) -> None:
 def test_sums_windows_joins_and_slides_go_on_over_triggers_and_kills(prism_location: str, tmp_path: Path) -> None:
     options = PipelineOptions(["--runner=PrismRunner", f"--prism_location={prism_location}"])
     batches: list[int] = []
+    killed: list[psutil.Process] = []
 
     def kill_prism(progress: BatchProgress) -> None:
         batches.append(progress.batch_id)
         if progress.batch_id == 0:
-            [one.kill() for one in psutil.Process().children(recursive=True) if one.name() == "prism"]
+            killed.extend(one for one in psutil.Process().children(recursive=True) if one.name() == "prism")
+            killed[-1].kill()
 
     with EmbeddedBroker({"orders": 2}) as broker:
         source = (broker.bootstrap_servers, "orders")
         send(broker, range(60))
         run(source, tmp_path, options, windows=True, trigger=Continuous(0), max_batches=2, listeners=kill_prism)
         assert batches == [0, 1]
+        assert len(list((tmp_path / "checkpoint" / "writers").glob("[!.]*.json"))) == 2
+        assert psutil.wait_procs(killed, TIMEOUT_S)[1] == []
 
         send(broker, range(60, 90))
         run(source, tmp_path, options, windows=True, trigger=ProcessingTime(0), max_batches=1)

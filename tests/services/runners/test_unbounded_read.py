@@ -1,0 +1,92 @@
+"""``ReadFromKafka`` without ``stop=`` in an ordinary pipeline on Prism: by value, with windows that close by its watermark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.prism_runner import PrismRunner
+from apache_beam.transforms.window import FixedWindows
+
+from beam_exactly_once import EventTime, ReadAllFromKafka, ReadFromKafka, Record, TopicPartition
+from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once.pipelines.runners.job_server import one_job_server
+from beam_exactly_once.transforms.reading import find_partitions
+from services.streams.topics import wait_until
+
+# Of a job that is cancelled, Prism forgets the worker before the worker's streams have ended: Beam's threads say so.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+class Append(beam.DoFn):
+    """Each element as a line of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def process(self, element: Any) -> None:
+        with self._path.open("a") as file:
+            file.write(f"{element}\n")
+
+
+def lines(path: Path) -> list[int]:
+    return sorted(map(int, path.read_text().splitlines())) if path.exists() else []
+
+
+def second_of(record: Record) -> int:
+    """A number happened as many seconds after the start of 1970."""
+    return 1000 * int(record.value or b"")
+
+
+def send(broker: EmbeddedBroker, topic: str, numbers: range) -> None:
+    for _ in produce(broker.bootstrap_servers, topic, 2, (b"%d" % number for number in numbers)):
+        pass
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker({"orders-a": 2, "orders-empty": 1}) as broker:
+        yield broker
+
+
+def test_records_come_windows_close_and_topics_that_appear_are_read(
+    broker: EmbeddedBroker, prism_location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that stays empty holds up no window for long."""
+    monkeypatch.setattr(find_partitions, "DISCOVERY_INTERVAL_S", 0.5)
+    options = PipelineOptions([f"--prism_location={prism_location}", "--streaming"])
+    runner = PrismRunner()
+    seen, sums = tmp_path / "seen", tmp_path / "sums"
+    send(broker, "orders-a", range(20))
+    with one_job_server(runner, options):
+        pipeline = beam.Pipeline(runner=runner, options=options)
+        event_time = EventTime(second_of, out_of_order_s=20, idle_s=1)
+        read = ReadFromKafka(broker.bootstrap_servers, topic_pattern="orders-.*", event_time=event_time)
+        numbers = pipeline | read | beam.Map(lambda record: int(record.value))
+        again = (
+            pipeline
+            | beam.Create(["orders-a", TopicPartition("orders-empty", 0)])
+            | ReadAllFromKafka(broker.bootstrap_servers)
+        )
+        _ = again | beam.Map(lambda record: int(record.value)) | "Again" >> beam.ParDo(Append(tmp_path / "again"))
+        _ = numbers | "Seen" >> beam.ParDo(Append(seen))
+        _ = (
+            numbers
+            | beam.WindowInto(FixedWindows(10))
+            | beam.CombineGlobally(sum).without_defaults()
+            | "Sums" >> beam.ParDo(Append(sums))
+        )
+        result = pipeline.run()
+        try:
+            wait_until(lambda: lines(sums) == [sum(range(10)), sum(range(10, 20))])
+            assert lines(seen) == list(range(20))
+            wait_until(lambda: lines(tmp_path / "again") == list(range(20)))
+            broker.create_topic("orders-b", 2)
+            send(broker, "orders-b", range(20, 30))
+            wait_until(lambda: lines(seen) == list(range(30)))
+        finally:
+            result.cancel()

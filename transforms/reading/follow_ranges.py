@@ -1,0 +1,237 @@
+"""``FollowRanges``: the splittable DoFn that reads partitions on and on, in a pipeline of Beam's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Duration
+
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
+from beam_exactly_once.errors import DataLoss, UnknownTopic, leaving_step
+from beam_exactly_once.kafka import Chunk
+from beam_exactly_once.logs.opening import LogSettings
+from beam_exactly_once.offsets import OffsetRange, TopicPartition
+from beam_exactly_once.planning.event_time import EventTime
+from beam_exactly_once.planning.time_notes import TimesOf
+from beam_exactly_once.topics import WAY_OUT, OnDataLoss
+from beam_exactly_once.transforms.reading.growing_range import (
+    NO_END,
+    GrowingRangeCoder,
+    GrowingRangeTracker,
+    backlog,
+    cut_to_size,
+    saw_end,
+)
+from beam_exactly_once.transforms.reading.partition_time import PartitionTime, PartitionTimes, beam_time
+from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
+from beam_exactly_once.transforms.reading.read_ranges import MAX_INITIAL_SPLIT_OFFSETS, ReadRange, cut_lost
+
+POLL_S = 0.2
+"""How long a partition rests that has nothing more to read."""
+QUIET_POLL_S = 1.0
+"""How long, if it had nothing for :data:`QUIET_S`: many topics have many partitions that nobody writes to."""
+QUIET_S = 10.0
+MAX_PROCESS_S = 1.0
+MAX_PROCESS_RECORDS = 50_000
+MAX_PROCESS_BYTES = 32 << 20
+"""Whichever comes first ends a turn: what a bundle emits goes on only when the bundle ends."""
+SHORTER_DOUBT_S = 5.0
+"""How long a log must be shorter than what was read of it before it is believed: a deposed leader may still answer."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class _GrowingRanges(RestrictionProvider):
+    """The element is a group of one range; its parts are the restrictions."""
+
+    def create_tracker(self, restriction: OffsetRange) -> GrowingRangeTracker:
+        return GrowingRangeTracker(restriction)
+
+    def initial_restriction(self, element: RangeGroup) -> OffsetRange:
+        (planned,) = element.ranges
+        return planned.offsets
+
+    def split(self, element: RangeGroup, restriction: OffsetRange) -> list[OffsetRange]:
+        return [restriction] if restriction.stop == NO_END else cut_to_size(restriction, MAX_INITIAL_SPLIT_OFFSETS)
+
+    def restriction_size(self, element: RangeGroup, restriction: OffsetRange) -> int:
+        return backlog(restriction)
+
+    def restriction_coder(self) -> GrowingRangeCoder:
+        return GrowingRangeCoder()
+
+    def truncate(self, element: RangeGroup, restriction: OffsetRange) -> OffsetRange | None:
+        """Where a pipeline is drained: nothing more of a range without an end; one that has an end is read."""
+        return None if restriction.stop == NO_END else restriction
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTimes:
+    """When records of a read happened: by the clock as they are read, or as ``event_time`` says."""
+
+    event_time: EventTime | None = None
+    times_of: TimesOf | None = None
+    """Of a chunk, if there is an ``event_time``."""
+
+    def of_chunk(self, chunk: Chunk, at_ms: int) -> tuple[int, int | None]:
+        """When the first record of a chunk happened that is read now, and how far the watermark comes by it; None leaves it."""
+        if self.event_time is None or self.times_of is None:
+            return at_ms, at_ms
+        times = self.times_of(chunk)
+        counted = times[times <= self.event_time.latest_ms(at_ms)]
+        return int(times.min()), self.behind(int(counted.max())) if len(counted) else None
+
+    def of_silence(self, quiet_since_ms: int, at_ms: int) -> int | None:
+        """Up to when the watermark comes where there is nothing to read; None leaves it."""
+        if self.event_time is None:
+            return at_ms
+        idle_s = self.event_time.idle_s
+        is_idle = idle_s is not None and at_ms - quiet_since_ms >= int(idle_s * 1000)
+        return self.behind(at_ms) if is_idle else None
+
+    def behind(self, at_ms: int) -> int:
+        """The watermark where a record of this time was the latest."""
+        return at_ms - int((0.0 if self.event_time is None else self.event_time.out_of_order_s) * 1000)
+
+
+class FollowRanges(ReadRange):
+    """Claims and emits chunks, at the times of their first records, until a turn is over; then puts the rest off.
+
+    It ends by itself after a second, or so many records or bytes, or where nothing is left to read. A client is kept from turn to
+    turn, for topics that are those it was opened for.
+    """
+
+    def __init__(
+        self, settings: LogSettings, on_data_loss: OnDataLoss, times: ReadTimes, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        super().__init__(settings, "", on_data_loss)
+        self._times = times
+        self._clock = clock
+        self._topic_ids: dict[str, str | None] = {}
+        self._shorter_since_s: dict[TopicPartition, float] = {}
+        self._lost = beam.metrics.Metrics.counter("beam_exactly_once", "offsets_lost")
+
+    def finish_bundle(self) -> None:
+        """Everything that was emitted was of the topics that were found, or the bundle fails."""
+        if self._logs:
+            self._watch.end(next(iter(self._logs.values())))
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(
+        self,
+        group: RangeGroup,
+        tracker: Any = beam.DoFn.RestrictionParam(_GrowingRanges()),  # noqa: B008 (Beam's way)
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(PartitionTimes()),  # noqa: B008
+    ) -> Iterator[Any]:
+        """One turn."""
+        with leaving_step():
+            (planned,) = group.ranges
+            yield from self._turn(planned, tracker, watermark)
+
+    def _turn(self, planned: PlannedRange, tracker: Any, watermark: PartitionTime) -> Iterator[Any]:
+        self._renew_client(planned)
+        latest = position = tracker.current_restriction().start
+        began_s, records, bytes_read = self._clock.monotonic_s(), 0, 0
+        while position < (stop := tracker.current_restriction().stop):
+            if latest <= position:
+                found = self._latest(planned, position)
+                if found is None:  # if another topic has its name, who looks for partitions finds that one
+                    self._pass_over(planned, position, tracker)
+                    return
+                latest = found
+            is_over = (
+                self._clock.monotonic_s() - began_s >= MAX_PROCESS_S
+                or records >= MAX_PROCESS_RECORDS
+                or bytes_read >= MAX_PROCESS_BYTES
+            )
+            if latest <= position or is_over:
+                tracker.defer_remainder(Duration(self._silence(watermark) if latest <= position else 0))
+                return
+            chunk, lost = self._next(planned, position, min(stop, latest))
+            if not tracker.try_claim(chunk.stop - 1):  # a split took the tail; no other split can follow
+                stop = tracker.current_restriction().stop
+                chunk, lost = chunk.cut(stop), [cut_lost(one, stop) for one in lost]
+            position = chunk.stop
+            self._record(lost)
+            if len(chunk):
+                records, bytes_read = records + len(chunk), bytes_read + chunk.bytes
+                at_ms = now_ms(self._clock)
+                first_ms, reached_ms = self._times.of_chunk(chunk, at_ms)
+                yield TimestampedValue(chunk, beam_time(first_ms))
+                watermark.saw_records(at_ms)
+                _advance(watermark, reached_ms)
+
+    def _silence(self, watermark: PartitionTime) -> float:
+        """Let the watermark go on where nothing is left to read; returns how long to rest, in seconds."""
+        at_ms, quiet_since_ms = now_ms(self._clock), watermark.quiet_since_ms()
+        _advance(watermark, self._times.of_silence(quiet_since_ms, at_ms))
+        return POLL_S if at_ms - quiet_since_ms < QUIET_S * 1000 else QUIET_POLL_S
+
+    def _renew_client(self, planned: PlannedRange) -> None:
+        """What a client has fetched ahead may be of a topic that is no longer there."""
+        topic, topic_id = planned.offsets.topic, planned.topic_id
+        if self._topic_ids.get(topic, topic_id) != topic_id:
+            self.finish_bundle()
+            self.teardown()
+            self.start_bundle()
+            self._topic_ids.clear()
+        self._topic_ids[topic] = topic_id
+
+    def _latest(self, planned: PlannedRange, position: int) -> int | None:
+        """Up to where there is something to read; None if the topic is gone, or another one now, and may be passed over.
+
+        Raises:
+            DataLoss, UnknownTopic: it may not; or the log has become shorter than what was read of it.
+        """
+        place = planned.offsets.topic_partition
+        log = self._log(planned.isolation_level)
+        try:
+            latest = log.bounds([place])[place].latest
+        except UnknownTopic:
+            if self._on_data_loss == "fail":
+                raise
+            return None
+        saw_end(place, latest)
+        if latest != position:
+            self._watch.look(log, {place.topic: planned.topic_id})
+            if self._watch.is_replaced(place.topic):
+                return None
+        if latest >= position:
+            self._shorter_since_s.pop(place, None)
+            return latest
+        if log.ends([place])[place] >= position:  # open transactions hide what was read before
+            return latest
+        now_s = self._clock.monotonic_s()
+        if now_s - self._shorter_since_s.setdefault(place, now_s) >= SHORTER_DOUBT_S:
+            raise DataLoss(
+                f"partition {place} was read up to offset {position}, and its log ends at {latest}: records that were read are "
+                f"gone, and others will get their offsets. {WAY_OUT}"
+            )
+        return latest
+
+    def _pass_over(self, planned: PlannedRange, position: int, tracker: Any) -> None:
+        stop = tracker.current_restriction().stop
+        tracker.try_claim(stop - 1)
+        _LOGGER.warning(
+            "topic %s is gone, or another one now: what it had of partition %s from offset %d on is lost",
+            planned.offsets.topic,
+            planned.offsets.topic_partition,
+            position,
+        )
+
+    def _record(self, lost: list[OffsetRange]) -> None:
+        for one in lost:
+            if not one.is_empty:
+                self._lost.inc(one.size)
+                _LOGGER.warning("the log no longer has the offsets %s: the read goes on behind them", one)
+
+
+def _advance(watermark: PartitionTime, to_ms: int | None) -> None:
+    if to_ms is not None:
+        watermark.advance(to_ms)
