@@ -5,12 +5,14 @@
 - ``raw``: ``Consumer.consume(1000)`` and a 5-tuple a record, no Beam.
 - ``arrow``, ``records``: ``ReadFromKafka`` in an ordinary bounded ``beam.Pipeline``; records pass one ``beam.Map``.
 - ``arrow_in_stream``, ``records_in_stream``: the same in an ``ExactlyOnceStream``, one batch, checkpoint on the local disk.
+- ``…_by_messages``: these without the native reader. The others take it if it was built.
 
 Time runs from the call of ``run()`` to its return in a fresh process, so starting the runner and opening clients count.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 
 import support
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record
+from beam_exactly_once.kafka.native import READER_VARIABLE
 from support import TOPIC, Source
 
 counted = 0
@@ -61,6 +64,16 @@ def records_in_stream(source: Source) -> Callable[[], int]:
     return prepare(ExactlyOnceStream(f"{source.work_dir}/checkpoint"), source, arrow=False)
 
 
+def arrow_in_stream_by_messages(source: Source) -> Callable[[], int]:
+    os.environ[READER_VARIABLE] = "python"
+    return arrow_in_stream(source)
+
+
+def records_in_stream_by_messages(source: Source) -> Callable[[], int]:
+    os.environ[READER_VARIABLE] = "python"
+    return records_in_stream(source)
+
+
 def prepare(pipeline: beam.Pipeline, source: Source, *, arrow: bool) -> Callable[[], int]:
     stop: Any = None if isinstance(pipeline, ExactlyOnceStream) else "latest"
     read = pipeline | ReadFromKafka(source.bootstrap_servers, [TOPIC], as_arrow=arrow, stop=stop, max_batch_bytes=None)
@@ -75,4 +88,12 @@ def prepare(pipeline: beam.Pipeline, source: Source, *, arrow: bool) -> Callable
 
 
 if __name__ == "__main__":
-    support.run_throughput("read_kafka", __doc__, [arrow, arrow_in_stream, records, records_in_stream])
+    ways = [
+        arrow,
+        arrow_in_stream,
+        records,
+        records_in_stream,
+        arrow_in_stream_by_messages,
+        records_in_stream_by_messages,
+    ]
+    support.run_throughput("read_kafka", __doc__, ways)

@@ -193,11 +193,11 @@ def report(title: str, records: int, samples: dict[str, list[Sample]], *, as_jso
     base = next(iter(samples.values()))
     figures = {way.partition(":")[2]: _figure(records, base, of_way) for way, of_way in samples.items()}
     print(f"{title}: {records:,} records, median of {len(base)} rounds, ratio within a round to the first line")
-    print(f"{'way':<18}{'k records/s':>12}{'ratio':>8}{'[min-max]':>12}{'CPU s/M':>10}{'peak MB':>9}")
+    print(f"{'way':<30}{'k records/s':>12}{'ratio':>8}{'[min-max]':>12}{'CPU s/M':>10}{'peak MB':>9}")
     for name, figure in figures.items():
         spread = f"{figure['ratio_min']:.2f}-{figure['ratio_max']:.2f}"
         print(
-            f"{name:<18}{figure['records_per_s'] / 1000:>12,.0f}{figure['ratio']:>8.2f}{spread:>12}"
+            f"{name:<30}{figure['records_per_s'] / 1000:>12,.0f}{figure['ratio']:>8.2f}{spread:>12}"
             f"{figure['cpu_s_per_million']:>10.2f}{figure['peak_mb']:>9.0f}"
         )
     if as_json:

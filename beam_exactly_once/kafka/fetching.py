@@ -11,32 +11,24 @@ begins where the last one ended needs no new assignment, loses no record, and wa
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
-from typing import NoReturn, cast
+from typing import NoReturn
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnfitRow, UnknownTopic
+from beam_exactly_once.errors import DataLoss, KafkaUnavailable, ReadStalled, UnknownTopic
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, REFUSAL_WAIT_S, UNKNOWN_TOPIC_CODES, ClientErrors
+from beam_exactly_once.kafka.inbox import Event, Inbox
 from beam_exactly_once.kafka.settings import KafkaSettings
-from beam_exactly_once.logs.records import Chunk, Columns, Headers, bytes_of, check_range, rises_strictly
+from beam_exactly_once.logs.records import Chunk, check_range
 from beam_exactly_once.offsets import TopicPartition
 
-# One call's worth of messages. Small enough that the messages die before the garbage collector counts them and that
-# their memory stays in the cache, and that a call is over before another thread takes the interpreter.
-_MAX_SLICE_MESSAGES = 100
 _WAIT_S = 0.1  # signals are only seen between two calls
-MAX_CHUNK_BYTES = 16 * 1024 * 1024
 _MAX_ASK_TIMEOUT_S = 5.0
 _PATIENT_AFTER_S = 1.0
 """When a consumer whose fetches wait longer takes over: brokers that must ask others need more time for an answer."""
-
-# The client's annotations allow for messages made by hand; those of a consumer always have these.
-offset_of = cast("Callable[[Message], int]", Message.offset)
-_headers_of = cast("Callable[[Message], list[tuple[str, bytes | None]] | None]", Message.headers)
 
 
 class RangeFetcher:
@@ -47,44 +39,46 @@ class RangeFetcher:
 
     Args:
         consumer: An open consumer with ``enable.partition.eof`` and ``auto.offset.reset=error``; who gives it closes it.
+        inbox: What it delivers.
         errors: What the consumer's ``error_cb`` feeds.
         clock: Bounds waits.
-        settings: How long to wait for the next record or end, and whether headers are wanted.
+        settings: How long to wait for the next record or end.
         open_patient: Opens a consumer whose fetches wait longer; None: how long they wait is the user's choice.
     """
 
     def __init__(
         self,
         consumer: Consumer,
+        inbox: Inbox,
         errors: ClientErrors,
         clock: Clock,
         settings: KafkaSettings,
-        open_patient: Callable[[], Consumer] | None = None,
+        open_patient: Callable[[], tuple[Consumer, Inbox]] | None = None,
     ) -> None:
-        self._quick = self._consumer = consumer
+        self._quick = self._consumer, self._inbox = consumer, inbox
         self._open_patient = open_patient
         self._errors = errors
         self._clock = clock
         self._no_progress_timeout_s = settings.no_progress_timeout_s
         self._refusal_wait_s = min(REFUSAL_WAIT_S, settings.no_progress_timeout_s)
         self._ask_timeout_s = min(_MAX_ASK_TIMEOUT_S, settings.no_progress_timeout_s)
-        self._wants_headers = settings.headers
         self._topics: set[str] = set()
         self._topic_partition = TopicPartition("-", 0)
         self._position: int | None = None  # after the last chunk; None: the consumer stands nowhere
         self._seen = 0  # every offset below was handed out or does not exist; at or above _position
-        self._pending: list[Message] = []  # taken from the consumer, not looked at yet
         self._old_position = -1  # what the consumer gave as its position when it was assigned
+        self._trusted = 0  # the log is known to reach up to it
         self._fault: str | None = None  # what cannot be true of the records that came last
         self._looked_for_topic = False
 
     def close(self) -> None:
-        """Close what it opened."""
+        """Close what it opened, and give back what was delivered."""
         self._position = None
-        self._pending = []
-        patient, self._consumer = self._consumer, self._quick
-        if patient is not self._quick:
+        self._inbox.close()
+        (patient, _), (self._consumer, self._inbox) = (self._consumer, self._inbox), self._quick
+        if patient is not self._consumer:
             patient.close()
+            self._inbox.close()
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int) -> Chunk:
         """See :meth:`beam_exactly_once.kafka.Log.next_chunk`."""
@@ -95,15 +89,17 @@ class RangeFetcher:
             self.close()
             self._topic_partition = topic_partition
             self._assign(position)
-        columns = self._read(position, stop, max_records)
-        self._position = min(self._seen, stop)
-        return Chunk(topic_partition.topic, topic_partition.partition, position, self._position, columns)
+        self._read(position, stop, max_records)
+        end = min(self._seen, stop)
+        chunk = self._inbox.chunk(topic_partition, position, end)
+        self._position = end
+        return chunk
 
     def _assign(self, position: int) -> None:
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition, position)
-        self._pending = []
         self._seen = position
         self._introduce(place.topic)
+        self._inbox.open(self._topic_partition)
         self._consumer.assign([place])
         # assign() returns before the position of an earlier assignment is gone.
         self._old_position = int(self._consumer.position([place])[0].offset)
@@ -113,7 +109,7 @@ class RangeFetcher:
 
         Not of the first: it looks for those at once, and a client that is asked before it has connected may sleep 50 ms.
         """
-        if topic in self._topics or self._consumer is not self._quick:
+        if topic in self._topics or self._inbox is not self._quick[1]:
             return
         if self._topics:
             try:
@@ -123,31 +119,39 @@ class RangeFetcher:
                 return
         self._topics.add(topic)
 
-    def _read(self, position: int, stop: int, max_records: int) -> Columns:
+    def _read(self, position: int, stop: int, max_records: int) -> None:
         """Take records until there are enough, or none is ready, or the range ends; moves ``_seen``."""
-        taken = TakenRecords(self._wants_headers)
         self._fault = None
+        self._trusted = 0
         self._looked_for_topic = False
         began_s = self._clock.monotonic_s()
-        while self._seen < stop and len(taken.offsets) < max_records and taken.value_bytes < MAX_CHUNK_BYTES:
-            messages = self._take(min(_MAX_SLICE_MESSAGES, max_records - len(taken.offsets), stop - self._seen))
-            if not messages:
+        self._inbox.begin()
+        while self._seen < stop and self._inbox.wants_more(max_records):
+            if not self._take(stop, max_records, 0):
                 if self._seen > position:
                     break  # better a small chunk at once than a full one later
-                messages = self._consumer.consume(1, _WAIT_S)
-                if not messages:
+                if not self._take(stop, max_records, _WAIT_S):
                     self._seen = max(self._seen, self._client_position())
-            self._accept(messages, stop, taken)
             if self._seen == position:
                 self._find_out_why(self._clock.monotonic_s() - began_s, stop)
         self._errors.forget()
-        return taken.columns()
+
+    def _take(self, stop: int, max_records: int, wait_s: float) -> bool:
+        """Whether anything was there: records below ``stop`` are taken, an event is acted on."""
+        before = self._seen
+        self._seen, cause = self._inbox.take(before, stop, self._trusted, max_records, wait_s)
+        if isinstance(cause, Event):
+            self._handle_event(cause)
+        elif cause is not None:
+            self._look_at(cause.offset)
+        return cause is not None or self._seen != before
 
     def _find_out_why(self, waited_s: float, stop: int) -> None:
         """Nothing has come for so long."""
-        if waited_s > _PATIENT_AFTER_S and self._open_patient is not None and self._consumer is self._quick:
+        if waited_s > _PATIENT_AFTER_S and self._open_patient is not None and self._inbox is self._quick[1]:
+            self._inbox.close()
             self._consumer.unassign()
-            self._consumer = self._open_patient()
+            self._consumer, self._inbox = self._open_patient()
             self._assign(self._seen)
         if waited_s > self._refusal_wait_s:
             self._errors.raise_if_refused()
@@ -157,77 +161,36 @@ class RangeFetcher:
             if waited_s > self._no_progress_timeout_s:
                 self._give_up(stop)
 
-    def _take(self, count: int) -> list[Message]:
-        if self._pending:
-            messages, self._pending = self._pending[:count], self._pending[count:]
-            return messages
-        # With a timeout this would wait until all of them are there.
-        return self._consumer.consume(count, 0)
-
     def _client_position(self) -> int:
         """The consumer's position, negative before it has one."""
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
         position = int(self._consumer.position([place])[0].offset)
         return position if position != self._old_position else -1
 
-    def _accept(self, messages: list[Message], stop: int, taken: TakenRecords) -> None:
-        """Look at messages in order: records below ``stop`` into ``taken``, events acted on, the rest left pending."""
-        # Never compare an error with ==: the client's comparison with None leaves an exception behind.
-        if not any(map(Message.error, messages)):
-            self._accept_records(messages, stop, taken)
-            return
-        first = next(index for index, message in enumerate(messages) if message.error() is not None)
-        self._pending = messages[first:] + self._pending
-        self._accept_records(messages[:first], stop, taken)
-        if self._pending and self._seen < stop:
-            event = self._pending.pop(0)
-            self._handle_event(event, event.error())
-
-    def _accept_records(self, messages: list[Message], stop: int, taken: TakenRecords) -> None:
-        if not messages:
-            return
-        offsets = list(map(offset_of, messages))
-        if not self._believe(offsets):
-            self._assign(self._seen)
-            return
-        if offsets[-1] >= stop:
-            count = bisect_left(offsets, stop)
-            self._pending = messages[count:] + self._pending
-            messages, offsets = messages[:count], offsets[:count]
-            self._seen = stop
-        else:
-            self._seen = offsets[-1] + 1
-        if messages:
-            taken.add(messages, offsets)
-
-    def _believe(self, offsets: list[int]) -> bool:
-        """Whether these offsets can be true; the client does not check a batch's checksum.
+    def _look_at(self, offset: int) -> None:
+        """Find out whether the next record's offset can be true; the client does not check a batch's checksum.
 
         A corrupt batch may claim any offset. Those that go back, or lie beyond the log's end, are seen here. To go back
         is never right, and asking again would make the client pass over the record in silence. A log's end, however,
         may look older than it is while its leader changes.
         """
-        if not rises_strictly(offsets) or offsets[0] < self._seen:
-            pairs = zip([self._seen - 1, *offsets], offsets, strict=False)
-            before, offset = next((before, offset) for before, offset in pairs if offset <= before)
-            self._raise_corrupt(f"Kafka delivered offset {offset} after {before}")
-        if offsets[-1] - self._seen + 1 == len(offsets):
-            return True  # contiguous, as nearly always
+        if offset < self._seen:
+            self._raise_corrupt(f"Kafka delivered offset {offset} after {self._seen - 1}")
         place = ClientTopicPartition(self._topic_partition.topic, self._topic_partition.partition)
-        if offsets[-1] < (self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1))[1]:
-            return True
-        bounds = self._bounds()
-        if bounds is None or offsets[-1] < bounds[1]:
-            return True
-        self._fault = f"Kafka delivered offset {offsets[-1]} of a log that ends at {bounds[1]}"
-        return False
-
-    def _handle_event(self, event: Message, error: KafkaError | None) -> None:
-        if error is None:
+        self._trusted = (self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1))[1]
+        if offset < self._trusted:
             return
+        bounds = self._bounds()
+        self._trusted = offset + 1 if bounds is None else bounds[1]
+        if offset >= self._trusted:
+            self._fault = f"Kafka delivered offset {offset} of a log that ends at {self._trusted}"
+            self._assign(self._seen)
+
+    def _handle_event(self, event: Event) -> None:
+        error = event.error
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            self._seen = max(self._seen, event.offset() or 0)
+            self._seen = max(self._seen, event.offset)
         elif code == KafkaError._AUTO_OFFSET_RESET:
             self._errors.remember(error)
             self._after_offset_out_of_range()
@@ -307,53 +270,4 @@ class RangeFetcher:
         raise DataLoss(
             f"partition {self._topic_partition} no longer holds offset {wanted}: its log is [{earliest}, {latest}), "
             f"{cause}. Restore the topic, or say in the stream's settings that lost offsets may be skipped"
-        )
-
-
-class TakenRecords:
-    """Collects a chunk's columns from slices of messages."""
-
-    def __init__(self, wants_headers: bool) -> None:
-        self._wants_headers = wants_headers
-        self.offsets: list[int] = []
-        self.value_bytes = 0
-        self._timestamps_ms: list[int] = []
-        self._timestamp_types: list[int] = []
-        self._keys: list[bytes | None] = []
-        self._values: list[bytes | None] = []
-        self._headers: list[Headers] | None = None
-
-    def add(self, messages: list[Message], offsets: list[int]) -> None:
-        """Take one slice; nothing of a message is kept but its bytes and numbers."""
-        types, timestamps_ms = zip(*map(Message.timestamp, messages), strict=True)
-        if self._wants_headers:
-            self._add_headers(messages)
-        self.offsets += offsets
-        self._timestamps_ms += timestamps_ms
-        self._timestamp_types += types
-        self._keys += map(Message.key, messages)
-        values = list(map(Message.value, messages))
-        self._values += values
-        self.value_bytes += bytes_of(values)
-
-    def _add_headers(self, messages: list[Message]) -> None:
-        headers: list[list[tuple[str, bytes | None]] | None] = []
-        try:
-            headers.extend(map(_headers_of, messages))
-        except SystemError:  # raised once: who asks this message again is given a broken list
-            unreadable = messages[len(headers)]
-            raise UnfitRow(
-                f"record {unreadable.topic()}-{unreadable.partition()} at offset {unreadable.offset()} has a header whose name "
-                "is not UTF-8: the client cannot read it. Nothing of its batch is committed. Read without headers, "
-                "ReadFromKafka(headers=False), until the batch that has it is committed."
-            ) from None
-        if self._headers is not None or headers.count(None) < len(headers):
-            if self._headers is None:
-                self._headers = [()] * len(self.offsets)
-            self._headers.extend(tuple(pairs) if pairs else () for pairs in headers)
-
-    def columns(self) -> Columns:
-        """What was taken, as a chunk's columns."""
-        return Columns(
-            self.offsets, self._timestamps_ms, self._timestamp_types, self._keys, self._values, self._headers
         )

@@ -19,7 +19,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientTopicPartition
 
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.kafka.fetching import MAX_CHUNK_BYTES, TakenRecords, offset_of
+from beam_exactly_once.kafka.inbox import MAX_CHUNK_BYTES, TakenRecords, offset_of
 from beam_exactly_once.logs.records import Chunk, rises_strictly
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 
@@ -239,7 +239,7 @@ class _Lane:
         start, self.position = self.position, min(self._seen, stop) if count == below else self._offsets[count - 1] + 1
         self.held_bytes -= sum(map(len, self._messages[:count])) + _MESSAGE_BYTES * count
         del self._messages[:count], self._offsets[:count]
-        return Chunk(self.place.topic, self.place.partition, start, self.position, taken.columns())
+        return Chunk(self.place.topic, self.place.partition, start, self.position, taken.columns)
 
     def _within_bytes(self, count: int) -> int:
         """At most so many messages, of no more bytes than a chunk may have; at least one of those that there are."""

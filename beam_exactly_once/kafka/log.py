@@ -16,7 +16,9 @@ from beam_exactly_once.errors import KafkaRefused, KafkaUnavailable, UnknownTopi
 from beam_exactly_once.kafka.asking import Asker, NoAnswer
 from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES
 from beam_exactly_once.kafka.fetching import RangeFetcher
+from beam_exactly_once.kafka.inbox import Inbox
 from beam_exactly_once.kafka.lanes import Lanes
+from beam_exactly_once.kafka.native import open_reader
 from beam_exactly_once.kafka.owned_admin import OwnedAdmin
 from beam_exactly_once.kafka.settings import KafkaSettings
 from beam_exactly_once.logs import Chunk, Log
@@ -39,7 +41,7 @@ class ConfluentLog(Asker):
 
     def __init__(self, settings: KafkaSettings, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(settings, clock)
-        self._consumer: Consumer | None = None
+        self._reader: tuple[Consumer, Inbox] | None = None
         self._fetcher: RangeFetcher | None = None
         self._lanes = Lanes(lambda: self._open(Consumer), clock, settings.headers)
         self._opened_s = clock.monotonic_s()
@@ -105,11 +107,11 @@ class ConfluentLog(Asker):
         if self._fetcher is None:
             patient = self._settings.patient
             self._fetcher = RangeFetcher(
-                self._open_consumer(),
+                *self._open_reader(),
                 self._errors,
                 self._clock,
                 self._settings,
-                None if patient is None else lambda: self._open(Consumer, patient),
+                None if patient is None else lambda: open_reader(self._open, patient),
             )
         try:
             return self._fetcher.next_chunk(topic_partition, position, stop, max_records)
@@ -134,20 +136,20 @@ class ConfluentLog(Asker):
         self._close_fetcher()
 
     def _close_fetcher(self) -> None:
-        fetcher, consumer, self._fetcher, self._consumer = self._fetcher, self._consumer, None, None
+        fetcher, reader, self._fetcher, self._reader = self._fetcher, self._reader, None, None
         if fetcher is not None:
             fetcher.close()
-        if consumer is not None:
-            consumer.close()
+        if reader is not None:
+            reader[0].close()
 
-    def _open_consumer(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = self._open(Consumer)
-        return self._consumer
+    def _open_reader(self) -> tuple[Consumer, Inbox]:
+        if self._reader is None:
+            self._reader = open_reader(self._open, self._settings)
+        return self._reader
 
     def _list_topics(self) -> Any:
         """Metadata of all topics."""
-        consumer = self._open_consumer()
+        consumer, _ = self._open_reader()
 
         def ask(timeout_s: float) -> Any:
             try:

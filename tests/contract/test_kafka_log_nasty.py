@@ -15,6 +15,7 @@ from beam_exactly_once.errors import DataLoss, ReadStalled, UnfitRow
 from beam_exactly_once.kafka import KafkaSettings, open_kafka_log
 from beam_exactly_once.kafka.client_errors import ClientErrors
 from beam_exactly_once.kafka.fetching import RangeFetcher
+from beam_exactly_once.kafka.inbox import MessageInbox
 from beam_exactly_once.logs import Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from support.servers.scripted_broker import ScriptedBroker
@@ -323,7 +324,8 @@ class SlowToForget:
 
 def test_the_position_of_an_earlier_assignment_is_not_believed() -> None:
     consumer = SlowToForget(old_position=43)
-    fetcher = RangeFetcher(consumer, ClientErrors(), SystemClock(), KafkaSettings("nowhere:1"))  # type: ignore[arg-type]
+    inbox = MessageInbox(consumer, wants_headers=True)  # type: ignore[arg-type]
+    fetcher = RangeFetcher(consumer, inbox, ClientErrors(), SystemClock(), KafkaSettings("nowhere:1"))  # type: ignore[arg-type]
     chunk = fetcher.next_chunk(TopicPartition("orders", 0), 40, 45, 1000)
 
     assert [record.offset for record in chunk.records()] == [40, 41, 42, 43, 44]

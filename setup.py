@@ -1,0 +1,16 @@
+"""What setup.cfg cannot say: an extension that is built where there is a compiler, and left out where there is none."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "beam_exactly_once.kafka._native_reader",
+            ["beam_exactly_once/kafka/native_reader.c"],
+            define_macros=[("Py_LIMITED_API", "0x030A0000")],
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
