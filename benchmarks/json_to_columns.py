@@ -7,6 +7,7 @@
 - ``columns``: ``ReadFromKafka(decoder=JsonDecoder(schema), as_arrow=True)``.
 - ``rows``: ``beam.Map(json.loads)`` of the value, and the sink's ``schema=``.
 - ``rows_orjson``: the same with orjson.
+- ``rows_single``, ``rows_orjson_single``: the same two with one argument more, for which Beam calls the step row by row.
 
 Time runs from the call of ``run()`` to its return in a fresh process. The rows in the published files are counted.
 """
@@ -66,5 +67,15 @@ def rows_orjson(source: Source) -> Callable[[], int]:
     return prepare(source, beam.Map(lambda record: orjson.loads(record.value)), SCHEMA)
 
 
+def rows_single(source: Source) -> Callable[[], int]:
+    return prepare(source, beam.Map(lambda record, _: json.loads(record.value), None), SCHEMA)
+
+
+def rows_orjson_single(source: Source) -> Callable[[], int]:
+    return prepare(source, beam.Map(lambda record, _: orjson.loads(record.value), None), SCHEMA)
+
+
 if __name__ == "__main__":
-    support.run_throughput("json_to_columns", __doc__, [undecoded, columns, rows, rows_orjson])
+    support.run_throughput(
+        "json_to_columns", __doc__, [undecoded, columns, rows, rows_single, rows_orjson, rows_orjson_single]
+    )

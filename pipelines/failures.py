@@ -156,11 +156,12 @@ def _named(given_out: OffsetRange) -> str:
 
 
 def _of_the_step(traceback: TracebackType | None) -> TracebackType | None:
-    """What is left of a traceback below the frames of the runner: those of the step; all of it where there are none."""
+    """What is left of a traceback below the frames of the runner, and of what calls functions for it: those of the step; all
+    of it where there are none."""
     below = one = traceback
     while one is not None:
         path = one.tb_frame.f_code.co_filename.replace("\\", "/")
-        if "apache_beam/runners/" in path:
+        if "apache_beam/runners/" in path or path.endswith("/transforms/functions_in_lists.py"):
             below = one.tb_next
         one = one.tb_next
     return traceback if below is None else below

@@ -32,6 +32,7 @@ from beam_exactly_once.pipelines.graph_checks import (
 from beam_exactly_once.pipelines.graph_warnings import warn_of_batches
 from beam_exactly_once.pipelines.micro_batches import run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
+from beam_exactly_once.pipelines.rows_in_lists import hand_on_in_lists
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.runners.seen_options import SeenOptions
 from beam_exactly_once.pipelines.stopping import stop_on_signals
@@ -233,6 +234,8 @@ class ExactlyOnceStream(beam.Pipeline):
         )
         if graph.is_continuous:
             cut_bundles(self)
+        else:
+            hand_on_in_lists(self)
 
     def _publishing_graph(self) -> beam.Pipeline:
         """The graph that publishes a marker again: without sources, and without any step of the user's."""

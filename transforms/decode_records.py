@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import apache_beam as beam
@@ -18,9 +18,11 @@ from beam_exactly_once.planning.time_notes import TimedDecoder
 from beam_exactly_once.rows.columns import name_of
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
+from beam_exactly_once.transforms.functions_in_lists import handed_on
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered, times_gathered
+from beam_exactly_once.transforms.row_lists import RowList, step_state
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, is_whole_batch, typed
 
@@ -159,6 +161,10 @@ class _Decode(StatelessDoFn):
         self._decoder = decoder
         self._name = name
 
+    def in_lists(self) -> beam.DoFn:
+        """The same for lists of records."""
+        return _DecodeLists(self._decoder, self._name)
+
     def process(self, record: Any) -> list[Any]:
         try:
             return [_decoded(self._decoder, record)]
@@ -168,6 +174,18 @@ class _Decode(StatelessDoFn):
             if type(record) is pa.RecordBatch:
                 record, error = _first_unfit(self._decoder, record, error)
             raise UnfitRow(_undecodable(self._name, record, error)) from error
+
+
+class _DecodeLists(_Decode):
+    """Single records as well."""
+
+    def start_bundle(self) -> None:
+        self._state = step_state()
+
+    def process_batch(self, records: RowList) -> Iterable[Any]:
+        with self._state:
+            decoded = [row for record in records.walk() for row in self.process(record)]
+        return handed_on(records.made(decoded, records.places))
 
 
 class _DecodeOrReject(StatelessDoFn):
@@ -181,6 +199,10 @@ class _DecodeOrReject(StatelessDoFn):
     def start_bundle(self) -> None:
         """Forget what a failed bundle counted."""
         self._count = 0
+
+    def in_lists(self) -> beam.DoFn:
+        """The same for lists of records."""
+        return _DecodeOrRejectLists(self._decoder, self._name)
 
     def process(self, record: Any) -> Any:
         try:
@@ -209,6 +231,27 @@ class _DecodeOrReject(StatelessDoFn):
     def _rejected(self, record: Any, error: Exception) -> beam.pvalue.TaggedOutput:
         self._count += 1
         return beam.pvalue.TaggedOutput(REJECTED, rejected_of(record, error, step=self._name))
+
+
+class _DecodeOrRejectLists(_DecodeOrReject):
+    """Single records as well."""
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._state = step_state()
+
+    def process_batch(self, records: RowList) -> Iterator[Any]:
+        decoded, rejected = records.made([], []), records.made([], [])
+        with self._state:
+            for record, place in zip(records.walk(), records.places, strict=True):
+                for output in self.process(record):
+                    is_rejected = isinstance(output, beam.pvalue.TaggedOutput) and output.tag == REJECTED
+                    made = rejected if is_rejected else decoded
+                    made.rows.append(output.value if is_rejected else output)
+                    made.places.append(place)
+        yield from handed_on(decoded)
+        if rejected.rows:
+            yield beam.pvalue.TaggedOutput(REJECTED, rejected)
 
 
 def _of_bundle(report: Gathered) -> beam.pvalue.TaggedOutput:

@@ -8,6 +8,7 @@ A sink says by a :class:`RowEncoding` what its blocks are; how rows are gathered
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -25,6 +26,7 @@ from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlo
 from beam_exactly_once.rows.rejected import Rejected
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
+from beam_exactly_once.transforms.row_lists import RowList, step_state
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
 
@@ -76,6 +78,10 @@ class ToBlocks(StatelessDoFn):
     def _new_blocks(self) -> RowBlocks:
         return self._encoding.blocks()
 
+    def in_lists(self) -> beam.DoFn:
+        """The same for lists of rows."""
+        return _ListsToBlocks(self._encoding, self._sink)
+
     def process(self, row: Any) -> list[PlacedBlock] | None:
         """Take a row, or an Arrow batch of rows."""
         if type(row) is Record:
@@ -87,6 +93,26 @@ class ToBlocks(StatelessDoFn):
             return [*self._drain(), *self._named(self._blocks.of_batch, row)] if row.num_rows else None
         self._rows.append(row)
         return self._drain() if len(self._rows) >= self._max_rows else None
+
+    def process_all(self, rows: list[Any]) -> list[Any]:
+        """Take rows as if they came one by one."""
+        kinds = {*map(type, rows)}
+        are_records = kinds == {Record}
+        if not are_records and not kinds.isdisjoint((Record, pa.RecordBatch)):
+            return [output for row in rows for output in self.process(row) or ()]
+        made: list[Any] = []
+        taken = 0
+        while taken < len(rows):
+            waiting = len(self._fields) // RECORD_FIELDS if are_records else len(self._rows)
+            some = rows[taken : taken + max(1, self._max_rows - waiting)]
+            taken += len(some)
+            if are_records:
+                self._fields += chain.from_iterable(some)
+            else:
+                self._rows += some
+            if waiting + len(some) >= self._max_rows:
+                made += self._drain()
+        return made
 
     def finish_bundle(self) -> list[WindowedValue]:
         """Give what still waits."""
@@ -135,6 +161,15 @@ class ToBlocksOrReject(ToBlocks):
         blocks = super().process(row)
         return [*(blocks or ()), *map(_rejected_output, self._taken())] if self._blocks.rejected else blocks
 
+    def in_lists(self) -> beam.DoFn:
+        """The same for lists of rows."""
+        return _ListsToBlocksOrReject(self._encoding, self._sink)
+
+    def process_all(self, rows: list[Any]) -> list[Any]:
+        """Take rows as if they came one by one."""
+        blocks = super().process_all(rows)
+        return [*blocks, *map(_rejected_output, self._taken())]
+
     def finish_bundle(self) -> list[Any]:
         """Give what still waits, and what was counted."""
         outputs: list[Any] = super().finish_bundle()
@@ -158,6 +193,29 @@ class ToBlocksOrReject(ToBlocks):
         taken, self._blocks.rejected = self._blocks.rejected, []
         self._count += len(taken)
         return taken
+
+
+class _TakesLists(ToBlocks):
+    """Single rows as well."""
+
+    def start_bundle(self) -> None:
+        """Drop what a failed bundle left."""
+        super().start_bundle()
+        self._state = step_state()
+
+    @beam.DoFn.yields_elements  # type: ignore[untyped-decorator]
+    def process_batch(self, rows: RowList) -> list[Any]:
+        """Take rows that came together."""
+        with self._state:
+            return self.process_all(rows.rows)
+
+
+class _ListsToBlocks(_TakesLists, ToBlocks):
+    pass
+
+
+class _ListsToBlocksOrReject(_TakesLists, ToBlocksOrReject):
+    pass
 
 
 def _rejected_output(row: Any) -> beam.pvalue.TaggedOutput:

@@ -6,14 +6,15 @@ the chunk, and how far it is given out is asked of the iterator: records cost no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from operator import length_hint
 
 from beam_exactly_once.logs.records import Chunk
 from beam_exactly_once.offsets import OffsetRange
 
-_AT_HAND: dict[int, tuple[Chunk, Iterator[int] | None]] = {}
-"""By reader: its chunk, and the iterator over the offsets of single records.
+_AT_HAND: dict[int, tuple[Chunk, Callable[[], int] | None]] = {}
+"""By reader: its chunk, and what tells which of its records was given out last.
 
 Not by a weak reference: a runner may drop the reader of a bundle that failed before anybody asks where it stood.
 """
@@ -22,8 +23,22 @@ Not by a weak reference: a runner may drop the reader of a bundle that failed be
 def record_by_record(reader: object, chunk: Chunk) -> Iterator[int]:
     """Note that ``reader`` gives out the records of ``chunk``, one for each offset that is taken from the result."""
     offsets = iter(chunk.columns.offsets)
-    _AT_HAND[id(reader)] = chunk, offsets
+    _AT_HAND[id(reader)] = chunk, lambda: max(0, len(chunk) - length_hint(offsets) - 1)
     return offsets
+
+
+def in_lists(reader: object, chunk: Chunk) -> Callable[[Callable[[], int]], None]:
+    """Note that ``reader`` gives out the records of ``chunk`` in lists, at once.
+
+    Returns:
+        To be called by whoever goes through such a list, with what tells which record of the chunk is at hand.
+    """
+    as_a_whole(reader, chunk)
+    return partial(_go_through, id(reader), chunk)
+
+
+def _go_through(reader: int, chunk: Chunk, which: Callable[[], int]) -> None:
+    _AT_HAND[reader] = chunk, which
 
 
 def as_a_whole(reader: object, chunk: Chunk) -> None:
@@ -51,9 +66,8 @@ def _is_of(chunk: Chunk, planned: OffsetRange) -> bool:
     return same and planned.start <= chunk.start < planned.stop
 
 
-def _given_out(chunk: Chunk, offsets: Iterator[int] | None) -> OffsetRange:
-    if offsets is None:
+def _given_out(chunk: Chunk, which: Callable[[], int] | None) -> OffsetRange:
+    if which is None:
         return OffsetRange(chunk.topic, chunk.partition, chunk.start, chunk.stop)
-    last = max(0, len(chunk) - length_hint(offsets) - 1)
-    offset = chunk.columns.offsets[last]
+    offset = chunk.columns.offsets[which()]
     return OffsetRange(chunk.topic, chunk.partition, offset, offset + 1)

@@ -7,7 +7,7 @@ to records) or *columns* (chunks to Arrow batches). No per-record work happens w
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from itertools import repeat
+from itertools import islice, repeat
 from operator import mul
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from beam_exactly_once.transforms.reading.partition_time import beam_time
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.span_tracker import Span, SpanCoder, SpanTracker, cut_evenly
 from beam_exactly_once.transforms.reports import Gathered, gathered, times_gathered
+from beam_exactly_once.transforms.row_lists import RowList
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 
@@ -43,6 +44,9 @@ MAX_CHUNK_RECORDS = 1000
 MAX_INITIAL_SPLIT_OFFSETS = 250_000
 """A longer range is cut at the start, so that one big partition keeps several workers busy."""
 
+
+MAX_LIST_BYTES = 4 << 20
+"""Bytes of records that are given out in one list, about."""
 
 _FIRST_MS = -(-MIN_TIMESTAMP.micros // 1000)
 _LAST_MS = GlobalWindow().max_timestamp().micros // 1000
@@ -290,8 +294,23 @@ class _GivingOut(StatelessDoFn):
 
 
 class _ToRecords(_GivingOut):
+    def in_lists(self) -> _ToRecordLists:
+        return _ToRecordLists()
+
     def process(self, chunk: Chunk) -> Iterator[Record]:
         return chunk.records(at_hand.record_by_record(self, chunk))
+
+
+class _ToRecordLists(_GivingOut):
+    @beam.DoFn.yields_batches  # type: ignore[untyped-decorator]
+    def process(self, chunk: Chunk) -> Iterator[RowList]:
+        """A list holds few records where they are large: what is made of all of them is in memory together."""
+        noting = at_hand.in_lists(self, chunk)
+        records = chunk.records()
+        at_once = max(1, len(chunk) * MAX_LIST_BYTES // max(MAX_LIST_BYTES, chunk.bytes))
+        for start in range(0, len(chunk), at_once):
+            of_list = list(islice(records, at_once))
+            yield RowList(of_list, range(start, start + len(of_list)), noting)
 
 
 class _ToTimedRecords(_GivingOut):
