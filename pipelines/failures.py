@@ -161,7 +161,7 @@ def _of_the_step(traceback: TracebackType | None) -> TracebackType | None:
     below = one = traceback
     while one is not None:
         path = one.tb_frame.f_code.co_filename.replace("\\", "/")
-        if "apache_beam/runners/" in path or path.endswith("/transforms/functions_in_lists.py"):
+        if "apache_beam/runners/" in path or path.endswith("/transforms/in_lists/functions.py"):
             below = one.tb_next
         one = one.tb_next
     return traceback if below is None else below

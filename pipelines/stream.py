@@ -32,7 +32,6 @@ from beam_exactly_once.pipelines.graph_checks import (
 from beam_exactly_once.pipelines.graph_warnings import warn_of_batches
 from beam_exactly_once.pipelines.micro_batches import run_micro_batches
 from beam_exactly_once.pipelines.progress import ProgressListener
-from beam_exactly_once.pipelines.rows_in_lists import hand_on_in_lists
 from beam_exactly_once.pipelines.runners.repeated_run import RepeatedRun, RunTask, repeating_runner
 from beam_exactly_once.pipelines.runners.seen_options import SeenOptions
 from beam_exactly_once.pipelines.stopping import stop_on_signals
@@ -44,6 +43,7 @@ from beam_exactly_once.transforms.commit_batch import CommitBatch
 from beam_exactly_once.transforms.continuous.bundles_of_batches import cut_bundles
 from beam_exactly_once.transforms.continuous.plan_batches import ContinuousTasks
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
+from beam_exactly_once.transforms.in_lists.steps import hand_on_in_lists
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.stream_graph import StreamGraph
 

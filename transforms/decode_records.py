@@ -18,11 +18,11 @@ from beam_exactly_once.planning.time_notes import TimedDecoder
 from beam_exactly_once.rows.columns import name_of
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.rows.rejected import OnError, Rejected, checked_on_error, is_of_row, isolated, rejected_of
-from beam_exactly_once.transforms.functions_in_lists import handed_on
+from beam_exactly_once.transforms.in_lists.functions import handed_on
+from beam_exactly_once.transforms.in_lists.row_list import RowList, step_state
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep, RowsAndRejected
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered, times_gathered
-from beam_exactly_once.transforms.row_lists import RowList, step_state
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import graph_of, is_whole_batch, typed
 
@@ -30,6 +30,8 @@ NAME = "decode_records"
 _ESCAPE = b"\\u"
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 """An escape of JSON for half a character; two of them may make a whole one."""
+_Made: TypeAlias = tuple[list[Any], list[int]]
+"""Rows, and their places."""
 _size_of = beam.coders.FastPrimitivesCoder().get_impl().estimate_size
 
 Decoder: TypeAlias = Callable[[Record], Any] | Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -241,17 +243,18 @@ class _DecodeOrRejectLists(_DecodeOrReject):
         self._state = step_state()
 
     def process_batch(self, records: RowList) -> Iterator[Any]:
-        decoded, rejected = records.made([], []), records.made([], [])
+        decoded: _Made = ([], [])
+        rejected: _Made = ([], [])
         with self._state:
             for record, place in zip(records.walk(), records.places, strict=True):
                 for output in self.process(record):
                     is_rejected = isinstance(output, beam.pvalue.TaggedOutput) and output.tag == REJECTED
-                    made = rejected if is_rejected else decoded
-                    made.rows.append(output.value if is_rejected else output)
-                    made.places.append(place)
-        yield from handed_on(decoded)
-        if rejected.rows:
-            yield beam.pvalue.TaggedOutput(REJECTED, rejected)
+                    rows, places = rejected if is_rejected else decoded
+                    rows.append(output.value if is_rejected else output)
+                    places.append(place)
+        yield from handed_on(records.made(*decoded))
+        if rejected[0]:
+            yield beam.pvalue.TaggedOutput(REJECTED, records.made(*rejected))
 
 
 def _of_bundle(report: Gathered) -> beam.pvalue.TaggedOutput:

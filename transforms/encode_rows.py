@@ -24,9 +24,9 @@ from beam_exactly_once.rows.block import block_bytes, block_rows
 from beam_exactly_once.rows.columns import RECORD_FIELDS
 from beam_exactly_once.rows.encoding import PlacedBlock, RejectingBlocks, RowBlocks, RowEncoding, naming
 from beam_exactly_once.rows.rejected import Rejected
+from beam_exactly_once.transforms.in_lists.row_list import RowList, step_state
 from beam_exactly_once.transforms.rejecting import COUNTS, REJECTED, RejectingStep
 from beam_exactly_once.transforms.reports import Gathered, RejectedCount, gathered
-from beam_exactly_once.transforms.row_lists import RowList, step_state
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import StreamGraph, typed
 

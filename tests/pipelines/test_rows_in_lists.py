@@ -18,7 +18,7 @@ from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToF
 from beam_exactly_once.errors import StepFailed
 from beam_exactly_once.pipelines import stream as streams
 from beam_exactly_once.testing import MemoryKafka, run_in_memory
-from beam_exactly_once.transforms import functions_in_lists
+from beam_exactly_once.transforms.in_lists import functions
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
@@ -82,7 +82,7 @@ def written(steps: list[str]) -> list[str]:
 def test_random_steps_make_the_same_rows_in_lists_and_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = random.Random(seed).choices(list(STEPS), k=6)
     print(steps)
-    monkeypatch.setattr(functions_in_lists, "MAX_MADE_ROWS", 4)
+    monkeypatch.setattr(functions, "MAX_MADE_ROWS", 4)
     in_lists = written(steps)
     monkeypatch.setattr(streams, "hand_on_in_lists", lambda pipeline: None)
     assert in_lists == written(steps)

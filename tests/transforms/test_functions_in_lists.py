@@ -11,9 +11,9 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows, TimestampedValue
 from apache_beam.utils.windowed_value import HomogeneousWindowedBatch
 
-from beam_exactly_once.transforms import functions_in_lists
-from beam_exactly_once.transforms.functions_in_lists import function_in_lists
-from beam_exactly_once.transforms.row_lists import RowList
+from beam_exactly_once.transforms.in_lists import functions
+from beam_exactly_once.transforms.in_lists.functions import function_in_lists
+from beam_exactly_once.transforms.in_lists.row_list import RowList
 
 ROWS = list(range(10))
 
@@ -67,7 +67,7 @@ STEPS: dict[str, beam.PTransform] = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_list_becomes_what_its_rows_become(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions_in_lists, "MAX_MADE_ROWS", 3)
+    monkeypatch.setattr(functions, "MAX_MADE_ROWS", 3)
     step, rows = STEPS[name], row_list()
     if name == "MapTuple":
         rows = rows.made([(row, 1) for row in ROWS], rows.places)
@@ -105,8 +105,14 @@ def test_a_step_that_fails_is_at_the_record_of_its_row(kind: Any) -> None:
     assert shown.which() == 18
 
 
+@pytest.mark.parametrize("kind", [beam.Map, beam.Filter, beam.FlatMap])
+def test_a_function_that_raises_what_ends_an_iterator_fails(kind: Any) -> None:
+    with pytest.raises((StopIteration, RuntimeError)):
+        given(kind(lambda row: next(iter([[row]] if row < 6 else []))), row_list())
+
+
 def test_a_step_that_goes_on_behind_others_is_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions_in_lists, "MAX_MADE_ROWS", 1)
+    monkeypatch.setattr(functions, "MAX_MADE_ROWS", 1)
     shown = Shown()
     step = function_in_lists(beam.FlatMap(lambda row: [1 // (row - 6)]))
     assert step is not None

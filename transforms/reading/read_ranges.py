@@ -29,12 +29,12 @@ from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.time_notes import TimeNotes, TimesOf
 from beam_exactly_once.rows.event_times import By, time_of_row
 from beam_exactly_once.topics import OnDataLoss
+from beam_exactly_once.transforms.in_lists.row_list import RowList
 from beam_exactly_once.transforms.named import Composite
 from beam_exactly_once.transforms.reading.partition_time import beam_time
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.span_tracker import Span, SpanCoder, SpanTracker, cut_evenly
 from beam_exactly_once.transforms.reports import Gathered, gathered, times_gathered
-from beam_exactly_once.transforms.row_lists import RowList
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 

@@ -13,7 +13,7 @@ from apache_beam.transforms.core import CallableWrapperDoFn, _DoFnParam
 from apache_beam.transforms.window import GlobalWindows, TimestampedValue
 from apache_beam.utils.windowed_value import HomogeneousWindowedBatch, WindowedValue
 
-from beam_exactly_once.transforms.row_lists import RowList, step_state
+from beam_exactly_once.transforms.in_lists.row_list import RowList, step_state
 
 MAX_MADE_ROWS = 1000
 """Rows in a list that a ``FlatMap`` gives: enough to hide the cost of a call, whatever one row becomes."""
@@ -78,12 +78,15 @@ def _wrapped_by(wrapper: Any) -> Any:
 
 class _MapOfLists(_OfLists):
     def made_of(self, rows: RowList) -> RowList:
-        return rows.made(list(map(_wrapped_by(self._fn), rows.walk())), rows.places)
+        call = _wrapped_by(self._fn)
+        # Not map(), which would end, without a word, where the function raises StopIteration.
+        return rows.made([call(row) for row in rows.walk()], rows.places)
 
 
 class _FilterOfLists(_OfLists):
     def made_of(self, rows: RowList) -> RowList:
-        kept = list(map(truth, map(_wrapped_by(self._fn), rows.walk())))
+        call = _wrapped_by(self._fn)
+        kept = [truth(call(row)) for row in rows.walk()]
         if all(kept):
             return rows
         return rows.made(list(compress(rows.rows, kept)), list(compress(rows.places, kept)))

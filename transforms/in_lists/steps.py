@@ -8,8 +8,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import TypeOptions
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
-from beam_exactly_once.transforms.functions_in_lists import function_in_lists
-from beam_exactly_once.transforms.row_lists import CanBeInLists, with_dofn
+from beam_exactly_once.transforms.in_lists.functions import function_in_lists
+from beam_exactly_once.transforms.in_lists.row_list import CanBeInLists, with_dofn
 
 
 def hand_on_in_lists(pipeline: beam.Pipeline) -> None:
