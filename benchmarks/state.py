@@ -5,23 +5,27 @@
 - ``ways``: words counted in batches, CPU time against Beam's ``CombinePerKey(sum)`` without state, each in a process of its own
   on FnApiRunner, and against state as a collection that each batch reads, groups and writes (``naive``). 95 of 100 words are
   different ones; with ``zipf``, 14 of 100.
+- ``fixed``: batches of ten words.
 - ``windows``: the same words counted by minutes of event time, against Beam's own ``CombinePerKey(sum)`` in windows, which end
   with the batch; each batch is a minute.
 - ``large``: a small batch over few keys and over many; memory, apart from files that are mapped; requests.
 - ``restart``: a process without a local cache opens all sections; the store is the local disk.
+- ``memory``: what keys need, apart from files that are mapped; on Linux with glibc.
 - ``collide``: keys made to have one hash against others. ``slices``: sections a slice after many batches of one bundle.
 - ``flat``: thousands of batches with time to live.
 - ``slides``: windows of 60 slides, with the inverse of a sum and without. Each batch brings a value of each key, and closes a
   window.
 - ``due``: windows that close, a thousand of many, and many at once.
 
-The last six of them run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines
+The last seven of them run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines
 have other work, too: hence CPU time, ratios within a round, and the median of rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import operator
 import statistics
@@ -62,6 +66,7 @@ class Size:
     few_keys: int
     many_keys: int
     restart_keys: int
+    memory_keys: int
     collisions: int
     slice_batches: int
     flat_batches: int
@@ -70,8 +75,8 @@ class Size:
 
 
 SIZES = {
-    "small": Size(100_000, 20_000, 2, 20_000, 200_000, 200_000, 5_000, 40, 200, 500, 16_000),
-    "full": Size(1_000_000, 100_000, 5, 100_000, 10_000_000, 10_000_000, 20_000, 300, 5_000, 500, 50_000),
+    "small": Size(100_000, 20_000, 2, 20_000, 200_000, 200_000, 200_000, 5_000, 40, 200, 500, 16_000),
+    "full": Size(1_000_000, 100_000, 5, 100_000, 10_000_000, 10_000_000, 3_000_000, 20_000, 300, 5_000, 500, 50_000),
 }
 
 
@@ -114,6 +119,13 @@ def ways(size: Size, rounds: int) -> Iterator[Figure]:
     yield Figure("update, uniform words: times as fast as naive", naive / of_way("update", size)["cpu_s"], ">= 25")
 
 
+def fixed(size: Size, rounds: int) -> Iterator[Figure]:
+    """What a batch costs whatever is in it."""
+    for way in ("stateless", "arrow"):
+        spent_s = (of_way(way, size, keys=10_000, words=10, batches=12)["cpu_s"] for _ in range(rounds))
+        yield Figure(f"{way}, 10 words: CPU ms a batch", 1000 * statistics.median(spent_s))
+
+
 def windows(size: Size, rounds: int) -> Iterator[Figure]:
     for zipf, words in ((None, "uniform words"), (1.2, "Zipf 1.2 words")):
         spent: dict[str, list[float]] = {}
@@ -153,11 +165,15 @@ def batch(numbers: np.ndarray[Any, Any]) -> pa.RecordBatch:
     return pa.record_batch({"key": pa.array(numbers), "count": np.ones(len(numbers), np.int64)})
 
 
+def fill(one: StateMachine, keys: int) -> None:
+    for first in range(0, keys, 500_000):
+        one.run(batch(np.arange(first, min(first + 500_000, keys))))
+
+
 def restart(size: Size, rounds: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         one = machine(Path(folder), totals())
-        for first in range(0, size.restart_keys, 500_000):
-            one.run(batch(np.arange(first, min(first + 500_000, size.restart_keys))))
+        fill(one, size.restart_keys)
         sections, fetch = one.list.sections, fetch_from(one.store)
 
         def cold() -> float:
@@ -170,6 +186,23 @@ def restart(size: Size, rounds: int) -> Iterator[Figure]:
             "<= 0.3 and transfer",
         )
         yield Figure("bytes a key in the store", sum(section.size_bytes for section in sections) / size.restart_keys)
+
+
+def memory(size: Size, rounds: int) -> Iterator[Figure]:
+    """Of a process that has brought all keys in large batches: with what the allocators keep of these, and without."""
+    random = np.random.default_rng(1)
+    with tempfile.TemporaryDirectory() as folder:
+        one = machine(Path(folder), totals())
+        yield Figure("anonymous MB without state", anonymous_mb())
+        fill(one, size.memory_keys)
+        yield Figure(f"anonymous MB behind {size.memory_keys:,} keys", anonymous_mb())
+        gc.collect()
+        pa.default_memory_pool().release_unused()
+        ctypes.CDLL(None).malloc_trim(0)
+        yield Figure("the same, without what allocators keep", anonymous_mb(), "<= 300")
+        for _ in range(4):
+            one.run(batch(random.integers(0, size.memory_keys, 10_000)))
+        yield Figure("anonymous MB behind batches of 10,000 rows then", anonymous_mb(), "<= 300")
 
 
 def colliding(count: int, hash_seed: str) -> list[bytes]:
@@ -339,7 +372,7 @@ def sample(one: StateMachine, batches: int) -> dict[str, float]:
 
 
 SECTIONS: dict[str, Callable[[Size, int], Iterator[Figure]]] = {
-    one.__name__: one for one in (ways, windows, large, restart, collide, slices, flat, slides, due)
+    one.__name__: one for one in (ways, fixed, windows, large, restart, memory, collide, slices, flat, slides, due)
 }
 
 

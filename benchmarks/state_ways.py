@@ -107,12 +107,12 @@ def batch_of(record: Record) -> pa.RecordBatch:
 
 
 def draw(work: Work, chunks: int, seed: int = 7) -> list[np.ndarray[Any, Any]]:
-    random = np.random.default_rng(seed)
+    random, words = np.random.default_rng(seed), min(CHUNK_WORDS, work.words)
     if work.zipf is None:
-        return [random.integers(0, work.keys, CHUNK_WORDS) for _ in range(chunks)]
+        return [random.integers(0, work.keys, words) for _ in range(chunks)]
     shares = np.arange(1, work.keys + 1, dtype=np.float64) ** -work.zipf
     reached = np.cumsum(shares / shares.sum())
-    return [np.minimum(np.searchsorted(reached, random.random(CHUNK_WORDS)), work.keys - 1) for _ in range(chunks)]
+    return [np.minimum(np.searchsorted(reached, random.random(words)), work.keys - 1) for _ in range(chunks)]
 
 
 def counted(values: list[int], state: int | None) -> int:
@@ -197,7 +197,7 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
     work = Work(**argument)
     fills = work.way not in (*WITHOUT_STATE, *WITH_TIMES)
     CHUNKS.load = range(0, work.keys if fills else 0, CHUNK_WORDS)
-    CHUNKS.drawn = draw(work, work.words // CHUNK_WORDS * (work.batches + 1))
+    CHUNKS.drawn = draw(work, max(1, work.words // CHUNK_WORDS) * (work.batches + 1))
     if work.way.endswith("arrow"):
         CHUNKS.batches = [
             pa.RecordBatch.from_arrays([pa.array(words_of(one)), pa.array([1] * len(one))], schema=SCHEMA)

@@ -15,6 +15,8 @@ from typing import Any
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import sdk_worker, statecache, statesampler
 
+from beam_exactly_once.transforms.batch_task import BatchTask
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -54,14 +56,15 @@ class _LightlyWeighed(statecache.StateCache):
 
 
 def _weight_bytes(value: Any) -> int:
-    """Of all that it refers to, as Beam counts: no types, no functions."""
+    """Of all that it refers to, as Beam counts: no types, no functions. Not into tasks: each stage has that of its batch, whose
+    lists of state are a thousand small objects."""
     counted: dict[int, Any] = {}
     to_count = [value]
     while to_count:
         one = to_count.pop()
         if id(one) not in counted and statecache._filter_func(one):
             counted[id(one)] = one
-            to_count += statecache._get_referents_func(one)
+            to_count += [] if isinstance(one, BatchTask) else statecache._get_referents_func(one)
     return sum(map(statecache._size_func, counted.values()))
 
 
