@@ -4,8 +4,7 @@
 
 - ``ways``: words counted in batches, CPU time against Beam's ``CombinePerKey(sum)`` without state, each in a process of its own
   on FnApiRunner, and against state as a collection that each batch reads, groups and writes (``naive``). 95 of 100 words are
-  different ones; with ``zipf``, 14 of 100.
-- ``fixed``: batches of ten words.
+  different ones; with ``zipf``, 14 of 100. ``fixed``: ten words a batch.
 - ``windows``: the same words counted by minutes of event time, against Beam's own ``CombinePerKey(sum)`` in windows, which end
   with the batch; each batch is a minute.
 - ``large``: a small batch over few keys and over many; memory, apart from files that are mapped; requests.
@@ -25,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import gc
 import json
 import operator
 import statistics
@@ -120,7 +118,6 @@ def ways(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 def fixed(size: Size, rounds: int) -> Iterator[Figure]:
-    """What a batch costs whatever is in it."""
     for way in ("stateless", "arrow"):
         spent_s = (of_way(way, size, keys=10_000, words=10, batches=12)["cpu_s"] for _ in range(rounds))
         yield Figure(f"{way}, 10 words: CPU ms a batch", 1000 * statistics.median(spent_s))
@@ -196,7 +193,6 @@ def memory(size: Size, rounds: int) -> Iterator[Figure]:
         yield Figure("anonymous MB without state", anonymous_mb())
         fill(one, size.memory_keys)
         yield Figure(f"anonymous MB behind {size.memory_keys:,} keys", anonymous_mb())
-        gc.collect()
         pa.default_memory_pool().release_unused()
         ctypes.CDLL(None).malloc_trim(0)
         yield Figure("the same, without what allocators keep", anonymous_mb(), "<= 300")
