@@ -19,7 +19,6 @@ from beam_exactly_once.state.garbage import no_collection
 from beam_exactly_once.state.hashing import Hashes, Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk
 from beam_exactly_once.state.keys import decode_keys
-from beam_exactly_once.state.merging import merged
 from beam_exactly_once.state.ordering import order_of
 from beam_exactly_once.state.run import ABSENT, NEVER, Run, empty_values
 from beam_exactly_once.state.shard import OpenSlice, Shard
@@ -67,13 +66,12 @@ class SlideBundle(ClosingBundle[SlideEach]):
         past = np.flatnonzero(ends_ms <= self._lower_ms)
         if len(past):
             users = user_keys(keys.take(pa.array(past)))
-            heads = self._heads_with(one, hashes[past], users, ends_ms[past], [values[row] for row in past])
-            one.delta = merged([heads, one.delta])
+            self._put_heads(one, hashes[past], users, ends_ms[past], [values[row] for row in past])
 
-    def _heads_with(
+    def _put_heads(
         self, one: OpenSlice, hashes: Hashes, users: pa.LargeBinaryArray, ends_ms: Numbers, values: list[Any]
-    ) -> Run:
-        """The heads of some keys, with what came into these slides of them."""
+    ) -> None:
+        """Bring what came into these slides of closed windows into the heads of their keys."""
         assert self._lower_ms is not None
         next_ms = self._update.end_behind(self._lower_ms)
         stored, _ = _heads_and_slides(expiring(one.runs, next_ms - 1, next_ms, hashes=hashes))
@@ -82,7 +80,7 @@ class SlideBundle(ClosingBundle[SlideEach]):
         for end_ms, more in _by_time(ends_ms, changed, values).items():
             self._update.with_more(heads, more)
             heads.newest_ms[more.places] = np.maximum(heads.newest_ms[more.places], end_ms)
-        return self._run_of_heads(heads, keys, np.unique(changed), next_ms)
+        one.delta = self._beside_heads(one, heads, keys, np.unique(changed), next_ms)
 
     def _closed(self, one: OpenSlice) -> Iterator[list[WindowResult]]:
         lower_ms = -NEVER if self._lower_ms is None else self._lower_ms
@@ -102,10 +100,8 @@ class SlideBundle(ClosingBundle[SlideEach]):
                 yield given
         there = np.flatnonzero(closing.heads.is_there)
         if len(there):
-            heads = self._run_of_heads(closing.heads, keys, there, self._update.end_behind(self._upper_ms))
-            # All heads of before expire now. Behind the slides of their keys, the new ones are in order.
-            slides = [] if one.delta is None else [_heads_and_slides(one.changed).slides]
-            one.delta = merged([*slides, heads])
+            next_ms = self._update.end_behind(self._upper_ms)
+            one.delta = self._beside_heads(one, closing.heads, keys, there, next_ms)  # those of before expire now
         one.next_due_ms = self._next_due(one.changed + one.runs, self._upper_ms)
 
     def _opened(self, runs: Sequence[Run], lower_ms: int) -> tuple[Closing, _Keys]:
@@ -157,10 +153,19 @@ class SlideBundle(ClosingBundle[SlideEach]):
         column = state_type.encode(values, operator=self._operator).column
         return Run.of(hashes, keys, column, np.full(len(hashes), state_type.version, np.uint8), expiry_ms=expiry_ms)
 
-    def _run_of_heads(self, heads: Heads, keys: _Keys, places: Numbers, next_ms: int) -> Run:
-        """Of these keys."""
+    def _beside_heads(self, one: OpenSlice, heads: Heads, keys: _Keys, places: Numbers, next_ms: int) -> Run:
+        """The slides that the batch changes, beside the heads of these keys."""
+        slides = _heads_and_slides(one.changed).slides
         of_heads = with_ends(keys.users.take(pa.array(places)), np.full(len(places), HEAD_MS))
-        return self._run_of(keys.hashes[places], of_heads, heads.stored(places), np.full(len(places), next_ms))
+        state_type = self._update.state_type
+        column = state_type.encode(heads.stored(places), operator=self._operator).column
+        return Run.of(
+            np.concatenate([slides.hashes, keys.hashes[places]]),
+            pa.concat_arrays([slides.keys, of_heads]),
+            pa.concat_arrays([slides.values, column]),
+            np.concatenate([slides.versions, np.full(len(places), state_type.version, np.uint8)]),
+            expiry_ms=np.concatenate([slides.expiry_ms, np.full(len(places), next_ms)]),
+        )
 
 
 class _Keys(NamedTuple):

@@ -78,11 +78,16 @@ class Heads:
         """From what is stored of some of ``count`` keys; without an inverse, totals are of no use."""
         nothing = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         heads = cls(np.full(count, -NEVER), np.empty(count, np.object_), *nothing)
-        heads.newest_ms[places] = [one[0] for one in stored]
         heads.is_there[places] = True
-        if with_totals:
-            has_total = np.fromiter((len(one) == 2 for one in stored), np.bool_, len(stored))
-            heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
+        if {*map(len, stored)} == {2}:  # all have totals
+            newest_ms, totals = zip(*stored, strict=True)
+            heads.put(places, totals, with_totals)
+        else:
+            newest_ms = [one[0] for one in stored]
+            if with_totals:
+                has_total = np.fromiter((len(one) == 2 for one in stored), np.bool_, len(stored))
+                heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
+        heads.newest_ms[places] = newest_ms
         return heads
 
     def put(self, places: Numbers, totals: Collection[Any], is_known: Flags | bool) -> None:
