@@ -16,23 +16,33 @@ from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED, Fenced
 from beam_exactly_once.receiver.access import named_secret
 from beam_exactly_once.receiver.serving import serve
 from beam_exactly_once.receiver.settings import ReceiverSettings
+from wal_kills.places import Place
 
 TOKEN = "a-token-for-kills"
 ID_WINDOW = 2000
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
+ACK_TIMEOUT_S = 1.0
 _FORKED = multiprocessing.get_context("forkserver")
-_IMPORTED = ("receiver.serving", "receiver.protocol", "wal.log", "object_store.local")
+_IMPORTED = (
+    "receiver.serving",
+    "receiver.protocol",
+    "wal.log",
+    "object_store.local",
+    "object_store.s3",
+    "object_store.gcs",
+)
 _FORKED.set_forkserver_preload([*(f"beam_exactly_once.{name}" for name in _IMPORTED), "psutil", "uvloop"])
 
 
 class Receiver:
     """One process, which has claimed the partition and listens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, place: Place) -> None:
         token = folder / "token"
         token.write_text(TOKEN)
         here, there = _FORKED.Pipe()
-        self.process = _FORKED.Process(target=_receive, args=(str(folder / "log"), str(token), there))
+        given = (place.location, place.environment, str(token), there)
+        self.process = _FORKED.Process(target=_receive, args=given)
         self.process.start()
         there.close()
         if not here.poll(PATIENCE_S):
@@ -73,12 +83,14 @@ class Receiver:
         return code
 
 
-def _receive(location: str, token: str, pipe: Connection) -> None:
+def _receive(location: str, environment: dict[str, str], token: str, pipe: Connection) -> None:
+    os.environ.update(environment)
     settings = ReceiverSettings(
         location,
         listen="127.0.0.1:0",
         token=(named_secret("token", f"${{file:{token}}}"),),
         linger_s=0.002,
+        ack_timeout_s=ACK_TIMEOUT_S,
         id_window=ID_WINDOW,
     )
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Told:
     """How often each value went out."""
     duplicates: int = 0
     """Records that the log knew when they came again."""
+    unknown: int = 0
+    """Requests that were answered 503, or not."""
 
     def faults(self, logged: list[bytes]) -> list[str]:
         """Where the log is not what was told."""
@@ -46,13 +49,23 @@ class Senders:
     Args:
         ports: where receivers are, the newest last; some requests go to older ones.
         chance: draws what is sent.
+        token: of the sender.
+        trust: whose certificates, if they speak TLS.
     """
 
-    def __init__(self, ports: Callable[[], list[int]], chance: random.Random) -> None:
+    def __init__(
+        self,
+        ports: Callable[[], list[int]],
+        chance: random.Random,
+        token: str = TOKEN,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.told = Told()
         self.is_ending = False
         self._ports = ports
         self._chance = chance
+        self._token = token
+        self._trust = trust
         self._numbers = iter(range(10**9))
 
     async def send_for_ever(self) -> None:
@@ -70,7 +83,7 @@ class Senders:
         lines = [] if key is None else [f"Idempotency-Key: {key.decode()}"]
         if len(values) > 1:
             lines.append("Content-Type: application/x-ndjson")
-        return post(b"\n".join(values), *lines, "Connection: close", token=TOKEN)
+        return post(b"\n".join(values), *lines, "Connection: close", token=self._token)
 
     async def _until_told(self, request: bytes, values: list[bytes], has_id: bool) -> None:
         while True:
@@ -80,6 +93,8 @@ class Senders:
                 assert answer["records"] == len(values)
                 self.told.duplicates += answer["duplicates"]
                 self.told.acknowledged.update(values)
+            else:
+                self.told.unknown += 1
             if answer is not None or not has_id:
                 return
 
@@ -88,7 +103,8 @@ class Senders:
         ports = self._ports()
         port = ports[-1] if self._chance.random() < 0.8 else self._chance.choice(ports)
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), ANSWER_TIMEOUT_S)
+            opening = asyncio.open_connection("127.0.0.1", port, ssl=self._trust)
+            reader, writer = await asyncio.wait_for(opening, ANSWER_TIMEOUT_S)
         except (OSError, asyncio.TimeoutError):
             await asyncio.sleep(0.01)
             return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wal_kills.places import Place
 from wal_kills.run import run
 from wal_kills.senders import Told
 
@@ -15,7 +16,7 @@ SEED = 1
 
 def test_what_was_answered_outlives_kills_freezes_and_take_overs(tmp_path: Path) -> None:
     print(f"seed {SEED}")
-    told, _, faults = asyncio.run(run(tmp_path, kills=12, seed=SEED))
+    told, _, faults = asyncio.run(run(tmp_path, Place(str(tmp_path / "log")), kills=12, seed=SEED))
 
     assert faults == []
     assert told.acknowledged

@@ -9,6 +9,7 @@ the proxy; the server sees the host that they named, so that signatures hold.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import random
 import re
@@ -22,6 +23,8 @@ from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 SERVER_TIMEOUT_S = 60.0
+LATE_S = 1.5
+"""So much later a server sees a request that is late: whoever sent it has sent it again meanwhile."""
 SEED = 7
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
 
@@ -31,6 +34,7 @@ class Fault(Enum):
 
     REQUEST_LOST = "the connection breaks before the server sees the request"
     ANSWER_LOST = "the server carries the request out, then the connection breaks"
+    LATE = "the connection breaks, and the server sees the request after that"
     STALLED = "nobody answers, and the connection stays open"
 
 
@@ -143,11 +147,11 @@ class FaultProxy:
             disable_nagle_algorithm = True
 
             def handle_one_request(self) -> None:
-                self.raw_requestline = self.rfile.readline(65537)
-                if self.raw_requestline and self.parse_request():
-                    proxy._handle(self)
-                else:
-                    self.close_connection = True
+                self.close_connection = True
+                with contextlib.suppress(OSError):  # whoever asks was killed
+                    self.raw_requestline = self.rfile.readline(65537)
+                    if self.raw_requestline and self.parse_request():
+                        proxy._handle(self)
 
         return Handler
 
@@ -162,7 +166,12 @@ class FaultProxy:
         if fault in (Fault.REQUEST_LOST, Fault.STALLED):
             _cut(client)
             return
+        if fault is Fault.LATE:
+            _cut(client)
+            self._stopping.wait(LATE_S)
         status, headers, answer = self._forward(client, body)
+        if fault is Fault.LATE:
+            return
         if fault is Fault.ANSWER_LOST:
             _cut(client)
             return

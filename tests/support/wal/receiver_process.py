@@ -123,9 +123,9 @@ def _received(connection: socket.socket) -> bytes:
         return b""
 
 
-def values_in(location: Path) -> list[bytes]:
-    """Of all records in the log, in order of their offsets."""
-    place = TopicPartition("wal", 0)
+def values_in(location: Path | str, partition: int = 0) -> list[bytes]:
+    """Of all records of a partition of the log, in order of their offsets."""
+    place = TopicPartition("wal", partition)
     log = WalLog(open_object_store(str(location)), "wal")
     stop = log.bounds([place])[place].latest
     found: list[bytes] = []
