@@ -11,6 +11,7 @@ import struct
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -57,7 +58,12 @@ def stored_id(log_id: str, sent: bytes) -> bytes:
 def line_ids(log_id: str, sent: bytes, count: int) -> list[bytes]:
     """The ids of the lines of a request as they are stored: each 16 bytes of one digest that has no end, and cannot be forged."""
     digest = hashlib.shake_128(log_id.encode() + b"/" + sent).digest(count * ID_BYTES)
-    return [digest[start : start + ID_BYTES] for start in range(0, len(digest), ID_BYTES)]
+    return [*_so_many_ids(count).unpack(digest)]
+
+
+@lru_cache(maxsize=16)
+def _so_many_ids(count: int) -> struct.Struct:
+    return struct.Struct(f"{ID_BYTES}s" * count)
 
 
 def content_of(value: bytes) -> bytes:

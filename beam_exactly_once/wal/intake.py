@@ -26,8 +26,12 @@ class Batch:
     """Records that become one segment, and the requests that wait for it."""
 
     records: NewRecords = field(default_factory=NewRecords)
+    ids: set[bytes] = field(default_factory=set)
+    """All that are there."""
     places: dict[bytes, int] = field(default_factory=dict)
-    """Of each id its record's place in the batch."""
+    """Of ids; the others are found when they are asked for, which few are."""
+    placed: int = 0
+    """So many records at the beginning are among the places."""
     size_bytes: int = 0
     waiting: dict[Request, int] = field(default_factory=dict)
     """Of each request the least of its records' places in the batch."""
@@ -46,10 +50,19 @@ class Batch:
 
     def add(self, records: NewRecords, size: int) -> None:
         """Put records behind those that are there."""
-        self.places.update(zip(records.ids, count(len(self.records)), strict=False))
-        self.places.pop(NO_ID, None)
+        self.ids.update(records.ids)
+        self.ids.discard(NO_ID)
         self.records.add(records)
         self.size_bytes += size
+
+    def place_of(self, record_id: bytes) -> int | None:
+        """The place of its record, if it is there."""
+        if record_id not in self.ids:
+            return None
+        if self.placed < len(self.records):
+            self.places.update(zip(self.records.ids[self.placed :], count(self.placed), strict=False))
+            self.placed = len(self.records)
+        return self.places[record_id]
 
     def let_wait(self, request: Request, place: int) -> None:
         """A record of the request is at this place."""
@@ -192,7 +205,7 @@ class Intake:
             return True
         return (
             len(different) == len(ids)
-            and all(batch.places.keys().isdisjoint(ids) for batch in self._under_way())
+            and all(batch.ids.isdisjoint(ids) for batch in self._under_way())
             and self._window.knows_none_of(ids)
         )
 
@@ -202,7 +215,7 @@ class Intake:
 
     def _content_of(self, record_id: bytes) -> bytes | None:
         for batch in self._under_way():
-            place = batch.places.get(record_id)
+            place = batch.place_of(record_id)
             if place is not None:
                 return batch.records.contents[place]
         in_log = self._window.get(record_id)
@@ -214,7 +227,7 @@ class Intake:
             request.found_at(in_log.offset)
             return
         for batch in self._under_way():  # else it is twice in this request, which waits for the first
-            place = batch.places.get(record_id)
+            place = batch.place_of(record_id)
             if place is not None:
                 batch.let_wait(request, place)
                 request.error = request.error or batch.gave_up
