@@ -20,8 +20,8 @@ from beam_exactly_once.wal import read_ahead
 from beam_exactly_once.wal.layout import number_in
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.new_records import NewRecord, NewRecords
 from beam_exactly_once.wal.partition_writer import PartitionWriter
-from beam_exactly_once.wal.segments import NewRecord
 
 WAL = TopicPartition("wal", 0)
 END = 13
@@ -101,7 +101,7 @@ def fill(store: Store, counts: list[int], size_bytes: int = 1) -> list[int]:
     bases, base = [], 0
     for number, count in enumerate([0, *counts]):
         if count:
-            writer.begin([NewRecord(b"%0*d" % (size_bytes, number), 1)] * count)
+            writer.begin(NewRecords.of([NewRecord(b"%0*d" % (size_bytes, number), 1)] * count))
             writer.put()
         else:
             writer = PartitionWriter(WalLocation.create(store), 0, owner="test", id_window=0)
@@ -127,27 +127,24 @@ def test_ranges_are_given_as_without_it_and_no_segment_is_asked_for_twice(store:
     seed = 55
     print(f"seed {seed}")
     chance = random.Random(seed)
-    bases = fill(store, [chance.choice([0, 1, 1, 3, 30, 200]) for _ in range(400)])
+    bases = fill(store, [chance.choice([0, 1, 1, 3, 30, 200]) for _ in range(150)])
     end = WalLog(store, "wal").bounds([WAL])[WAL].latest
     ahead = WalLog(store, "wal", reads_ahead=True)
-    most_ahead = 0
 
     def some_are_done() -> None:
         for job in chance.sample(threads.jobs, min(3, len(threads.jobs))):
             job.run()
 
-    for _ in range(40):
+    for _ in range(12):
         start = chance.randrange(end)
         stop = chance.choice([end, min(end, start + chance.randrange(1, 2000))])
         expected = read(WalLog(store, "wal"), start, stop)
         store.asked.clear()
-        jobs = len(threads.jobs)
         assert read(ahead, start, stop, some_are_done) == expected
-        of_range = [base for base in bases if base < stop][sum(base <= start for base in bases) - 1 :]
-        assert sorted(set(store.asked) - {start}) == sorted(set(of_range) - {start})
+        first, *others = [base for base in bases if base < stop][sum(base <= start for base in bases) - 1 :]
+        assert sorted(set(store.asked) - {start, first}) == others, "it may have the first one from the range before"
         assert len(set(store.asked)) == len(store.asked)
-        most_ahead = max(most_ahead, len(threads.jobs) - jobs)
-    assert most_ahead > 100, "nothing was read ahead"
+    assert len(threads.jobs) > 100, "nothing was read ahead"
 
 
 def begun(log: WalLog, threads: Threads) -> int:
