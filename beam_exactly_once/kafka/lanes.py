@@ -137,7 +137,9 @@ class Lanes:
         self._is_well &= not given_up
         self._give_up(given_up)
         self._give_up(self._too_many(wanted))
-        self._unassign([lane for lane in self._lanes.values() if lane.is_overfull])
+        # Once all is there, the client would go on to ask for more of each partition, while steps behind the reader work.
+        is_all = all(lane.is_complete for lane in self._lanes.values())
+        self._unassign([lane for lane in self._lanes.values() if is_all or lane.goes_beyond])
         return self._lanes.get(wanted.place) is wanted
 
     def _too_many(self, wanted: _Lane) -> list[_Lane]:
@@ -185,7 +187,8 @@ class _Lane:
         self._seen = offsets.start  # every offset below is in a message here, was handed out, or does not exist
         self._messages: list[Message] = []
         self._offsets: list[int] = []
-        self._goes_beyond = False
+        self.goes_beyond = False
+        """Whether the client fetches what nobody wants."""
 
     @property
     def has_any(self) -> bool:
@@ -193,9 +196,9 @@ class _Lane:
         return self._seen > self.position
 
     @property
-    def is_overfull(self) -> bool:
-        """Whether the client fetches what nobody wants."""
-        return self._goes_beyond and self.is_assigned
+    def is_complete(self) -> bool:
+        """Whether all of the range came."""
+        return self._seen == self.stop
 
     def take(self, messages: list[Message], consumer: Consumer) -> bool:
         """Take what came next of the partition. False: it is not plain, and none of it may be believed."""
@@ -211,8 +214,8 @@ class _Lane:
         return True
 
     def _take_records(self, messages: list[Message], consumer: Consumer) -> bool:
-        if self._seen == self.stop:
-            self._goes_beyond = True
+        if self.is_complete:
+            self.goes_beyond = True
             return True
         offsets = list(map(offset_of, messages))
         if not rises_strictly(offsets) or offsets[0] < self._seen:
@@ -221,8 +224,8 @@ class _Lane:
         is_contiguous = offsets[-1] - self._seen + 1 == len(offsets)
         if not is_contiguous and offsets[-1] >= _known_end(consumer, self.place):
             return False
-        self._goes_beyond = offsets[-1] >= self.stop
-        self._seen = self.stop if self._goes_beyond else offsets[-1] + 1
+        self.goes_beyond = offsets[-1] >= self.stop
+        self._seen = self.stop if self.goes_beyond else offsets[-1] + 1
         count = bisect_left(offsets, self.stop)
         self._messages += messages[:count]
         self._offsets += offsets[:count]
