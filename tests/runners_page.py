@@ -145,7 +145,7 @@ CAPABILITIES = (
     Capability(
         GRAPH,
         "sessions and timeouts: `MapGroupsWithState`",
-        r"test_(map_groups|clock_ahead): |test_state_on_runners: timeouts",
+        r"test_(map_groups|clock_ahead): |test_(state_on_runners|continuous_state): timeouts",
     ),
     Capability(
         GRAPH,
@@ -164,6 +164,11 @@ CAPABILITIES = (
     ),
     Capability(GRAPH, "timers within one batch", r"timers|a known graph|random graphs|bundle with state"),
     Capability(GRAPH, "a step is set up once a stream, and sees nothing of the batch before", r"test_kept_steps: "),
+    Capability(
+        GRAPH,
+        "functions that are given rows in lists, with rows, errors and counters as one by one",
+        r"test_rows_in_lists: ",
+    ),
     Capability(GRAPH, "windows by event time within one batch", r"event time|windows within|windows by|a known graph"),
     Capability(GRAPH, "a start publishes without running your steps", r"test_known_graphs: .*start|a known graph"),
     Capability(

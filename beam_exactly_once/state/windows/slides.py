@@ -80,14 +80,11 @@ class Heads:
         heads = cls(np.full(count, -NEVER), np.empty(count, np.object_), *nothing)
         heads.is_there[places] = True
         if {*map(len, stored)} == {2}:  # all have totals
-            newest_ms, totals = zip(*stored, strict=True)
-            heads.put(places, totals, with_totals)
-        else:
-            newest_ms = [one[0] for one in stored]
-            if with_totals:
-                has_total = np.fromiter((len(one) == 2 for one in stored), np.bool_, len(stored))
-                heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
-        heads.newest_ms[places] = newest_ms
+            heads.put(places, [one[1] for one in stored], with_totals)
+        elif with_totals:
+            has_total = np.fromiter((len(one) == 2 for one in stored), np.bool_, len(stored))
+            heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
+        heads.newest_ms[places] = [one[0] for one in stored]
         return heads
 
     def put(self, places: Numbers, totals: Collection[Any], is_known: Flags | bool) -> None:
