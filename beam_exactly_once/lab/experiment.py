@@ -56,10 +56,11 @@ def run_lab(work_dir: Path) -> Iterator[Outcome]:
     with EmbeddedBroker({TOPIC: 1}) as broker, ThreadPoolExecutor(SIDE_BY_SIDE, "lab") as runs:
         for _ in produce(broker.bootstrap_servers, TOPIC, 1, (b"%d" % number for number in range(RECORDS))):
             pass
-        yield from runs.map(lambda run: _outcome(run[0], run[1], work_dir, broker.bootstrap_servers), RUNS)
+        yield from runs.map(lambda run: _outcome(run, work_dir, broker.bootstrap_servers), RUNS)
 
 
-def _outcome(design: Design, moment: Moment, work_dir: Path, bootstrap_servers: str) -> Outcome:
+def _outcome(run: tuple[Design, Moment], work_dir: Path, bootstrap_servers: str) -> Outcome:
+    design, moment = run
     folder = work_dir / f"{design}-{moment.name}"
     (folder / OUTPUT).mkdir(parents=True)
     if design == "offset_ranges":
