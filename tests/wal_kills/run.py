@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -90,7 +91,7 @@ async def run(
     senders.is_ending = True
     await asyncio.gather(*tasks)
     for one in receivers:
-        await loop.run_in_executor(None, one.end)
+        await loop.run_in_executor(None, partial(one.end, is_newest=one is receivers[-1]))
     return senders.told, done, senders.told.faults(values_in(place.location))
 
 
