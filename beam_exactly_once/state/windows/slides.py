@@ -79,12 +79,10 @@ class Heads:
         nothing = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         heads = cls(np.full(count, -NEVER), np.empty(count, np.object_), *nothing)
         heads.is_there[places] = True
-        if {*map(len, stored)} == {2}:  # all have totals
-            heads.put(places, [one[1] for one in stored], with_totals)
-        elif with_totals:
-            has_total = np.fromiter((len(one) == 2 for one in stored), np.bool_, len(stored))
-            heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
         heads.newest_ms[places] = [one[0] for one in stored]
+        if with_totals:
+            has_total = np.fromiter(map(len, stored), np.int64, len(stored)) == 2
+            heads.put(places[has_total], [one[1] for one in stored if len(one) == 2], True)
         return heads
 
     def put(self, places: Numbers, totals: Collection[Any], is_known: Flags | bool) -> None:

@@ -122,7 +122,7 @@ def test_windows_give_all_keys_that_they_have_at_each_slide(
 
 
 @given(st.lists(PAIR, max_size=20), st.lists(st.integers(0, 20), max_size=5), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_what_windows_give_does_not_depend_on_where_batches_are_cut(
     pairs: list[Any], cuts: list[int], inverse: bool
 ) -> None:
@@ -231,7 +231,7 @@ def test_the_next_slide_end_is_said_while_a_window_has_anything() -> None:
 
 def test_state_does_not_grow_with_time() -> None:
     under_test = of_pairs(FIVE, inverse=True)
-    for number in range(60):
+    for number in range(30):
         under_test.run([(key, (4 * number + 1, 1)) for key in range(20)], 4 * number)
     assert under_test.state.keys == 20 * 6
     assert sum(section.rows for section in under_test.state.sections) < 20 * 20
