@@ -1,4 +1,4 @@
-"""An S3 store on a server in this process; modules about other stores have a ``store`` of their own."""
+"""An S3 store on a server in this process; modules about other stores have a ``store`` of their own. Both readers of Kafka."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from beam_exactly_once.kafka import native
 from beam_exactly_once.object_store.s3 import S3Store
 from support.faulty_store import ManualClock
 from support.servers.moto_server import MotoServer, moto_server
@@ -30,3 +31,11 @@ def server(running: MotoServer, monkeypatch: pytest.MonkeyPatch) -> MotoServer:
 @pytest.fixture
 def store(server: MotoServer) -> S3Store:
     return S3Store(f"s3://own/{secrets.token_hex(8)}", clock=ManualClock())
+
+
+@pytest.fixture(params=["native", "python"])
+def each_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read Kafka natively, and by messages; what does not ask for it takes the reader that users get."""
+    if request.param == "native" and native.reader() is None:
+        pytest.skip("the native reader is not built here: python setup.py build_ext --inplace")
+    monkeypatch.setenv(native.READER_VARIABLE, request.param)

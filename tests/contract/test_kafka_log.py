@@ -48,6 +48,7 @@ class _Embedded(LogUnderTest):
         return open_kafka_log(settings(self._broker))
 
 
+@pytest.mark.usefixtures("each_reader")
 class TestEmbeddedBroker(LogContract):
     @pytest.fixture
     def cluster(self) -> Iterator[LogUnderTest]:
@@ -184,6 +185,7 @@ def test_a_topic_that_does_not_exist_is_named_with_its_neighbours(log: Log) -> N
         log.describe(["zzz"], patient=False)
 
 
+@pytest.mark.usefixtures("each_reader")
 def test_a_partition_that_does_not_exist_is_named(broker: EmbeddedBroker) -> None:
     with closing(open_kafka_log(settings(broker, no_progress_timeout_s=0.3))) as log:
         with pytest.raises(UnknownTopic, match="no partition orders-7"):
@@ -256,6 +258,7 @@ def test_an_out_of_range_answer_is_not_believed_while_the_log_holds_the_offset(b
         assert [record.value for record in read(log, ORDERS[0], 5, SIZE)] == values(0, 5, SIZE)
 
 
+@pytest.mark.usefixtures("each_reader")
 def test_a_refused_topic_is_not_waited_for(broker: EmbeddedBroker) -> None:
     broker.push_fetch_errors([KafkaError.TOPIC_AUTHORIZATION_FAILED])
     with closing(open_kafka_log(settings(broker))) as log:

@@ -109,6 +109,7 @@ def read(reader: Log, topic: str, start: int, stop: int, max_records: int = 1000
     return records
 
 
+@pytest.mark.usefixtures("each_reader")
 @pytest.mark.parametrize("isolation_level", ["read_committed", "read_uncommitted"])
 @pytest.mark.parametrize("topic", NASTY)
 def test_a_whole_log_is_read_as_its_isolation_level_shows_it(
@@ -207,6 +208,7 @@ def test_a_reader_below_the_logs_start_is_a_loss(reader: Log) -> None:
         reader.next_chunk(TopicPartition("compacted", 0), 99, 110)
 
 
+@pytest.mark.usefixtures("each_reader")
 @pytest.mark.parametrize(
     ("claimed", "complaint"),
     [
@@ -226,6 +228,7 @@ def test_a_batch_that_lies_about_its_offset_is_never_handed_out(claimed: int, co
             reader.next_chunk(TopicPartition("orders", 0), 10, 11)
 
 
+@pytest.mark.usefixtures("each_reader")
 def test_offsets_that_go_back_are_never_handed_out() -> None:
     log = ScriptedLog().append(values(1), wire_offset=15).append(values(9)).append(values(20))
     with (
@@ -278,6 +281,7 @@ def test_a_quota_that_lets_nothing_pass_is_named() -> None:
         reader.next_chunk(TopicPartition("orders", 0), 0, 3)
 
 
+@pytest.mark.usefixtures("each_reader")
 def test_a_header_whose_name_is_not_utf_8_names_its_record_and_can_be_left_out() -> None:
     log = (
         ScriptedLog().append(values(2)).append(values(1), headers=(("fine", b"1"), ("\udcff", b"2"))).append(values(2))
