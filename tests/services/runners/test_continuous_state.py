@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once import AvailableNow, BatchProgress, Continuous, ProcessingTime
 from beam_exactly_once.kafka import EmbeddedBroker, produce
-from services.streams.numbers_in_time import expected, killed_at_its_second_commit, newest, of_keys, run
+from services.streams.numbers_in_time import expected, killed_at_its_first_commit, newest, of_keys, run
 from services.streams.topics import TIMEOUT_S
 from support.lives import in_a_process
 
@@ -49,7 +49,7 @@ def test_sums_windows_joins_and_slides_go_on_over_triggers_and_kills(prism_locat
         send(broker, range(60, 90))
         run(source, tmp_path, options, windows=True, trigger=ProcessingTime(0), max_batches=1)
         send(broker, range(90, 140))
-        with in_a_process(killed_at_its_second_commit, prism_location, source, tmp_path) as driver:
+        with in_a_process(killed_at_its_first_commit, prism_location, source, tmp_path) as driver:
             assert driver.wait() == -signal.SIGKILL
 
         run(source, tmp_path, options, windows=True, trigger=AvailableNow(drain=True))

@@ -136,10 +136,10 @@ def expected(count: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def killed_at_its_second_commit(prism: str, source: tuple[str, str], folder: Path) -> None:
+def killed_at_its_first_commit(prism: str, source: tuple[str, str], folder: Path) -> None:
     """A life of one unbounded pipeline."""
     options = PipelineOptions(["--runner=PrismRunner", f"--prism_location={prism}"])
-    with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 2), kill_this_process)):
+    with watching(StoreCalls(KillPoint("put_if_absent", "commits/", 1), kill_this_process)):
         run(source, folder, options, windows=True, trigger=Continuous(0))
 
 
