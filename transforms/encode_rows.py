@@ -66,10 +66,13 @@ class ToBlocks(StatelessDoFn):
         self._encoding = encoding
         self._sink = sink
         self._max_rows = ROWS_AT_ONCE_FIRST
-        self.start_bundle()
+        self._forget()
 
     def start_bundle(self) -> None:
         """Drop what a failed bundle left."""
+        self._forget()
+
+    def _forget(self) -> None:
         self._fields: list[Any] = []
         self._rows: list[Any] = []
         self._absent = AbsentColumns(self._encoding.schema)
@@ -148,9 +151,8 @@ class ToBlocksOrReject(ToBlocks):
 
     _blocks: RejectingBlocks
 
-    def start_bundle(self) -> None:
-        """Drop what a failed bundle left."""
-        super().start_bundle()
+    def _forget(self) -> None:
+        super()._forget()
         self._count = 0
 
     def _new_blocks(self) -> RejectingBlocks:
@@ -199,7 +201,7 @@ class _TakesLists(ToBlocks):
     """Single rows as well."""
 
     def start_bundle(self) -> None:
-        """Drop what a failed bundle left."""
+        """And find where the step's counters count."""
         super().start_bundle()
         self._state = step_state()
 
