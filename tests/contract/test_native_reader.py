@@ -28,14 +28,6 @@ SIZE = 700
 
 
 @pytest.fixture(scope="module")
-def extension() -> ModuleType:
-    found = native.reader()
-    if found is None:
-        pytest.skip("the native reader is not built here: python setup.py build_ext --inplace")
-    return found
-
-
-@pytest.fixture(scope="module")
 def broker() -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker({f"seed{seed}": 1 for seed in SEEDS}) as broker:
         producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0, "linger.ms": 20})
