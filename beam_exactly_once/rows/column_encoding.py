@@ -19,7 +19,7 @@ from beam_exactly_once.rows.columns import (
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
 from beam_exactly_once.rows.python_values import refuse_unreadable
 from beam_exactly_once.rows.rejected import schema_of
-from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
+from beam_exactly_once.rows.shards import Turns, by_shard, shards_by_content
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _ColumnBlocks:
 
     def __init__(self, encoding: ColumnEncoding) -> None:
         self._encoding = encoding
-        self._turns = turns(encoding.shards)
+        self._turns = Turns(encoding.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
         schema = schema_of(rows, self._encoding.schema)
@@ -70,4 +70,4 @@ class _ColumnBlocks:
             refuse_unreadable(batch)
         if self._encoding.by_content and self._encoding.shards > 1:
             return list(by_shard(batch, shards_by_content(batch, self._encoding.shards)))
-        return [(next(self._turns), batch)]
+        return [(self._turns.next(), batch)]

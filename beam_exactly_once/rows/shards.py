@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,17 @@ def shards_by(keys: Iterable[bytes], shards: int) -> pa.Array:
     return pa.array(hashes % np.uint64(shards))
 
 
-def turns(shards: int) -> Iterator[int]:
+class Turns:
     """The shards one after the other, without end, from any of them on: bundles of one block use all of them, too."""
-    return islice(cycle(range(shards)), RANDOM.randrange(shards), None)
+
+    def __init__(self, shards: int) -> None:
+        self._shards = shards
+        self._last = RANDOM.randrange(shards)
+
+    def next(self) -> int:
+        """Whose turn it is."""
+        self._last = (self._last + 1) % self._shards
+        return self._last
 
 
 def by_shard(batch: pa.RecordBatch, shards: Any) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.rows.encoding import PlacedBlock, RowBlocks, RowEncoding
-from beam_exactly_once.rows.shards import by_shard, shards_by_content, turns
+from beam_exactly_once.rows.shards import Turns, by_shard, shards_by_content
 from beam_exactly_once.sinks.sql.database import SqlDatabase
 from beam_exactly_once.sinks.sql.keys import refuse_equal_keys, shards_of
 from beam_exactly_once.sinks.sql.table import SqlTable, reflected
@@ -48,7 +48,7 @@ class _SqlBlocks:
         self._target = encoding.target
         self._table: SqlTable | None = None
         self._looked_again = False
-        self._turns = turns(encoding.target.shards)
+        self._turns = Turns(encoding.target.shards)
 
     def of_rows(self, rows: Sequence[Any]) -> list[PlacedBlock]:
         return self._sharded(lambda table: table.block_of_rows(rows))
@@ -78,4 +78,4 @@ class _SqlBlocks:
                 return list(by_shard(batch, shards_of(batch, self._target.key_columns, self._target.shards)))
         elif self._target.direct and self._target.shards > 1:
             return list(by_shard(batch, shards_by_content(batch, self._target.shards)))
-        return [(next(self._turns), batch)]
+        return [(self._turns.next(), batch)]
