@@ -88,10 +88,10 @@ def test_the_ready_made_pipeline_on_both_task_managers(topic: Topic, bucket: str
     assert len(task_managers_that_ran(own_cluster.master)) == 2
 
 
-@pytest.mark.parametrize("kill_after", ["put_if_absent:offsets/:1", "put_if_absent:offsets/:2"])
-def test_a_killed_driver_is_started_again(topic: Topic, bucket: str, flink_options: list[str], kill_after: str) -> None:
+def test_a_killed_driver_is_started_again(topic: Topic, bucket: str, flink_options: list[str]) -> None:
     command = ready_made(topic, bucket, flink_options)
     module = "beam_exactly_once.pipelines.kafka_to_files"
+    kill_after = "put_if_absent:offsets/:2"
     watched = [sys.executable, "-m", "beam_exactly_once.testing.crashing", "--kill_after", kill_after, module]
     assert subprocess.run([*watched, *command], check=False, timeout=WAIT_S).returncode == -signal.SIGKILL
 

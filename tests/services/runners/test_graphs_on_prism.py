@@ -26,7 +26,7 @@ def test_a_known_graph_on_prism(prism_location: str, story: str) -> None:
 
 @pytest.mark.runs_on("PrismRunner", storage="memory")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(2))
 def test_random_graphs_on_prism(prism_location: str, number: int) -> None:
     first_seed = FIRST_SEED + number * CHUNK
     check(range(first_seed, first_seed + CHUNK), prism(prism_location))

@@ -295,8 +295,8 @@ def test_a_batch_may_take_longer_than_beam_waits_for_a_job_server(stream: Stream
     assert stream.numbers() == list(range(10))
 
 
-def test_300_batches_keep_memory_flat(stream: Stream, broker: EmbeddedBroker) -> None:
-    send(broker, range(300))
+def test_150_batches_keep_memory_flat(stream: Stream, broker: EmbeddedBroker) -> None:
+    send(broker, range(150))
     seen: list[tuple[int, int, int]] = []
 
     def look(progress: BatchProgress) -> None:
@@ -307,9 +307,9 @@ def test_300_batches_keep_memory_flat(stream: Stream, broker: EmbeddedBroker) ->
     stream.listeners.append(look)
     stream.run(broker.bootstrap_servers, through=numbers, schema=NUMBERS, max_batch_offsets=1)
 
-    assert len(seen) == 300
+    assert len(seen) == 150
     rss, threads, prism_rss = ([one[index] for one in seen] for index in range(3))
-    assert max(rss[100:]) <= max(rss[:100]) + 25_000_000
-    assert max(threads[100:]) <= max(threads[:100]) + 20
-    assert max(prism_rss[100:]) <= max(prism_rss[:100]) + 20_000_000
-    assert stream.numbers() == list(range(300))
+    assert max(rss[50:]) <= max(rss[:50]) + 25_000_000
+    assert max(threads[50:]) <= max(threads[:50]) + 20
+    assert max(prism_rss[50:]) <= max(prism_rss[:50]) + 20_000_000
+    assert stream.numbers() == list(range(150))
