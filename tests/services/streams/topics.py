@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicCollection
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
@@ -52,8 +52,16 @@ class Topic:
         settings = {key.replace("_", "."): str(value) for key, value in (config or {}).items()}
         self._new_topic = NewTopic(name, partitions, config=settings)
         settle(self._admin.create_topics([self._new_topic]))
+        wait_until(self._is_known)  # a broker hears of a new topic a little later than the controller
         self._exists = True
         self._plain = self._producer()
+
+    def _is_known(self) -> bool:
+        try:
+            self._admin.describe_topics(TopicCollection([self.name]))[self.name].result(TIMEOUT_S)
+        except KafkaException:
+            return False
+        return True
 
     def __getitem__(self, partition: int) -> TopicPartition:
         return TopicPartition(self.name, partition)
