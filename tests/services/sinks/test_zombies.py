@@ -34,10 +34,10 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("moment", "batches"), [("committed", 10), ("the receipt was read", 10), ("produce", 10), ("commit", 500)]
+    ("moment", "batches"), [("committed", 10), ("the receipt was read", 10), ("produce", 10), ("commit", 150)]
 )
 def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str, batches: int) -> None:
-    """Its transaction is open, or was not begun. Its staged rows and its marker were swept, where it was hundreds of batches."""
+    """Its transaction is open, or was not begun. Its staged rows and its marker were swept, where it was 150 batches."""
     source = new_topic(1)
     source.send(b"%d" % number for number in range(batches))
     arguments = flags(source, tmp_path, output_topic=output.name)
@@ -58,7 +58,7 @@ def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Pa
     [
         ("postgres", "committed", 10),
         ("postgres", "lock", 10),
-        ("postgres", "rows", 500),
+        ("postgres", "rows", 150),
         ("mariadb", "committed", 10),
         ("mariadb", "lock", 10),
         ("mariadb", "rows", 10),
@@ -68,7 +68,7 @@ def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Pa
 def test_aninserter_wakes_late(
     new_topic: NewTopicMade, sql_variable: str, tmp_path: Path, moment: str, batches: int
 ) -> None:
-    """Outside of a transaction, or in one that has written nothing or all its rows: its server ended it. After 500 batches its
+    """Outside of a transaction, or in one that has written nothing or all its rows: its server ended it. After 150 batches its
     staged rows, its plan and its marker are swept."""
     table = f"orders_{secrets.token_hex(4)}"
     source = new_topic(1)
