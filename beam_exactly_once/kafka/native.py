@@ -34,7 +34,8 @@ from beam_exactly_once.logs.records import HEADERS_TYPE, Chunk, batch_of
 from beam_exactly_once.offsets import TopicPartition
 
 READER_VARIABLE = "BEAM_EXACTLY_ONCE_READER"
-_PLUGINS = "plugin.library.paths"
+_PLUGINS = ".".join(("plugin", "library", "paths"))
+"""The client's property that names the files of its plugins."""
 _OLDEST, _TOO_NEW = 0x02100000, 0x03000000
 """Versions of librdkafka from the first of these on, below the second: all of one ABI, and tested at both ends."""
 _NOTHING, _ENOUGH, _EVENT, _DOUBT = range(4)

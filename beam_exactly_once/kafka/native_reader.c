@@ -4,8 +4,8 @@
    taken here, from the queue of one partition. Two things come without a promise that anybody could break:
 
    - librdkafka is the one that confluent-kafka has loaded. Nothing is linked: its functions are looked up by name.
-   - The client is learned from an interceptor. librdkafka loads this file as a plugin ("plugin.library.paths"), and tells it of
-     each client that is made and destroyed. No layout of an object of confluent-kafka is known here.
+   - The client is learned from an interceptor. librdkafka loads this file as a plugin, and tells it of each client that is made
+     and destroyed. No layout of an object of confluent-kafka is known here.
 
    Some errors of a partition call back from its queue, and confluent-kafka's own callback aborts the process outside of its calls.
    So it is replaced: by an interceptor of the one property that confluent-kafka sets after its callback. A client whose callback is

@@ -7,6 +7,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.wal.location import ListedSegment, WalLocation
 from beam_exactly_once.wal.segments import Segment, SegmentHeader
@@ -81,7 +82,10 @@ class ReadAhead:
 
     def _note_listed(self) -> None:
         if self._listing is not None and self._listing.done():
-            found = self._listing.result()
+            try:
+                found = self._listing.result()
+            except BeamExactlyOnceError:
+                found = []  # no more than a hint failed: segments are asked for one by one, and say what is wrong
             self._listing = None
             if found is None:  # more than was thought: the next listing is of what comes first
                 self._listed_to = 0

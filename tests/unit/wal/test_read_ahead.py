@@ -77,6 +77,7 @@ class Store(MemoryStore):
         self.asked: list[int] = []
         self.listed = 0
         self.away: set[int] = set()
+        self.lists = True
 
     def get(self, key: str) -> bytes | None:
         if key.endswith(".seg"):
@@ -87,6 +88,8 @@ class Store(MemoryStore):
 
     def list(self, *arguments: Any, **named: Any) -> Iterator[ObjectEntry]:
         self.listed += 1
+        if not self.lists:
+            raise StoreUnavailable("no answer")
         return super().list(*arguments, **named)
 
 
@@ -120,6 +123,18 @@ def read(log: WalLog, start: int, stop: int, between: Callable[[], None] = lambd
         start = chunk.stop
         between()
     return found
+
+
+def test_a_listing_that_fails_is_a_hint_less(store: Store, threads: Threads) -> None:
+    fill(store, [30] * 12)
+    ahead = WalLog(store, "wal", reads_ahead=True)
+
+    def fail_from_now_on() -> None:
+        store.lists = False
+        threads.run()
+
+    assert [offset for offset, _ in read(ahead, 0, 361, fail_from_now_on)] == list(range(1, 361))
+    assert any(job.exception() for job in threads.jobs)
 
 
 def test_ranges_are_given_as_without_it_and_no_segment_is_asked_for_twice(store: Store, threads: Threads) -> None:
