@@ -1,4 +1,4 @@
-"""Of native_reader.c, which is built where there is a compiler."""
+"""Of native_reader/, which is built where there is a compiler."""
 
 from collections.abc import Callable
 from typing import final
