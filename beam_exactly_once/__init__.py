@@ -32,6 +32,7 @@ __all__ = [
     "EventTime",
     "ExactlyOnceStream",
     "ForEachBatch",
+    "FromGroup",
     "GroupState",
     "JoinWithinInterval",
     "JsonDecoder",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from beam_exactly_once.pipelines.triggers import AvailableNow, Continuous, ProcessingTime, Trigger
     from beam_exactly_once.planning.continuing import CheckpointAt
     from beam_exactly_once.planning.event_time import EventTime
+    from beam_exactly_once.planning.start import FromGroup
     from beam_exactly_once.rows.rejected import REJECTED_SCHEMA, Rejected
     from beam_exactly_once.secrets import Secret, secret_from_env, secret_from_file
     from beam_exactly_once.sinks.calling import BatchRows
@@ -120,6 +122,7 @@ else:
         "pipelines.triggers": ("AvailableNow", "Continuous", "ProcessingTime", "Trigger"),
         "planning.continuing": ("CheckpointAt",),
         "planning.event_time": ("EventTime",),
+        "planning.start": ("FromGroup",),
         "rows.rejected": ("REJECTED_SCHEMA", "Rejected"),
         "secrets": ("Secret", "secret_from_env", "secret_from_file"),
         "sinks.calling": ("BatchRows",),

@@ -42,6 +42,7 @@ LOAD_NO_BEAM = {
     "CoderState",
     "Continuous",
     "EventTime",
+    "FromGroup",
     "GroupState",
     "JsonLinesListener",
     "JsonDecoder",

@@ -32,15 +32,16 @@ class ReadAllFromKafka(ReadLog):
 
     Args:
         bootstrap_servers: ``host:port``, several with commas.
-        start: where to begin in the partitions that are there when an element comes: ``"earliest"``; ``"latest"``; or a
-            datetime with a time zone, for the first record at or after it. Partitions that are added later are read from
-            their earliest offset.
+        start: where to begin in the partitions that are there when an element comes: ``"earliest"``; ``"latest"``; a
+            datetime with a time zone, for the first record at or after it; or :class:`~beam_exactly_once.FromGroup`. Partitions
+            that are added later are read from their earliest offset.
         decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
         as_arrow: give Arrow batches instead of records, to the decoder too.
         headers: whether records have their headers.
         event_time: which timestamps records carry, and how far the watermark stays behind them; None: those of the clock.
         on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
         on_data_loss: ``"fail"``; or ``"skip"``, which names lost offsets in the log, counts them, and goes on.
+        commit_to_group: the consumer group that is told how far the read is; see ``ReadFromKafka``.
         name: is its label.
         isolation_level: ``"read_committed"`` or ``"read_uncommitted"``.
         client_config: librdkafka properties; secrets as ``secret_from_env(…)``, ``secret_from_file(…)`` or a callable.
@@ -52,6 +53,7 @@ class ReadAllFromKafka(ReadLog):
     """
 
     kind = "kafka"
+    has_groups = True
     reads_on = True
 
     def __init__(
@@ -65,6 +67,7 @@ class ReadAllFromKafka(ReadLog):
         event_time: EventTime | None = None,
         on_error: OnError = "fail",
         on_data_loss: OnDataLoss = "fail",
+        commit_to_group: str | None = None,
         name: str | None = None,
         isolation_level: IsolationLevel = "read_committed",
         client_config: Mapping[str, ConfigValue] | None = None,
@@ -80,6 +83,7 @@ class ReadAllFromKafka(ReadLog):
             on_data_loss=on_data_loss,
             limits=BatchLimits(),
             name=name,
+            commit_to_group=commit_to_group,
         )
         self._settings = KafkaSettings(
             bootstrap_servers,

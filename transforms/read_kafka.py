@@ -44,7 +44,8 @@ class ReadFromKafka(ReadLog):
             appear while the stream runs are read from their earliest offset. One that disappears is data loss. Internal
             topics (``__…``) match only a pattern that itself begins with ``__``.
         start: where a new stream begins: ``"earliest"``; ``"latest"``; a datetime with a time zone, for the first record at
-            or after it; or offsets, ``{"orders": {0: 17}}``, with other partitions from their earliest.
+            or after it; offsets, ``{"orders": {0: 17}}``, with other partitions from their earliest; or
+            :class:`~beam_exactly_once.FromGroup`, for where a consumer group stands.
         stop: in an ordinary pipeline, where to end: ``"latest"``, what is there when the pipeline runs; a datetime with a time
             zone, up to the first record at or after it; or offsets, of which the first is not read any more. None: it has no
             end. A stream ends by its trigger.
@@ -58,6 +59,9 @@ class ReadFromKafka(ReadLog):
         on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
         on_data_loss: ``"fail"``; or ``"skip"``, which puts offsets that Kafka no longer has on record, in the marker and in
             progress, and goes on; of an unbounded read, in the log and in Beam's counter ``offsets_lost``.
+        commit_to_group: of an unbounded read, the consumer group, without members, that is told every five seconds how far
+            final bundles have read, for those who watch its lag. Nothing here rests on it, and a failure is a warning. Needs
+            a runner that says when bundles are final.
         max_batch_offsets: most offsets in a batch, shared over partitions in proportion to their lag.
         max_batch_bytes: the same in bytes, by the measured average record size; None means no limit.
         min_batch_offsets: wait for that many, at most ``max_batch_delay_s`` seconds.
@@ -72,6 +76,7 @@ class ReadFromKafka(ReadLog):
     """
 
     kind = "kafka"
+    has_groups = True
     reads_on = True
 
     def __init__(
@@ -88,6 +93,7 @@ class ReadFromKafka(ReadLog):
         event_time: EventTime | None = None,
         on_error: OnError = "fail",
         on_data_loss: OnDataLoss = "fail",
+        commit_to_group: str | None = None,
         max_batch_offsets: int | None = None,
         max_batch_bytes: int | None = MAX_BATCH_BYTES,
         min_batch_offsets: int | None = None,
@@ -107,6 +113,7 @@ class ReadFromKafka(ReadLog):
             on_data_loss=on_data_loss,
             limits=BatchLimits(max_batch_offsets, max_batch_bytes, min_batch_offsets, max_batch_delay_s),
             name=name,
+            commit_to_group=commit_to_group,
         )
         self._selection = selection_of(topics, topic_pattern)
         self._settings = KafkaSettings(

@@ -36,6 +36,11 @@ UNKNOWN_TOPIC_CODES = frozenset(
 )
 """Errors that say that a topic or partition does not exist (or, for a moment, not yet), or cannot exist."""
 
+GROUP_REFUSALS = frozenset(
+    {KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP} | DENIED_CODES
+)
+"""Errors that say that we may not look at a consumer group, or not commit for it: it may have members."""
+
 REFUSAL_WAIT_S = 2.0
 """A refused connection is believed when nothing has gone well for so long: another broker may let us in."""
 _ASK_TIMEOUT_S = 2.0
@@ -129,6 +134,13 @@ class ClientErrors:
         if wish == "see":
             way_out += ", which includes Describe, or correct its name: Kafka does not say whether it exists"
         return KafkaRefused(f"Kafka at {self._servers} does not let {self._who} {wish} {subject}{reason}. {way_out}")
+
+    def group_refused(self, wish: Literal["see", "commit for"], group_id: str, error: KafkaError) -> KafkaRefused:
+        """The error for what may not be done with a consumer group."""
+        return KafkaRefused(
+            f"Kafka at {self._servers} does not let {self._who} {wish} the consumer group {group_id} "
+            f"({_DRESS.sub('', self.text_of(error))}). Allow the operation Read on the group, and end its members"
+        )
 
     def _raise_if_contradicted(self, listener: Listener | None) -> None:
         contradiction = None if listener is None else listener.contradiction(self._protocol)

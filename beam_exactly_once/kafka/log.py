@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as ClientTopicPartition
-from confluent_kafka.admin import AclOperation, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
 from beam_exactly_once.kafka.asking import Asker, NoAnswer
-from beam_exactly_once.kafka.client_errors import DENIED_CODES, UNKNOWN_TOPIC_CODES
+from beam_exactly_once.kafka.client_errors import DENIED_CODES, GROUP_REFUSALS, UNKNOWN_TOPIC_CODES
 from beam_exactly_once.kafka.fetching import RangeFetcher
 from beam_exactly_once.kafka.inbox import Inbox
 from beam_exactly_once.kafka.lanes import Lanes
@@ -98,6 +105,20 @@ class ConfluentLog(Asker):
         (latest,) = self._list_offsets(partitions, [OffsetSpec.latest()])
         (found,) = self._list_offsets(partitions, [OffsetSpec.for_timestamp(timestamp_ms)])
         return {place: found[place] if found[place] >= 0 else latest[place] for place in partitions}
+
+    def committed_offsets(self, group_id: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See :meth:`GroupsLog.committed_offsets`."""
+        asked = [ClientTopicPartition(one.topic, one.partition) for one in partitions]
+        if not asked:
+            return {}
+        found = self._ask_group("see", AdminClient.list_consumer_group_offsets, group_id, asked)
+        return {TopicPartition(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+
+    def commit_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """See :meth:`GroupsLog.commit_offsets`."""
+        told = [ClientTopicPartition(one.topic, one.partition, offset) for one, offset in offsets.items()]
+        if told:
+            self._ask_group("commit for", AdminClient.alter_consumer_group_offsets, group_id, told)
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
         """See :meth:`Log.next_chunk`."""
@@ -199,6 +220,32 @@ class ConfluentLog(Asker):
             ):
                 raise self._unknown(f"partition {place}")
             raise NoAnswer(error, f"partition {place}")
+
+        return self._ask_admin(ask)
+
+    def _ask_group(
+        self,
+        wish: Literal["see", "commit for"],
+        request: Callable[..., Mapping[str, Future[Any]]],
+        group_id: str,
+        places: list[ClientTopicPartition],
+    ) -> list[ClientTopicPartition]:
+        """What a request for one group answers, by partition."""
+
+        def ask(admin: OwnedAdmin, timeout_s: float) -> list[ClientTopicPartition]:
+            of_group = ConsumerGroupTopicPartitions(group_id, places)
+            answers = admin.ask(lambda client: request(client, [of_group], request_timeout=timeout_s))
+            try:
+                found: list[ClientTopicPartition] = answers[group_id].result().topic_partitions
+            except KafkaException as exception:
+                error = exception.args[0]
+            else:
+                error = next((one.error for one in found if one.error is not None), None)
+                if error is None:
+                    return found
+            if error.code() in GROUP_REFUSALS:
+                raise self._errors.group_refused(wish, group_id, error)
+            raise NoAnswer(error, f"consumer group {group_id}")
 
         return self._ask_admin(ask)
 

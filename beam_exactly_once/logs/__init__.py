@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beam_exactly_once.logs.contract import HeldLog, Log, ManyRangesLog
+from beam_exactly_once.logs.contract import GroupsLog, HeldLog, Log, ManyRangesLog
 from beam_exactly_once.logs.records import EVENT_DATE, RECORD_SCHEMA, Chunk, Columns, Record, with_event_date
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "RECORD_SCHEMA",
     "Chunk",
     "Columns",
+    "GroupsLog",
     "HeldLog",
     "Log",
     "ManyRangesLog",

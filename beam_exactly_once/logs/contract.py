@@ -113,6 +113,29 @@ class ManyRangesLog(Protocol):
 
 
 @runtime_checkable
+class GroupsLog(Protocol):
+    """A log with consumer groups. The library reads what they have committed, and may commit for one; it never joins one."""
+
+    def committed_offsets(self, group_id: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where a group goes on, of those of ``partitions`` in which it has committed.
+
+        Raises:
+            KafkaRefused: the cluster does not let us see the group.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
+        """
+        ...
+
+    def commit_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Let a group go on there. It needs to be without members.
+
+        Raises:
+            KafkaRefused: the cluster does not let us, or the group has members.
+            KafkaUnavailable: no broker answers within ``timeout_s``.
+        """
+        ...
+
+
+@runtime_checkable
 class HeldLog(Protocol):
     """A log that deletes only what every stream that reads it has finished with: they say so. Kafka asks nobody."""
 

@@ -192,7 +192,7 @@ class SourcePlanner:
         return self._standing(self.spec.start.first_offsets(self._now()), ids_of(self._kafka.topics))
 
     def _now(self) -> LogsNow:
-        return LogsNow(self._kafka.partitions, self._kafka.bounds, self._log.offsets_for_time)
+        return LogsNow.of(self._log, self._kafka.partitions, self._kafka.bounds)
 
     def _standing(self, next_offsets: NextOffsets, topic_ids: TopicIds) -> SourcePlan:
         return SourcePlan((), (), next_offsets, topic_ids, isolation_level=self.spec.settings.isolation_level)

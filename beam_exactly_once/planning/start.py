@@ -1,4 +1,4 @@
-"""Where a stream begins that has no checkpoint yet. Pure."""
+"""Where a stream begins that has no checkpoint yet, and any other read. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import abc
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from beam_exactly_once.errors import ConfigurationError, DataLoss
+from beam_exactly_once.logs import GroupsLog, Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning.given import Offsets, milliseconds, offsets_by_partition
 from beam_exactly_once.planning.ranges import listed
 
-StartValue: TypeAlias = Literal["earliest", "latest"] | datetime.datetime | Offsets
-"""What a user writes: ``"earliest"``, ``"latest"``, a moment with its time zone, or ``{"orders": {0: 17}}``."""
+
+def _no_groups(group_id: str, partitions: Sequence[TopicPartition]) -> NoReturn:
+    raise ConfigurationError(f"start=FromGroup({group_id!r}) needs consumer groups, which this log does not have.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,16 @@ class LogsNow:
     """Of each of them."""
     offsets_for_time: Callable[[Sequence[TopicPartition], int], Mapping[TopicPartition, int]]
     """``Log.offsets_for_time``; called only for a moment."""
+    committed_offsets: Callable[[str, Sequence[TopicPartition]], Mapping[TopicPartition, int]] = _no_groups
+    """``GroupsLog.committed_offsets``; called only for a group."""
+
+    @classmethod
+    def of(
+        cls, log: Log, partitions: Sequence[TopicPartition], bounds: Mapping[TopicPartition, LogBounds] | None = None
+    ) -> LogsNow:
+        """Ask ``log``; for the bounds too, unless they are known."""
+        of_groups = log.committed_offsets if isinstance(log, GroupsLog) else _no_groups
+        return cls(partitions, bounds or log.bounds(partitions), log.offsets_for_time, of_groups)
 
     @property
     def earliest(self) -> dict[TopicPartition, int]:
@@ -58,9 +70,57 @@ class Start(abc.ABC):
         """The next offsets of a stream that has read nothing yet.
 
         Raises:
-            DataLoss: an explicit offset lies below the partition's earliest.
-            ConfigurationError: an explicit offset lies above the partition's latest, or in a partition that is not read.
+            DataLoss: an explicit offset, or that of a group, lies below the partition's earliest.
+            ConfigurationError: one lies above the partition's latest, or in a partition that is not read; or a group has
+                committed nothing in any of them.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class FromGroup(Start):
+    """``start=`` at what a consumer group of Kafka has committed: to take over from another consumer.
+
+    The group is read once, and neither joined nor changed. A partition in which it has committed nothing is read from its
+    earliest offset, so that nothing is passed over.
+
+    Args:
+        group_id: of the group.
+        otherwise: where to begin if the group has committed nothing in any of the partitions, as one that is new, or misspelt:
+            ``"earliest"`` or ``"latest"``; None: that is an error.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    group_id: str
+    otherwise: Literal["earliest", "latest"] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.group_id, str) or not self.group_id:
+            raise ConfigurationError(
+                f"FromGroup({self.group_id!r}) must name a consumer group, as FromGroup('billing')."
+            )
+        if self.otherwise not in ("earliest", "latest", None):
+            raise ConfigurationError(
+                f"FromGroup({self.group_id!r}, otherwise={self.otherwise!r}) must say 'earliest', 'latest' or None."
+            )
+
+    def first_offsets(self, now: LogsNow) -> dict[TopicPartition, int]:
+        """Those of the group, and the earliest of the partitions that it says nothing of."""
+        committed = now.committed_offsets(self.group_id, now.partitions)
+        if committed or not now.partitions:
+            check_explicit_offsets("start", committed, now)
+            return {**now.earliest, **committed}
+        if self.otherwise is None:
+            raise ConfigurationError(
+                f"the consumer group {self.group_id!r} of start= has committed nothing in the {len(now.partitions)} partitions "
+                "that are read. Correct its name, or say where to begin then: FromGroup(…, otherwise='earliest')."
+            )
+        return now.earliest if self.otherwise == "earliest" else now.latest
+
+
+StartValue: TypeAlias = Literal["earliest", "latest"] | datetime.datetime | Offsets | FromGroup
+"""What a user writes: ``"earliest"``, ``"latest"``, a moment with its time zone, ``{"orders": {0: 17}}``, or a group."""
 
 
 def start_of(value: StartValue) -> Start:
@@ -69,6 +129,8 @@ def start_of(value: StartValue) -> Start:
     Raises:
         ConfigurationError: it says none.
     """
+    if isinstance(value, FromGroup):
+        return value
     if value == "earliest":
         return FromEarliest()
     if value == "latest":
@@ -78,8 +140,8 @@ def start_of(value: StartValue) -> Start:
     if isinstance(value, Mapping):
         return AtOffsets(offsets_by_partition("start", value))
     raise ConfigurationError(
-        f"start={value!r} is not known; use 'earliest', 'latest', a datetime with a time zone, or offsets, such as "
-        "{'orders': {0: 17}}."
+        f"start={value!r} is not known; use 'earliest', 'latest', a datetime with a time zone, offsets, such as "
+        "{'orders': {0: 17}}, or FromGroup('billing')."
     )
 
 

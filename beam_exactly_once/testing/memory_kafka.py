@@ -30,6 +30,8 @@ class MemoryKafka:
         """Where transactions begin that are not over, by partition."""
         self._ids: dict[str, str] = {}
         self._created: Counter[str] = Counter()
+        self._committed: dict[str, dict[TopicPartition, int]] = {}
+        """By group."""
         for topic, partitions in topics.items():
             self.add_partitions(topic, partitions)
 
@@ -83,10 +85,20 @@ class MemoryKafka:
         del self._ids[topic]
         for place in self.partitions_of(topic):
             del self._records[place], self._bounds[place]
+            for committed in self._committed.values():
+                committed.pop(place, None)
 
     def ids(self) -> dict[str, str]:
         """The id of each topic."""
         return dict(self._ids)
+
+    def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Let a consumer group go on there."""
+        self._committed.setdefault(group_id, {}).update(offsets)
+
+    def committed(self, group_id: str) -> dict[TopicPartition, int]:
+        """Where a consumer group goes on."""
+        return dict(self._committed.get(group_id, {}))
 
     def bounds_of(self, place: TopicPartition) -> LogBounds:
         """What a partition holds."""
@@ -156,6 +168,13 @@ class _MemoryLog:
             records = self._cluster.records_of(place, bounds.earliest, bounds.latest, bounds.latest)
             found[place] = next((one.offset for one in records if one.timestamp_ms >= timestamp_ms), bounds.latest)
         return found
+
+    def committed_offsets(self, group_id: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        committed = self._cluster.committed(group_id)
+        return {place: committed[place] for place in partitions if place in committed}
+
+    def commit_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        self._cluster.commit(group_id, offsets)
 
     def next_chunk(self, topic_partition: TopicPartition, position: int, stop: int, max_records: int = 1000) -> Chunk:
         check_range(position, stop, max_records)

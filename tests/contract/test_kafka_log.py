@@ -23,7 +23,7 @@ from beam_exactly_once.errors import (
     UnknownTopic,
 )
 from beam_exactly_once.kafka import Chunk, EmbeddedBroker, KafkaSettings, Record, asking, open_kafka_log, override_logs
-from beam_exactly_once.logs import Log
+from beam_exactly_once.logs import GroupsLog, Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secrets import secret_from_env
 from beam_exactly_once.testing import LogContract, LogUnderTest, MemoryKafka
@@ -131,6 +131,18 @@ def test_an_open_transaction_in_memory_hides_what_comes_behind_it() -> None:
         committed.next_chunk(place, 3, 7)
     kafka.end_transaction("orders", 0)
     assert len(read(committed, place, 0, 7)) == 7
+
+
+@pytest.mark.parametrize("is_in_memory", [False, True])
+def test_a_group_stands_where_it_was_last_told(log: Log, is_in_memory: bool) -> None:
+    with closing(MemoryKafka({}).log(KafkaSettings("in-memory:9092")) if is_in_memory else log) as groups:
+        assert isinstance(groups, GroupsLog)
+        group_id = "billing"
+        assert groups.committed_offsets(group_id, ORDERS) == {}
+        groups.commit_offsets(group_id, {ORDERS[0]: 3, ORDERS[1]: 0})
+        groups.commit_offsets(group_id, {ORDERS[0]: 5})
+        assert groups.committed_offsets(group_id, ORDERS) == {ORDERS[0]: 5, ORDERS[1]: 0}
+        assert groups.committed_offsets(group_id, ORDERS[1:]) == {ORDERS[1]: 0}
 
 
 def test_a_time_after_the_last_record_is_the_end_of_the_log(log: Log) -> None:

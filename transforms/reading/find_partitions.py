@@ -176,7 +176,7 @@ class FindPartitions(StatelessDoFn):
         topics = selection.describe(log, patient=not is_first)
         partitions = selection.partitions_in(topics)
         new = found.new_in(topics, partitions)
-        now = LogsNow(new, log.bounds(new), log.offsets_for_time)
+        now = LogsNow.of(log, new)
         starts = self._start.first_offsets(now) if is_first else now.earliest
         ranges = [
             _alone(OffsetRange(one.topic, one.partition, starts[one], NO_END), topics[one.topic].topic_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -14,12 +15,13 @@ from apache_beam.utils.timestamp import Duration
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import DataLoss, UnknownTopic, leaving_step
-from beam_exactly_once.kafka import Chunk
+from beam_exactly_once.kafka import Chunk, KafkaSettings
 from beam_exactly_once.logs.opening import LogSettings
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.planning.time_notes import TimesOf
 from beam_exactly_once.topics import WAY_OUT, OnDataLoss
+from beam_exactly_once.transforms.reading.group_commits import COMMITS, Group
 from beam_exactly_once.transforms.reading.growing_range import (
     NO_END,
     GrowingRangeCoder,
@@ -230,6 +232,40 @@ class FollowRanges(ReadRange):
             if not one.is_empty:
                 self._lost.inc(one.size)
                 _LOGGER.warning("the log no longer has the offsets %s: the read goes on behind them", one)
+
+
+class FollowAndCommit(FollowRanges):
+    """The same, and tells a consumer group how far it came, when the runner has said that a turn is safe.
+
+    Of the readers of one partition the one whose range has no end tells. Others read what was split off below it.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        on_data_loss: OnDataLoss,
+        times: ReadTimes,
+        group_id: str,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__(settings, on_data_loss, times, clock)
+        self._group = Group(settings, group_id)
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(
+        self,
+        group: RangeGroup,
+        tracker: Any = beam.DoFn.RestrictionParam(_GrowingRanges()),  # noqa: B008 (Beam's way)
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(PartitionTimes()),  # noqa: B008
+        finalizer: Any = beam.DoFn.BundleFinalizerParam,
+    ) -> Iterator[Any]:
+        """One turn."""
+        whole = tracker.current_restriction()
+        yield from super().process(group, tracker, watermark)
+        position, commits = tracker.current_restriction().stop, COMMITS.get(self._group)
+        has_moved = whole.stop == NO_END and whole.start < position < NO_END
+        if has_moved or commits.are_due:
+            finalizer.register(partial(commits.finished, {whole.topic_partition: position} if has_moved else {}))
 
 
 def _advance(watermark: PartitionTime, to_ms: int | None) -> None:

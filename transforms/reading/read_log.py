@@ -13,13 +13,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_exactly_once.arguments import one_of, true_or_false
 from beam_exactly_once.errors import ConfigurationError
-from beam_exactly_once.kafka import Chunk, Record, TopicSelection
+from beam_exactly_once.kafka import Chunk, KafkaSettings, Record, TopicSelection
 from beam_exactly_once.logs.opening import LogSettings, open_log
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.planning import BatchLimits
 from beam_exactly_once.planning.event_time import EventTime
 from beam_exactly_once.planning.ranges import listed
-from beam_exactly_once.planning.start import LogsNow, Start, StartValue, start_of
+from beam_exactly_once.planning.start import FromGroup, LogsNow, Start, StartValue, start_of
 from beam_exactly_once.planning.stop import Stop, StopValue, passed_over, refuse_reversed, stop_of
 from beam_exactly_once.planning.time_notes import TimesBy, TimesOf, timestamps_of
 from beam_exactly_once.rows.rejected import OnError, checked_on_error
@@ -29,7 +29,7 @@ from beam_exactly_once.transforms.decode_records import NAME as DECODE
 from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
 from beam_exactly_once.transforms.reading.find_partitions import FindPartitions
-from beam_exactly_once.transforms.reading.follow_ranges import FollowRanges, ReadTimes
+from beam_exactly_once.transforms.reading.follow_ranges import FollowAndCommit, FollowRanges, ReadTimes
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup, grouped
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges, explode
 from beam_exactly_once.transforms.stateless import StatelessDoFn
@@ -61,9 +61,18 @@ class ReadLog(NamedTransform, abc.ABC):
         on_data_loss: OnDataLoss,
         limits: BatchLimits,
         name: str | None,
+        commit_to_group: str | None = None,
     ) -> None:
         super().__init__(name)
         self._start = start_of(start)
+        if isinstance(self._start, FromGroup) and not self.has_groups:
+            raise ConfigurationError(
+                f"start={self._start!r} of {self._said} needs consumer groups, which only Kafka has. Give 'earliest', 'latest', "
+                "a datetime or offsets."
+            )
+        if commit_to_group is not None and (not isinstance(commit_to_group, str) or not commit_to_group):
+            raise ConfigurationError(f"commit_to_group={commit_to_group!r} must name a consumer group, or be None.")
+        self._commit_to_group = commit_to_group
         self._stop = None if stop is None else stop_of(stop)
         if self._stop is not None:
             refuse_reversed(self._start, self._stop)
@@ -85,6 +94,8 @@ class ReadLog(NamedTransform, abc.ABC):
                 f"records, with {', '.join(Record._fields)}. Give the decoder here, or a function of the record."
             )
 
+    has_groups: bool = False
+    """Whether the log knows consumer groups."""
     reads_on: bool = False
     """Whether an ordinary pipeline may read on and on."""
 
@@ -108,6 +119,15 @@ class ReadLog(NamedTransform, abc.ABC):
     def expand(self, begin: beam.pvalue.PBegin) -> Any:
         """A planned read in a stream, else a bounded one; then the decoder, if there is one."""
         graph = graph_of(begin.pipeline)
+        if self._commit_to_group is not None and (graph is not None or self._stop is not None):
+            where = (
+                "a read with stop="
+                if graph is None
+                else "an ExactlyOnceStream, whose checkpoint alone says how far it is"
+            )
+            raise ConfigurationError(
+                f"commit_to_group= of {self._said} is for an unbounded read, and this is {where}. Leave it out."
+            )
         if graph is not None:
             return self._expand_in_stream(graph)
         records = (
@@ -185,7 +205,11 @@ class ReadLog(NamedTransform, abc.ABC):
         settings, selection = self.log_in(None)
         times = ReadTimes(self._event_time, self._times_of())
         finds = FindPartitions(settings, selection, self._start, times)
-        follows = FollowRanges(settings, self._on_data_loss, times)
+        if self._commit_to_group is None:
+            follows = FollowRanges(settings, self._on_data_loss, times)
+        else:
+            assert isinstance(settings, KafkaSettings)  # no other source takes a group
+            follows = FollowAndCommit(settings, self._on_data_loss, times, self._commit_to_group)
         by = None if self._event_time is None else self._event_time.by
         return (
             places
@@ -258,7 +282,7 @@ class _FindRanges(StatelessDoFn):
         try:
             topics = self._selection.describe(log, patient=False)
             partitions = self._selection.partitions_in(topics)
-            now = LogsNow(partitions, log.bounds(partitions), log.offsets_for_time)
+            now = LogsNow.of(log, partitions)
             starts, stops = self._start.first_offsets(now), self._stop.stop_offsets(now)
         finally:
             log.close()

@@ -13,7 +13,7 @@ from beam_exactly_once.checkpoint import SourceCommit
 from beam_exactly_once.errors import ConfigurationError, DataLoss
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.planning.continuing import CheckpointAt, offsets_behind
-from beam_exactly_once.planning.start import LogsNow, start_of
+from beam_exactly_once.planning.start import FromGroup, LogsNow, start_of
 from beam_exactly_once.planning.stop import passed_over, refuse_reversed, stop_of
 
 UTC = datetime.timezone.utc
@@ -29,7 +29,14 @@ def moment(milliseconds: int) -> datetime.datetime:
 
 BOUNDS = {orders(0): LogBounds(10, 20), orders(1): LogBounds(0, 0), orders(2): LogBounds(5, 9)}
 
-VALUES: list[Any] = ["earliest", "latest", moment(1_700_000_000_123), {"orders": {2: 7, 0: 15}, "a-b": {3: 2**62}}]
+GROUP = FromGroup("billing", "latest")
+VALUES: list[Any] = [
+    "earliest",
+    "latest",
+    moment(1_700_000_000_123),
+    {"orders": {2: 7, 0: 15}, "a-b": {3: 2**62}},
+    GROUP,
+]
 
 
 def no_lookup(partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
@@ -47,9 +54,9 @@ def last(stop: Any) -> dict[TopicPartition, int]:
     return stop_of(stop).stop_offsets(NOW)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=["earliest", "latest", "moment", "offsets"])
+@pytest.mark.parametrize("value", VALUES, ids=["earliest", "latest", "moment", "offsets", "group"])
 def test_starts_and_stops_travel(value: Any) -> None:
-    for made in [start_of(value), *([] if value == "earliest" else [stop_of(value)])]:
+    for made in [start_of(value), *([] if value in ("earliest", GROUP) else [stop_of(value)])]:
         sent = pickle.loads(pickle.dumps(made))
         assert sent == made
         assert hash(sent) == hash(made)
@@ -152,6 +159,40 @@ def test_an_explicit_offset_that_kafka_does_not_have_yet_is_a_mistake() -> None:
 def test_an_explicit_offset_of_a_partition_that_is_not_read_is_a_mistake() -> None:
     with pytest.raises(ConfigurationError, match="does not read: orders-7; payments-0"):
         first({"orders": {0: 15, 7: 15}, "payments": {0: 1}})
+
+
+def of_group(start: FromGroup, committed: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+    def offsets(group_id: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        assert (group_id, partitions) == ("billing", sorted(BOUNDS))
+        return committed
+
+    return start_of(start).first_offsets(LogsNow(sorted(BOUNDS), BOUNDS, no_lookup, offsets))
+
+
+def test_a_group_is_taken_over_and_what_it_says_nothing_of_is_read_whole() -> None:
+    assert of_group(FromGroup("billing"), {orders(0): 15}) == {orders(0): 15, orders(1): 0, orders(2): 5}
+    assert of_group(FromGroup("billing", "latest"), {orders(0): 15}) == {orders(0): 15, orders(1): 0, orders(2): 5}
+
+
+def test_a_group_that_has_committed_nothing_is_a_mistake_unless_it_is_said_where_to_begin_then() -> None:
+    with pytest.raises(ConfigurationError, match=r"group 'billing' .* nothing in the 3 partitions"):
+        of_group(FromGroup("billing"), {})
+    assert of_group(FromGroup("billing", "earliest"), {}) == first("earliest")
+    assert of_group(FromGroup("billing", "latest"), {}) == first("latest")
+
+
+def test_what_retention_took_since_a_group_committed_is_data_loss() -> None:
+    with pytest.raises(DataLoss, match="orders-0: start offset 9, but the log holds"):
+        of_group(FromGroup("billing"), {orders(0): 9})
+
+
+def test_a_group_needs_a_name_and_a_log_with_groups() -> None:
+    with pytest.raises(ConfigurationError, match=r"FromGroup\(''\) must name a consumer group"):
+        FromGroup("")
+    with pytest.raises(ConfigurationError, match="must say 'earliest', 'latest' or None"):
+        FromGroup("billing", "newest")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="which this log does not have"):
+        first(FromGroup("billing"))
 
 
 def test_a_stop_holds_and_the_other_partitions_are_read_to_their_end() -> None:
