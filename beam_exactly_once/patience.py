@@ -66,10 +66,10 @@ class Patience:
         """Whether the try that has failed was the last one."""
         return self._tries_left == 1 or self.next_s > self._timeout_s
 
-    def wait(self) -> None:
-        """The pause before the next try."""
+    def wait(self, until: threading.Event | None = None) -> None:
+        """The pause before the next try; ``until``, if it is set, ends it early."""
         share = 1.0 if self._random is None else self._random.uniform(0.5, 1.0)
-        self._clock.wait(threading.Event(), self._pause_s * share)
+        self._clock.wait(until or threading.Event(), self._pause_s * share)
         self._pause_s = min(2 * self._pause_s, self._max_pause_s)
         if self._tries_left is not None:
             self._tries_left -= 1

@@ -6,21 +6,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from beam_exactly_once.checkpoint import (
-    Attempt,
-    Marker,
-    Plan,
-    Predecessor,
-    SourcePlan,
-)
+from beam_exactly_once.checkpoint import Attempt, Marker, Plan, Predecessor, SourcePlan, this_process
 from beam_exactly_once.checkpoint.retention import Retention
 from beam_exactly_once.clock import Clock, now_ms
-from beam_exactly_once.errors import (
-    CheckpointHole,
-    Fenced,
-    Retryable,
-)
+from beam_exactly_once.errors import CheckpointHole, Fenced, Retryable, RunnerUnavailable
 from beam_exactly_once.pipelines.carried_batch import CarriedBatch
 from beam_exactly_once.pipelines.claiming import Claimed, StreamSettings, claim_newest, claimed_stream
 from beam_exactly_once.pipelines.clock_check import BatchClock
@@ -28,6 +19,7 @@ from beam_exactly_once.pipelines.draining import LAST_BATCHES, at_the_end, open_
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.progress import fan_out, log_lines
 from beam_exactly_once.pipelines.progress.reporting import progress_of
+from beam_exactly_once.pipelines.runners.lost_runner import MAX_ATTEMPTS, LostRunner
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.pipelines.triggers import AvailableNow, ProcessingTime, Trigger
 from beam_exactly_once.planning.continuing import marker_at, stood_at
@@ -60,11 +52,21 @@ def run_micro_batches(
     5. Plan and run, until the trigger ends.
     """
     with claimed_stream(settings, graph, clock, claim_newest) as claimed:
-        ClaimedStream(settings, graph, run_task, clock, stop, claimed).run()
+        ClaimedStream(settings, graph, run_task, clock, stop, claimed, max_attempts=MAX_ATTEMPTS).run()
 
 
 class _Overtaken(Exception):
     """Somebody else decided a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A run of the graph that ended well."""
+
+    task: BatchTask
+    counts: CommitCounts
+    attempts_lost: int
+    """With their runner, before this one."""
 
 
 class ClaimedStream:
@@ -78,6 +80,8 @@ class ClaimedStream:
         clock: Clock,
         stop: threading.Event,
         claimed: Claimed,
+        *,
+        max_attempts: int = 1,
     ) -> None:
         self._settings = settings
         self._graph = graph
@@ -89,7 +93,8 @@ class ClaimedStream:
         self._writer = claimed.writer
         self._checkpoint = self._writer.checkpoint
         self._batch_clock = BatchClock(self._checkpoint.store, clock) if graph.operators else None
-        self._carried = CarriedBatch(self._writer, self._known.operators, self._planners, clock)
+        self._max_attempts = max_attempts
+        """At a batch whose runner is lost; 1 for who begins anew in another way."""
         self._retention = Retention(self._checkpoint, settings.retain_batches)
         self._listen = fan_out((log_lines.log_batch, *settings.listeners))
         self._batch_id = 0
@@ -157,7 +162,8 @@ class ClaimedStream:
         for planner in self._planners.values():
             planner.hold(self._checkpoint.stream_id)
         recovery = self._writer.recover()
-        if recovery.newest is None and self._carried.decide(self._settings.continue_from, recovery.replays):
+        carried = CarriedBatch(self._writer, self._known.operators, self._planners, self._clock)
+        if recovery.newest is None and carried.decide(self._settings.continue_from, recovery.replays):
             recovery = self._writer.recover()
         log_lines.log_recovery(self._writer, recovery)
         self._known.check_sinks(recovery.next_batch_id)
@@ -167,7 +173,7 @@ class ClaimedStream:
         self._batch_id = recovery.next_batch_id
         if recovery.newest is not None:
             self._predecessor = recovery.newest.as_predecessor
-            self._run_graph(self._task(recovery.newest.batch_id, None))
+            self._run_graph(recovery.newest.batch_id, None)
             self._sweep(recovery.newest.batch_id)
         self._take_positions(recovery.newest)
         return recovery.replays
@@ -290,8 +296,8 @@ class ClaimedStream:
     def _run_planned(self, plan: Plan, plan_s: float) -> None:
         """Run a planned batch to its publish, and stand behind it."""
         began_s = self._clock.monotonic_s()
-        task = self._task(plan.batch_id, plan)
-        counts, decided = self._run(task)
+        ended = self._run_graph(plan.batch_id, plan)
+        counts, decided = self._decided(ended)
         run_s = self._clock.monotonic_s() - began_s
         for name, planner in self._planners.items():
             if name in plan.sources:
@@ -299,9 +305,9 @@ class ClaimedStream:
                 offsets = sum(one.size for one in plan.sources[name].ranges)
                 planner.measured(counts.records_read.get(name, 0), counts.bytes_read.get(name, 0), offsets)
         self._batch_id = plan.batch_id + 1
-        self._predecessor = self._following(task) if decided is None else decided.as_predecessor
+        self._predecessor = self._following(ended.task) if decided is None else decided.as_predecessor
         self._state = self._operators.state_in(decided)
-        self._report(plan, counts, decided, plan_s, run_s)
+        self._report(plan, counts, decided, plan_s, run_s, ended.attempts_lost)
         self._refuse_other_operators(plan.batch_id)
         if self._retention.is_due(plan.batch_id):
             self._sweep(plan.batch_id)
@@ -327,35 +333,56 @@ class ClaimedStream:
         plan_digest = "" if task.plan is None else task.plan.digest
         return Predecessor.behind(task.predecessor, task.attempt, plan_digest, shards)
 
-    def _run(self, task: BatchTask) -> tuple[CommitCounts, Marker | None]:
-        """Run the graph; returns what its commit counted, and the marker unless it is known that this attempt committed.
+    def _decided(self, ended: _Ended) -> tuple[CommitCounts, Marker | None]:
+        """What the commit of a batch counted, and the marker unless it is known that the run itself committed.
 
         The marker is read where somebody else decided the batch (an operator passed it while this driver ran, or a
         replaced writer's create came late), on runners without counters, and where it says more that the next batch stands on.
         """
-        counts = self._run_graph(task)
+        counts, batch_id = ended.counts, ended.task.attempt.batch_id
         has_times = any(planner.times is not None for planner in self._planners.values())
         if counts.committed and not self._graph.operators and not has_times:
             return counts, None
-        marker = self._checkpoint.read_marker(task.attempt.batch_id)
+        marker = self._checkpoint.read_marker(batch_id)
         if marker is None:
             raise CheckpointHole(
-                f"the runner says that batch {task.attempt.batch_id} succeeded, but its marker is not in "
+                f"the runner says that batch {batch_id} succeeded, but its marker is not in "
                 f"{self._checkpoint.store.uri}. The runner lost a part of the graph; nothing was committed."
             )
         return counts if counts != CommitCounts() else CommitCounts.of(marker, commit_us=0, committed=False), marker
 
-    def _run_graph(self, task: BatchTask) -> CommitCounts:
-        """
+    def _run_graph(self, batch_id: int, plan: Plan | None) -> _Ended:
+        """Run the graph, and where its runner is lost begin with the batch anew, as the next start would: claim, look whether
+        the batch was decided, and publish or replay it.
+
         Raises:
+            Fenced: a newer writer exists.
             BeamExactlyOnceError: whatever a runner made of it, or of an exception of the user's code.
         """
-        try:
-            return self._run_task(task)
-        except Exception as error:
-            raise batch_failure(error, task, self._checkpoint.store.uri, self._checkpoint.read_marker)  # noqa: B904 (it has its cause)
+        lost = LostRunner(self._clock, self._stop, self._max_attempts)
+        while True:
+            task = self._task(batch_id, plan)
+            try:
+                return _Ended(task, self._run_task(task), lost.attempts)
+            except Exception as error:
+                failure = batch_failure(error, task, self._checkpoint.store.uri, self._checkpoint.read_marker)
+                if not isinstance(failure, RunnerUnavailable):
+                    raise failure  # noqa: B904 (it has its cause)
+            lost.wait_for_next(batch_id, failure)
+            self._writer = self._writer.claim_again(owner=this_process(), claimed_at_ms=now_ms(self._clock))
+            if plan is not None and self._checkpoint.read_marker(batch_id) is not None:
+                plan = None  # it was decided before its runner was lost, so it must not be run again
+            log_lines.log_lost(self._writer, batch_id, lost.attempts, failure, is_decided=plan is None)
 
-    def _report(self, plan: Plan, counts: CommitCounts, decided: Marker | None, plan_s: float, run_s: float) -> None:
+    def _report(
+        self,
+        plan: Plan,
+        counts: CommitCounts,
+        decided: Marker | None,
+        plan_s: float,
+        run_s: float,
+        attempts_lost: int = 0,
+    ) -> None:
         self._listen(
             progress_of(
                 plan,
@@ -367,6 +394,7 @@ class ClaimedStream:
                 lag={name: planner.lag for name, planner in self._planners.items()},
                 plan_s=plan_s,
                 run_s=run_s,
+                attempts_lost=attempts_lost,
                 finished_at_ms=now_ms(self._clock),
             )
         )

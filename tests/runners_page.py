@@ -237,8 +237,8 @@ CAPABILITIES = (
     ),
     Capability(
         FAULTS,
-        "a lost worker, task manager or job server: exit code 75",
-        r"part that is lost|a lost job server|is lost in a batch",
+        "a worker, task manager, job server or Prism is lost, and the driver goes on",
+        r"is lost in a batch",
         {"DirectRunner": "no such part"},
     ),
     Capability(

@@ -40,6 +40,7 @@ class BatchProgress:
         rows_late: of each operator that goes by event time, those that came too late.
         event_time: of each source with event time, how far that had come, what held it back, and how many records there were
             from the future, in all batches.
+        attempts_lost: attempts of this driver at the batch that were lost with their runner, before the one that ended.
     """
 
     stream_id: str
@@ -59,6 +60,7 @@ class BatchProgress:
     finished_at_ms: int
     rows_late: Mapping[str, int] = field(default_factory=dict)
     event_time: Mapping[str, TimeReached] = field(default_factory=dict)
+    attempts_lost: int = 0
 
     @property
     def total_s(self) -> float:

@@ -41,12 +41,13 @@ def log_batch(progress: BatchProgress) -> None:
     """A listener that says how a batch went. What a listener knows is in the record's ``batch``."""
     rows = ", ".join(f"{count} rows to {sink}" for sink, count in progress.rows_written.items())
     _LOGGER.info(
-        "batch %d %s: %d records read, %s, in %.1f s%s%s",
+        "batch %d %s: %d records read, %s, in %.1f s%s%s%s",
         progress.batch_id,
         progress.outcome,
         progress.records_read,
         rows,
         progress.total_s,
+        f"; {progress.attempts_lost} attempts lost" if progress.attempts_lost else "",
         "".join(f"; {late} rows late for {operator}" for operator, late in progress.rows_late.items() if late),
         "".join(_time_of(source, reached) for source, reached in progress.event_time.items()),
         extra={
@@ -55,6 +56,21 @@ def log_batch(progress: BatchProgress) -> None:
             "batch_id": progress.batch_id,
             "batch": progress.to_json(),
         },
+    )
+
+
+def log_lost(
+    writer: StreamWriter, batch_id: int, attempts_lost: int, error: BeamExactlyOnceError, *, is_decided: bool
+) -> None:
+    """Say that a batch lost its runner, and what the driver does."""
+    _LOGGER.warning(
+        "batch %d lost its runner, for time %d, and writer %d %s it again: %s",
+        batch_id,
+        attempts_lost,
+        writer.writer_epoch,
+        "publishes" if is_decided else "runs",
+        error,
+        extra={**_fields(writer, batch_id), "error": type(error).__name__},
     )
 
 

@@ -23,6 +23,7 @@ def progress_of(
     lag: Mapping[str, Mapping[TopicPartition, int]],
     plan_s: float,
     run_s: float,
+    attempts_lost: int,
     finished_at_ms: int,
 ) -> BatchProgress:
     """One batch, as it went.
@@ -37,6 +38,7 @@ def progress_of(
         lag: of each source and partition, in offsets.
         plan_s: how long planning took.
         run_s: the same of the graph, commit and publish included.
+        attempts_lost: how many attempts were lost with their runner.
         finished_at_ms: when all was published.
     """
     commit_s, publish_s = counts.commit_us / 1e6, counts.publish_us / 1e6
@@ -58,4 +60,5 @@ def progress_of(
         finished_at_ms=finished_at_ms,
         rows_late={name: counts.rows_late.get(name, 0) for name, one in graph.operators.items() if one.times},
         event_time={} if decided is None else times_reached(decided, plan),
+        attempts_lost=attempts_lost,
     )

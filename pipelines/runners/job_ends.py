@@ -23,6 +23,10 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
 
 POLL_S = 0.05
+UNREACHABLE_POLL_S = 1.0
+"""While Flink does not answer. Where its job manager comes back, it says that the job is gone; the job server would ask for a
+minute.
+"""
 LATE_S = 5.0
 """How long the job server may take, at the end of a stream, for what it tells late: more than twice what it waits at most. What
 reads from it would fail in its own thread otherwise."""
@@ -69,27 +73,32 @@ class JobEnds:
         return self._counted(result)
 
     def _told_by_flink(self, waiting: WaitingForEnd, job: FlinkJob) -> CommitCounts:
-        try:
-            while not self._clock.wait(waiting.ended, POLL_S):
-                if job.has_ended_well():
-                    self._late.append(waiting)
-                    return CommitCounts()
-        except RuntimeError:
-            self._late.append(waiting)
-            raise
-        except RestUnreachable as error:
-            if not self._has_warned:
-                self._has_warned = True
-                _LOGGER.warning(
-                    "Flink does not answer at --flink_master=%s (%s): the job server tells when a batch has ended, up to two "
-                    "seconds later.",
-                    self._master,
-                    error,
-                )
-            waiting.ended.wait()
+        poll_s = POLL_S
+        while not self._clock.wait(waiting.ended, poll_s):
+            try:
+                has_ended_well, poll_s = job.has_ended_well(), POLL_S
+            except RestUnreachable as error:
+                self._warn(error)
+                has_ended_well, poll_s = False, UNREACHABLE_POLL_S
+            except RuntimeError:
+                self._late.append(waiting)
+                raise
+            if has_ended_well:
+                self._late.append(waiting)
+                return CommitCounts()
         if waiting.error is not None:
             raise waiting.error
         return self._counted(waiting.result)
+
+    def _warn(self, error: RestUnreachable) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _LOGGER.warning(
+                "Flink does not answer at --flink_master=%s (%s): as long as it does not, the job server tells when a batch has "
+                "ended, up to two seconds later.",
+                self._master,
+                error,
+            )
 
     def _counted(self, result: PipelineResult) -> CommitCounts:
         return counted(result, self._metrics)

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,7 +67,7 @@ def one_job_server(
     """While open, every run of ``runner`` goes to the same job server.
 
     That is the user's, by ``--job_endpoint``, or else one that is started here and ended in the end, however the
-    program ends. A Prism of ours is replaced by a new one now and then.
+    program ends. One of ours that has ended is replaced at the next run, and a Prism of ours also now and then.
 
     Args:
         runner: whose runs these are.
@@ -83,24 +83,26 @@ def one_job_server(
         yield
         return
 
-    def open_handle(opened: contextlib.ExitStack) -> JobServiceHandle:
+    def open_handle(opened: contextlib.ExitStack) -> tuple[JobServiceHandle, Callable[[], bool]]:
+        """A job server, and whether it has ended, as far as is known here."""
         if endpoint:
-            handle = opened.enter_context(_connected(runner, options, endpoint, "given by --job_endpoint", None))
+            given = _connected(runner, options, endpoint, "given by --job_endpoint", None)
+            handle, has_ended = opened.enter_context(given), _never
         else:
-            handle = opened.enter_context(_started(runner, options))
+            handle, has_ended = opened.enter_context(_started(runner, options))
         # Beam's is a minute, and Prism would be given up after it in the middle of a batch.
         handle.timeout = None if batch_timeout_s is None else batch_timeout_s + TIMEOUT_SLACK_S
-        return handle
+        return handle, has_ended
 
     max_runs = MAX_PRISM_RUNS if isinstance(runner, PrismRunner) and not endpoint else None
     with contextlib.ExitStack() as opened:
-        handle, runs = open_handle(opened), 0
+        (handle, has_ended), runs = open_handle(opened), 0
 
         def next_handle(_: PipelineOptions) -> JobServiceHandle:
-            nonlocal handle, runs
-            if runs == max_runs:
+            nonlocal handle, has_ended, runs
+            if runs == max_runs or has_ended():
                 opened.close()
-                handle, runs = open_handle(opened), 0
+                (handle, has_ended), runs = open_handle(opened), 0
             runs += 1
             return handle
 
@@ -108,26 +110,32 @@ def one_job_server(
         yield
 
 
+def _never() -> bool:
+    return False
+
+
 @contextlib.contextmanager
-def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[JobServiceHandle]:
+def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[tuple[JobServiceHandle, Callable[[], bool]]]:
     if isinstance(runner, FlinkRunner) and not _is_local(options):
         _ask_master(options.view_as(FlinkRunnerOptions).flink_master)
     with contextlib.ExitStack() as opened:
         job_server_options = options.view_as(JobServerOptions)
         if job_server_options.artifacts_dir is None:
             prefix = "beam-exactly-once-artifacts-"
+            opened.callback(setattr, job_server_options, "artifacts_dir", None)  # the next one has a folder of its own
             job_server_options.artifacts_dir = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
         wrapped = runner.default_job_server(options)
         server = getattr(wrapped, "_job_server", wrapped)  # without Beam's handlers of signals and of the exit
         if not isinstance(server, SubprocessJobServer):
             opened.callback(server.stop)
-            yield runner.create_job_service_handle(server.start(), options)
+            yield runner.create_job_service_handle(server.start(), options), _never
             return
         command, endpoint = _command(server)
         if isinstance(runner, FlinkRunner):
             command = without_staging(command, is_local=_is_local(options))
         process = opened.enter_context(_Process(command))
-        yield opened.enter_context(_connected(runner, options, endpoint, "started by this stream", process))
+        handle = opened.enter_context(_connected(runner, options, endpoint, "started by this stream", process))
+        yield handle, process.has_ended
 
 
 def _command(server: SubprocessJobServer) -> tuple[list[str], str]:

@@ -14,7 +14,7 @@ import grpc
 from apache_beam.runners.portability.portable_runner import PipelineResult as PortableResult
 from apache_beam.runners.runner import PipelineResult
 
-from beam_exactly_once.errors import RunnerUnavailable
+from beam_exactly_once.errors import Retryable, RunnerUnavailable
 from beam_exactly_once.pipelines.runners.flink_rest import OF_A_WORKER
 
 _NO_BUFFERS = "Insufficient number of network buffers"
@@ -25,7 +25,8 @@ def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], 
     """Yields what to give the result to as soon as the job runs. A job that is left in any other way is cancelled.
 
     Raises:
-        RunnerUnavailable: the run took longer than ``timeout_s``, or failed by no code of the pipeline.
+        Retryable: the run took longer than ``timeout_s``.
+        RunnerUnavailable: it failed by no code of the pipeline.
     """
     with contextlib.ExitStack() as timers:
         watched: list[PortableResult] = []
@@ -50,7 +51,7 @@ def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], 
             for result in watched:
                 _cancel(result)
             if timed_out.is_set():
-                raise RunnerUnavailable(
+                raise Retryable(  # the next one may well take as long
                     f"the runner did not end a batch in batch_timeout_s={timeout_s:g} s, and it was cancelled. Either "
                     "a worker never came (is apache_beam installed for the `python` of every worker pool, and can it "
                     "reach its task manager?), or the batch needs longer."
@@ -64,10 +65,15 @@ def watched_run(timeout_s: float | None) -> Iterator[Callable[[PipelineResult], 
 def lost_runner(error: BaseException) -> RunnerUnavailable | None:
     """What a job ended with, if that was no code of the pipeline."""
     if isinstance(error, grpc.RpcError):
-        return RunnerUnavailable(f"the job server was lost while it ran a batch: {error}")
+        return RunnerUnavailable(f"the job server was lost while it ran a batch: {_said(error)}")
     if isinstance(error, RuntimeError) and OF_A_WORKER not in str(error):
         return RunnerUnavailable(f"the runner, and no code of the pipeline, failed: {error}{_way_out(str(error))}")
     return None
+
+
+def _said(error: grpc.RpcError) -> str:
+    """What a call ended with, in one line; as a text it has several."""
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
 
 
 def _way_out(failure: str) -> str:

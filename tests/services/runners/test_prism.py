@@ -33,6 +33,7 @@ from beam_exactly_once import (
 from beam_exactly_once.errors import EXIT_DONE, DataLoss, StepFailed
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.kafka_to_files import main
+from beam_exactly_once.pipelines.worker_pool.pool import running_worker_pool
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 from beam_exactly_once.transforms.reading import read_ranges
 from services.streams.to_files import values_in
@@ -172,6 +173,44 @@ def test_records_deleted_between_plan_and_read(stream: Stream, broker: EmbeddedB
 
     assert stream.numbers() == list(range(8, 20))
     assert [(batch.records_read, sum(batch.offsets_lost.values())) for batch in stream.progress] == [(12, 8)]
+
+
+@pytest.mark.parametrize("part", ["worker", "Prism"])
+def test_a_part_that_is_lost_in_a_batch_and_the_driver_goes_on(
+    stream: Stream, broker: EmbeddedBroker, prism_location: str, tmp_path: Path, part: str
+) -> None:
+    send(broker, range(60))
+
+    with running_worker_pool("localhost", 0, []) as port:
+        stream.options += ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
+        killing = killed_once(tmp_path / "killed", prism_location if part == "Prism" else None)
+        stream.run(broker.bootstrap_servers, through=killing, schema=NUMBERS, max_batch_offsets=20)
+
+    assert stream.numbers() == list(range(60))
+    assert [(one.batch_id, one.writer_epoch, one.attempts_lost > 0) for one in stream.progress] == [
+        (0, 1, False),
+        (1, stream.progress[1].writer_epoch, True),
+        (2, stream.progress[1].writer_epoch, False),
+    ]
+
+
+def killed_once(mark: Path, program: str | None) -> Step:
+    """A step that kills its own worker, or the Prism of this test, at one record, and at no other time."""
+    driver = os.getpid()
+
+    def killing(record: Record) -> Record:
+        import contextlib
+
+        if int(record.value) == 30:
+            with contextlib.suppress(FileExistsError), mark.open("x"):
+                if program is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                for one in psutil.Process(driver).children(recursive=True):
+                    if one.exe() == program:
+                        one.kill()
+        return record
+
+    return lambda records: numbers(records | beam.Map(killing).with_output_types(Record))
 
 
 def test_a_long_range_of_a_real_broker_in_parts(stream: Stream, new_topic: Callable[..., Topic]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +73,10 @@ class Gate:
     def wait_reached(self, driver: subprocess.Popen[bytes]) -> None:
         """Wait until a batch stands there."""
         wait_until(lambda: any(self.folder.glob("reached-*")), driver)
+
+    def kill_waiting(self) -> None:
+        """SIGKILL one of the workers whose batch stands there."""
+        os.kill(int(next(self.folder.glob("reached-*")).name.partition("-")[2]), signal.SIGKILL)
 
     def open(self) -> None:
         """Let all through, now and later."""

@@ -70,6 +70,7 @@ BATCH_JSON = {
             "future_records": 3,
         },
     },
+    "attempts_lost": 0,
     "records_per_s": 1500.0,
 }
 
