@@ -59,8 +59,7 @@ def claimed_stream(
         checkpoint = Checkpoint.open(graph.checkpoint.store, clock=clock)
         known = KnownGraph(checkpoint, graph, settings.without)
         known.refuse_changes()
-        for sink in graph.sinks.values():
-            sink.driver_side.check_place()
+        known.check_places()
         if graph.operators:
             refuse_clock_ahead(checkpoint.store, clock)
         writer = claim(checkpoint, now_ms(clock))

@@ -42,6 +42,18 @@ class KnownGraph:
         for name, sink in self._graph.sinks.items():
             self._refuse_changed("sink", name, sink.definition, self._sinks.get(name, sink.definition))
 
+    def check_places(self) -> None:
+        """Prove that every sink's place answers and can be written; only of one that no start has proved, that it is fit.
+
+        Raises:
+            BeamExactlyOnceError: see :class:`~beam_exactly_once.sinks.contract.DriverSide`.
+        """
+        for name, sink in self._graph.sinks.items():
+            if name in self._sinks:  # with the same definition, so at the same place
+                sink.driver_side.check_known_place()
+            else:
+                sink.driver_side.check_place()
+
     def check_sinks(self, next_batch_id: int) -> None:
         """Prove that every sink can take the next batch; then record those that are new.
 

@@ -22,7 +22,6 @@ from beam_exactly_once.errors import EXIT_DONE, BeamExactlyOnceError
 from beam_exactly_once.pipelines.flags.arguments import Argument, flags_of
 from beam_exactly_once.pipelines.flags.parsing import FlagParser
 from beam_exactly_once.pipelines.flags.values import Kinds
-from beam_exactly_once.pipelines.progress.bar import live_bar
 from beam_exactly_once.pipelines.stream import ExactlyOnceStream
 from beam_exactly_once.rows.rejected import OnError
 from beam_exactly_once.transforms.read_kafka import ReadFromKafka
@@ -167,4 +166,7 @@ class ReadyMade:
 def _add_live_bar(stream: dict[str, Any], listening: contextlib.ExitStack) -> None:
     """A live bar when a person watches, besides the listeners that were asked for."""
     if sys.stderr.isatty():
+        # What draws takes its time to import; a start that nobody watches goes without.
+        from beam_exactly_once.pipelines.progress.bar import live_bar
+
         stream["listeners"] = [*stream.get("listeners", ()), listening.enter_context(live_bar())]

@@ -281,6 +281,16 @@ class ObjectStore(abc.ABC):
             raise
         self.delete([key, raced])
 
+    def check_writable(self) -> None:
+        """Prove the right to write, and nothing more: of a store that :meth:`verify` has tested.
+
+        Raises:
+            OutputNotWritable: writing is not permitted.
+        """
+        key = f"{VERIFY_PREFIX}{new_token(16)}"
+        self.put_if_absent(key, b"")
+        self.delete([key])
+
     def verify_order(self) -> None:
         """Prove that listings are in order, also from a key on, up to a limit and right after a delete: for a log.
 

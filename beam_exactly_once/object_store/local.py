@@ -78,6 +78,14 @@ class LocalStore(DefiniteStore):
     def verify(self) -> None:
         """See :class:`ObjectStore`; also removes what creates of killed processes left behind."""
         super().verify()
+        self._remove_temporaries()
+
+    def check_writable(self) -> None:
+        """See :class:`ObjectStore`; removes what :meth:`verify` removes."""
+        super().check_writable()
+        self._remove_temporaries()
+
+    def _remove_temporaries(self) -> None:
         # Safe at any age: a create that finds its temporary file gone reads back and begins again.
         limit_s = self._clock.utc_now().timestamp() - TEMPORARY_AGE_MAX_S
         for path in self._staging.glob(f"{_TEMPORARY}*"):

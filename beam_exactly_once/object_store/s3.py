@@ -77,6 +77,14 @@ class S3Store(DefiniteStore):
     def verify(self) -> None:
         """See :class:`ObjectStore`. Warns of a server that forgets staged output by itself."""
         super().verify()
+        self._warn_of_server()
+
+    def check_writable(self) -> None:
+        """See :class:`ObjectStore`; warns as :meth:`verify`."""
+        super().check_writable()
+        self._warn_of_server()
+
+    def _warn_of_server(self) -> None:
         if self._server.startswith("MinIO"):
             _LOGGER.warning(
                 "%s is on MinIO, which drops open uploads after 24 hours unless stale_uploads_expiry says otherwise: output of a "

@@ -79,6 +79,11 @@ class DriverSide(abc.ABC):  # noqa: B024 (a sink without a place of its own has 
             OutputNotWritable, UnsuitableStore, Retryable: the place refuses, or does not answer.
         """
 
+    def check_known_place(self) -> None:
+        """As :meth:`check_place`, called instead of it where the checkpoint knows the sink: what an earlier start has proved of
+        the place need not be proved again."""
+        self.check_place()
+
     def prepare(self, stream_id: str) -> None:  # noqa: B027
         """Create what the sink needs at its place, unless it exists. Called as long as the checkpoint does not know the sink:
         what is missing later was lost.

@@ -175,6 +175,11 @@ class WatchedStore(ObjectStore):
         with self._calls.made("verify", ""):
             self._inner.verify()
 
+    def check_writable(self) -> None:
+        """As the inner store."""
+        with self._calls.made("check_writable", ""):
+            self._inner.check_writable()
+
 
 def watching(calls: StoreCalls) -> Any:
     """Context manager: every store that is opened inside it is watched."""

@@ -68,6 +68,10 @@ class HookedPublisher(Publisher, DriverSide):
         """As the inner sink."""
         self._driver_side.check_place()
 
+    def check_known_place(self) -> None:
+        """As the inner sink."""
+        self._driver_side.check_known_place()
+
     def prepare(self, stream_id: str) -> None:
         """As the inner sink."""
         self._driver_side.prepare(stream_id)

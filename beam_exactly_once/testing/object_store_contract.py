@@ -247,6 +247,7 @@ class ObjectStoreContract:
 
     def test_verify_is_content_and_leaves_nothing(self, store: ObjectStore) -> None:
         store.verify()
+        store.check_writable()
         store.verify_order()
 
         assert _keys(store) == []

@@ -116,6 +116,7 @@ def test_a_missing_bucket_is_named(server: MotoServer) -> None:
         lambda: store.publish(one),
         lambda: list(store.list_staged()),
         store.verify,
+        store.check_writable,
     ):
         with pytest.raises(ConfigurationError, match=r"bucket no-such-bucket does not exist. Create it"):
             use()
@@ -126,6 +127,9 @@ def test_a_missing_permission_is_named(server: MotoServer, store: S3Store) -> No
 
     with pytest.raises(OutputNotWritable, match=r"bucket own \(PutObject was answered by 403 AccessDenied\).*s3:PutO"):
         store.verify()
+    server.fail_next(HttpFault(403, "AccessDenied"))
+    with pytest.raises(OutputNotWritable, match="PutObject"):
+        store.check_writable()
     server.fail_next(HttpFault(403, method="HEAD"))
     with pytest.raises(OutputNotWritable, match="HeadObject"):
         store.size_bytes("a")

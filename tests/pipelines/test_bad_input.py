@@ -229,6 +229,16 @@ def test_an_output_that_is_a_file_is_named(tmp_path: Path) -> None:
         stream.run()
 
 
+def test_an_output_that_was_proved_is_not_proved_again_but_must_be_writable(stream: OrdersToFiles) -> None:
+    """The first start proved it."""
+    calls = StoreCalls(None, lambda: None)
+    with watching(calls):
+        stream.run()
+    before_claim = [method for method, key in takewhile(lambda one: not one[1].startswith("writers/"), calls.log)]
+    assert "check_writable" in before_claim
+    assert "verify" not in before_claim
+
+
 def test_two_drivers_on_one_checkpoint_end_with_the_older_one_fenced(stream: OrdersToFiles) -> None:
     newer = OrdersToFiles(stream.folder.parent)
     newer.cluster = stream.cluster

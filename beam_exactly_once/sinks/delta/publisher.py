@@ -79,6 +79,15 @@ class DeltaPublisher(Publisher, DriverSide):
         """
         self._output.store.check_reachable()
         self._output.store.verify()
+        self._check_table()
+
+    def check_known_place(self) -> None:
+        """Prove that the table's place may still be written, and the rest of :meth:`check_place`."""
+        self._output.store.check_reachable()
+        self._output.store.check_writable()
+        self._check_table()
+
+    def _check_table(self) -> None:
         table = TableVersion.open(self._output, self._where)
         if table is not None and not self._add_columns:
             self._refuse_missing(table.missing_columns(self._layout.schema, self._layout.partition_by))

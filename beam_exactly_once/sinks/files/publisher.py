@@ -67,6 +67,11 @@ class FilesPublisher(Publisher, DriverSide):
         self._output.store.check_reachable()
         self._output.store.verify()
 
+    def check_known_place(self) -> None:
+        """Prove that the output may still be written."""
+        self._output.store.check_reachable()
+        self._output.store.check_writable()
+
     def check_start(self, stream_id: str, next_batch_id: int) -> None:
         """Take the output for this stream, and prove that it holds nothing that this stream does not know.
 
