@@ -1,12 +1,14 @@
 """What a small batch costs: plan, run, commit and publish on FnApiRunner, checkpoint and output on the local disk.
 
     python benchmarks/batch_overhead.py [--kafka memory|embedded] [--batches 100] [--records-per-batch 100] [--json]
+        [--mode in_memory|multi_threading|multi_processing] [--workers 1]
 
 A backlog is read in many small batches: 4 partitions, one ``beam.Map``, Parquet files. *steady* is the time from one
 batch's progress record to the next one's, all that a driver does included; *start* is the time from the call of
 ``run()`` to the first batch's record; *whole* is all of ``run()`` by the number of batches. ``plan`` … ``publish`` are
 the phases as the progress records tell them, and ``other`` is what lies between them. ``cpu`` is the process's CPU time a
-batch (the embedded broker's included), which other work on the machine disturbs least.
+batch (the embedded broker's included, workers in other processes not), which other work on the machine disturbs least.
+Workers in processes need ``--kafka embedded``.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
 from beam_exactly_once.kafka import EmbeddedBroker, produce
@@ -68,11 +71,14 @@ class Measured:
         self.cpu_s.append(time.process_time())
 
 
-def run_batches(bootstrap_servers: str, records_per_batch: int, work_dir: str) -> Measured:
+def run_batches(
+    bootstrap_servers: str, records_per_batch: int, work_dir: str, beam_options: Sequence[str] = ()
+) -> Measured:
     """Read the backlog."""
     measured = Measured()
 
-    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", listeners=[measured.note])
+    options = PipelineOptions(list(beam_options))
+    stream = ExactlyOnceStream(f"{work_dir}/checkpoint", listeners=[measured.note], options=options)
     read = ReadFromKafka(bootstrap_servers, [TOPIC], max_batch_offsets=records_per_batch)
     _ = stream | read | beam.Map(same) | WriteToFiles(f"{work_dir}/output")
     measured.moments_s.append(time.perf_counter())
@@ -106,16 +112,22 @@ def main() -> None:
     parser.add_argument("--kafka", choices=["memory", "embedded"], default="memory")
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--records-per-batch", type=int, default=100)
+    parser.add_argument("--mode", default="in_memory", help="Beam's direct_running_mode")
+    parser.add_argument("--workers", type=int, default=1, help="Beam's direct_num_workers")
     parser.add_argument("--json", action="store_true", help="one JSON line at the end")
     flags = parser.parse_args()
     with (
         backlog(flags.kafka, flags.batches * flags.records_per_batch) as bootstrap_servers,
         tempfile.TemporaryDirectory() as work_dir,
     ):
-        measured = run_batches(bootstrap_servers, flags.records_per_batch, work_dir)
+        workers = [f"--direct_running_mode={flags.mode}", f"--direct_num_workers={flags.workers}"]
+        measured = run_batches(bootstrap_servers, flags.records_per_batch, work_dir, workers)
     figures = figures_of(measured)
     batches = len(measured.batches)
-    print(f"batch_overhead: {batches} batches of {flags.records_per_batch} records, {flags.kafka} Kafka, milliseconds")
+    print(
+        f"batch_overhead: {batches} batches of {flags.records_per_batch} records, {flags.kafka} Kafka, milliseconds, "
+        f"{flags.workers} workers {flags.mode}"
+    )
     for name, seconds in figures.items():
         print(f"{name.removesuffix('_s'):<14}{seconds * 1000:>8.1f}")
     if flags.json:

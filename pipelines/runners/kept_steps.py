@@ -1,4 +1,4 @@
-"""The steps that a worker in this process has set up, kept as long as the worker.
+"""The steps that a worker has set up, kept as long as the worker.
 
 Beam has two threads for such steps that cost more than they give here. One tears down what was idle for a minute: behind the
 back of who runs it, in a thread in which it was not set up. The other looks every few milliseconds in which step a bundle is,
@@ -12,29 +12,26 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import sdk_worker, statecache, statesampler
 
+from beam_exactly_once.pipelines.runners.fresh_side_inputs import FRESH_SIDE_INPUTS
 from beam_exactly_once.transforms.batch_task import BatchTask
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def keep_steps(worker: worker_handlers.EmbeddedWorkerHandler) -> None:
-    """Keep what ``worker`` sets up until it is closed. May be called again."""
-    cache: Any = worker.bundle_processor_cache
-    cache.periodic_shutdown.cancel()
-    cache.__class__ = _KeptSteps
-    _state_cache(worker).__class__ = _LightlyWeighed
+def keep_steps(steps: Any, state_cache: Any) -> None:
+    """Keep what a worker sets up until it is closed. May be called again.
 
-
-def forget_cached_state(worker: worker_handlers.EmbeddedWorkerHandler) -> None:
-    """Let go of the state and the side inputs that ``worker`` has read: of an earlier run, nobody can ask for them."""
-    _state_cache(worker).invalidate_all()
-
-
-def _state_cache(worker: worker_handlers.EmbeddedWorkerHandler) -> Any:
-    return worker.bundle_processor_cache.state_handler_factory._state_handler._state_cache
+    Args:
+        steps: Beam's cache of them. One bundle uses it at a time.
+        state_cache: of state and side inputs that this worker has read.
+    """
+    if not isinstance(steps, _KeptSteps):
+        steps.periodic_shutdown.cancel()
+        steps.__class__ = _KeptSteps
+        steps.state_cache, steps.for_one_bundle = state_cache, None
+        state_cache.__class__ = _LightlyWeighed
 
 
 class _LightlyWeighed(statecache.StateCache):
@@ -69,11 +66,30 @@ def _weight_bytes(value: Any) -> int:
 
 
 class _KeptSteps(sdk_worker.BundleProcessorCache):
+    state_cache: statecache.StateCache
+    for_one_bundle: Any | None
+    """The steps of the bundle that runs, where they must not be used by another one."""
+
     def get(self, instruction_id: str, bundle_descriptor_id: str) -> Any:
         """The steps of a stage, for one bundle."""
-        steps = super().get(instruction_id, bundle_descriptor_id)
+        are_new = not self.cached_bundle_processors[bundle_descriptor_id]
+        begun = FRESH_SIDE_INPUTS.begin()
+        try:
+            steps = super().get(instruction_id, bundle_descriptor_id)
+        finally:
+            are_fresh = FRESH_SIDE_INPUTS.end(begun)
+        self.for_one_bundle = steps if are_new and not are_fresh else None
         steps.state_sampler.__class__ = _Unsampled
         return steps
+
+    def release(self, instruction_id: str) -> None:
+        """The bundle has ended. Nobody can ask for the state and the side inputs that it has read."""
+        self.state_cache.invalidate_all()
+        descriptor_id, steps = self.active_bundle_processors[instruction_id]
+        super().release(instruction_id)
+        if steps is self.for_one_bundle:
+            self.cached_bundle_processors[descriptor_id].remove(steps)
+            _tear_down(steps)
 
     def shutdown(self) -> None:
         """Tear down all of them, also behind one whose teardown raises."""
@@ -81,10 +97,14 @@ class _KeptSteps(sdk_worker.BundleProcessorCache):
         self.cached_bundle_processors.clear()
         super().shutdown()
         for steps in kept:
-            try:
-                steps.shutdown()
-            except Exception:
-                _LOGGER.exception("the teardown of a step raised")
+            _tear_down(steps)
+
+
+def _tear_down(steps: Any) -> None:
+    try:
+        steps.shutdown()
+    except Exception:
+        _LOGGER.exception("the teardown of a step raised")
 
 
 class _Unsampled(statesampler.StateSampler):

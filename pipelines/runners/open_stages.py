@@ -8,9 +8,9 @@ which workers know what they have cached are never the same twice.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from apache_beam.coders.coder_impl import create_OutputStream
@@ -20,9 +20,11 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor
 from apache_beam.transforms.window import GlobalWindows
 
-from beam_exactly_once.pipelines.runners.fresh_side_inputs import FRESH_SIDE_INPUTS
 from beam_exactly_once.pipelines.runners.stage_timers import Family, StageTimers
-from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorkers
+from beam_exactly_once.pipelines.runners.whole_elements import END_TIMEOUT_S, WholeElementWorkers
+
+FAILED_TIMEOUT_S = 5.0
+"""How long workers may take to end behind a run that has failed: others may be in the middle of a long one."""
 
 Buffers: TypeAlias = Mapping[str, Any]
 """Encoded elements for each input of a stage, by the name of the transform that reads them."""
@@ -44,7 +46,9 @@ class OpenStages:
     def __init__(self, runner: Any, stage_context: Any, stages: Sequence[Any]) -> None:
         self._runner = runner
         self._stages = stages
-        self._workers = WholeElementWorkers(stage_context.components.environments, runner._provision_info)
+        self._workers = WholeElementWorkers(
+            stage_context.components.environments, runner._provision_info, runner._num_workers
+        )
         self._context = execution.FnApiRunnerExecutionContext(
             stages,
             self._workers,
@@ -58,20 +62,30 @@ class OpenStages:
         self._tokens = runner.get_cache_token_generator(static=False)
         try:
             self._impulses = _Impulses(self._context)
+            for stage in stages:
+                _ = self._context.bundle_manager_for(stage).worker_handlers  # starts them
         except BaseException:
-            self.close()
+            self.close(FAILED_TIMEOUT_S)
             raise
 
-    def close(self) -> None:
-        """End the workers. What a ``teardown`` of a step raises is logged."""
-        self._workers.close_all()
+    def close(self, timeout_s: float = END_TIMEOUT_S) -> None:
+        """End the workers. What a ``teardown`` of a step raises is logged.
+
+        Args:
+            timeout_s: how long they may take to end by themselves.
+        """
+        self._workers.close_all(timeout_s)
 
     def run(self, impulses: Mapping[str, bytes]) -> Any:
         """Run each stage until nothing of it is left, once everything above it has ended.
 
         Args:
             impulses: what roots of the graph are given, by their full labels; all others get no bytes, as Beam has it.
+
+        Raises:
+            RunnerUnavailable: a worker is gone.
         """
+        self._workers.check()
         with self._runner.maybe_profile():
             inputs = _Inputs(self._context, self._impulses.of(impulses))
             infos = {stage.name: self._run_stage(stage, inputs) for stage in self._stages}
@@ -113,15 +127,18 @@ class OpenStages:
         def run(worker: int, part: Buffers) -> tuple[Buffers, Any, Any]:
             return part, *bundle(worker).process_bundle(part, outputs, due, timer_outputs)
 
-        parts = [data] if manager.num_workers == 1 or manager.stage.is_stateful() else _parts(data, manager.num_workers)
-        for worker, part in enumerate(parts):  # one after the other: each run puts all state back
+        def run_for_testing(worker: int, part: Buffers) -> None:
             runner._run_bundle_multiple_times_for_testing(
                 self._context, bundle(worker), part, outputs, due, timer_outputs
             )
-        if len(parts) == 1:
-            return [run(0, data)]
-        with ThreadPoolExecutor(len(parts)) as pool:
-            return list(pool.map(run, range(len(parts)), parts))
+
+        parts = [data] if manager.num_workers == 1 or manager.stage.is_stateful() else _parts(data, manager.num_workers)
+        workers = self._workers
+        for worker, part in enumerate(parts):  # one after the other: each run puts all state back
+            workers.results([workers.call(worker, functools.partial(run_for_testing, worker, part))])
+        return workers.results(
+            [workers.call(worker, functools.partial(run, worker, part)) for worker, part in enumerate(parts)]
+        )
 
     def _deferred(self, manager: Any, results: Sequence[tuple[Buffers, Any, Any]]) -> Buffers:
         """What all bundles left for later: rests of splittable DoFns, and what a split took from them."""
@@ -151,20 +168,19 @@ class KeptStages:
         if self._opened is None:
             self._opened = self._open_stages()
         is_sound = False
-        begun = FRESH_SIDE_INPUTS.begin()
         try:
             result = self._opened.run(impulses)
             is_sound = True
         finally:
-            if not FRESH_SIDE_INPUTS.end(begun) or not is_sound:
-                self.close()
+            if not is_sound:
+                self.close(FAILED_TIMEOUT_S)
         return result
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = END_TIMEOUT_S) -> None:
         """Close them, if they are open."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened.close()
+            opened.close(timeout_s)
 
 
 def _parts(data: Buffers, workers: int) -> list[Buffers]:

@@ -126,8 +126,8 @@ class _RepeatingFnApiRunner(StageByStage):
                 impulses = {TASK_ROOT: encoded_task(task)}
                 if self.keeps_workers and task.plan is not None:
                     return counted(kept.run(impulses), metrics)
-                with contextlib.closing(self.open(graphs.of(task), options)) as stages:
-                    return counted(stages.run(impulses), metrics)
+                with contextlib.closing(KeptStages(lambda: self.open(graphs.of(task), options))) as once:
+                    return counted(once.run(impulses), metrics)
 
             self.repeated.drive(run_task)
         return Done(metrics)

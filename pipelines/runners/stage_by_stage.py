@@ -8,20 +8,26 @@ nothing of it is left, and only then do others see what it made.
 
 from __future__ import annotations
 
+import functools
 import graphlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.pipeline_utils import merge_common_environments, merge_superset_dep_environments
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, translations
 from apache_beam.runners.worker import bundle_processor
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from beam_exactly_once.errors import ConfigurationError, UnsupportedPipeline
+from beam_exactly_once.pipelines.runners.kept_workers import in_kept_worker, is_kept, missing_name
 from beam_exactly_once.pipelines.runners.open_stages import OpenStages
 from beam_exactly_once.pipelines.runners.whole_elements import refuse_timed_flushes
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class StageByStage(FnApiRunner):
@@ -36,14 +42,18 @@ class StageByStage(FnApiRunner):
         opened: OpenStages = super().run_via_runner_api(proto, options)  # whose last step is run_stages
         return opened
 
-    @property
+    @functools.cached_property
     def keeps_workers(self) -> bool:
-        """Whether workers may stay from run to run.
-
-        Beam does not see that one of its own threads or processes has died. And of several workers in this process each would
-        be called in other threads than the one in which its steps were set up.
-        """
-        return self._is_in_this_process and self._num_workers == 1
+        """Whether workers may stay from run to run: of others nobody would see that they have died while nothing ran."""
+        if self._is_in_this_process:
+            return True
+        environment = self._default_environment.to_runner_api(PipelineContext())
+        missing = missing_name()
+        if missing is not None:
+            _LOGGER.warning(
+                "workers are started anew for each batch: there is no %s, by which they could stay", missing
+            )
+        return missing is None and is_kept(in_kept_worker(environment))
 
     @property
     def _is_in_this_process(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,19 @@ from apache_beam.options.value_provider import RuntimeValueProvider
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, execution
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import WorkerHandlerManager
 from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.thread_pool_executor import UnboundedThreadPoolExecutor
 
 from beam_exactly_once.errors import IncompleteBatch
-from beam_exactly_once.pipelines.runners import open_stages, repeated_run, stage_by_stage, whole_elements
+from beam_exactly_once.pipelines.runners import (
+    kept_harness,
+    kept_steps,
+    open_stages,
+    repeated_run,
+    stage_by_stage,
+    whole_elements,
+)
 from beam_exactly_once.pipelines.runners.fresh_side_inputs import FreshSideInputs
+from beam_exactly_once.pipelines.runners.one_thread import OneThread
 from beam_exactly_once.pipelines.runners.open_stages import OpenStages
 from beam_exactly_once.pipelines.runners.stage_by_stage import StageByStage
 from beam_exactly_once.pipelines.runners.stage_timers import StageTimers
@@ -25,6 +35,7 @@ from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorke
 from beam_exactly_once.transforms import commit_batch
 from beam_exactly_once.transforms.batch_task import BatchTask
 from graphs import test_kept_steps as kept
+from graphs import test_kept_workers as workers
 from graphs import test_known_graphs as graphs
 from graphs import test_known_runners as runners
 from graphs import test_known_timers as timers
@@ -132,7 +143,16 @@ def one_token_for_all(patch: Patch) -> None:
 
 
 def caches_that_stay(patch: Patch) -> None:
-    patch.setattr(whole_elements, "forget_cached_state", lambda handler: None)
+    patch.setattr(kept_steps._LightlyWeighed, "invalidate_all", lambda self: None, raising=False)
+
+
+def any_thread_for_a_worker(patch: Patch) -> None:
+    patch.setattr(WholeElementWorkers, "call", lambda self, worker, function: OneThread("any").submit(function))
+
+
+def any_thread_in_a_worker(patch: Patch) -> None:
+    pool = type("Pool", (UnboundedThreadPoolExecutor,), {"submit": lambda self, task: OneThread("any").submit(task)})
+    patch.setattr(kept_harness, "_BundleThread", lambda steps: pool())
 
 
 def side_inputs_for_ever(patch: Patch) -> None:
@@ -169,6 +189,9 @@ STATE = a_story(kept.in_three_batches_state_is_that_of_each)
 SIDE_INPUT = a_story(kept.test_a_side_input_is_that_of_its_own_batch, *kept.SIDE_INPUTS[0])
 BESIDE = a_story(kept.test_another_pipeline_beside_it_changes_no_side_input)
 ROOTS = a_story(kept.test_roots_of_the_user_get_what_beam_gives_them)
+OWN_THREAD = functools.partial(workers.steps_are_set_up_once_in_a_thread_of_their_worker, "two_workers")
+OWN_THREAD_BEHIND_GRPC = functools.partial(workers.steps_are_set_up_once_in_a_thread_of_their_worker, "threads")
+BATCHES_BEHIND_GRPC = functools.partial(workers.nothing_of_a_batch_reaches_the_next_one, "threads")
 SHARED: Callable[[Path], None] = lambda folder: runners.test_two_streams_may_share_one_runner_one_after_the_other()  # noqa: E731
 RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
     runners.test_what_a_splittable_dofn_defers_is_read_by_any_number_of_workers("two_workers", folder)
@@ -200,6 +223,10 @@ def whole_elements_story(folder: Path) -> None:
         ([side_inputs_for_ever], SIDE_INPUT),
         ([a_switch_that_stays], BESIDE),
         ([tasks_for_all_roots], ROOTS),
+        ([any_thread_for_a_worker], OWN_THREAD),
+        ([any_thread_in_a_worker], OWN_THREAD_BEHIND_GRPC),
+        ([one_token_for_all, caches_that_stay], BATCHES_BEHIND_GRPC),
+        ([side_inputs_for_ever], BATCHES_BEHIND_GRPC),
     ],
 )
 def test_without_it_a_story_fails(
