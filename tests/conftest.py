@@ -54,7 +54,7 @@ for _module in (decorators, core, ptransform, util):
 
 
 def _specs_remembered(get_dofn_specs: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """It asks all methods of a DoFn for state and timers, many times; they are those of its class, unless it has methods of its own."""
+    """It asks all methods of a DoFn for state and timers, many times: those of its class, unless it has methods of its own."""
     of_classes: weakref.WeakKeyDictionary[type, Any] = weakref.WeakKeyDictionary()
 
     def specs_of(dofn: Any) -> Any:
