@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ import orjson
 
 from services.launch.built import built, run_build
 from services.launch.forwarder import Forwarder
-from services.launch.server import Server, Service, free_ports
+from services.launch.server import START_TIMEOUT_S, Server, Service, free_ports
 
 TASK_MANAGERS = 2
 SHARED_SLOTS = 4
@@ -134,7 +135,7 @@ class Flink(Service):
         for index, port in enumerate(self._pool_ports):
             self._forwarders.append(Forwarder(_pool_address(index), self._pool_port, port))
             self.start_worker_pool(index)
-        self._start_java(self._job_manager, "", [_JOB_MANAGER, "--host", "127.0.0.1"], slots=0)
+        self.start_job_manager()
         for index in range(TASK_MANAGERS):
             self.start_task_manager(index)
 
@@ -154,14 +155,38 @@ class Flink(Service):
         (server.folder / "hosts").write_text(
             f"127.0.0.1 localhost {socket.gethostname()}\n{_pool_address(index)} {POOL_HOST}\n"
         )
-        slots = self.overview()["slots-total"] + self._slots
+        self._wait_slots()
+        slots = self._running_slots + self._slots
         self._start_java(
             server, _TASK_MANAGER_ONLY.format(slots=self._slots), [_TASK_MANAGER], slots, "-Djdk.net.hosts.file=hosts"
         )
 
+    @property
+    def _running_slots(self) -> int:
+        return self._slots * sum(server.is_running for server in self._task_managers)
+
+    def _wait_slots(self) -> None:
+        """Until the job manager knows of those task managers that run, and of no other."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while self.overview()["slots-total"] != self._running_slots:
+            assert time.monotonic() < deadline_s, "the job manager still knows of a task manager that is gone"
+            time.sleep(0.1)
+
     def kill_task_manager(self, index: int) -> None:
         """SIGKILL it."""
         self._task_managers[index].kill()
+
+    def start_job_manager(self) -> None:
+        """Start it, and wait until the task managers that run have found it."""
+        self._start_java(self._job_manager, "", [_JOB_MANAGER, "--host", "127.0.0.1"], self._running_slots)
+
+    def kill_job_manager(self) -> None:
+        """SIGKILL it; it has no memory."""
+        self._job_manager.kill()
+
+    def worker_pool_pid(self, index: int) -> int:
+        """Of the process whose descendants are the workers."""
+        return self._pools[index].pid
 
     def start_worker_pool(self, index: int) -> None:
         """Start it, and wait until it listens."""

@@ -29,7 +29,7 @@ BATCH_TIMEOUT_S = 120
 ROWS = pa.schema([("value", pa.string())])
 
 
-def cluster_options(master: str, worker_pool: str, job_server_jar: str) -> list[str]:
+def cluster_options(master: str, worker_pool: str, job_server_jar: str, parallelism: int = 2) -> list[str]:
     """Of a cluster with Python workers beside every task manager."""
     return [
         "--runner=FlinkRunner",
@@ -37,7 +37,7 @@ def cluster_options(master: str, worker_pool: str, job_server_jar: str) -> list[
         f"--flink_job_server_jar={job_server_jar}",
         "--environment_type=EXTERNAL",
         f"--environment_config={worker_pool}",
-        "--parallelism=2",
+        f"--parallelism={parallelism}",
         "--environment_cache_millis=0",  # a worker that is kept for longer leaves a thread in its task manager
     ]
 

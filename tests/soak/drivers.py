@@ -1,0 +1,89 @@
+"""Drivers of one stream, kept running as a scheduler would: started again after exit code 75, or when they were killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+
+from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED, EXIT_RETRYABLE
+
+POLL_S = 0.1
+END_TIMEOUT_S = 180.0
+MODULE = "beam_exactly_once.pipelines.kafka_to_files"
+
+
+class Drivers:
+    """One driver, or for a while two; a context manager that ends them.
+
+    Args:
+        flags: of the ready-made pipeline.
+        log: what they say.
+    """
+
+    def __init__(self, flags: list[str], log: Path) -> None:
+        self._flags = flags
+        self._log = log
+        self._running: list[psutil.Popen] = []
+        self._lock = threading.Lock()
+        self._is_ending = threading.Event()
+        self.starts = 0
+        self.faults: list[str] = []
+        self._keeping = threading.Thread(target=self._keep, name="drivers", daemon=True)
+
+    def __enter__(self) -> Drivers:
+        self.start_another()
+        self._keeping.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_ending.set()
+        self._keeping.join()
+        for one in self._running:
+            one.kill()
+
+    @property
+    def newest(self) -> psutil.Popen:
+        """The one that has the stream, or is about to take it."""
+        with self._lock:
+            return self._running[-1]
+
+    def start_another(self) -> None:
+        """Beside whatever runs."""
+        with self._lock, self._log.open("ab") as log:
+            command = [sys.executable, "-m", MODULE, *self._flags]
+            self._running.append(psutil.Popen(command, stdout=log, stderr=log, start_new_session=True))
+            self.starts += 1
+
+    def _keep(self) -> None:
+        while not self._is_ending.wait(POLL_S):
+            with self._lock:
+                newest = self._running[-1]
+                ended = [one for one in self._running if one.poll() is not None]
+                self._running = [one for one in self._running if one not in ended]
+            for one in ended:
+                allowed = (EXIT_RETRYABLE, -signal.SIGKILL, *(() if one is newest else (EXIT_FENCED,)))
+                if one.returncode not in allowed:
+                    self.faults.append(f"a driver ended with {one.returncode}, see {self._log}")
+            if newest in ended:
+                self.start_another()
+
+    def end(self) -> None:
+        """Ask them to stop, and wait for it: the one that has the stream is done, others are fenced or started in vain."""
+        self._is_ending.set()
+        self._keeping.join()
+        for one in self._running:
+            os.kill(one.pid, signal.SIGCONT)
+            one.terminate()
+        for one in self._running:
+            try:
+                code = one.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                code = None
+            if code not in ((EXIT_DONE,) if one is self._running[-1] else (EXIT_DONE, EXIT_FENCED, EXIT_RETRYABLE)):
+                self.faults.append(f"a driver that was asked to stop ended with {code}, see {self._log}")
