@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
@@ -16,7 +18,7 @@ from confluent_kafka import (
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as ClientTopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import KafkaRefused, KafkaUnavailable, UnknownTopic
@@ -90,20 +92,20 @@ class ConfluentLog(Asker):
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         """See :meth:`Log.bounds`."""
-        earliest, latest = self._list_offsets(partitions, [OffsetSpec.earliest(), OffsetSpec.latest()])
+        earliest, latest = self._list_offsets(partitions, [OFFSET_BEGINNING, OFFSET_END])
         # The two answers are of two moments; a log that retention emptied between them must not look backwards.
         return {place: LogBounds(earliest[place], max(earliest[place], latest[place])) for place in partitions}
 
     def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See :meth:`Log.ends`."""
-        (ends,) = self._list_offsets(partitions, [OffsetSpec.latest()], isolation_level="read_uncommitted")
+        (ends,) = self._list_offsets(partitions, [OFFSET_END], isolation_level="read_uncommitted")
         return ends
 
     def offsets_for_time(self, partitions: Sequence[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """See :meth:`Log.offsets_for_time`."""
         # First the ends, then the search: a record that arrives between the two is not skipped.
-        (latest,) = self._list_offsets(partitions, [OffsetSpec.latest()])
-        (found,) = self._list_offsets(partitions, [OffsetSpec.for_timestamp(timestamp_ms)])
+        (latest,) = self._list_offsets(partitions, [OFFSET_END])
+        (found,) = self._list_offsets(partitions, [timestamp_ms])
         return {place: found[place] if found[place] >= 0 else latest[place] for place in partitions}
 
     def committed_offsets(self, group_id: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -185,34 +187,33 @@ class ConfluentLog(Asker):
     def _list_offsets(
         self,
         partitions: Sequence[TopicPartition],
-        specs: Sequence[OffsetSpec],
+        wanted: Sequence[int],
         isolation_level: str | None = None,
     ) -> list[dict[TopicPartition, int]]:
-        """One answer a spec, each for all partitions; the requests run side by side."""
+        """One answer for each that is wanted, a time in milliseconds or an end, of all partitions; requests run side by side."""
         if not partitions:
-            return [{} for _ in specs]
+            return [{} for _ in wanted]
         isolation = IsolationLevel[(isolation_level or self._settings.isolation_level).upper()]
-        places = {place: ClientTopicPartition(place.topic, place.partition) for place in partitions}
 
         def ask(admin: OwnedAdmin, timeout_s: float) -> list[dict[TopicPartition, int]]:
             asked = admin.ask(
-                lambda client: [
-                    client.list_offsets(
-                        dict.fromkeys(places.values(), spec), isolation_level=isolation, request_timeout=timeout_s
-                    )
-                    for spec in specs
-                ]
+                lambda client: [_asked_offsets(client, partitions, one, isolation, timeout_s) for one in wanted]
             )
-            return [{place: answer(futures[client], place) for place, client in places.items()} for futures in asked]
+            return [answer(future) for future in asked]
 
-        def answer(future: Future[Any], place: TopicPartition) -> int:
+        def answer(future: Future[Mapping[ClientTopicPartition, Any]]) -> dict[TopicPartition, int]:
             try:
-                offset = int(future.result().offset)
-            except KafkaException as exception:
-                error = exception.args[0]
+                found = {(one.topic, one.partition): result for one, result in future.result().items()}
+            except KafkaException as exception:  # of the request as a whole
+                found = {(place.topic, place.partition): exception.args[0] for place in partitions}
+            return {place: offset_of(found[place.topic, place.partition], place) for place in partitions}
+
+        def offset_of(result: Any, place: TopicPartition) -> int:
+            if isinstance(result, KafkaError):
+                error = result
+            elif result.offset >= _NO_OFFSET:
+                return int(result.offset)
             else:
-                if offset >= _NO_OFFSET:
-                    return offset
                 error = KafkaError(KafkaError.OFFSET_NOT_AVAILABLE)  # while a leader changes it is made up
             if (
                 error.code() == KafkaError._NOENT
@@ -269,6 +270,22 @@ class ConfluentLog(Asker):
         near = difflib.get_close_matches(topic, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct its name"
         return f"Kafka at {self._settings.bootstrap_servers} has no topic {topic}, or does not let us see it; {hint}"
+
+
+def _asked_offsets(
+    client: AdminClient,
+    partitions: Sequence[TopicPartition],
+    wanted: int,
+    isolation: IsolationLevel,
+    timeout_s: float,
+) -> Future[Mapping[ClientTopicPartition, Any]]:
+    """What ``AdminClient.list_offsets`` asks, with one future for all partitions: one for each costs as much as the request."""
+    future: Future[Mapping[ClientTopicPartition, Any]] = Future()
+    future.set_running_or_notify_cancel()
+    places = [ClientTopicPartition(place.topic, place.partition, wanted) for place in dict.fromkeys(partitions)]
+    request = super(AdminClient, client).list_offsets
+    request(places, future, isolation_level_value=isolation.value, request_timeout=timeout_s)
+    return future
 
 
 def _description(found: Any) -> TopicDescription:

@@ -282,13 +282,8 @@ class ObjectStore(abc.ABC):
         self.delete([key, raced])
 
     def check_writable(self) -> None:
-        """Prove the right to write, and nothing more: of a store that :meth:`verify` has tested.
-
-        Raises:
-            OutputNotWritable: writing is not permitted.
-        """
-        key = f"{VERIFY_PREFIX}{new_token(16)}"
-        self.put_if_absent(key, b"")
+        """Prove the right to write: of a store that :meth:`verify` has tested, and as that raises."""
+        self.put_if_absent(key := f"{VERIFY_PREFIX}{new_token(16)}", b"")
         self.delete([key])
 
     def verify_order(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_INVALID, KafkaError, Producer
@@ -23,6 +24,7 @@ from beam_exactly_once.errors import (
     UnknownTopic,
 )
 from beam_exactly_once.kafka import Chunk, EmbeddedBroker, KafkaSettings, Record, asking, open_kafka_log, override_logs
+from beam_exactly_once.kafka import log as log_room
 from beam_exactly_once.logs import GroupsLog, Log
 from beam_exactly_once.offsets import LogBounds, TopicPartition
 from beam_exactly_once.secrets import secret_from_env
@@ -235,21 +237,24 @@ def test_an_offset_that_is_none_is_asked_for_again_by_a_new_client(
     """While a leader changes, the client may answer -1001; taken for "no record since", it would skip all that is there."""
     clients: list[AdminClient] = []
 
-    class Unsettled(AdminClient):
+    class Counted(AdminClient):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)
             clients.append(self)
 
-        def list_offsets(
-            self, specs: dict[ClientTopicPartition, object], **more: object
-        ) -> dict[object, Future[object]]:
-            if len(clients) > 1:
-                return super().list_offsets(specs, **more)
-            made_up: Future[object] = Future()
-            made_up.set_result(SimpleNamespace(offset=OFFSET_INVALID))
-            return dict.fromkeys(specs, made_up)
+    ask = log_room._asked_offsets
 
-    monkeypatch.setattr(asking, "AdminClient", Unsettled)
+    def unsettled(client: AdminClient, places: Sequence[TopicPartition], *more: Any) -> Future[Any]:
+        if len(clients) > 1:
+            return ask(client, places, *more)
+        made_up: Future[Any] = Future()
+        made_up.set_result(
+            {ClientTopicPartition(one.topic, one.partition): SimpleNamespace(offset=OFFSET_INVALID) for one in places}
+        )
+        return made_up
+
+    monkeypatch.setattr(log_room, "_asked_offsets", unsettled)
+    monkeypatch.setattr(asking, "AdminClient", Counted)
     with closing(open_kafka_log(settings(broker))) as log:
         if asked == "bounds":
             assert log.bounds([ORDERS[0]]) == {ORDERS[0]: LogBounds(0, SIZE)}
