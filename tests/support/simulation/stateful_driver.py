@@ -132,7 +132,7 @@ class StatefulDriver(Driver):
         cut = chance.randint(0, len(slices))
         changes, fired = [], {}
         for shard in filter(None, (slices[:cut], slices[cut:])):
-            of_shard = [one for one in rows if _holds(shard, hash_of(self.key_of(one)))]
+            of_shard = [one for one in rows if _holds(shard, self.hash_of(one))]
             if of_shard and chance.random() < self.scene.weather.reader_errs:
                 of_shard.pop()  # lost behind the shuffle
             change, of_it = self.update_shard(task, shard, attempt, of_shard)
@@ -157,7 +157,7 @@ class StatefulDriver(Driver):
         before = sum(len(table) for table in known.values())
         for row in rows:
             key = self.key_of(row)
-            of_slice = _slice_with(shard, hash_of(key))
+            of_slice = _slice_with(shard, self.hash_of(row))
             entry = known[of_slice.first_hash].get(key, Entry())
             changed = Entry([*entry.offsets, row], self.due_of(row, task))
             known[of_slice.first_hash][key] = delta[of_slice.first_hash][key] = changed
@@ -182,6 +182,9 @@ class StatefulDriver(Driver):
 
     def key_of(self, row: list[int]) -> str:
         return f"{row[0]}-{row[1] % 2}"
+
+    def hash_of(self, row: list[int]) -> int:
+        return hash_of(self.key_of(row))
 
     def due_of(self, row: list[int], task: Task) -> int:
         """When the timer fires of a key that this row touches."""
