@@ -46,11 +46,14 @@ class KeyedChunk:
         bounds = [0, *np.cumsum(self.counts).tolist()]
         return [self.values[start:stop] for start, stop in pairwise(bounds)]
 
-    def lifted(self, lift: Callable[[list[Any]], list[Any]]) -> KeyedChunk:
-        """The same with what ``lift`` makes of the values of each key."""
-        groups = list(map(lift, self.groups))
-        counts = np.fromiter(map(len, groups), np.int64, len(groups))
-        return replace(self, values=list(chain.from_iterable(groups)), counts=counts)
+    @property
+    def has_one_each(self) -> bool:
+        """Whether each key has one value."""
+        return len(self.values) == len(self.hashes)
+
+    def lifted(self, lift: Callable[[list[Any]], Any]) -> KeyedChunk:
+        """The same with the one value that ``lift`` makes of those of each key."""
+        return replace(self, values=list(map(lift, self.groups)), counts=np.ones(len(self.hashes), np.int64))
 
     def only(self, flags: Flags) -> KeyedChunk:
         """The same with these keys alone."""

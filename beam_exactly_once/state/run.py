@@ -229,11 +229,15 @@ class Run:
     def _expiring(self, lower_ms: int, upper_ms: int) -> tuple[int, int]:
         """Where rows that expire after ``lower_ms`` and no later than ``upper_ms`` stand in ``by_expiry``."""
         assert self.by_expiry is not None
-        start, stop = (
-            bisect.bisect_right(self.by_expiry, limit_ms, key=lambda row: int(self.expiry_ms[row]))
-            for limit_ms in (lower_ms, upper_ms)
-        )
-        return start, stop
+        by_expiry = self.by_expiry
+
+        def expiry_ms(row: Any) -> Any:
+            return self.expiry_ms[row]
+
+        start = bisect.bisect_right(by_expiry, lower_ms, key=expiry_ms)
+        if start == len(by_expiry) or expiry_ms(by_expiry[start]) > upper_ms:  # of most sections nothing expires now
+            return start, start
+        return start, bisect.bisect_right(by_expiry, upper_ms, lo=start, key=expiry_ms)
 
     def _have_keys(self, rows: Numbers, keys: pa.LargeBinaryArray) -> Flags:
         return flags(pc.equal(self.keys.take(pa.array(rows)), keys))

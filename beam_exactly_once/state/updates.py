@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Protocol
 
 from beam_exactly_once.rows.event_times import By, times_of_rows
@@ -20,9 +21,9 @@ MISSING = object()
 """An old state that is not there."""
 
 
-def all_values(values: list[Any]) -> list[Any]:
-    """What travels in the place of values where only a function of the user knows them: all of them."""
-    return values
+def as_it_is(chunk: KeyedChunk) -> KeyedChunk:
+    """What travels in the place of a chunk where only a function of the user knows its values: all of them."""
+    return chunk
 
 
 class Operator(Protocol):
@@ -56,8 +57,8 @@ class Operator(Protocol):
     def arrow(self) -> ArrowRows | None:
         """How it takes batches of Arrow, if it takes them instead of pairs."""
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """What travels in the place of the values of one key, fewer if they can be combined where they are."""
+    def lifted(self, chunk: KeyedChunk) -> KeyedChunk:
+        """What travels in the place of a chunk of values, fewer if they can be combined where they are."""
 
     def in_time(self, chunk: KeyedChunk, fired_ms: int | None) -> KeyedChunk:
         """The keys of a chunk that are taken, though the batch before has come to ``fired_ms``."""
@@ -108,7 +109,7 @@ class UpdateEach:
     folds: None = field(default=None, init=False)
     arrow: None = field(default=None, init=False)
 
-    lifted = staticmethod(all_values)
+    lifted = staticmethod(as_it_is)
     in_time = staticmethod(whatever_its_time)
 
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
@@ -147,9 +148,13 @@ class CombineEach:
         """Accumulators, without pickle."""
         return AccumulatorState(self.name or type(self.fn).__qualname__)
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """One accumulator."""
-        return [self.fn.add_inputs(self.fn.create_accumulator(), values)]
+    def accumulator(self, values: list[Any]) -> Any:
+        """Of values of one key."""
+        return self.fn.add_inputs(self.fn.create_accumulator(), values)
+
+    def lifted(self, chunk: KeyedChunk) -> KeyedChunk:
+        """One accumulator a key."""
+        return chunk.lifted(self.accumulator)
 
     def new_states(self, groups: Sequence[list[Any]], states: Sequence[Any]) -> list[Any]:
         """The accumulators of the batch merged into the one that was kept."""
@@ -190,9 +195,9 @@ class FirstOfEach:
         """True for each key."""
         return AccumulatorState("seen")
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """The first; the others of one bundle are duplicates wherever they go."""
-        return values[:1]
+    def lifted(self, chunk: KeyedChunk) -> KeyedChunk:
+        """The first of each key; the others of one bundle are duplicates wherever they go."""
+        return chunk if chunk.has_one_each else chunk.lifted(itemgetter(0))
 
     def in_time(self, chunk: KeyedChunk, fired_ms: int | None) -> KeyedChunk:
         """Those that may not have been forgotten: of others nobody knows whether they are new."""
@@ -236,7 +241,7 @@ def grouped(update: Operator, rows: Any, hash_seed: str, operator: str) -> Keyed
 
 def lifted(update: Operator, chunk: KeyedChunk) -> KeyedChunk:
     """What travels in the place of a chunk."""
-    if chunk.columns or update.lifted is all_values:
+    if chunk.columns:
         return chunk
     with no_collection():
-        return chunk.lifted(update.lifted)
+        return update.lifted(chunk)

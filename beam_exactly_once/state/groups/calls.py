@@ -18,7 +18,7 @@ from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.types import StateType
 from beam_exactly_once.state.types.contract import StoredValues
-from beam_exactly_once.state.updates import all_values, whatever_its_time
+from beam_exactly_once.state.updates import as_it_is, whatever_its_time
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CallEach:
     folds: None = field(default=None, init=False)
     arrow: None = field(default=None, init=False)
 
-    lifted = staticmethod(all_values)
+    lifted = staticmethod(as_it_is)
     in_time = staticmethod(whatever_its_time)
 
 

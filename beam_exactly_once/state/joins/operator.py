@@ -21,7 +21,7 @@ from beam_exactly_once.state.keys import encode_keys
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.types import AccumulatorState
 from beam_exactly_once.state.types.contract import refuse_large
-from beam_exactly_once.state.updates import all_values, whatever_its_time
+from beam_exactly_once.state.updates import as_it_is, whatever_its_time
 
 How: TypeAlias = Literal["inner", "left", "right", "full"]
 
@@ -44,7 +44,7 @@ class JoinEach:
     folds: None = field(default=None, init=False)
     arrow: None = field(default=None, init=False)
 
-    lifted = staticmethod(all_values)
+    lifted = staticmethod(as_it_is)
     in_time = staticmethod(whatever_its_time)  # it is known which rows are late before they are grouped
 
     @property

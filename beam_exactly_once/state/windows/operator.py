@@ -15,7 +15,7 @@ from beam_exactly_once.rows.event_times import By, times_of_batch, times_of_rows
 from beam_exactly_once.state.arrow_rows import ArrowRows, tuples_of
 from beam_exactly_once.state.columns.folds import Columns, Folds
 from beam_exactly_once.state.hashing import Numbers, hash_keys
-from beam_exactly_once.state.keyed_chunk import Sorted, grouped_rows
+from beam_exactly_once.state.keyed_chunk import KeyedChunk, Sorted, grouped_rows
 from beam_exactly_once.state.keys import encode_key_columns, encode_keys, repeating
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import Run
@@ -69,8 +69,8 @@ class ByEventTime(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """What travels in the place of the values of one key and window."""
+    def lifted(self, chunk: KeyedChunk) -> KeyedChunk:
+        """What travels in the place of the values of keys and windows."""
 
     @abc.abstractmethod
     def falls(self, times_ms: Numbers, closed_ms: int | None, latest_ms: int) -> tuple[Falls, Numbers]:
@@ -181,9 +181,9 @@ class WindowEach(CombineInWindows):
         """Its windows, as a checkpoint holds them."""
         return self.windows.to_json() | ({"kept": "all"} if self.keeps_all else {})
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """One accumulator."""
-        return self.combine.lifted(values)
+    def lifted(self, chunk: KeyedChunk) -> KeyedChunk:
+        """One accumulator of each."""
+        return self.combine.lifted(chunk)
 
     def falls(self, times_ms: Numbers, closed_ms: int | None, latest_ms: int) -> tuple[Falls, Numbers]:
         """The open windows of rows."""

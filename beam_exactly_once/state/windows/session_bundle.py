@@ -77,7 +77,7 @@ class SessionBundle(AggregatingBundle[SessionEach]):
         for key, session in changed:
             stored = [part for part in session.parts if part.is_stored]
             values = list(chain.from_iterable(part.content for part in session.parts if not part.is_stored))
-            new.append([*combine.lifted(values), *(part.content for part in stored[1:])])
+            new.append([combine.accumulator(values), *(part.content for part in stored[1:])])
             states.append(stored[0].content if stored else MISSING)
             gone += [(key, part) for part in stored if part.first_ms != session.first_ms]
             self._keys_added += 1 - len(stored)

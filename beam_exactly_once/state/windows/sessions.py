@@ -18,7 +18,7 @@ from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.run import Run
-from beam_exactly_once.state.updates import CombineEach, all_values
+from beam_exactly_once.state.updates import CombineEach, as_it_is
 from beam_exactly_once.state.windows.operator import CombineInWindows, Emit
 from beam_exactly_once.state.windows.window_keys import ends_of
 from beam_exactly_once.state.windows.windows import Falls
@@ -35,7 +35,7 @@ class SessionEach(CombineInWindows):
     """Alone: what was given of a session that merges into another would stay beside it."""
     adds_up: bool = field(default=False, init=False)
 
-    lifted = staticmethod(all_values)
+    lifted = staticmethod(as_it_is)
 
     @property
     def definition(self) -> Json:

@@ -19,7 +19,7 @@ import datetime
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ import numpy as np
 from beam_exactly_once.checkpoint.records import Json
 from beam_exactly_once.rows.event_times import By
 from beam_exactly_once.state.hashing import Numbers
+from beam_exactly_once.state.keyed_chunk import KeyedChunk
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.types import AccumulatorState, StateType
@@ -79,6 +80,11 @@ class Heads:
         nothing = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         heads = cls(np.full(count, -NEVER), np.empty(count, np.object_), *nothing)
         heads.is_there[places] = True
+        if {*map(len, stored)} == {2}:
+            heads.newest_ms[places], totals = zip(*stored, strict=True)
+            if with_totals:
+                heads.put(places, totals, True)
+            return heads
         heads.newest_ms[places] = [one[0] for one in stored]
         if with_totals:
             has_total = np.fromiter(map(len, stored), np.int64, len(stored)) == 2
@@ -131,9 +137,9 @@ class SlideEach(ByEventTime):
         """How long a slide is in windows behind its end."""
         return self.windows.size_ms - self.windows.period_ms
 
-    def lifted(self, values: list[Any]) -> list[Any]:
-        """One value."""
-        return [reduce(self.fn, values)]
+    def lifted(self, chunk: KeyedChunk) -> KeyedChunk:
+        """One value of each slide; one that is alone stays as it is."""
+        return chunk if chunk.has_one_each else chunk.lifted(partial(reduce, self.fn))
 
     def falls(self, times_ms: Numbers, closed_ms: int | None, latest_ms: int) -> tuple[Falls, Numbers]:
         """The slides of rows; late is a row that no open window has."""
