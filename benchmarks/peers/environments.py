@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from peers.ways import Environment
@@ -73,12 +72,9 @@ def _run(command: list[str]) -> None:
         raise CannotPrepare(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def variables() -> dict[str, str]:
-    """What programs find in their environment: this checkout, for ours; the cache, for the jars that Spark asks for."""
-    ivy = cache_dir() / "ivy"
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PYSPARK_SUBMIT_ARGS": f"--conf spark.jars.ivy={ivy} pyspark-shell",
-        "TMPDIR": tempfile.gettempdir(),
-    }
+def variables(environment: Environment) -> dict[str, str]:
+    """What programs find: this checkout, if they are of this library; the cache's folder for the jars that Spark asks for."""
+    found = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if not environment.requirements:
+        found["PYTHONPATH"] = str(ROOT)
+    return {**found, "PYSPARK_SUBMIT_ARGS": f"--conf spark.jars.ivy={cache_dir() / 'ivy'} pyspark-shell"}

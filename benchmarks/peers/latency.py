@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from beam_exactly_once import read_batches  # noqa: E402
 from peers.environments import ROOT, CannotPrepare, python_of, variables  # noqa: E402
 from peers.latency_report import Latency, document, table  # noqa: E402
 from peers.measuring import ProgramFailed  # noqa: E402
-from peers.ways import HERE, STREAM_WAYS, StreamWay  # noqa: E402
+from peers.ways import HERE, STREAM_WAYS, Environment, StreamWay  # noqa: E402
 
 PARTITIONS = 4
 VALUE_BYTES = 200
@@ -64,14 +64,17 @@ def send(bootstrap_servers: str, topic: str, records_per_s: int) -> None:
 
 
 @contextmanager
-def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: list[str], folder: Path, environment: Environment = HERE) -> Iterator[subprocess.Popen[bytes]]:
     """A process of which nothing is left in the end."""
     with Path(folder, "log").open("a") as log:
-        process = subprocess.Popen(command, cwd=folder, env=variables(), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=variables(environment), stdout=log, stderr=log, start_new_session=True
+        )
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -171,7 +174,7 @@ def measure(way: StreamWay, bootstrap_servers: str, records_per_s: int, seconds:
         command = [str(python_of(way.environment)), program, bootstrap_servers, topic, topic, way.sink]
         seen = Topic(bootstrap_servers, f"{topic}-out") if way.sink == "kafka" else Files(folder / "output")
         sender = [sys.executable, __file__, "--send", bootstrap_servers, topic, str(records_per_s)]
-        with started(command, folder) as stream, started(sender, folder):
+        with started(command, folder, way.environment) as stream, started(sender, folder):
             _look(seen, stream, folder, until_s=time.time() + FIRST_S, first=True)
             first_us = (time.time() + warm_s) * 1e6
             last_us = first_us + seconds * 1e6
@@ -206,13 +209,15 @@ def main(argv: Sequence[str]) -> int:
         services = [sys.executable, str(ROOT / "tests" / "services" / "run.py"), "kafka", "--"]
         return subprocess.run([*services, sys.executable, __file__, *argv], check=False).returncode
     ways = [
-        way for way in STREAM_WAYS if way.environment is HERE or not flags.peers or way.environment.name in flags.peers
+        way
+        for way in STREAM_WAYS
+        if way.environment is HERE or flags.peers is None or way.environment.name in flags.peers
     ]
     found = []
     try:
         for way in ways:
             found.append(measure(way, bootstrap_servers, flags.records_per_s, flags.seconds, flags.warm_s))
-            print(f"{way.title}, {way.sink}: {found[-1].p50_ms:.0f} ms", file=sys.stderr)
+            print(f"{way.title}, {way.sink}: {found[-1].median}", file=sys.stderr)
     except (CannotPrepare, ProgramFailed) as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from datetime import date
@@ -14,7 +15,7 @@ _END = "<!-- end -->"
 
 
 def put(command: str, lines: Iterable[str], page: Path = PAGE) -> None:
-    """Write ``lines`` between the marks of ``command``, its first two words, with the command and today above them.
+    """Write ``lines`` between the marks of ``command``, its first two words, with the command, today and the machine above them.
 
     Raises:
         ValueError: the page has no such marks.
@@ -24,7 +25,8 @@ def put(command: str, lines: Iterable[str], page: Path = PAGE) -> None:
     _, ended, after = rest.partition(_END)
     if not found or not ended:
         raise ValueError(f"{page} has no {begin} with {_END} behind it.")
-    head = f"`{command}`, {date.today():%Y-%m-%d}, Python {platform.python_version()}:"
+    machine = f"{os.cpu_count()} cores with a load of {os.getloadavg()[1]:.0f}"
+    head = f"`{command}`, {date.today():%Y-%m-%d}, Python {platform.python_version()}, {machine}:"
     page.write_text(before + "\n".join([begin, "", head, "", *lines, "", _END]) + after, encoding="utf-8")
 
 

@@ -137,7 +137,8 @@ def _bar(what: str, measured: str, is_met: bool) -> str:
 def document(figures: Sequence[Figure], records: int, rounds: int, page: Path = PAGE, picture: Path = PICTURE) -> None:
     """Write the tables between their marks of the page, and the picture beside it."""
     command = f"python benchmarks/peers/run.py --records {records} --rounds {rounds} --write"
-    put(command, [*table(figures), "", *bars(figures)], page)
+    shown = f"![CPU seconds for a million records, by program]({picture.name})"
+    put(command, [*table(figures), "", *bars(figures), "", shown], page)
     picture.write_text(draw(figures), encoding="utf-8")
 
 

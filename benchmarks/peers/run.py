@@ -48,7 +48,7 @@ def measure(way: Way, bootstrap_servers: str, topic: str, records: int) -> Sampl
     with tempfile.TemporaryDirectory(prefix="peers") as folder:
         command = [str(python_of(way.environment)), str(Path(__file__).parent / "programs" / f"{way.program}.py")]
         command += [bootstrap_servers, topic, str(records), secrets.token_hex(8), *([way.parser] if way.parser else [])]
-        run = run_measured(command, Path(folder), variables(), TIMEOUT_S)
+        run = run_measured(command, Path(folder), variables(way.environment), TIMEOUT_S)
         return Sample(**vars(run), repeated=count_repeated(Path(folder, "output"), records))
 
 
@@ -60,8 +60,7 @@ def compare(
     few, many = f"peers-few-{run}", f"peers-many-{run}"
     fill(bootstrap_servers, few, FEW)
     fill(bootstrap_servers, many, records)
-    for way in ways:
-        measure(way, bootstrap_servers, few, FEW)  # a first run compiles, and Spark's downloads
+    ways = [way for way in ways if _runs(way, bootstrap_servers, few)]
     samples: dict[Way, list[tuple[Sample, Sample]]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways:
@@ -74,6 +73,18 @@ def compare(
     return samples
 
 
+def _runs(way: Way, bootstrap_servers: str, few: str) -> bool:
+    """Whether a peer runs on this machine; its first run compiles, and Spark's downloads. This library must."""
+    try:
+        measure(way, bootstrap_servers, few, FEW)
+    except (CannotPrepare, ProgramFailed) as error:
+        if way.environment is HERE:
+            raise
+        print(f"left out: {way.title}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 def main(argv: Sequence[str]) -> int:
     """Compare, print, and write if asked to."""
     flags = _flags(argv)
@@ -81,7 +92,9 @@ def main(argv: Sequence[str]) -> int:
     if bootstrap_servers is None:
         services = [sys.executable, str(ROOT / "tests" / "services" / "run.py"), "kafka", "--"]
         return subprocess.run([*services, sys.executable, __file__, *argv], check=False).returncode
-    ways = [way for way in WAYS if way.environment is HERE or not flags.peers or way.environment.name in flags.peers]
+    ways = [
+        way for way in WAYS if way.environment is HERE or flags.peers is None or way.environment.name in flags.peers
+    ]
     try:
         samples = compare(ways, bootstrap_servers, flags.records, flags.rounds)
     except (CannotPrepare, ProgramFailed, WrongRows) as error:
