@@ -34,8 +34,9 @@ sys.path[0] = str(Path(__file__).parents[1])  # as in run.py
 
 from beam_exactly_once import read_batches  # noqa: E402
 from peers.environments import ROOT, CannotPrepare, python_of, variables  # noqa: E402
-from peers.latency_report import Latency, document, table  # noqa: E402
+from peers.latency_report import Latency, table  # noqa: E402
 from peers.measuring import ProgramFailed  # noqa: E402
+from peers.page import put  # noqa: E402
 from peers.ways import HERE, STREAM_WAYS, Environment, StreamWay  # noqa: E402
 
 PARTITIONS = 4
@@ -100,7 +101,8 @@ class Seen:
         if not self.sent:
             return np.array([])
         sent, visible = np.concatenate(self.sent), np.concatenate(self.visible)
-        return (visible - sent)[(sent >= first_us) & (sent < last_us)] / 1000
+        took_ms: np.ndarray = (visible - sent)[(sent >= first_us) & (sent < last_us)] / 1000
+        return took_ms
 
 
 class Topic(Seen):
@@ -116,7 +118,7 @@ class Topic(Seen):
         """Take what is there."""
         messages = self._consumer.consume(1000, 0.01)
         values = [message.value() for message in messages if message.error() is None]
-        self.add(values, time.time() * 1e6)
+        self.add([value for value in values if value is not None], time.time() * 1e6)
 
     def finish(self) -> None:
         """No more will come."""
@@ -225,7 +227,9 @@ def main(argv: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps({"records_per_s": flags.records_per_s, "ways": [vars(one) for one in found]}))
     if flags.write:
-        document(found, flags.records_per_s, flags.seconds)
+        peers = ["--peers", *flags.peers] if flags.peers is not None else []
+        words = ["--records-per-s", str(flags.records_per_s), "--seconds", f"{flags.seconds:g}", *peers, "--write"]
+        put(" ".join(["python benchmarks/peers/latency.py", *words]), table(found))
     return 0
 
 

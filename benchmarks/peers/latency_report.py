@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from peers.page import PAGE, put
 from peers.ways import Sink
 
 MOST_MS: dict[Sink, float] = {"files": 50, "kafka": 150}
@@ -54,9 +52,3 @@ def table(found: Sequence[Latency]) -> Iterator[str]:
         for peer in peers:
             met = ours.kept_up and (ours.p50_ms < peer.p50_ms or not peer.kept_up)
             yield f"| {sink}: p50 below that of {peer.title.split(',')[0]} | {peer.median} | {'yes' if met else 'no'} |"
-
-
-def document(found: Sequence[Latency], records_per_s: int, seconds: float, page: Path = PAGE) -> None:
-    """Write the table between its marks."""
-    flags = f"--records-per-s {records_per_s} --seconds {seconds:g} --write"
-    put(f"python benchmarks/peers/latency.py {flags}", table(found), page)

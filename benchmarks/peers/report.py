@@ -134,9 +134,8 @@ def _bar(what: str, measured: str, is_met: bool) -> str:
     return f"| {what} | {measured} | {'yes' if is_met else 'no'} |"
 
 
-def document(figures: Sequence[Figure], records: int, rounds: int, page: Path = PAGE, picture: Path = PICTURE) -> None:
-    """Write the tables between their marks of the page, and the picture beside it."""
-    command = f"python benchmarks/peers/run.py --records {records} --rounds {rounds} --write"
+def document(figures: Sequence[Figure], command: str, page: Path = PAGE, picture: Path = PICTURE) -> None:
+    """Write the tables between the marks of ``command``, and the picture beside the page."""
     shown = f"![CPU seconds for a million records, by program]({picture.name})"
     put(command, [*table(figures), "", *bars(figures), "", shown], page)
     picture.write_text(draw(figures), encoding="utf-8")

@@ -105,7 +105,9 @@ def main(argv: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps({"records": flags.records, "rounds": flags.rounds, "ways": [vars(one) for one in figures]}))
     if flags.write:
-        document(figures, flags.records, flags.rounds)
+        peers = ["--peers", *flags.peers] if flags.peers is not None else []
+        words = ["--records", str(flags.records), "--rounds", str(flags.rounds), *peers, "--write"]
+        document(figures, " ".join(["python benchmarks/peers/run.py", *words]))
     return 0
 
 

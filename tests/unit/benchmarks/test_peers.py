@@ -111,14 +111,14 @@ def test_the_page_is_written_between_its_marks(tmp_path: Path) -> None:
     page_file, picture = tmp_path / "page.md", tmp_path / "picture.svg"
     page_file.write_text(text.format("python other.py") + text.format("python benchmarks/peers/run.py"))
     made = figures(raw=[pair(0, 1)], ours_columns=[pair(0, 2)])
-    report.document(made, 500_000, 1, page_file, picture)
+    report.document(made, "python benchmarks/peers/run.py --rounds 1", page_file, picture)
     written = page_file.read_text()
     assert written.startswith(text.format("python other.py") + "before\n")
     assert written.endswith("<!-- end -->\nafter\n")
     between = page.written("python benchmarks/peers/run.py", page_file)
     assert "old" not in between
-    assert between.startswith("\n\n`python benchmarks/peers/run.py --records 500000 --rounds 1 --write`, 20")
-    report.document(made, 500_000, 1, page_file, picture)
+    assert between.startswith("\n\n`python benchmarks/peers/run.py --rounds 1`, 20")
+    report.document(made, "python benchmarks/peers/run.py --rounds 1", page_file, picture)
     assert page_file.read_text().count("begin -->") == 2
     with pytest.raises(ValueError, match="has no <!-- made by python nobody"):
         page.put("python nobody.py --write", [], page_file)
