@@ -15,7 +15,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -83,26 +83,31 @@ def one_job_server(
         yield
         return
 
-    def open_handle(opened: contextlib.ExitStack) -> tuple[JobServiceHandle, Callable[[], bool]]:
-        """A job server, and whether it has ended, as far as is known here."""
+    def open_handle(opened: contextlib.ExitStack) -> tuple[JobServiceHandle, _Process | None]:
+        """A job server, and its process if that is ours."""
+        process: _Process | None = None
         if endpoint:
             given = _connected(runner, options, endpoint, "given by --job_endpoint", None)
-            handle, has_ended = opened.enter_context(given), _never
+            handle = opened.enter_context(given)
         else:
-            handle, has_ended = opened.enter_context(_started(runner, options))
+            handle, process = opened.enter_context(_started(runner, options))
         # Beam's is a minute, and Prism would be given up after it in the middle of a batch.
         handle.timeout = None if batch_timeout_s is None else batch_timeout_s + TIMEOUT_SLACK_S
-        return handle, has_ended
+        return handle, process
 
     max_runs = MAX_PRISM_RUNS if isinstance(runner, PrismRunner) and not endpoint else None
     with contextlib.ExitStack() as opened:
-        (handle, has_ended), runs = open_handle(opened), 0
+        (handle, process), runs = open_handle(opened), 0
 
         def next_handle(_: PipelineOptions) -> JobServiceHandle:
-            nonlocal handle, has_ended, runs
-            if runs == max_runs or has_ended():
+            nonlocal handle, process, runs
+            has_ended = process is not None and process.has_ended()
+            if process is not None and has_ended and runs:
+                _LOGGER.warning("the job server has ended, and another one is started.%s", process.last_words())
+            if has_ended or runs == max_runs:
+                runs = 0
                 opened.close()
-                (handle, has_ended), runs = open_handle(opened), 0
+                handle, process = open_handle(opened)
             runs += 1
             return handle
 
@@ -110,12 +115,8 @@ def one_job_server(
         yield
 
 
-def _never() -> bool:
-    return False
-
-
 @contextlib.contextmanager
-def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[tuple[JobServiceHandle, Callable[[], bool]]]:
+def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[tuple[JobServiceHandle, _Process | None]]:
     if isinstance(runner, FlinkRunner) and not _is_local(options):
         _ask_master(options.view_as(FlinkRunnerOptions).flink_master)
     with contextlib.ExitStack() as opened:
@@ -128,14 +129,14 @@ def _started(runner: PortableRunner, options: PipelineOptions) -> Iterator[tuple
         server = getattr(wrapped, "_job_server", wrapped)  # without Beam's handlers of signals and of the exit
         if not isinstance(server, SubprocessJobServer):
             opened.callback(server.stop)
-            yield runner.create_job_service_handle(server.start(), options), _never
+            yield runner.create_job_service_handle(server.start(), options), None
             return
         command, endpoint = _command(server)
         if isinstance(runner, FlinkRunner):
             command = without_staging(command, is_local=_is_local(options))
         process = opened.enter_context(_Process(command))
         handle = opened.enter_context(_connected(runner, options, endpoint, "started by this stream", process))
-        yield handle, process.has_ended
+        yield handle, process
 
 
 def _command(server: SubprocessJobServer) -> tuple[list[str], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import subprocess
 import sys
@@ -45,7 +45,8 @@ class Drivers:
         self._is_ending.set()
         self._keeping.join()
         for one in self._running:
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
 
     @property
     def newest(self) -> psutil.Popen:
@@ -78,8 +79,9 @@ class Drivers:
         self._is_ending.set()
         self._keeping.join()
         for one in self._running:
-            os.kill(one.pid, signal.SIGCONT)
-            one.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.resume()
+                one.terminate()
         for one in self._running:
             try:
                 code = one.wait(END_TIMEOUT_S)

@@ -125,8 +125,11 @@ def flink(parallelism: int) -> Iterator[Place]:
 
 
 def _kill_driver(drivers: Drivers, chance: random.Random) -> Mend:
-    drivers.newest.kill()
-    return _nothing
+    def kill() -> bool:
+        drivers.newest.kill()
+        return True
+
+    return _as_soon_as_it_is_there(kill)
 
 
 def _freeze_driver(drivers: Drivers, chance: random.Random) -> Mend:

@@ -23,6 +23,7 @@ from beam_exactly_once.pipelines.runners.job_ends import JobEnds, rest_address
 from beam_exactly_once.pipelines.runners.stream_metrics import StreamMetrics
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
+from support.hand_made_stream import HandClock
 
 JOB = "stream-7-nonce"
 TASK = BatchTask("stream", Attempt(1, 7, "nonce"), None, None, {})
@@ -175,6 +176,23 @@ def test_a_server_that_is_not_flink_leaves_it_to_the_job_server_and_the_log_says
             assert until_end(job) == COUNTED
     (line,) = caplog.messages
     assert f"--flink_master={flink.address}" in line
+
+
+def test_flink_that_answers_again_says_that_the_job_is_gone(flink: Flink, job: JobServer) -> None:
+    """As a job manager that was killed and came back without its jobs, of which the job server hears after a minute."""
+
+    class WhileItWaits(HandClock):
+        def wait(self, event: threading.Event, timeout_s: float) -> bool:
+            if self.seconds > 1:
+                flink.says["/jobs/1/status"] = ["no", "Flink"]
+            if self.seconds > 10:
+                flink.has(None)
+            return super().wait(event, timeout_s)
+
+    flink.has("RUNNING")
+    ends = JobEnds(flink.address, PipelineOptions([]), StreamMetrics(), WhileItWaits())
+    with pytest.raises(RuntimeError, match=f"{JOB} is gone"):
+        ends.name_next(TASK)(job)
 
 
 def test_where_there_is_no_rest_the_job_server_tells(job: JobServer) -> None:
