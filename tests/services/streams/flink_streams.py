@@ -25,7 +25,8 @@ from beam_exactly_once.object_store import open_object_store
 
 WAIT_S = 240.0
 MAX_STARTS = 4
-BATCH_TIMEOUT_S = 120
+BATCH_TIMEOUT_S = 600
+"""Beyond what a test waits: a machine that is busy is no reason to give a batch up."""
 ROWS = pa.schema([("value", pa.string())])
 
 
