@@ -205,7 +205,7 @@ class Intake:
             return True
         return (
             len(different) == len(ids)
-            and all(batch.ids.isdisjoint(ids) for batch in self._under_way())
+            and all(batch.ids.isdisjoint(different) for batch in self._under_way())
             and self._window.knows_none_of(ids)
         )
 

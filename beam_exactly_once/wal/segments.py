@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 from beam_exactly_once.logs.records import Headers
-from beam_exactly_once.wal.ids import CONTENT_BYTES, ID_BYTES, entries_in
+from beam_exactly_once.wal.ids import CONTENT_BYTES, ID_BYTES, entries_in, ids_block
 from beam_exactly_once.wal.new_records import NewRecords
 from beam_exactly_once.wal.sealed import MAX_HEADER_BYTES, Json, blocks_of, corrupt, header_of, with_header
 
@@ -76,8 +76,7 @@ class Segment:
 
 def size_bytes(records: NewRecords) -> int:
     """What records take of a segment."""
-    texts = sum(map(len, filter(None, records.values))) + sum(map(len, filter(None, records.keys)))
-    size = len(records) * (_RECORD_BYTES + 2) + texts
+    size = len(records) * (_RECORD_BYTES + 2) + _total_bytes(records.values) + _total_bytes(records.keys)
     for headers in filter(None, records.headers):
         size += sum(8 + len(name.encode()) + len(value or b"") for name, value in headers)
     return size
@@ -86,15 +85,15 @@ def size_bytes(records: NewRecords) -> int:
 def encode_segment(log_id: str, header: SegmentHeader, records: NewRecords | None = None) -> bytes:
     """The bytes to store. Each call gives others, by a nonce of their own."""
     records = NewRecords() if records is None else records
-    ids = b"".join(chain.from_iterable(zip(records.ids, records.contents, strict=True)))
+    ids = ids_block(records.ids, records.contents)
     lengths = chain(_lengths(records.keys), _lengths(records.values))
     blocks = {
         "ids": ids,
         "times": struct.pack(f"<{len(records)}q", *records.arrived_ms),
         "lengths": struct.pack(f"<{2 * len(records)}i", *lengths),
         "headers": b"".join(map(_packed_headers, records.headers)) if any(records.headers) else b"",
-        "keys": b"".join(filter(None, records.keys)),
-        "values": b"".join(filter(None, records.values)),
+        "keys": _joined(records.keys),
+        "values": _joined(records.values),
     }
     fields: Json = {
         "kind": header.kind,
@@ -208,8 +207,28 @@ def _length(text: bytes | None) -> int:
     return _NONE if text is None else len(text)
 
 
-def _lengths(texts: Sequence[bytes | None]) -> Iterable[int]:
-    return map(_length, texts) if None in texts else map(len, texts)  # type: ignore[arg-type] # none is None
+# Most often all texts are there: then a look at each whether it is would cost more than what is asked.
+
+
+def _lengths(texts: Sequence[bytes | None]) -> list[int]:
+    try:
+        return list(map(len, texts))  # type: ignore[arg-type]
+    except TypeError:
+        return list(map(_length, texts))
+
+
+def _total_bytes(texts: Sequence[bytes | None]) -> int:
+    try:
+        return sum(map(len, texts))  # type: ignore[arg-type]
+    except TypeError:
+        return sum(map(len, filter(None, texts)))
+
+
+def _joined(texts: Sequence[bytes | None]) -> bytes:
+    try:
+        return b"".join(texts)  # type: ignore[arg-type]
+    except TypeError:
+        return b"".join(filter(None, texts))
 
 
 def _cut(block: memoryview, sizes: Iterable[int]) -> list[memoryview]:
