@@ -50,7 +50,7 @@ class Answering(Protocol):
 
 
 class Incoming:
-    """A request on its way in. ``headers`` are by their names in small letters; of those that come twice the last counts."""
+    """A request on its way in. ``headers`` are by their names in small letters; those that come twice are joined by commas."""
 
     __slots__ = (
         *("certificate", "headers", "is_answered", "is_last", "method", "parts", "refused"),
@@ -109,8 +109,12 @@ class ReceiverApp:
             raise Refused(405, "records come by POST.", allow=b"POST")
         if int(headers.get(b"content-length", b"0")) > self._max_request_bytes:
             raise self._too_large()
-        if b"content-encoding" in headers and headers[b"content-encoding"] != b"identity":
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(415, "an encoded body cannot be taken: send it as it is.")
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Refused(501, "a body comes as it is or in chunks: another transfer encoding cannot be taken.")
+        if b"upgrade" in headers:  # the parser takes its body for another protocol
+            raise Refused(400, "this connection stays what it is: send the request without Upgrade.")
         incoming.sender = self._access.by_headers(headers, incoming.certificate)
 
     def add(self, incoming: Incoming, part: bytes) -> None:

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         """The one that waits for its answer; others wait behind it."""
         self._behind: deque[Incoming] = deque()
         self._in_head = False
+        self._head_bytes = 0
         self._raw_bytes = 0
         self._is_ending = False
         self._is_full = False
@@ -140,18 +141,28 @@ class Connection(asyncio.Protocol):
             raise _TooMuch
         self._incoming = Incoming(self._certificate)
         self._in_head = True
-        self._raw_bytes = 0
+        self._head_bytes = self._raw_bytes = 0
         self.began = Connection.ticks
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's line."""
         assert self._incoming is not None
+        self._count_head(len(url))
         self._incoming.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or one behind a body in chunks."""
+        """A header, or one behind a body in chunks. What comes twice is a list, as for any proxy before this receiver: were one
+        of the two taken, they could differ in which.
+        """
         if self._incoming is not None and self._in_head:
-            self._incoming.headers[name.lower()] = value
+            self._count_head(len(name) + len(value))
+            headers, name = self._incoming.headers, name.lower()
+            headers[name] = headers[name] + b", " + value if name in headers else value
+
+    def _count_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _TooMuch
 
     def on_headers_complete(self) -> None:
         """The body comes next, if it is wanted."""
@@ -160,8 +171,6 @@ class Connection(asyncio.Protocol):
         assert incoming is not None
         incoming.method = self._parser.get_method()
         incoming.is_last = not self._parser.should_keep_alive()
-        if len(incoming.target) + sum(map(len, incoming.headers.values())) > MAX_HEAD_BYTES:
-            raise _TooMuch
         try:
             self.app.begin(incoming)
         except Refused as refused:
@@ -194,7 +203,7 @@ class Connection(asyncio.Protocol):
         """Say so now, unless others are to be answered before. What comes of its body is dropped, if that has an end in sight."""
         incoming.refused = refused
         incoming.is_last |= refused.status == 413 or not incoming.headers.keys().isdisjoint(
-            (b"transfer-encoding", b"expect")
+            (b"transfer-encoding", b"expect", b"upgrade")
         )
         if self._current is None:
             incoming.is_answered = True

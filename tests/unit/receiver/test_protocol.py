@@ -1,4 +1,4 @@
-"""What becomes of a connection when its receiver ends."""
+"""What a connection makes of heads of requests, and what becomes of it when its receiver ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beam_exactly_once.receiver.protocol import ENDING_S, SWEEP_INTERVAL_S, Connection
+from beam_exactly_once.receiver.protocol import ENDING_S, MAX_HEAD_BYTES, SWEEP_INTERVAL_S, Connection
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -40,7 +40,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
         answering.answer(incoming, (b"text/plain", b"here"))
 
     app = SimpleNamespace(begin=lambda incoming: None, take=take, drop=lambda incoming: None)
-    app.metrics = SimpleNamespace(requests={200: 0})
+    app.metrics = SimpleNamespace(requests={200: 0, 400: 0})
     monkeypatch.setattr(Connection, "app", app, raising=False)
     monkeypatch.setattr(Connection, "ticks", 0)
     one = Connection(None, SimpleNamespace(connections=set()), None)
@@ -69,4 +69,20 @@ def test_a_connection_over_which_nothing_comes_is_closed(connection: Any) -> Non
     assert not connection._transport.is_closed
     Connection.ticks += 1
     connection.look(30.0)
+    assert connection._transport.is_closed
+
+
+def test_headers_that_come_twice_are_one_list(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one alone would let an encoded body through, and another id than the one that a proxy looks at."""
+    seen: list[Any] = []
+    monkeypatch.setattr(Connection.app, "begin", seen.append)
+    connection.data_received(b"GET /healthz HTTP/1.1\r\nX-Id: a\r\nHost: a\r\nx-id: b\r\n\r\n")
+    assert seen[0].headers == {b"x-id": b"a, b", b"host": b"a"}
+
+
+@pytest.mark.parametrize("header", [b"x" * MAX_HEAD_BYTES + b": y\r\n", b"x:\r\n" * MAX_HEAD_BYTES])
+def test_a_head_is_bounded_with_its_names(connection: Any, header: bytes) -> None:
+    connection._transport.written = b""
+    connection.data_received(b"GET /healthz HTTP/1.1\r\n" + header + b"\r\n")
+    assert connection._transport.written.startswith(b"HTTP/1.1 400 ")
     assert connection._transport.is_closed
