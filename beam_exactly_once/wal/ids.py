@@ -165,7 +165,7 @@ def entries_in(base: int, block: bytes | memoryview) -> bytes:
     entries = np.empty(len(known), _ENTRY)
     entries["known"] = known
     entries["offset"] = np.arange(base, base + len(known))
-    halves = np.frombuffer(block, np.uint64).reshape(len(known), -1)  # of the id, then the digest
+    halves = np.frombuffer(block, np.uint64).reshape(-1, _KNOWN.itemsize // 8)  # of the id, then the digest
     has_id = (halves[:, 0] | halves[:, 1]) != 0
     return entries.tobytes() if has_id.all() else entries[has_id].tobytes()
 
