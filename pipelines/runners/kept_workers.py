@@ -21,7 +21,7 @@ from apache_beam.runners.job.utils import struct_to_dict
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import sdk_worker, sdk_worker_main
 
-from beam_exactly_once.clock import SYSTEM_CLOCK
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import RunnerUnavailable
 from beam_exactly_once.pipelines.runners import kept_harness
 
@@ -79,6 +79,8 @@ def is_kept(environment: beam_runner_api_pb2.Environment) -> bool:
 class KeptWorker(worker_handlers.GrpcWorkerHandler):
     """A worker behind gRPC."""
 
+    _clock: Clock = SYSTEM_CLOCK
+
     def lost(self) -> str | None:
         """What has become of it; None while it is at work."""
         return None if self._has_connection() else f"{self} has closed its connection"
@@ -89,12 +91,12 @@ class KeptWorker(worker_handlers.GrpcWorkerHandler):
         Raises:
             RunnerUnavailable: it has ended before, or does not connect.
         """
-        give_up_s = SYSTEM_CLOCK.monotonic_s() + READY_TIMEOUT_S
+        give_up_s = self._clock.monotonic_s() + READY_TIMEOUT_S
         while self.control_conn._state != worker_handlers.BeamFnControlServicer.STARTED_STATE:
-            lost = self.lost() or (f"{self} does not connect" if SYSTEM_CLOCK.monotonic_s() > give_up_s else None)
+            lost = self.lost() or (f"{self} does not connect" if self._clock.monotonic_s() > give_up_s else None)
             if lost is not None:
                 raise worker_lost(lost)
-            SYSTEM_CLOCK.wait(threading.Event(), READY_POLL_S)
+            self._clock.wait(threading.Event(), READY_POLL_S)
 
     def kill(self) -> None:
         """End it wherever it is, if that can be done."""
@@ -168,14 +170,14 @@ class ProcessWorker(KeptWorker):
         self._look()
         if self._process.returncode is not None:
             return f"{self} ended with exit code {self._process.returncode}"
-        if self._stopped_since_s is not None and SYSTEM_CLOCK.monotonic_s() - self._stopped_since_s > STOPPED_MAX_S:
+        if self._stopped_since_s is not None and self._clock.monotonic_s() - self._stopped_since_s > STOPPED_MAX_S:
             return f"{self} was stopped by a signal"
         return super().lost()
 
     def stop_worker(self) -> None:
         """Wait until it has ended."""
         while self._process.returncode is None:
-            SYSTEM_CLOCK.wait(threading.Event(), READY_POLL_S)
+            self._clock.wait(threading.Event(), READY_POLL_S)
             self._look()
         if self._process.stdin:
             self._process.stdin.close()
@@ -197,7 +199,7 @@ class ProcessWorker(KeptWorker):
                 self._process.returncode = -1
                 return
             if pid and os.WIFSTOPPED(status):
-                self._stopped_since_s = SYSTEM_CLOCK.monotonic_s()
+                self._stopped_since_s = self._clock.monotonic_s()
             elif pid and os.WIFCONTINUED(status):
                 self._stopped_since_s = None
             elif pid:

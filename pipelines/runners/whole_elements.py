@@ -20,7 +20,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
-from beam_exactly_once.clock import SYSTEM_CLOCK
+from beam_exactly_once.clock import SYSTEM_CLOCK, Clock
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines.runners.kept_steps import keep_steps
 from beam_exactly_once.pipelines.runners.kept_workers import KeptWorker, in_kept_worker, missing_name, worker_lost
@@ -49,6 +49,8 @@ class WholeElementWorkers(worker_handlers.WorkerHandlerManager):
         provision_info: what workers are told.
         num_workers: how many of each environment.
     """
+
+    _clock: Clock = SYSTEM_CLOCK
 
     def __init__(
         self, environments: Mapping[str, beam_runner_api_pb2.Environment], provision_info: Any, num_workers: int
@@ -149,7 +151,7 @@ class WholeElementWorkers(worker_handlers.WorkerHandlerManager):
         """A bundle has failed: because its worker is gone? Connections break a moment before one can see that."""
         self.check()
         if _OF_A_STEP not in str(error) and any(isinstance(handler, KeptWorker) for _, handler in self._handlers()):
-            SYSTEM_CLOCK.wait(threading.Event(), WATCH_S)
+            self._clock.wait(threading.Event(), WATCH_S)
             self.check()
 
 

@@ -35,7 +35,6 @@ from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorke
 from beam_exactly_once.transforms import commit_batch
 from beam_exactly_once.transforms.batch_task import BatchTask
 from graphs import test_kept_steps as kept
-from graphs import test_kept_workers as workers
 from graphs import test_known_graphs as graphs
 from graphs import test_known_runners as runners
 from graphs import test_known_timers as timers
@@ -189,9 +188,9 @@ STATE = a_story(kept.in_three_batches_state_is_that_of_each)
 SIDE_INPUT = a_story(kept.test_a_side_input_is_that_of_its_own_batch, *kept.SIDE_INPUTS[0])
 BESIDE = a_story(kept.test_another_pipeline_beside_it_changes_no_side_input)
 ROOTS = a_story(kept.test_roots_of_the_user_get_what_beam_gives_them)
-OWN_THREAD = functools.partial(workers.steps_are_set_up_once_in_a_thread_of_their_worker, "two_workers")
-OWN_THREAD_BEHIND_GRPC = functools.partial(workers.steps_are_set_up_once_in_a_thread_of_their_worker, "threads")
-BATCHES_BEHIND_GRPC = functools.partial(workers.nothing_of_a_batch_reaches_the_next_one, "threads")
+OWN_THREAD = functools.partial(runners.steps_are_set_up_once_in_a_thread_of_their_worker, "two_workers")
+OWN_THREAD_BEHIND_GRPC = functools.partial(runners.steps_are_set_up_once_in_a_thread_of_their_worker, "threads")
+BATCHES_BEHIND_GRPC = functools.partial(runners.nothing_of_a_batch_reaches_the_next_one, "threads")
 SHARED: Callable[[Path], None] = lambda folder: runners.test_two_streams_may_share_one_runner_one_after_the_other()  # noqa: E731
 RESTS: Callable[[Path], None] = lambda folder: (  # noqa: E731
     runners.test_what_a_splittable_dofn_defers_is_read_by_any_number_of_workers("two_workers", folder)
