@@ -109,8 +109,8 @@ class KeptWorker(worker_handlers.GrpcWorkerHandler):
 def worker_lost(what: str) -> RunnerUnavailable:
     """The error of a worker that is gone."""
     return RunnerUnavailable(
-        f"{what}, and with it what it ran. Nothing is lost: start again. If it happens again, look for what ends it: the "
-        "system, for want of memory, or a step."
+        f"{what}, and with it what it ran; no record is lost. If it happens again, look for what ends it: the system, for "
+        "want of memory, or a step."
     )
 
 

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import pytest
 from apache_beam.pvalue import AsSingleton
 from apache_beam.runners.direct.direct_runner import DirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
 
+from beam_exactly_once import ForEachBatch
 from beam_exactly_once.errors import ConfigurationError
 from beam_exactly_once.pipelines.runners import kept_workers
 from beam_exactly_once.pipelines.runners.whole_elements import WholeElementWorkers
 from graphs.known_streams import NumberStream, number_stream
 from graphs.runners import RUNNERS, Runner, import_path
-from graphs.steps import Deferring, ungrouped
+from graphs.steps import Deferring, row, ungrouped
 from graphs.test_kept_steps import Seen, plus_value
 from graphs.timed_steps import same_key
 
@@ -291,32 +293,44 @@ def test_where_beam_lacks_a_name_workers_are_started_for_each_batch(
     ]
 
 
-class Ending(beam.DoFn):
-    """Sends its own process a signal, where the file for that number says which; each only once."""
+def end_if_told(folder: Path, where: str) -> None:
+    """Send the own process a signal, where a file says which; only once."""
+    told = folder / where
+    if told.exists():
+        which = int(told.read_text())
+        told.unlink()
+        os.kill(os.getpid(), which)
 
+
+class Ending(beam.DoFn):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def process(self, number: int) -> list[int]:
-        told = self._folder / f"at-{number}"
-        if told.exists():
-            which = int(told.read_text())
-            told.unlink()
-            os.kill(os.getpid(), which)
+        end_if_told(self._folder, str(number))
         return [number]
+
+
+class EndingBehindTheMarker:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, rows: Any) -> None:
+        end_if_told(self._folder, "commit")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Beam's, when a connection breaks
 def test_a_batch_whose_worker_is_gone_is_run_again_with_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed in a step, and stopped in a step."""
+    """Killed in a commit, killed in a step, and stopped in a step."""
     monkeypatch.setattr(kept_workers, "STOPPED_MAX_S", 0.1)
-    (tmp_path / "at-3").write_text(str(int(signal.SIGKILL)))
-    (tmp_path / "at-5").write_text(str(int(signal.SIGSTOP)))
+    for where, which in {"commit": signal.SIGKILL, "3": signal.SIGKILL, "5": signal.SIGSTOP}.items():
+        (tmp_path / where).write_text(str(int(which)))
 
     def build(numbers: Numbers, to: NumberStream) -> None:
         to.write(numbers | beam.ParDo(Ending(tmp_path)))
+        _ = numbers | beam.Map(row) | ForEachBatch(EndingBehindTheMarker(tmp_path), schema=pa.schema({"v": pa.int64()}))
 
     with number_stream("one_process", tmp_path) as stream:
         stream.send(range(6))
@@ -325,6 +339,7 @@ def test_a_batch_whose_worker_is_gone_is_run_again_with_new_ones(
 
         assert stream.published() == [[0, 1], [2, 3], [4, 5]]
     lost = [record.message for record in caplog.records if "lost its runner" in record.message]
-    assert len(lost) == 2
+    assert len(lost) == 3
     assert "ended with exit code -9" in lost[0]
-    assert "was stopped by a signal" in lost[1]
+    assert "ended with exit code -9" in lost[1]
+    assert "was stopped by a signal" in lost[2]

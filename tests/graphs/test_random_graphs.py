@@ -27,6 +27,6 @@ def test_random_graphs_by_value(number: int, runner: str) -> None:
 
 @pytest.mark.runs_on("DirectRunner")
 def test_random_graphs_with_workers_in_processes() -> None:
-    """Few, and small: each batch starts new processes."""
+    """Few, and small: each start of a stream starts new processes."""
     first_seed = FIRST_SEED + 10_000
     check(range(first_seed, first_seed + 3), RUNNERS["processes"], max_nodes=4)
