@@ -54,7 +54,6 @@ class ReadAllFromKafka(ReadLog):
 
     kind = "kafka"
     has_groups = True
-    reads_on = True
 
     def __init__(
         self,

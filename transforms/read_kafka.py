@@ -77,7 +77,6 @@ class ReadFromKafka(ReadLog):
 
     kind = "kafka"
     has_groups = True
-    reads_on = True
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""``ReadFromWal``: what a write-ahead log holds, in a stream or in an ordinary bounded pipeline."""
+"""``ReadFromWal``: what a write-ahead log holds, in a stream or in an ordinary pipeline, up to an end or without one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReadFromWal(ReadLog):
 
     Guarantee: each record of the ranges once for each successful execution; exactly-once end to end together with a sink of this
     library in a stream. A stream keeps in the log what it may read again, so retention there never takes it. An ordinary
-    ``beam.Pipeline`` keeps nothing.
+    ``beam.Pipeline`` keeps nothing: what retention takes before it was read is lost.
 
     Output: :class:`~beam_exactly_once.Record` each, or with ``as_arrow=True`` a ``pa.RecordBatch`` a chunk of at most 1000
     records; with ``decoder`` what that makes of them, and with ``on_error="reject"`` two collections, ``rows, rejected = …``.
@@ -38,14 +38,16 @@ class ReadFromWal(ReadLog):
         start: where a new stream begins: ``"earliest"``; ``"latest"``; a datetime with a time zone, for the first record that
             arrived at or after it; or offsets, ``{"hooks": {0: 17}}``, with other partitions from their earliest.
         stop: in an ordinary pipeline, where to end: ``"latest"``, what is there when the pipeline runs; a datetime with a time
-            zone, up to the first record at or after it; or offsets, of which the first is not read any more. A stream ends by its
-            trigger.
+            zone, up to the first record at or after it; or offsets, of which the first is not read any more. None: it has no
+            end. A stream ends by its trigger.
         decoder: the function of a :class:`~beam_exactly_once.DecodeRecords` right behind the read.
         as_arrow: give Arrow batches instead of records, to the decoder too: much the fastest.
-        event_time: in a stream, when records happened, for operators whose windows and timeouts are in event time.
+        event_time: in a stream, when records happened, for operators whose windows and timeouts are in event time. Of an
+            unbounded read in an ordinary pipeline, which timestamps its records carry, and how far Beam's watermark stays behind
+            them; None: those of the clock as it reads. Of a bounded one, leave it out.
         on_error: what becomes of a record that cannot be decoded: ``"fail"`` or ``"reject"``.
         on_data_loss: ``"fail"``; or ``"skip"``, which puts offsets that the log no longer has on record, in the marker and in
-            progress, and goes on.
+            progress, and goes on; of an unbounded read, in the log and in Beam's counter ``offsets_lost``.
         max_batch_offsets: most offsets in a batch, shared over partitions in proportion to their lag.
         max_batch_bytes: the same in bytes, by the measured average record size; None means no limit.
         min_batch_offsets: wait for that many, at most ``max_batch_delay_s`` seconds.

@@ -128,6 +128,11 @@ class KafkaSettings:
         return replace(self, config={**self.config, _FETCH_WAIT: _PATIENT_FETCH_WAIT_MS})
 
     @property
+    def rest_s(self) -> float:
+        """See :class:`~beam_exactly_once.logs.opening.LogSettings`."""
+        return 0.2
+
+    @property
     def definition(self) -> Mapping[str, str]:
         """See :class:`~beam_exactly_once.logs.opening.LogSettings`. A cluster may get another address."""
         return {"kind": "kafka"}

@@ -22,6 +22,11 @@ class LogSettings(Protocol):
         """What a reader is shown; None where there is one way only."""
         ...
 
+    @property
+    def rest_s(self) -> float:
+        """How long a reader that goes on rests where it has read all there is, before it looks again, in seconds."""
+        ...
+
     def at_isolation_level(self, isolation_level: str | None) -> LogSettings:
         """The same at another level; None leaves it."""
         ...

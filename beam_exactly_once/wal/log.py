@@ -64,7 +64,11 @@ class WalLog:
         return {self._topic: TopicDescription(location.log_id, tuple(location.partitions()))}
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
-        """See :meth:`Log.bounds`. The end is always one of a segment, so a range never ends in what may still change."""
+        """See :meth:`Log.bounds`. The end is always one of a segment, so a range never ends in what may still change.
+
+        Of the log that is there now: a reader that waits for more must see that it was made anew.
+        """
+        self._look()
         return {place: self._bounds_of(place) for place in partitions}
 
     def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
 from beam_exactly_once.wal.log import WalLog
 
+NEAR_REST_S = 0.2
+FAR_REST_S = 1.0
+
 
 @dataclass(frozen=True)
 class WalSettings:
@@ -32,11 +35,19 @@ class WalSettings:
     def isolation_level(self) -> None:
         """Nothing that is in the log is hidden."""
 
+    @property
+    def rest_s(self) -> float:
+        """See :class:`LogSettings`. Behind a network each look is three requests that cost money."""
+        return NEAR_REST_S if self._is_near else FAR_REST_S
+
+    @property
+    def _is_near(self) -> bool:
+        return kind_of_store(self.place.uri) in ("file", "memory")
+
     def at_isolation_level(self, isolation_level: str | None) -> WalSettings:
         """The same: there are no levels."""
         return self
 
     def open(self) -> WalLog:
         """The log. Nothing is asked before it is used."""
-        is_near = kind_of_store(self.place.uri) in ("file", "memory")
-        return WalLog(self.place.store, self.topic, reads_ahead=not is_near)
+        return WalLog(self.place.store, self.topic, reads_ahead=not self._is_near)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
@@ -98,6 +101,18 @@ def test_a_read_that_passes_over_records_says_so(
 def test_a_read_without_end_is_refused(orders: MemoryKafka) -> None:
     with pytest.raises(ConfigurationError, match=r'stop=None .* unbounded read.* Give stop="latest"'):
         read(orders, [], stop=None)
+
+
+@pytest.mark.parametrize("flag", [None, "--shutdown_sources_after_idle_ms=3600000", "--checkpointing_interval=1000"])
+def test_flink_needs_a_flag_to_read_without_end(flag: str | None) -> None:
+    options = PipelineOptions(["--streaming", "--flink_master=[local]", *([] if flag is None else [flag])])
+    pipeline = beam.Pipeline(FlinkRunner(), options)
+    with (
+        contextlib.nullcontext()
+        if flag
+        else pytest.raises(ConfigurationError, match="FlinkRunner gives out nothing without one of these flags")
+    ):
+        _ = pipeline | ReadFromKafka("memory:9092", ["orders"])
 
 
 def test_records_carry_their_kafka_timestamp(orders: MemoryKafka) -> None:

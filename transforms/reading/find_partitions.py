@@ -14,15 +14,15 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration
 
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
-from beam_exactly_once.errors import UnfitRow, leaving_step
+from beam_exactly_once.errors import UnfitRow, UnknownTopic, leaving_step
 from beam_exactly_once.kafka import TopicSelection, selection_of
 from beam_exactly_once.logs import Log
 from beam_exactly_once.logs.opening import LogSettings, open_log
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.start import LogsNow, Start
 from beam_exactly_once.planning.topic_view import DISCOVERY_INTERVAL_S
-from beam_exactly_once.topics import TopicDescription
-from beam_exactly_once.transforms.reading.follow_ranges import ReadTimes
+from beam_exactly_once.topics import OnDataLoss, TopicDescription
+from beam_exactly_once.transforms.reading.follow_ranges import ReadTimes, made_anew
 from beam_exactly_once.transforms.reading.growing_range import NO_END
 from beam_exactly_once.transforms.reading.partition_time import PartitionTimes
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
@@ -47,6 +47,11 @@ class Found:
             or known[one.topic][0] != topics[one.topic].topic_id
             or one.partition not in known[one.topic][1]
         ]
+
+    def made_anew(self, topics: Mapping[str, TopicDescription]) -> list[str]:
+        """The names that other topics had when they were found."""
+        known = self.topics or {}
+        return [name for name, topic in topics.items() if name in known and known[name][0] != topic.topic_id]
 
     def with_those(self, topics: Mapping[str, TopicDescription], partitions: list[TopicPartition]) -> Found:
         """What is known behind a look."""
@@ -141,12 +146,14 @@ class FindPartitions(StatelessDoFn):
         selection: TopicSelection | None,
         start: Start,
         times: ReadTimes,
+        on_data_loss: OnDataLoss,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._settings = settings
         self._selection = selection
         self._start = start
         self._times = times
+        self._on_data_loss: OnDataLoss = on_data_loss
         self._clock = clock
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
@@ -173,8 +180,11 @@ class FindPartitions(StatelessDoFn):
 
     def _look(self, log: Log, found: Found, selection: TopicSelection) -> tuple[list[RangeGroup], Found]:
         is_first = found.topics is None
-        topics = selection.describe(log, patient=not is_first)
-        partitions = selection.partitions_in(topics)
+        topics = self._topics(log, selection, is_first=is_first)
+        anew = found.made_anew(topics)
+        if anew and self._on_data_loss == "fail":  # a reader that has nothing left may not find out
+            raise made_anew(anew)
+        partitions = [one for one in selection.partitions_in(topics) if one.topic in topics]
         new = found.new_in(topics, partitions)
         now = LogsNow.of(log, new)
         starts = self._start.first_offsets(now) if is_first else now.earliest
@@ -183,6 +193,18 @@ class FindPartitions(StatelessDoFn):
             for one in new
         ]
         return ranges, found.with_those(topics, partitions)
+
+    def _topics(self, log: Log, selection: TopicSelection, *, is_first: bool) -> dict[str, TopicDescription]:
+        """Those that are there. One that is gone is on record by its readers; it may come back, as another one."""
+        try:
+            return selection.describe(log, patient=not is_first)
+        except UnknownTopic:
+            if is_first or self._on_data_loss == "fail":
+                raise
+        try:
+            return log.describe([topic for topic in log.topics() if selection.reads(topic)])
+        except UnknownTopic:  # the list still had one that is gone
+            return {}
 
 
 def _alone(offsets: OffsetRange, topic_id: str | None) -> RangeGroup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from apache_beam.utils.timestamp import Duration
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import DataLoss, UnknownTopic, leaving_step
 from beam_exactly_once.kafka import Chunk, KafkaSettings
+from beam_exactly_once.kafka.topic_watch import TopicWatch
 from beam_exactly_once.logs.opening import LogSettings
 from beam_exactly_once.offsets import OffsetRange, TopicPartition
 from beam_exactly_once.planning.event_time import EventTime
@@ -34,10 +35,8 @@ from beam_exactly_once.transforms.reading.partition_time import PartitionTime, P
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.read_ranges import MAX_INITIAL_SPLIT_OFFSETS, ReadRange, cut_lost
 
-POLL_S = 0.2
-"""How long a partition rests that has nothing more to read."""
 QUIET_POLL_S = 1.0
-"""How long, if it had nothing for :data:`QUIET_S`: many topics have many partitions that nobody writes to."""
+"""How long a partition rests that had nothing for :data:`QUIET_S`: many topics have many partitions that nobody writes to."""
 QUIET_S = 10.0
 MAX_PROCESS_S = 1.0
 MAX_PROCESS_RECORDS = 50_000
@@ -102,6 +101,37 @@ class ReadTimes:
         return at_ms - int((0.0 if self.event_time is None else self.event_time.out_of_order_s) * 1000)
 
 
+class _Turn:
+    """How much of a turn is over."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began_s = clock.monotonic_s()
+        self._records = self._bytes = 0
+
+    def count(self, chunk: Chunk) -> None:
+        """It was read."""
+        self._records += len(chunk)
+        self._bytes += chunk.bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has all the records or bytes that one may have, or lasts as long as one may."""
+        return (
+            self._records >= MAX_PROCESS_RECORDS
+            or self._bytes >= MAX_PROCESS_BYTES
+            or self._clock.monotonic_s() - self._began_s >= MAX_PROCESS_S
+        )
+
+
+def made_anew(topics: Sequence[str]) -> DataLoss:
+    """The error for topics that are not those that were found, where nothing may be lost."""
+    return DataLoss(
+        f"{', '.join(topics)}: deleted and made anew while it was read, so what the old topic still had is lost. Submit the "
+        "pipeline anew to read the new one, or give on_data_loss='skip'."
+    )
+
+
 class FollowRanges(ReadRange):
     """Claims and emits chunks, at the times of their first records, until a turn is over; then puts the rest off.
 
@@ -117,12 +147,12 @@ class FollowRanges(ReadRange):
         self._clock = clock
         self._topic_ids: dict[str, str | None] = {}
         self._shorter_since_s: dict[TopicPartition, float] = {}
+        self._watch = TopicWatch("skip")  # what is an error is said here: a watch speaks of batches
+        self._lost_partitions = beam.metrics.Metrics.counter("beam_exactly_once", "partitions_lost")
         self._lost = beam.metrics.Metrics.counter("beam_exactly_once", "offsets_lost")
 
     def finish_bundle(self) -> None:
-        """Everything that was emitted was of the topics that were found, or the bundle fails."""
-        if self._logs:
-            self._watch.end(next(iter(self._logs.values())))
+        """Nothing: what is emitted was proved before."""
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
@@ -138,50 +168,70 @@ class FollowRanges(ReadRange):
 
     def _turn(self, planned: PlannedRange, tracker: Any, watermark: PartitionTime) -> Iterator[Any]:
         self._renew_client(planned)
+        turn, chunks_at_once = _Turn(self._clock), 1
         latest = position = tracker.current_restriction().start
-        began_s, records, bytes_read = self._clock.monotonic_s(), 0, 0
-        while position < (stop := tracker.current_restriction().stop):
+        while position < tracker.current_restriction().stop:
             if latest <= position:
                 found = self._latest(planned, position)
-                if found is None:  # if another topic has its name, who looks for partitions finds that one
+                if found is None:
                     self._pass_over(planned, position, tracker)
                     return
                 latest = found
-            is_over = (
-                self._clock.monotonic_s() - began_s >= MAX_PROCESS_S
-                or records >= MAX_PROCESS_RECORDS
-                or bytes_read >= MAX_PROCESS_BYTES
-            )
-            if latest <= position or is_over:
+            if latest <= position or turn.is_over:
                 tracker.defer_remainder(Duration(self._silence(watermark) if latest <= position else 0))
                 return
-            chunk, lost = self._next(planned, position, min(stop, latest))
-            if not tracker.try_claim(chunk.stop - 1):  # a split took the tail; no other split can follow
-                stop = tracker.current_restriction().stop
-                chunk, lost = chunk.cut(stop), [cut_lost(one, stop) for one in lost]
-            position = chunk.stop
-            self._record(lost)
-            if len(chunk):
-                records, bytes_read = records + len(chunk), bytes_read + chunk.bytes
-                at_ms = now_ms(self._clock)
-                first_ms, reached_ms = self._times.of_chunk(chunk, at_ms)
-                yield TimestampedValue(chunk, beam_time(first_ms))
-                watermark.saw_records(at_ms)
-                _advance(watermark, reached_ms)
+            taken = self._take(planned, position, min(latest, tracker.current_restriction().stop), chunks_at_once, turn)
+            if taken is None:
+                self._pass_over(planned, position, tracker)
+                return
+            chunks_at_once *= 2
+            for chunk, lost in taken:
+                is_whole = tracker.try_claim(chunk.stop - 1)
+                if not is_whole:  # a split took the tail; no other split can follow
+                    stop = tracker.current_restriction().stop
+                    chunk, lost = chunk.cut(stop), [cut_lost(one, stop) for one in lost]
+                position = chunk.stop
+                self._record(lost)
+                if len(chunk):
+                    at_ms = now_ms(self._clock)
+                    first_ms, reached_ms = self._times.of_chunk(chunk, at_ms)
+                    yield TimestampedValue(chunk, beam_time(first_ms))
+                    watermark.saw_records(at_ms)
+                    _advance(watermark, reached_ms)
+                if not is_whole:
+                    return
+
+    def _take(
+        self, planned: PlannedRange, position: int, stop: int, max_chunks: int, turn: _Turn
+    ) -> list[tuple[Chunk, list[OffsetRange]]] | None:
+        """The next chunks, each with what is lost in it; None if the topic is another one now, and may be passed over.
+
+        An id never comes back: a topic that has its id behind the reads had it all the while.
+        """
+        taken: list[tuple[Chunk, list[OffsetRange]]] = []
+        try:
+            while position < stop and len(taken) < max_chunks and not turn.is_over:
+                chunk, lost = self._next(planned, position, stop)
+                turn.count(chunk)
+                position = chunk.stop
+                taken.append((chunk, lost))
+        except (DataLoss, UnknownTopic):
+            if not self._is_gone(planned):
+                raise
+            return None
+        return None if self._is_gone(planned) else taken
 
     def _silence(self, watermark: PartitionTime) -> float:
         """Let the watermark go on where nothing is left to read; returns how long to rest, in seconds."""
         at_ms, quiet_since_ms = now_ms(self._clock), watermark.quiet_since_ms()
         _advance(watermark, self._times.of_silence(quiet_since_ms, at_ms))
-        return POLL_S if at_ms - quiet_since_ms < QUIET_S * 1000 else QUIET_POLL_S
+        return self._settings.rest_s if at_ms - quiet_since_ms < QUIET_S * 1000 else QUIET_POLL_S
 
     def _renew_client(self, planned: PlannedRange) -> None:
         """What a client has fetched ahead may be of a topic that is no longer there."""
         topic, topic_id = planned.offsets.topic, planned.topic_id
         if self._topic_ids.get(topic, topic_id) != topic_id:
-            self.finish_bundle()
             self.teardown()
-            self.start_bundle()
             self._topic_ids.clear()
         self._topic_ids[topic] = topic_id
 
@@ -200,10 +250,8 @@ class FollowRanges(ReadRange):
                 raise
             return None
         saw_end(place, latest)
-        if latest != position:
-            self._watch.look(log, {place.topic: planned.topic_id})
-            if self._watch.is_replaced(place.topic):
-                return None
+        if latest != position and self._is_gone(planned):
+            return None
         if latest >= position:
             self._shorter_since_s.pop(place, None)
             return latest
@@ -217,9 +265,30 @@ class FollowRanges(ReadRange):
             )
         return latest
 
+    def _is_gone(self, planned: PlannedRange) -> bool:
+        """Whether the topic is not the one that was found any more, and may be passed over. Asks the brokers.
+
+        Raises:
+            DataLoss, UnknownTopic: it is not, and may not.
+        """
+        topic = planned.offsets.topic
+        self._watch.begin()
+        try:
+            self._watch.look(self._log(planned.isolation_level), {topic: planned.topic_id})
+        except UnknownTopic:
+            if self._on_data_loss == "fail":
+                raise
+            return True
+        if self._watch.is_replaced(topic) and self._on_data_loss == "fail":
+            raise made_anew([topic])
+        return self._watch.is_replaced(topic)
+
     def _pass_over(self, planned: PlannedRange, position: int, tracker: Any) -> None:
+        """Record that the rest is lost. If another topic has the name, who looks for partitions finds that one."""
         stop = tracker.current_restriction().stop
-        tracker.try_claim(stop - 1)
+        if position < stop:  # else a split took it just now
+            tracker.try_claim(stop - 1)
+        self._lost_partitions.inc()
         _LOGGER.warning(
             "topic %s is gone, or another one now: what it had of partition %s from offset %d on is lost",
             planned.offsets.topic,
@@ -255,9 +324,9 @@ class FollowAndCommit(FollowRanges):
     def process(
         self,
         group: RangeGroup,
+        finalizer: Any = beam.DoFn.BundleFinalizerParam,  # before the others: Beam gives those by name, and it by position
         tracker: Any = beam.DoFn.RestrictionParam(_GrowingRanges()),  # noqa: B008 (Beam's way)
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(PartitionTimes()),  # noqa: B008
-        finalizer: Any = beam.DoFn.BundleFinalizerParam,
     ) -> Iterator[Any]:
         """One turn."""
         whole = tracker.current_restriction()

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import apache_beam as beam
-from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner, SwitchingDirectRunner
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_exactly_once.arguments import one_of, true_or_false
 from beam_exactly_once.errors import ConfigurationError
@@ -28,6 +26,7 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import NAME as DECODE
 from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
+from beam_exactly_once.transforms.reading.endless_runners import refuse_runner
 from beam_exactly_once.transforms.reading.find_partitions import FindPartitions
 from beam_exactly_once.transforms.reading.follow_ranges import FollowAndCommit, FollowRanges, ReadTimes
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup, grouped
@@ -37,8 +36,6 @@ from beam_exactly_once.transforms.stream_graph import SourceSpec, StreamGraph, g
 
 _LOGGER = logging.getLogger(__name__)
 
-_WITH_AN_END = (FnApiRunner, BundleBasedDirectRunner, SwitchingDirectRunner)
-"""Runners that run each step to its end before the next one."""
 MAX_BATCH_BYTES = 128 << 20
 """Default of ``max_batch_bytes``: bounds what a shuffle of the user's must hold, whatever the lag."""
 
@@ -96,8 +93,6 @@ class ReadLog(NamedTransform, abc.ABC):
 
     has_groups: bool = False
     """Whether the log knows consumer groups."""
-    reads_on: bool = False
-    """Whether an ordinary pipeline may read on and on."""
 
     @abc.abstractmethod
     def log_in(self, graph: StreamGraph | None) -> tuple[LogSettings, TopicSelection | None]:
@@ -185,18 +180,9 @@ class ReadLog(NamedTransform, abc.ABC):
         """What is in ``places``: topics and partitions, or an impulse where :meth:`log_in` says it.
 
         Raises:
-            ConfigurationError: the source or the runner cannot, or nobody could tell the watermark.
+            ConfigurationError: the runner cannot, or nobody could tell the watermark.
         """
-        if not self.reads_on or isinstance(places.pipeline.runner, _WITH_AN_END):
-            if self.reads_on:
-                why = f"which {type(places.pipeline.runner).__name__} does not run: it runs each step to its end"
-                instead = "use runner='PrismRunner'"
-            else:
-                why, instead = "which does not exist yet in an ordinary beam.Pipeline", "read in an ExactlyOnceStream"
-            raise ConfigurationError(
-                f'stop=None of {self._said} is an unbounded read, {why}. Give stop="latest" to read what is there, a datetime or '
-                f"offsets; or {instead}."
-            )
+        refuse_runner(places.pipeline, self._said)
         if self._decode is not None and self._event_time is not None and self._event_time.by is not None:
             raise ConfigurationError(
                 f"event_time=EventTime(by, …) of {self._said} is of the rows that decoder= makes, and without stop= the reader "
@@ -204,7 +190,7 @@ class ReadLog(NamedTransform, abc.ABC):
             )
         settings, selection = self.log_in(None)
         times = ReadTimes(self._event_time, self._times_of())
-        finds = FindPartitions(settings, selection, self._start, times)
+        finds = FindPartitions(settings, selection, self._start, times, self._on_data_loss)
         if self._commit_to_group is None:
             follows = FollowRanges(settings, self._on_data_loss, times)
         else:

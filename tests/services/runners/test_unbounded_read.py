@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.transforms.window import FixedWindows
 
-from beam_exactly_once import EventTime, ReadAllFromKafka, ReadFromKafka, Record, TopicPartition
-from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once import EventTime, ReadAllFromKafka, ReadFromKafka, ReadFromWal, Record, TopicPartition
+from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
+from beam_exactly_once.kafka.log import ConfluentLog
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
-from beam_exactly_once.transforms.reading import find_partitions
+from beam_exactly_once.transforms.reading import find_partitions, group_commits
 from services.streams.topics import wait_until
+from support.wal.streams import LOG, append, numbers
 
 # Of a job that is cancelled, Prism forgets the worker before the worker's streams have ended: Beam's threads say so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -56,26 +59,30 @@ def broker() -> Iterator[EmbeddedBroker]:
 def test_records_come_windows_close_and_topics_that_appear_are_read(
     broker: EmbeddedBroker, prism_location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A partition that stays empty holds up no window for long."""
+    """A partition that stays empty holds up no window for long. A group is told what is final. A write-ahead log is read, too."""
     monkeypatch.setattr(find_partitions, "DISCOVERY_INTERVAL_S", 0.5)
+    monkeypatch.setattr(group_commits, "EVERY_S", 0.5)
     options = PipelineOptions([f"--prism_location={prism_location}", "--streaming"])
     runner = PrismRunner()
     seen, sums = tmp_path / "seen", tmp_path / "sums"
     send(broker, "orders-a", range(20))
+    append(tmp_path, numbers(range(5)))
     with one_job_server(runner, options):
         pipeline = beam.Pipeline(runner=runner, options=options)
         event_time = EventTime(second_of, out_of_order_s=20, idle_s=1)
         read = ReadFromKafka(broker.bootstrap_servers, topic_pattern="orders-.*", event_time=event_time)
-        numbers = pipeline | read | beam.Map(lambda record: int(record.value))
+        values = pipeline | read | beam.Map(lambda record: int(record.value))
         again = (
             pipeline
             | beam.Create(["orders-a", TopicPartition("orders-empty", 0)])
-            | ReadAllFromKafka(broker.bootstrap_servers)
+            | ReadAllFromKafka(broker.bootstrap_servers, commit_to_group="view")
         )
+        hooks = pipeline | ReadFromWal(f"{tmp_path}/{LOG}") | "Value" >> beam.Map(lambda record: int(record.value))
+        _ = hooks | "Hooks" >> beam.ParDo(Append(tmp_path / "hooked"))
         _ = again | beam.Map(lambda record: int(record.value)) | "Again" >> beam.ParDo(Append(tmp_path / "again"))
-        _ = numbers | "Seen" >> beam.ParDo(Append(seen))
+        _ = values | "Seen" >> beam.ParDo(Append(seen))
         _ = (
-            numbers
+            values
             | beam.WindowInto(FixedWindows(10))
             | beam.CombineGlobally(sum).without_defaults()
             | "Sums" >> beam.ParDo(Append(sums))
@@ -87,6 +94,12 @@ def test_records_come_windows_close_and_topics_that_appear_are_read(
             wait_until(lambda: lines(tmp_path / "again") == list(range(20)))
             broker.create_topic("orders-b", 2)
             send(broker, "orders-b", range(20, 30))
+            append(tmp_path, numbers(range(5, 9)))
             wait_until(lambda: lines(seen) == list(range(30)))
+            wait_until(lambda: lines(tmp_path / "hooked") == list(range(9)))
+            with closing(ConfluentLog(KafkaSettings(broker.bootstrap_servers))) as log:
+                places = [TopicPartition("orders-a", 0), TopicPartition("orders-a", 1)]
+                ends = log.ends(places)
+                wait_until(lambda: log.committed_offsets("view", places) == ends)
         finally:
             result.cancel()

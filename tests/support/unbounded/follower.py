@@ -16,6 +16,7 @@ from apache_beam.transforms.window import TimestampedValue
 from beam_exactly_once import Record
 from beam_exactly_once.clock import now_ms
 from beam_exactly_once.kafka import KafkaSettings
+from beam_exactly_once.logs.opening import LogSettings
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.topics import OnDataLoss
@@ -37,20 +38,28 @@ class Follower:
         times: ReadTimes | None = None,
         on_data_loss: OnDataLoss = "fail",
         random_: random.Random | None = None,
+        settings: LogSettings = KafkaSettings("memory:9092"),  # noqa: B008 (it cannot be changed)
+        whole: OffsetRange = WHOLE,
+        topic_id: str | None = None,
+        seconds_a_chunk: float = 0,
     ) -> None:
         self.cluster, self.random = cluster, random_
         self.clock = HandClock()
-        settings = KafkaSettings("memory:9092")
+        self.settings = settings
         self.doing = FollowRanges(settings, on_data_loss, times or ReadTimes(), self.clock)
         self.more: list[Any] = []
-        """Arguments of ``process`` that come last."""
-        self.group = RangeGroup((PlannedRange(WHOLE, cluster.ids()["orders"]),))
-        self.waiting: list[tuple[OffsetRange, State]] = [(WHOLE, (-(1 << 40), now_ms(self.clock)))]
+        """Arguments of ``process`` that Beam gives by position."""
+        self.group = RangeGroup((PlannedRange(whole, topic_id or cluster.ids()["orders"]),))
+        self.waiting: list[tuple[OffsetRange, State]] = [(whole, (-(1 << 40), now_ms(self.clock)))]
         self.records: list[Record] = []
         self.turns: list[int] = []
         """How many records each had."""
         self.rests_s: list[float] = []
         self.reached_ms: list[int] = []
+        self.first_ms: list[int] = []
+        """The timestamp of each chunk."""
+        self.seconds_a_chunk = seconds_a_chunk
+        """How long the steps behind need for one."""
 
     def turn(self) -> None:
         """One, of one of the rests, as Beam's worker makes it."""
@@ -61,10 +70,14 @@ class Follower:
         before, residuals = len(self.records), []
         with self.cluster.serving():
             self.doing.start_bundle()
-            for output in self.doing.process(self.group, RestrictionTrackerView(tracker), estimator, *self.more):
+            for output in self.doing.process(
+                self.group, *self.more, tracker=RestrictionTrackerView(tracker), watermark=estimator
+            ):
                 assert isinstance(output, TimestampedValue)
                 assert output.timestamp >= estimator.current_watermark() or self.doing._times.event_time is not None
                 self.records += output.value.records()
+                self.first_ms.append(output.timestamp.micros // 1000)
+                self.clock.seconds += self.seconds_a_chunk
                 if self.random and self.random.random() < 0.5:
                     residuals += [part[1] for part in [tracker.try_split(self.random.random())] if part]
             self.doing.finish_bundle()

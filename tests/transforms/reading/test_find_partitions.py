@@ -5,50 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from apache_beam.runners.sdf_utils import (
-    RestrictionTrackerView,
-    ThreadsafeRestrictionTracker,
-    ThreadsafeWatermarkEstimator,
-)
 
 from beam_exactly_once import EventTime, Record, TopicPartition
 from beam_exactly_once.clock import now_ms
-from beam_exactly_once.errors import UnfitRow
-from beam_exactly_once.kafka import KafkaSettings, selection_of
-from beam_exactly_once.planning.start import Start, start_of
+from beam_exactly_once.errors import DataLoss, UnfitRow, UnknownTopic
+from beam_exactly_once.kafka import selection_of
+from beam_exactly_once.planning.start import start_of
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms.reading.find_partitions import (
-    FindPartitions,
     Found,
     FoundTracker,
-    _FoundCoder,
 )
 from beam_exactly_once.transforms.reading.follow_ranges import ReadTimes
-from beam_exactly_once.transforms.reading.growing_range import NO_END
-from beam_exactly_once.transforms.reading.partition_time import PartitionTime
-from beam_exactly_once.transforms.reading.range_group import PlannedRange
-from support.hand_made_stream import HandClock
-
-
-class Search:
-    """Looks of one DoFn, one behind the other."""
-
-    def __init__(self, cluster: MemoryKafka, selection: Any, start: Start, times: ReadTimes) -> None:
-        self.cluster, self.clock = cluster, HandClock()
-        self.doing = FindPartitions(KafkaSettings("memory:9092"), selection, start, times, self.clock)
-        self.found, self.state = Found(), (-(1 << 40), 0)
-
-    def look(self, place: Any = b"") -> list[PlannedRange]:
-        tracker = ThreadsafeRestrictionTracker(FoundTracker(self.found))
-        estimator = ThreadsafeWatermarkEstimator(PartitionTime(self.state))
-        with self.cluster.serving():
-            emitted = list(self.doing.process(place, RestrictionTrackerView(tracker), estimator))
-        tracker.check_done()
-        deferred = tracker.deferred_status()
-        assert deferred is not None
-        coder = _FoundCoder()
-        self.found, self.state = coder.decode(coder.encode(deferred[0])), estimator.get_estimator_state()
-        return [planned for one in emitted for planned in one.value.ranges]
+from support.unbounded.search import Search, found
 
 
 @pytest.fixture
@@ -58,13 +27,8 @@ def cluster() -> MemoryKafka:
     return kafka
 
 
-def found(ranges: list[PlannedRange]) -> list[tuple[str, int, int]]:
-    assert {one.offsets.stop for one in ranges} <= {NO_END}
-    return sorted((one.offsets.topic, one.offsets.partition, one.offsets.start) for one in ranges)
-
-
 def test_the_first_begin_as_they_are_told_and_those_that_appear_at_their_earliest(cluster: MemoryKafka) -> None:
-    search = Search(cluster, selection_of((), "orders-.*"), start_of("latest"), ReadTimes())
+    search = Search(cluster, selection_of((), "orders-.*"), start_of("latest"), ReadTimes(), "skip")
     assert found(search.look()) == [("orders-a", 0, 5), ("orders-a", 1, 0)]
     assert search.look() == []
 
@@ -79,6 +43,27 @@ def test_the_first_begin_as_they_are_told_and_those_that_appear_at_their_earlies
     assert found([again]) == [("orders-a", 0, 0)]
     assert again.topic_id == cluster.ids()["orders-a"]
     assert search.look() == []
+
+
+@pytest.mark.parametrize("topics", [["orders-a", "orders-b"], {"orders-a": [0], "orders-b": [0]}, "orders-.*"], ids=str)
+def test_a_topic_that_is_gone_is_an_error_or_waited_for(cluster: MemoryKafka, topics: Any) -> None:
+    cluster.add_partitions("orders-b", 1)
+    selection = selection_of((), topics) if isinstance(topics, str) else selection_of(topics)
+    failing = Search(cluster, selection, start_of("earliest"), ReadTimes())
+    going_on = Search(cluster, selection, start_of("earliest"), ReadTimes(), "skip")
+    failing.look(), going_on.look()
+
+    cluster.delete_topic("orders-b")
+    if not isinstance(topics, str):
+        with pytest.raises(UnknownTopic, match="orders-b"):
+            failing.look()
+    assert going_on.look() == []
+
+    cluster.add_partitions("orders-b", 1)
+    with pytest.raises(DataLoss, match="orders-b: deleted and made anew while it was read"):
+        failing.look()
+    (again,) = going_on.look()
+    assert (again.offsets.topic, again.topic_id) == ("orders-b", cluster.ids()["orders-b"])
 
 
 @pytest.mark.parametrize(
