@@ -110,7 +110,7 @@ def test_flink_needs_a_flag_to_read_without_end(flag: str | None) -> None:
     with (
         contextlib.nullcontext()
         if flag
-        else pytest.raises(ConfigurationError, match="FlinkRunner gives out nothing without one of these flags")
+        else pytest.raises(ConfigurationError, match="FlinkRunner ends its root at once without one of these flags")
     ):
         _ = pipeline | ReadFromKafka("memory:9092", ["orders"])
 

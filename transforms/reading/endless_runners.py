@@ -12,7 +12,7 @@ from beam_exactly_once.errors import ConfigurationError
 _WITH_AN_END = (FnApiRunner, BundleBasedDirectRunner, SwitchingDirectRunner)
 """They run each step to its end before the next one."""
 _FLINK_GOES_ON = ("shutdown_sources_after_idle_ms", "checkpointing_interval")
-"""Without one of them Flink ends a job's impulse at once, and never resumes what a reader puts off."""
+"""Without one of them Flink ends a job's root at once: what a reader puts off is resumed behind the end of event time, or never."""
 
 
 def refuse_runner(pipeline: beam.Pipeline, said: str) -> None:
@@ -35,6 +35,6 @@ def refuse_runner(pipeline: beam.Pipeline, said: str) -> None:
         flags = pipeline.options.get_all_options(retain_unknown_options=True)
         if not any(flags.get(one) for one in _FLINK_GOES_ON):
             raise ConfigurationError(
-                f"stop=None of {said} is an unbounded read, of which FlinkRunner gives out nothing without one of these flags: "
+                f"stop=None of {said} is an unbounded read, and FlinkRunner ends its root at once without one of these flags: "
                 "--shutdown_sources_after_idle_ms=3600000, or --checkpointing_interval. Give one of them."
             )
