@@ -28,6 +28,8 @@ RUNNERS = {
     "FlinkRunner cluster": "a job manager, two task managers, a pool of workers each; or workers in the driver's process",
 }
 TRIGGERS = ("AvailableNow", "ProcessingTime", "Continuous")
+NO_TRIGGER = "none"
+"""Of an ordinary pipeline, which is no stream."""
 
 COLUMNS = {
     "DirectRunner": ("DirectRunner", "FnApiRunner"),
@@ -197,6 +199,12 @@ CAPABILITIES = (
     ),
     Capability(READING, "TLS, logins, access rules", r"test_kafka_security: "),
     Capability(READING, "the time that records happened, and a watermark: `EventTime`", r"test_event_time: "),
+    Capability(
+        READING,
+        "an unbounded read in an ordinary pipeline, also of a write-ahead log",
+        r"test_unbounded_read: ",
+        {"DirectRunner": "refused"},
+    ),
     Capability(READING, "`continue_from=` another checkpoint", r"test_continue_from: "),
     Capability(
         WRITING,
@@ -293,7 +301,7 @@ def proofs(item: pytest.Item) -> Iterator[Proof]:
         return
     said = {"trigger": "AvailableNow", "storage": "local disk", **mark.kwargs}
     (runner,) = mark.args
-    if runner not in RUNNERS or said["trigger"] not in TRIGGERS:
+    if runner not in RUNNERS or said["trigger"] not in (*TRIGGERS, NO_TRIGGER):
         raise pytest.UsageError(f"{item.nodeid}: unknown runner or trigger in {mark}")
     name = item.originalname if isinstance(item, pytest.Function) else item.name
     what = name.removeprefix("test_").replace("_", " ")

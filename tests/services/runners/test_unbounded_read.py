@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.transforms.window import FixedWindows
 
@@ -18,6 +19,7 @@ from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
 from beam_exactly_once.kafka.log import ConfluentLog
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.transforms.reading import find_partitions, group_commits
+from services.streams.flink_streams import WAIT_S, local_options
 from services.streams.topics import wait_until
 from support.wal.streams import LOG, append, numbers
 
@@ -56,6 +58,7 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield broker
 
 
+@pytest.mark.runs_on("PrismRunner", trigger="none")
 def test_records_come_windows_close_and_topics_that_appear_are_read(
     broker: EmbeddedBroker, prism_location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,5 +104,32 @@ def test_records_come_windows_close_and_topics_that_appear_are_read(
                 places = [TopicPartition("orders-a", 0), TopicPartition("orders-a", 1)]
                 ends = log.ends(places)
                 wait_until(lambda: log.committed_offsets("view", places) == ends)
+        finally:
+            result.cancel()
+
+
+@pytest.mark.runs_on("FlinkRunner [local]", trigger="none")
+def test_a_read_goes_on_and_windows_close_on_flink(
+    broker: EmbeddedBroker, flink_job_server_jar: str, tmp_path: Path
+) -> None:
+    """Without Flink checkpoints: the flag keeps the job alive, and the rest of each turn is taken up again."""
+    flags = ["--streaming", "--parallelism=1", "--max_bundle_time_mills=50", "--shutdown_sources_after_idle_ms=3600000"]
+    options = PipelineOptions([*local_options(flink_job_server_jar), *flags])
+    runner = FlinkRunner()
+    seen, sums = tmp_path / "seen", tmp_path / "sums"
+    send(broker, "orders-a", range(20))
+    with one_job_server(runner, options):
+        pipeline = beam.Pipeline(runner=runner, options=options)
+        event_time = EventTime(second_of, out_of_order_s=20, idle_s=1)
+        read = ReadFromKafka(broker.bootstrap_servers, ["orders-a"], event_time=event_time)
+        values = pipeline | read | beam.Map(lambda record: int(record.value))
+        _ = values | "Seen" >> beam.ParDo(Append(seen))
+        windows = values | beam.WindowInto(FixedWindows(10))
+        _ = windows | beam.CombineGlobally(sum).without_defaults() | "Sums" >> beam.ParDo(Append(sums))
+        result = pipeline.run()
+        try:
+            wait_until(lambda: lines(sums) == [sum(range(10)), sum(range(10, 20))], WAIT_S)
+            send(broker, "orders-a", range(20, 40))
+            wait_until(lambda: lines(seen) == list(range(40)), WAIT_S)
         finally:
             result.cancel()

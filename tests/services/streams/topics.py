@@ -249,9 +249,9 @@ class Topic:
         assert left == 0, f"{left} records were not delivered to {self.name} in {TIMEOUT_S} s"
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
     """Wait for what a broker does in its own time."""
-    deadline_s = time.monotonic() + TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline_s, "not settled"
         time.sleep(0.05)
