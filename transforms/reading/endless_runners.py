@@ -12,7 +12,7 @@ from beam_exactly_once.errors import ConfigurationError
 _WITH_AN_END = (FnApiRunner, BundleBasedDirectRunner, SwitchingDirectRunner)
 """They run each step to its end before the next one."""
 _FLINK_GOES_ON = ("shutdown_sources_after_idle_ms", "checkpointing_interval")
-"""Without one of them Flink ends a job's root at once: what a reader puts off is resumed behind the end of event time, or never."""
+"""Without one of them Flink ends a job's root at once, and what a reader puts off is resumed behind the end of time, or never."""
 
 
 def refuse_runner(pipeline: beam.Pipeline, said: str) -> None:
