@@ -40,6 +40,7 @@ from beam_exactly_once.planning.continuing import CheckpointAt
 from beam_exactly_once.sinks.contract import Publisher
 from beam_exactly_once.state.near.cache import StateCache
 from beam_exactly_once.transforms.commit_batch import CommitBatch
+from beam_exactly_once.transforms.continuous.batch_windows import keep_to_windows
 from beam_exactly_once.transforms.continuous.bundles_of_batches import cut_bundles
 from beam_exactly_once.transforms.continuous.plan_batches import ContinuousTasks
 from beam_exactly_once.transforms.emit_task import ATTEMPT, SEED, TASK, BatchTasks
@@ -234,6 +235,7 @@ class ExactlyOnceStream(beam.Pipeline):
         )
         if graph.is_continuous:
             cut_bundles(self)
+            keep_to_windows(self)
         else:
             hand_on_in_lists(self)
 

@@ -54,12 +54,14 @@ class Continuous:
     """One unbounded pipeline that plans a batch every ``interval_s`` seconds by itself, until SIGTERM.
 
     Nothing is submitted and nothing started for a batch, so it takes less than with :class:`ProcessingTime` on the same runner.
-    A driver watches the pipeline, and submits it anew when it fails, vanishes or falls silent. It runs on PrismRunner, without
-    state; the checkpoint is the same as with the other triggers, which may take its place at every start.
+    A driver watches the pipeline, and submits it anew when it fails, vanishes or falls silent. It runs on PrismRunner and on a
+    Flink cluster; the checkpoint is the same as with the other triggers, which may take its place at every start.
 
     Args:
         interval_s: seconds from the start of one batch to the start of the next; zero means as fast as possible.
         max_batches_in_flight: how many batches may be on their way. Only 1 yet.
+        max_batches_of_job: after so many batches the pipeline is submitted anew, when they are published. None leaves that to
+            the runner: 10,000 on Flink, which keeps up to 2 KB of each, and no limit on Prism, which keeps nothing.
 
     Raises:
         ConfigurationError: one is not such a number.
@@ -68,10 +70,12 @@ class Continuous:
     interval_s: float = 1.0
     _: KW_ONLY
     max_batches_in_flight: int = 1
+    max_batches_of_job: int | None = None
 
     def __post_init__(self) -> None:
         seconds("interval_s", self.interval_s, zero=True)
         whole_number("max_batches_in_flight", self.max_batches_in_flight)
+        whole_number("max_batches_of_job", self.max_batches_of_job, none="what the runner bears")
         if self.max_batches_in_flight != 1:
             raise ConfigurationError(
                 f"max_batches_in_flight={self.max_batches_in_flight} is not possible yet: a batch begins when the one before is "

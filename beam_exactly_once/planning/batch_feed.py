@@ -165,6 +165,11 @@ class BatchFeed:
         self._planned, self._stands = plan, False
         return Planned(plan, self._before, times)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is on its way."""
+        return self._stands
+
     def _stands_behind(self) -> bool:
         """Whether the batch before is published, and the planners stand behind it."""
         if self._stands:

@@ -43,6 +43,8 @@ class Silence:
         self._batch_timeout_s = batch_timeout_s
         self._seen_s = clock.monotonic_s()
         self._unchecked_s = 0.0
+        self.is_idle = False
+        """Whether there was nothing to do at the last check."""
         self.ends()
 
     def ends(self) -> None:
@@ -66,6 +68,7 @@ class Silence:
             RunnerUnavailable: it was too long.
         """
         passed_s, self._unchecked_s = min(self._unchecked_s, 2 * CHECK_S), 0.0
+        self.is_idle = False
         if self._checkpoint.read_plan(batch_id) is not None:
             self._planned_s += passed_s
             if self._batch_timeout_s is not None and self._planned_s > self._batch_timeout_s:
@@ -81,6 +84,7 @@ class Silence:
                 )
         else:
             self._unplanned_s = 0.0
+            self.is_idle = True
 
     def _is_work(self) -> bool:
         at_ms = now_ms(self._clock)

@@ -17,11 +17,10 @@ from beam_exactly_once.checkpoint import Attempt, Checkpoint, Marker, Plan, Stre
 from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import CheckpointHole, Retryable, RunnerUnavailable
 from beam_exactly_once.pipelines.claiming import Claimed, StreamSettings, claim_newest, claimed_stream
-from beam_exactly_once.pipelines.continuous.job import OpenRunner, OpenRunners
+from beam_exactly_once.pipelines.continuous.job import JobEnd, OpenRunner, OpenRunners
 from beam_exactly_once.pipelines.continuous.silence import Silence
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.micro_batches import ClaimedStream
-from beam_exactly_once.pipelines.runners.job_ends import WaitingForEnd
 from beam_exactly_once.pipelines.runners.watched_run import lost_runner
 from beam_exactly_once.pipelines.triggers import Continuous
 from beam_exactly_once.planning.batch_feed import FeedClaim
@@ -81,8 +80,10 @@ def run_continuously(
     while True:
         try:
             with opened_runner() as runner, claimed_stream(settings, graph, clock, way.claim) as claimed:
-                _SupervisedStream(settings, graph, runner, clock, stop, claimed, way).run()
-            return
+                stream = _SupervisedStream(settings, graph, runner, clock, stop, claimed, way)
+                stream.run()
+            if not stream.is_to_be_renewed:
+                return
         except Retryable as error:
             tries = tries + 1 if way.batch_id == tried_batch_id else 1
             tried_batch_id = way.batch_id
@@ -111,6 +112,8 @@ class _SupervisedStream(ClaimedStream):
         super().__init__(settings, graph, runner.run_task, clock, stop, claimed)
         self._runner = runner
         self._way = way
+        self.is_to_be_renewed = False
+        """Whether the job was ended in order, and the next one is to go on."""
 
     def _run_from(self, replays: Sequence[int]) -> None:
         """Submit the job, which replays what is planned first, and watch it."""
@@ -118,7 +121,8 @@ class _SupervisedStream(ClaimedStream):
         if not self._way.has_begun and self._settings.max_batches is not None:
             self._way.last_batch_id = self._batch_id + len(replays) + self._settings.max_batches - 1
         self._way.has_begun = True
-        job = self._runner.submit(self._job())
+        last = self._last_of_job()
+        job, submitted_s = self._runner.submit(self._job(last)), self._clock.monotonic_s()
         silence = Silence(self._clock, self._checkpoint, self._planners, self._is_due, self._way.batch_timeout_s)
         stops_at: int | None = None
         while True:
@@ -128,16 +132,31 @@ class _SupervisedStream(ClaimedStream):
             if self._stop.is_set() and stops_at is None:
                 # A batch that is under way is waited for; one that begins now is replayed by the next start.
                 stops_at = self._batch_id + (self._checkpoint.read_plan(self._batch_id) is not None)
-            last = self._way.last_batch_id
-            if (stops_at is not None and self._batch_id >= stops_at) or (last is not None and self._batch_id > last):
+            if stops_at is not None and self._batch_id >= stops_at:
+                return
+            if last is not None and self._batch_id > last:
+                self.is_to_be_renewed = last != self._way.last_batch_id
                 return
             if has_ended:
                 raise self._failure(job)
             if silence.is_checked_now():
                 self._writer.ensure_newest()
                 silence.check(self._batch_id)
+                if silence.is_idle and self._clock.monotonic_s() - submitted_s > self._runner.bounds.max_idle_s:
+                    self.is_to_be_renewed = True
+                    return
 
-    def _job(self) -> ContinuousJob:
+    def _last_of_job(self) -> int | None:
+        """The last batch of this submission."""
+        trigger, last = self._settings.trigger, self._way.last_batch_id
+        assert isinstance(trigger, Continuous)
+        max_batches = trigger.max_batches_of_job or self._runner.bounds.max_batches
+        if max_batches is None:
+            return last
+        last_of_job = self._batch_id + max_batches - 1
+        return last_of_job if last is None else min(last, last_of_job)
+
+    def _job(self, last_batch_id: int | None) -> ContinuousJob:
         trigger = self._settings.trigger
         assert isinstance(trigger, Continuous)
         definitions = {name: sink.definition for name, sink in self._graph.sinks.items()}
@@ -147,12 +166,12 @@ class _SupervisedStream(ClaimedStream):
             self._checkpoint.stream_id,
             self._writer.writer_epoch,
             self._batch_id,
-            self._way.last_batch_id,
+            last_batch_id,
             trigger.interval_s,
             tuple(sources),
             {"sinks": definitions},
         )
-        return ContinuousJob(self._graph.checkpoint, claim, self._operators)
+        return ContinuousJob(self._graph.checkpoint, claim, self._operators, self._runner.bounds.rests)
 
     def _take_published(self) -> bool:
         """Stand behind the next batch, if it is published."""
@@ -184,7 +203,7 @@ class _SupervisedStream(ClaimedStream):
         if not self._operators.are_those_of(self._state):  # to recover here would leave two jobs with one claim
             raise Retryable(f"batch {plan.batch_id} was decided by a pipeline with other operators.")
 
-    def _failure(self, job: WaitingForEnd) -> Exception:
+    def _failure(self, job: JobEnd) -> Exception:
         """What the job ended with; a job that ended well has not done what it is for."""
         error = job.error
         if error is None:

@@ -17,6 +17,7 @@ TIMEOUT_S = 5.0
 OF_A_WORKER = "Traceback (most recent call last)"
 """What a failure has in its text if Python code of a worker raised it."""
 _FAILED, _CANCELED = "FAILED", "CANCELED"
+_ENDED = (_FAILED, _CANCELED, "FINISHED")
 
 
 class RestUnreachable(Exception):
@@ -44,34 +45,51 @@ class FlinkJob:
             RestUnreachable: nobody says how it is.
         """
         if self._job_id is None:
-            self._job_id = job_named(self._name, self._ask("/jobs/overview"))
+            self._job_id = job_named(self._name, ask(f"{self._url}/jobs/overview"))
             if self._job_id is None:
                 return False
-        found = self._ask(f"/jobs/{self._job_id}/status")
+        found = ask(f"{self._url}/jobs/{self._job_id}/status")
         state = None if found is None else _of(found, "status")
         if state == _FAILED:
-            raise RuntimeError(failure_of(self._ask(f"/jobs/{self._job_id}/exceptions")))
+            raise RuntimeError(failure_of(ask(f"{self._url}/jobs/{self._job_id}/exceptions")))
         if state in (None, _CANCELED, "SUSPENDED"):
             raise RuntimeError(f"Flink's job {self._name} {'is gone' if state is None else f'was {state}'}")
         return bool(state == "FINISHED")
 
-    def _ask(self, path: str) -> Any:
-        """The answer; None if there is no such thing."""
-        try:
-            with urllib.request.urlopen(self._url + path, timeout=TIMEOUT_S) as answer:
-                return orjson.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            if error.code == http.HTTPStatus.NOT_FOUND:
-                return None
-            raise RestUnreachable(str(error)) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise RestUnreachable(f"{type(error).__name__}: {error}") from error
+    @property
+    def is_known(self) -> bool:
+        """Whether Flink has ever said that there is such a job."""
+        return self._job_id is not None
+
+
+def ask(url: str, method: str = "GET") -> Any:
+    """The answer; None if there is no such thing.
+
+    Raises:
+        RestUnreachable: there is no answer.
+    """
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=TIMEOUT_S) as answer:
+            return orjson.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.NOT_FOUND:
+            return None
+        raise RestUnreachable(str(error)) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise RestUnreachable(f"{type(error).__name__}: {error}") from error
 
 
 def job_named(name: str, overview: Any) -> str | None:
     """The id of the job with exactly this name, in an answer of ``/jobs/overview``."""
     jobs = _of(overview, "jobs")
     return next((str(_of(job, "jid")) for job in jobs if _of(job, "name") == name), None)
+
+
+def live_jobs(overview: Any) -> dict[str, str]:
+    """The ids of all jobs that have not ended, by their names, in an answer of ``/jobs/overview``."""
+    return {
+        str(_of(job, "name")): str(_of(job, "jid")) for job in _of(overview, "jobs") if _of(job, "state") not in _ENDED
+    }
 
 
 def failure_of(exceptions: Any) -> str:

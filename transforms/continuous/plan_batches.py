@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,9 +29,24 @@ from beam_exactly_once.transforms.stateless import StatelessDoFn
 from beam_exactly_once.transforms.stream_graph import typed
 
 POLL_S = 0.05
-"""How long the planning step rests before it looks again whether a batch is published, or due."""
+"""How long the planning step waits before it looks again whether a batch is published, or due."""
 _MAX_BATCHES = 1 << 31
-"""Of one job. A second each, as windows are, they end before the year 10000."""
+"""Of one job. They end before the year 10000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rests:
+    """How long the planning step waits before it rests: then it gives the runner what is left of its work, to come back for it.
+
+    A runner may come back at once, and may keep something of every rest. By default the step rests at once, for :data:`POLL_S`.
+
+    Attributes:
+        on_its_way_s: while a batch is on its way, which the waiting step may hold up.
+        idle_s: while none is.
+    """
+
+    on_its_way_s: float = 0.0
+    idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,7 @@ class ContinuousJob:
     checkpoint: StoreLocation
     claim: FeedClaim
     operators: OperatorsOfBatches = field(default_factory=OperatorsOfBatches)
+    rests: Rests = Rests()
 
     def is_due(self, sources: Mapping[str, SourcePlan], before: Marker | None, at_ms: int) -> bool:
         """Whether an operator asks for a batch that reads nothing."""
@@ -154,23 +171,35 @@ class PlanBatches(StatelessDoFn):
         if self._job is None:
             raise RuntimeError("the graph of a stream was run without a job; run it through ExactlyOnceStream")
         number = tracker.current_restriction().next_one
-        if watermark.current_watermark() is None or watermark.current_watermark() < batch_time(number):
+        if watermark.current_watermark() is None:
             watermark.set_watermark(batch_time(number))
         with leaving_step():
             try:
-                planned = self._feed_at(self._job, number).next()
+                feed = self._feed_at(self._job, number)
+                planned = self._next(feed, self._job.rests)
             except Fenced:
                 self.teardown()
                 return  # the pipeline ends, and its driver looks who has replaced it
         if planned is None:
+            # Flink's runner loses a watermark that a step is told while it has a bundle, until it is told another one.
+            watermark.set_watermark(min(watermark.current_watermark() + 1, batch_time(number)))
             tracker.defer_remainder(beam.utils.timestamp.Duration(POLL_S))
             return
         if not tracker.try_claim(number):  # the rest was asked for: who has it finds the plan
             self.teardown()
             return
         yield TimestampedValue(self._job.task(planned), batch_time(number))
-        watermark.set_watermark(batch_time(number + 1))
+        watermark.set_watermark(batch_time(number) + 1)
         tracker.defer_remainder(beam.utils.timestamp.Duration(POLL_S))
+
+    def _next(self, feed: BatchFeed, rests: Rests) -> Planned | None:
+        began_s, never = self._clock.monotonic_s(), threading.Event()
+        while (planned := feed.next()) is None:
+            most_s = rests.idle_s if feed.is_idle else rests.on_its_way_s
+            if self._clock.monotonic_s() - began_s >= most_s:
+                break
+            self._clock.wait(never, POLL_S)
+        return planned
 
     def _feed_at(self, job: ContinuousJob, number: int) -> BatchFeed:
         batch_id = job.claim.first_batch_id + number

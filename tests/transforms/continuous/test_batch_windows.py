@@ -16,7 +16,7 @@ def windows_of(time: Timestamp) -> list[IntervalWindow]:
 
 @pytest.mark.parametrize("number", [0, 1, (1 << 31) - 1])
 def test_a_batch_has_a_window(number: int) -> None:
-    window = IntervalWindow(batch_time(number), batch_time(number + 1))
+    window = IntervalWindow(batch_time(number), batch_time(number) + 1)
     assert windows_of(batch_time(number)) == [window]
     assert windows_of(window.max_timestamp()) == [window]
     assert batch_time(number).to_utc_datetime().year < 10_000
