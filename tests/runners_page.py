@@ -111,7 +111,7 @@ ON_RUNNERS = "test_sinks_on_runners: "
 CAPABILITIES = (
     Capability(RUNNING, "`trigger=AvailableNow()`", r"\[AvailableNow\]"),
     Capability(RUNNING, "`trigger=ProcessingTime(…)`", r"\[ProcessingTime\]"),
-    Capability(RUNNING, "`trigger=Continuous(…)`", r"test_continuous_on_prism: |test_continuous_killed: "),
+    Capability(RUNNING, "`trigger=Continuous(…)`", r"test_continuous_(on_prism|killed|on_flink): "),
     Capability(
         RUNNING,
         "ready-made pipelines",
