@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.flink_runner import FlinkRunner
@@ -35,7 +36,7 @@ from beam_exactly_once.pipelines.runners.repeated_run import (
     with_task,
 )
 from beam_exactly_once.pipelines.runners.stream_metrics import StreamMetrics
-from beam_exactly_once.pipelines.runners.watched_run import watched_run
+from beam_exactly_once.pipelines.runners.watched_run import lost_runner, watched_run
 from beam_exactly_once.pipelines.runners.whole_elements import refuse_timed_flushes
 from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.commit_counts import CommitCounts
@@ -212,7 +213,10 @@ class _ContinuousOnCluster(_ContinuousRunner):
                     jobs.end_older()
                     ending.callback(wait_ended, CANCEL_TIMEOUT_S)
                     ending.callback(jobs.end_this)
-                    result = self.submitted(_with_job(proto, job), options_of_job(options, jobs.name))
+                    try:
+                        result = self.submitted(_with_job(proto, job), options_of_job(options, jobs.name))
+                    except grpc.RpcError as error:
+                        raise lost_runner(error) or error from error
                     ending.callback(_tell_to_cancel, result)
                     return ending.enter_context(contextlib.closing(jobs.end_of_this(WaitingForEnd(result))))
 

@@ -82,7 +82,7 @@ def run_continuously(
             with opened_runner() as runner, claimed_stream(settings, graph, clock, way.claim) as claimed:
                 stream = _SupervisedStream(settings, graph, runner, clock, stop, claimed, way)
                 stream.run()
-            if not stream.is_to_be_renewed:
+            if not stream.is_to_be_renewed or stop.is_set():
                 return
         except Retryable as error:
             tries = tries + 1 if way.batch_id == tried_batch_id else 1
