@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,24 +106,42 @@ def test_bytes_stay_flat_where_keys_are_skewed_and_one_slice_is_cold() -> None:
     assert max(stored) <= 3 * KEYS
 
 
-def test_slices_that_are_cut_for_more_workers_keep_up_as_well() -> None:
-    """A part lists the sections of the whole, with all their rows, until it has written its own. One bundle holds all parts."""
-    slices = [[Held(KEYS // 16, 0, 0)] for _ in range(16)]
+@dataclass(slots=True)
+class Aging:
+    """A section that grows older by itself."""
+
+    rows: int
+    batch: int
+    now: list[int]
+    tombstones: int = 0
+
+    @property
+    def age_batches(self) -> int:
+        return self.now[0] - self.batch
+
+
+@pytest.mark.parametrize(("bundles", "batches"), [(1, 60), (1000, 300)], ids=["in one bundle", "in a bundle each"])
+def test_slices_that_are_cut_for_more_workers_keep_up_as_well(bundles: int, batches: int) -> None:
+    """A part lists the sections of the whole, with all their rows, until it has written its own."""
+    now = [0]
+    slices: list[list[Any]] = [[Aging(KEYS // 16, 0, now)] for _ in range(16)]
     most = 0
-    for batch in range(1, 61):
-        workers = (3, 7, 300)[batch % 3]
+    for batch in range(1, batches + 1):
+        now[0], workers = batch, (3, 7, 16, 1000)[batch % 4]
         if len(slices) < workers:
             slices = [one for one in slices for _ in range(-(-workers // len(slices)))]
-        merge_of = {merge.slice_number: merge for merge in choose_merges(slices, KEYS // 100)}
-        after, of_slice = [], KEYS // len(slices)
-        for number, held in enumerate(slices):
-            merge = merge_of.get(number, Merge(number, 0, is_base=False))
-            taken = sum(section.rows for section in held[: merge.sections])
-            new = Held(of_slice if merge.is_base else min(taken + of_slice // 100, of_slice), 0, 0)
-            after.append([new, *(replace(one, age_batches=one.age_batches + 1) for one in held[merge.sections :])])
-        slices = after
+        of_slice, parts = KEYS // len(slices), min(bundles, workers)
+        for start, stop in pairwise(len(slices) * part // parts for part in range(parts + 1)):
+            of_bundle = slices[start:stop]
+            merge_of = {one.slice_number: one for one in choose_merges(of_bundle, of_slice // 100 * (stop - start))}
+            for number, held in enumerate(of_bundle):
+                merge = merge_of.get(number, Merge(number, 0, is_base=False))
+                taken = sum(section.rows for section in held[: merge.sections])
+                rows = of_slice if merge.is_base else min(taken + of_slice // 100, of_slice)
+                slices[start + number] = [Aging(rows, batch, now), *held[merge.sections :]]
         most = max(most, *map(len, slices))
-    assert (len(slices), most) == (304, 12)
+    assert len(slices) == 1008
+    assert most <= 12
 
 
 SECTIONS = st.builds(Held, st.integers(0, 1000), st.just(0), st.integers(0, 3 * OLD_AGE_BATCHES))
