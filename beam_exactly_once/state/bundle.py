@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,16 +22,42 @@ from beam_exactly_once.state.hashing import Numbers
 from beam_exactly_once.state.keyed_chunk import KeyedChunk, joined_chunks
 from beam_exactly_once.state.keys import decode_keys
 from beam_exactly_once.state.merging import merged
-from beam_exactly_once.state.near.cache import StateCache, section_cache
+from beam_exactly_once.state.near.cache import SectionCache, StateCache, section_cache
 from beam_exactly_once.state.ordering import Flags
 from beam_exactly_once.state.run import NEVER, TOMBSTONE, Run, empty_values
-from beam_exactly_once.state.section import fetch_from, pack
+from beam_exactly_once.state.section import Fetch, fetch_from, pack
 from beam_exactly_once.state.shard import Known, OpenSlice, Shard
 from beam_exactly_once.state.shard_seed import ShardSeed
 from beam_exactly_once.state.state_list import Section, SliceChange, StateChange
 from beam_exactly_once.state.updates import MISSING, UNCHANGED, Operator, Update
 
 Does = TypeVar("Does", bound=Operator, covariant=True)
+
+
+@dataclass(slots=True, eq=False)
+class SectionOpener:
+    """Opens sections for a bundle, which it does not know.
+
+    If it did, a bundle and its slices would be a cycle: all rows of the batch would stay until Python looks for garbage.
+    """
+
+    cache: SectionCache
+    fetch: Fetch
+    writer: StreamWriter
+    batch_id: int
+
+    def __call__(self, sections: Sequence[Section]) -> list[Run]:
+        """
+        Raises:
+            Fenced: the batch is decided, and what it stands on was swept: this is a late worker.
+            CheckpointHole, CorruptObject: state is gone, or damaged.
+        """
+        try:
+            return self.cache.get_all(sections, self.fetch)
+        except CheckpointHole:
+            self.writer.ensure_newest()
+            self.writer.ensure_undecided(self.batch_id)
+            raise
 
 
 class StateBundle(Generic[Does]):
@@ -49,9 +76,8 @@ class StateBundle(Generic[Does]):
         self._operator = operator
         self._update = update
         self._store = store
-        self._fetch = fetch_from(store)
-        self._sections = section_cache(cache)
-        self._writer = StreamWriter(Checkpoint(store, seed.stream_id), seed.attempt.writer_epoch)
+        writer = StreamWriter(Checkpoint(store, seed.stream_id), seed.attempt.writer_epoch)
+        self._opener = SectionOpener(section_cache(cache), fetch_from(store), writer, seed.attempt.batch_id)
         self._slices: list[OpenSlice] = []
         # By event time, what has expired is what earlier batches say: by the same bound a pair is late.
         expires_to_ms = seed.fires_to_ms if update.by is None else seed.fired_ms
@@ -112,7 +138,7 @@ class StateBundle(Generic[Does]):
 
     def _shard_of(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> Shard:
         """A shard that the bundle takes over, with the rows that came for it."""
-        shard = Shard([OpenSlice(one, self._open) for one in seed.slices])
+        shard = Shard([OpenSlice(one, self._opener) for one in seed.slices])
         self._slices += shard.slices
         self._rows_in += sum(chunk.rows_in for chunk in chunks)
         return shard
@@ -136,16 +162,8 @@ class StateBundle(Generic[Does]):
         body, sections = pack(key, runs.values())
         self._store.put_if_absent(key, body)
         for section, run in zip(sections, runs.values(), strict=True):
-            self._sections.put(section, run)
+            self._opener.cache.put(section, run)
         return dict(zip(runs, sections, strict=True))
-
-    def _open(self, sections: Sequence[Section]) -> list[Run]:
-        try:
-            return self._sections.get_all(sections, self._fetch)
-        except CheckpointHole:
-            self._writer.ensure_newest()
-            self._writer.ensure_undecided(self.attempt.batch_id)
-            raise
 
     def _update_columns(self, folds: Folds, shard: Shard, groups: KeyedChunk, known: Known) -> list[Any] | None:
         """As :meth:`_update_each` by columns of numbers; None if that cannot be, and nothing was done."""

@@ -23,7 +23,7 @@ from beam_exactly_once.state.state_list import Section, Slice
 FORMAT = b"1"
 DIGEST_DIGITS = 32
 THREADS_FROM_BYTES = 1 << 20
-"""To compress less than that by many threads costs more than to do it by one."""
+"""To compress or decompress less than that by many threads costs more than to do it by one."""
 
 Fetch: TypeAlias = Callable[[str, int, int], bytes]
 """Key of an object, first byte, number of bytes."""
@@ -168,7 +168,8 @@ def _encoded(run: Run) -> bytes:
 
 
 def _only_batch(ref: Section, body: bytes) -> pa.RecordBatch:
-    with ipc.open_stream(pa.py_buffer(body)) as reader:
+    options = ipc.IpcReadOptions(use_threads=len(body) >= THREADS_FROM_BYTES)
+    with ipc.open_stream(pa.py_buffer(body), options=options) as reader:
         written = (reader.schema.metadata or {}).get(_FORMAT_KEY, b"")
         if written != FORMAT and written.isdigit():
             raise NewerFormat(

@@ -135,11 +135,12 @@ class SectionCache:
 
     def _to_disk(self, ref: Section, run: Run) -> Run:
         """Write it, and go on with the file where that is mapped: then its memory can be given back."""
-        if self.folder is not None and run.size_bytes <= self._settings.max_bytes:
+        size_bytes = run.size_bytes
+        if self.folder is not None and size_bytes <= self._settings.max_bytes:
             is_there = self.folder.write(file_name(ref), partial(write_file, ref=ref, run=run))
-            if is_there and run.size_bytes >= MAPPED_FROM_BYTES:
+            if is_there and size_bytes >= MAPPED_FROM_BYTES:
                 return self._from_disk(ref) or run
-        self._keep(ref, run, run.size_bytes)
+        self._keep(ref, run, size_bytes)
         return run
 
     def _keep(self, ref: Section, run: Run, size_bytes: int) -> None:

@@ -96,7 +96,7 @@ class SlidingDriver(WindowedDriver):
         times = task.base.fired_ms, task.fires_to_ms, 0
         seeds = [ShardSeed(self.checkpoint.stream_id, attempt, HASH_SEED, slices, *times) for slices in of_workers]
         bundle = self.bundle(OPERATOR, self.each, self.scene.checkpoint_store, StateCache(max_bytes=0), seeds[0])
-        bundle._sections = self.sections
+        bundle._opener.cache = self.sections
         cut = chance.randint(0, len(rows))
         parts = [self.sorted_out(task, part).chunk for part in (rows[:cut], rows[cut:])]
         fired: dict[str, Offsets] = {}

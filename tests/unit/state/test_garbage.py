@@ -8,7 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from beam_exactly_once.state.bundle import StateBundle
 from beam_exactly_once.state.garbage import no_collection
+from beam_exactly_once.state.shard import OpenSlice
+from beam_exactly_once.state.types import JsonState
+from beam_exactly_once.state.updates import UpdateEach
+from support.simulation.operator_batches import OperatorBatches, pairs
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +59,13 @@ def test_it_is_on_again_after_two_threads_that_overlap() -> None:
         assert not gc.isenabled()
     other.join()
     assert gc.isenabled()
+
+
+def test_what_a_bundle_had_in_memory_goes_with_it() -> None:
+    """Without a search for garbage, which comes seldom: the rows of many batches would stay until then."""
+    one = OperatorBatches(UpdateEach(lambda values, state: len(values), JsonState(int), None))
+    gc.collect()
+    gc.disable()
+    one.run(pairs(range(20), str))
+    one.run(pairs(range(20), str))
+    assert [found for found in gc.get_objects() if type(found) in (StateBundle, OpenSlice)] == []
