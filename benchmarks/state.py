@@ -9,15 +9,15 @@
   with the batch; each batch is a minute.
 - ``large``: a small batch over few keys and over many; memory, apart from files that are mapped; requests.
 - ``restart``: a process without a local cache opens all sections; the store is the local disk.
-- ``memory``: what keys need, apart from files that are mapped; on Linux with glibc.
+- ``memory``: what keys need, apart from files that are mapped, while they come and then; on Linux with glibc.
 - ``collide``: keys made to have one hash against others. ``slices``: sections a slice after many batches of one bundle.
 - ``flat``: thousands of batches with time to live.
 - ``slides``: windows of 60 slides, with the inverse of a sum and without. Each batch brings a value of each key, and closes a
   window.
 - ``due``: windows that close, a thousand of many, and many at once.
 
-The last seven of them run the bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines
-have other work, too: hence CPU time, ratios within a round, and the median of rounds.
+The last seven run bundles, the checks of the commit, markers and sweeps as a stream does, but without Beam. Machines have other
+work, too: hence CPU time, ratios within a round, and the median of rounds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from beam_exactly_once.state.updates import Update
 from beam_exactly_once.state.windows.slides import SlideEach
 from beam_exactly_once.state.windows.windows import Windows
 from beam_exactly_once.transforms.stateful.by_key import DeduplicateByKey, StatefulCombinePerKey
-from state_machine import SlideMachine, StateMachine, WindowMachine, anonymous_mb, cpu_s
+from state_machine import SlideMachine, StateMachine, WindowMachine, anonymous_mb, cpu_s, most_anonymous_mb
 from support import apart
 
 MINUTE_MS = 60_000
@@ -191,7 +191,8 @@ def memory(size: Size, rounds: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         one = machine(Path(folder), totals())
         yield Figure("anonymous MB without state", anonymous_mb())
-        fill(one, size.memory_keys)
+        most_mb = most_anonymous_mb(lambda: fill(one, size.memory_keys))
+        yield Figure(f"anonymous MB while {size.memory_keys:,} keys come, at most", most_mb, "<= 300")
         yield Figure(f"anonymous MB behind {size.memory_keys:,} keys", anonymous_mb())
         pa.default_memory_pool().release_unused()
         ctypes.CDLL(None).malloc_trim(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -153,6 +154,24 @@ def anonymous_mb() -> float:
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def most_anonymous_mb(work: Callable[[], Any]) -> float:
+    """The most of it while this process does something, by a look each 10 ms."""
+    ends, most = threading.Event(), [0.0]
+
+    def watch() -> None:
+        while not ends.wait(0.01):
+            most[0] = max(most[0], anonymous_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        ends.set()
+        watcher.join()
+    return most[0]
 
 
 def cpu_s(work: Callable[[], Any]) -> float:
