@@ -26,6 +26,7 @@ class Silence:
         planners: know what there is to read, by source.
         is_due: whether an operator asks for a batch with these plans, which read nothing, at this time in milliseconds.
         batch_timeout_s: how long a planned batch may take; None, for ever.
+        no_plan_s: how long the pipeline may take to plan what there is to read; its start is among it.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Silence:
         planners: Mapping[str, SourcePlanner],
         is_due: Callable[[Mapping[str, SourcePlan], int], bool],
         batch_timeout_s: float | None,
+        no_plan_s: float = NO_PLAN_S,
     ) -> None:
         self._clock = clock
         self._checkpoint = checkpoint
         self._planners = planners
         self._is_due = is_due
         self._batch_timeout_s = batch_timeout_s
+        self._no_plan_s = no_plan_s
         self._seen_s = clock.monotonic_s()
         self._unchecked_s = 0.0
         self.is_idle = False
@@ -78,9 +81,9 @@ class Silence:
                 )
         elif self._is_work():
             self._unplanned_s += passed_s
-            if self._unplanned_s > NO_PLAN_S:
+            if self._unplanned_s > self._no_plan_s:
                 raise RunnerUnavailable(
-                    f"the pipeline planned nothing in {NO_PLAN_S:g} s, and there was something to do for batch {batch_id}."
+                    f"the pipeline planned nothing in {self._no_plan_s:g} s, and there was something to do for batch {batch_id}."
                 )
         else:
             self._unplanned_s = 0.0

@@ -18,7 +18,7 @@ from beam_exactly_once.clock import Clock, now_ms
 from beam_exactly_once.errors import CheckpointHole, Retryable, RunnerUnavailable
 from beam_exactly_once.pipelines.claiming import Claimed, StreamSettings, claim_newest, claimed_stream
 from beam_exactly_once.pipelines.continuous.job import JobEnd, OpenRunner, OpenRunners
-from beam_exactly_once.pipelines.continuous.silence import Silence
+from beam_exactly_once.pipelines.continuous.silence import NO_PLAN_S, Silence
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.micro_batches import ClaimedStream
 from beam_exactly_once.pipelines.runners.watched_run import lost_runner
@@ -50,6 +50,8 @@ class _Way:
     has_begun: bool = False
     batch_id: int = 0
     """The first one that is not known to be published."""
+    tries: int = 0
+    """How many submissions have ended in a row without a batch."""
 
     def claim(self, checkpoint: Checkpoint, claimed_at_ms: int) -> StreamWriter:
         """The first time, from whoever has the stream; then only from itself: two drivers must not take it from each other for
@@ -76,7 +78,7 @@ def run_continuously(
         Retryable: three submissions ended one after the other without a batch.
         BeamExactlyOnceError: what starting again does not help against.
     """
-    way, tries, tried_batch_id = _Way(batch_timeout_s), 0, -1
+    way, tried_batch_id = _Way(batch_timeout_s), -1
     while True:
         try:
             with opened_runner() as runner, claimed_stream(settings, graph, clock, way.claim) as claimed:
@@ -85,14 +87,16 @@ def run_continuously(
             if not stream.is_to_be_renewed or stop.is_set():
                 return
         except Retryable as error:
-            tries = tries + 1 if way.batch_id == tried_batch_id else 1
+            way.tries = way.tries + 1 if way.batch_id == tried_batch_id else 1
             tried_batch_id = way.batch_id
             if stop.is_set() or way.writer is None:
                 raise
-            if tries == MAX_TRIES:
-                raise type(error)(f"batch {way.batch_id} was given up {tries} times, at last since: {error}") from error
+            if way.tries == MAX_TRIES:
+                raise type(error)(
+                    f"batch {way.batch_id} was given up {way.tries} times, at last since: {error}"
+                ) from error
             _LOGGER.warning("batch %d is given up, and the pipeline is submitted anew: %s", way.batch_id, error)
-            if clock.wait(stop, float(tries - 1)):
+            if clock.wait(stop, float(way.tries - 1)):
                 return
 
 
@@ -123,11 +127,17 @@ class _SupervisedStream(ClaimedStream):
         self._way.has_begun = True
         last = self._last_of_job()
         job, submitted_s = self._runner.submit(self._job(last)), self._clock.monotonic_s()
-        silence = Silence(self._clock, self._checkpoint, self._planners, self._is_due, self._way.batch_timeout_s)
+        no_plan_s = (
+            NO_PLAN_S * 2**self._way.tries
+        )  # of a machine that is slow to start, it does not make a loop of submissions
+        silence = Silence(
+            self._clock, self._checkpoint, self._planners, self._is_due, self._way.batch_timeout_s, no_plan_s
+        )
         stops_at: int | None = None
         while True:
             has_ended = self._clock.wait(job.ended, POLL_S)
             while self._take_published():
+                self._way.tries = 0
                 silence.ends()
             if self._stop.is_set() and stops_at is None:
                 # A batch that is under way is waited for; one that begins now is replayed by the next start.

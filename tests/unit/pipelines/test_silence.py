@@ -90,3 +90,13 @@ def test_a_driver_that_was_frozen_saw_no_time_pass() -> None:
     watched.pass_by(20)
     with pytest.raises(RunnerUnavailable):
         watched.pass_by(20)
+
+
+def test_nothing_to_do_is_no_silence_but_idleness() -> None:
+    watched = Watched()
+    watched.planner.has_work = False
+    watched.pass_by(2 * NO_PLAN_S)
+    assert watched.silence.is_idle
+    watched.planner.has_work = True
+    watched.pass_by(2)
+    assert not watched.silence.is_idle
