@@ -159,7 +159,7 @@ def test_a_reader_waits_for_brokers_that_are_briefly_away(cluster: Kafka, stream
 
     fill(stream.topic, "value", 200)
     with watching(planned(act)):
-        stream.run()
+        stream.run(timeout_s=180.0)  # a busy machine starts three brokers slowly
     returning.join()
 
     assert_exactly_once(stream)
