@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_exactly_once import AvailableNow, BatchProgress, Continuous
 from beam_exactly_once.kafka import EmbeddedBroker, produce
 from beam_exactly_once.pipelines.runners.flink_rest import ask, live_jobs
-from services.streams.numbers_in_time import newest, of_keys, run
+from services.streams.numbers_in_time import killed_behind_its_first_batch, newest, of_keys, run
 from support.lives import in_a_process
 
 # Of a job that is cancelled, Flink breaks the worker's streams off: Beam's threads say so.
@@ -31,15 +31,6 @@ def jobs_of(folder: Path) -> dict[str, str]:
     stream_id = orjson.loads(claim.read_bytes())["stream_id"]
     live = live_jobs(ask(f"http://{os.environ['FLINK_MASTER']}/jobs/overview"))
     return {name: job_id for name, job_id in live.items() if name.startswith(f"{stream_id}-continuous-")}
-
-
-def killed_behind_its_first_batch(options: list[str], source: tuple[str, str], folder: Path) -> None:
-    """A driver whose job lives on, with the workers of a pool."""
-
-    def kill(progress: BatchProgress) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    run(source, folder, PipelineOptions(options), trigger=Continuous(0), listeners=kill)
 
 
 def test_a_job_is_renewed_and_taken_away_and_outlives_its_driver(

@@ -143,5 +143,10 @@ def killed_at_its_first_commit(prism: str, source: tuple[str, str], folder: Path
         run(source, folder, options, windows=True, trigger=Continuous(0))
 
 
-def kill_this_process() -> None:
+def killed_behind_its_first_batch(options: list[str], source: tuple[str, str], folder: Path) -> None:
+    """The same on any runner, killed in its driver; a job on a cluster lives on."""
+    run(source, folder, PipelineOptions(options), trigger=Continuous(0), listeners=kill_this_process)
+
+
+def kill_this_process(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
