@@ -26,7 +26,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
 
-LIFE_TIMEOUT_S = 60.0
+LIFE_TIMEOUT_S = 240.0
 OFFSETS_PER_BATCH = 12
 
 # The fork server imports by its own path, which knows nothing of pytest's.

@@ -236,7 +236,7 @@ class SharedFlink(Service):
     """A cluster for many tests at once, with a job server that serves all their streams; a context manager."""
 
     def __init__(self) -> None:
-        self._cluster = Flink(slots=SHARED_SLOTS)
+        self._cluster = Flink(Path(__file__).parents[2], slots=SHARED_SLOTS)  # which has the steps of tests
         self._job_server = Server("flink-job-server")
         self._port, artifact_port, expansion_port = free_ports(3)
         ports = f"--job-port={self._port} --artifact-port={artifact_port} --expansion-port={expansion_port}".split()
