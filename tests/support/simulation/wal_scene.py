@@ -309,9 +309,15 @@ class StreamDriver:
             stream.read.setdefault(source, []).extend(found)
             scene.world.newest_batch_id += 1
 
-    def plan(self, begin: dict[int, int]) -> dict[int, tuple[int, int]] | None:
+    def _log(self) -> WalLog:
+        """As if it had looked where the log is, which never moves here."""
         log = WalLog(self.scene.store, TOPIC)
         log._location = self.location
+        log._look = lambda: self.location  # type: ignore[method-assign]
+        return log
+
+    def plan(self, begin: dict[int, int]) -> dict[int, tuple[int, int]] | None:
+        log = self._log()
         ranges = {}
         for partition in range(self.scene.partitions):
             if not self.scene.ends[partition]:
@@ -326,8 +332,7 @@ class StreamDriver:
         return ranges or None
 
     def read(self, partition: int, start: int, stop: int) -> list[tuple[int, int, bytes | None]]:
-        log = WalLog(self.scene.store, TOPIC)
-        log._location = self.location
+        log = self._log()
         found = []
         while start < stop:
             chunk = log.next_chunk(TopicPartition(TOPIC, partition), start, stop)

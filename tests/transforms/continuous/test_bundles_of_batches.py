@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import GlobalWindows, IntervalWindow, TimestampedValue
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_exactly_once.transforms.continuous.batch_windows import FIRST_SECOND, BatchWindows, batch_time
+from beam_exactly_once.transforms.continuous.batch_windows import BatchWindows, batch_time
 from beam_exactly_once.transforms.continuous.bundles_of_batches import OneBatchBundles, cut_bundles
 
 
@@ -64,8 +64,8 @@ def test_in_a_pipeline_it_takes_its_arguments_and_stays_in_its_window(factor: in
         )
         arguments = () if factor is None else (beam.pvalue.AsSingleton(pipeline | "factor" >> beam.Create([factor])),)
         summed = numbers | beam.ParDo(Summing(), *arguments).with_outputs("sevens", main="sums")
-        seen = summed.sums | beam.Map(lambda total, at=beam.DoFn.WindowParam: (int(at.start) - FIRST_SECOND, total))
+        seen = summed.sums | beam.Map(lambda total, at=beam.DoFn.WindowParam: (int(at.start), total))
         totals = seen | beam.GroupByKey() | beam.MapTuple(lambda batch, sums: (batch, sum(sums)))
         times = factor or 1
-        assert_that(totals, equal_to([(0, 3 * times), (1, 7 * times)]))
+        assert_that(totals, equal_to([(int(batch_time(0)), 3 * times), (int(batch_time(1)), 7 * times)]))
         cut_bundles(pipeline)

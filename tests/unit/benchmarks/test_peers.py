@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))  # and not for longer: it has a support.py, as tests/ has a support/
 
 from peers import page, report, rows, ways  # noqa: E402
 from peers.environments import python_of  # noqa: E402
 from peers.latency_report import Latency, table  # noqa: E402
 from peers.measuring import ProgramFailed, run_measured  # noqa: E402
+
+sys.path.remove(str(BENCHMARKS))
 
 PROGRAMS = sorted((BENCHMARKS / "peers" / "programs").glob("*.py"))
 
