@@ -64,7 +64,7 @@ class InBeamsOrder:
             patch.setattr(StageByStage, "run_stages", FnApiRunner.run_stages)
             return FnApiRunner.run_via_runner_api(self._runner, copy.deepcopy(self._graph), self._options)
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = 0) -> None:
         """Beam has ended the workers."""
 
 
