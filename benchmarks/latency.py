@@ -10,12 +10,9 @@ librdkafka's mock broker; checkpoint and output are on the local disk. The first
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -32,29 +29,17 @@ from beam_exactly_once import (
     read_batches,
 )
 from beam_exactly_once.kafka import EmbeddedBroker, produce
+from support import repeating
 
 EVERY_S = 0.05
 LEFT_OUT = 2
 """Batches in which workers start."""
 
 
-@contextlib.contextmanager
-def sending(broker: EmbeddedBroker) -> Iterator[None]:
-    """A record every 50 ms while the block is open."""
-    over = threading.Event()
-
-    def send() -> None:
-        while not over.wait(EVERY_S):
-            for _ in produce(broker.bootstrap_servers, "orders", 1, [str(time.time()).encode()]):
-                pass
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def send(broker: EmbeddedBroker) -> None:
+    """A record that says when it was sent."""
+    for _ in produce(broker.bootstrap_servers, "orders", 1, [str(time.time()).encode()]):
+        pass
 
 
 def latencies_s(trigger: Trigger, runner: str, flags: list[str], seconds: float) -> list[float]:
@@ -63,7 +48,7 @@ def latencies_s(trigger: Trigger, runner: str, flags: list[str], seconds: float)
         batches = int(seconds / max(trigger.interval_s, 0.1)) + LEFT_OUT  # type: ignore[union-attr]
         progress: list[BatchProgress] = []
         with (
-            sending(broker),
+            repeating(lambda: send(broker), EVERY_S),
             ExactlyOnceStream(
                 f"{folder}/checkpoint",
                 trigger=trigger,

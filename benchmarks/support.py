@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,24 @@ class Sample:
 
 Way: TypeAlias = Callable[[Source], Callable[[], int]]
 """Prepares a run; what it returns runs it, and says how many records came. A function of a benchmark's module."""
+
+
+@contextmanager
+def repeating(act: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Act every so many seconds while the block is open, in a thread of its own."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(every_s):
+            act()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 # -- the broker ----------------------------------------------------------------------------------------------------

@@ -10,12 +10,9 @@ follow, each with the moment at which it was sent, every 130 ms. CPU is that of 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
@@ -24,8 +21,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 
 from beam_exactly_once import ReadFromKafka, Record
-from beam_exactly_once.kafka import EmbeddedBroker, produce
+from beam_exactly_once.kafka import EmbeddedBroker
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
+from latency import send
+from support import repeating
 
 EVERY_S = 0.13
 FLINK_FLAGS = ["--flink_master=[local]", "--parallelism=1", "--shutdown_sources_after_idle_ms=3600000"]
@@ -48,34 +47,10 @@ def noted(path: Path) -> list[tuple[float, float]]:
     return [(float(sent), float(came)) for sent, came in (line.split() for line in lines)]
 
 
-def send(broker: EmbeddedBroker) -> None:
-    """One record."""
-    for _ in produce(broker.bootstrap_servers, "orders", 1, [str(time.time()).encode()]):
-        pass
-
-
 def cpu_of_runner_s() -> float:
     """Of the programs that this one started, until now."""
     times = [one.cpu_times() for one in psutil.Process().children(recursive=True)]
     return sum(one.user + one.system for one in times)
-
-
-@contextlib.contextmanager
-def sending(broker: EmbeddedBroker) -> Iterator[None]:
-    """Records while the block is open."""
-    over = threading.Event()
-
-    def send_on() -> None:
-        while not over.wait(EVERY_S):
-            send(broker)
-
-    thread = threading.Thread(target=send_on)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def main() -> None:
@@ -105,7 +80,7 @@ def main() -> None:
         first_s, cpu_first_s = noted(path)[0][1] - submitted_s, time.process_time() - cpu_first_s
         runner_cpu_s = cpu_of_runner_s() - runner_cpu_s
         before, cpu_s = len(noted(path)), time.process_time()
-        with sending(broker):
+        with repeating(lambda: send(broker), EVERY_S):
             time.sleep(given.seconds)
         cpu_s = (time.process_time() - cpu_s) / given.seconds
         result.cancel()

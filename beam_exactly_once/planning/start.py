@@ -109,8 +109,7 @@ class FromGroup(Start):
         """Those of the group, and the earliest of the partitions that it says nothing of."""
         committed = now.committed_offsets(self.group_id, now.partitions)
         if committed or not now.partitions:
-            check_explicit_offsets("start", committed, now)
-            return {**now.earliest, **committed}
+            return AtOffsets(committed).first_offsets(now)
         if self.otherwise is None:
             raise ConfigurationError(
                 f"the consumer group {self.group_id!r} of start= has committed nothing in the {len(now.partitions)} partitions "

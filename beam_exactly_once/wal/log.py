@@ -39,6 +39,7 @@ class WalLog:
         self._reads_ahead = reads_ahead
         self._ahead: ReadAhead | None = None
         self._location: WalLocation | None = None
+        self._is_described = False
         self._newest: dict[int, SegmentHeader] = {}
         self._read: tuple[int, Segment] | None = None
         """Partition and segment that were read last."""
@@ -61,14 +62,18 @@ class WalLog:
         for topic in topics:
             if topic != self._topic:
                 raise UnknownTopic(f"the log at {self._store.uri} has no topic {topic}; it is called {self._topic}")
+        self._is_described = True
         return {self._topic: TopicDescription(location.log_id, tuple(location.partitions()))}
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         """See :meth:`Log.bounds`. The end is always one of a segment, so a range never ends in what may still change.
 
-        Of the log that is there now: a reader that waits for more must see that it was made anew.
+        Of the log that is there now: a reader that waits for more must see that it was made anew. Who plans has just asked for
+        a description, which serves for the bounds behind it.
         """
-        self._look()
+        if not self._is_described:
+            self._look()
+        self._is_described = False
         return {place: self._bounds_of(place) for place in partitions}
 
     def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

@@ -1,4 +1,4 @@
-"""One virtual environment a peer, in a cache folder outside of the checkout; made once, by uv where it is there, else by pip."""
+"""What programs run in: a virtual environment a peer, made once in a cache folder outside of the checkout, and a Kafka."""
 
 from __future__ import annotations
 
@@ -78,3 +78,9 @@ def variables(environment: Environment) -> dict[str, str]:
     if not environment.requirements:
         found["PYTHONPATH"] = str(ROOT)
     return {**found, "PYSPARK_SUBMIT_ARGS": f"--conf spark.jars.ivy={cache_dir() / 'ivy'} pyspark-shell"}
+
+
+def with_kafka(command: list[str]) -> int:
+    """Run a program of Python beside a Kafka that is started for it; returns its exit code."""
+    services = [sys.executable, str(ROOT / "tests" / "services" / "run.py"), "kafka", "--"]
+    return subprocess.run([*services, sys.executable, *command], check=False).returncode

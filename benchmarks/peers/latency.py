@@ -33,7 +33,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 sys.path[0] = str(Path(__file__).parents[1])  # as in run.py
 
 from beam_exactly_once import read_batches  # noqa: E402
-from peers.environments import ROOT, CannotPrepare, python_of, variables  # noqa: E402
+from peers.environments import CannotPrepare, python_of, variables, with_kafka  # noqa: E402
 from peers.latency_report import Latency, table  # noqa: E402
 from peers.measuring import ProgramFailed  # noqa: E402
 from peers.page import put  # noqa: E402
@@ -208,8 +208,7 @@ def main(argv: Sequence[str]) -> int:
     flags = _flags(argv)
     bootstrap_servers = flags.bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if bootstrap_servers is None:
-        services = [sys.executable, str(ROOT / "tests" / "services" / "run.py"), "kafka", "--"]
-        return subprocess.run([*services, sys.executable, __file__, *argv], check=False).returncode
+        return with_kafka([__file__, *argv])
     ways = [
         way
         for way in STREAM_WAYS

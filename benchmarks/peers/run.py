@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import secrets
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: peers.<module>, as programs of other folders import it
 
-from peers.environments import ROOT, CannotPrepare, python_of, variables  # noqa: E402
+from peers.environments import CannotPrepare, python_of, variables, with_kafka  # noqa: E402
 from peers.measuring import ProgramFailed, run_measured  # noqa: E402
 from peers.report import Sample, document, figures_of, table  # noqa: E402
 from peers.rows import WrongRows, count_repeated, fill  # noqa: E402
@@ -90,8 +89,7 @@ def main(argv: Sequence[str]) -> int:
     flags = _flags(argv)
     bootstrap_servers = flags.bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if bootstrap_servers is None:
-        services = [sys.executable, str(ROOT / "tests" / "services" / "run.py"), "kafka", "--"]
-        return subprocess.run([*services, sys.executable, __file__, *argv], check=False).returncode
+        return with_kafka([__file__, *argv])
     ways = [
         way for way in WAYS if way.environment is HERE or flags.peers is None or way.environment.name in flags.peers
     ]

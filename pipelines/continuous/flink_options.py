@@ -66,12 +66,10 @@ def options_of_job(options: PipelineOptions, name: str | None) -> PipelineOption
         of_job.view_as(GoogleCloudOptions).job_name = name
     flink = of_job.view_as(FlinkRunnerOptions)
     if flink.parallelism > 0:
-        flink.max_parallelism = (
-            flink.parallelism
-        )  # each rest of the root is a state of Flink's, with a part for each key group
-    of_job.view_as(
-        PortableOptions
-    ).environment_cache_millis = 0  # a worker that is kept leaves a thread in its task manager
+        # Each rest of the root is a state of Flink's, with a part for each key group.
+        flink.max_parallelism = flink.parallelism
+    # A worker that is kept leaves a thread in its task manager.
+    of_job.view_as(PortableOptions).environment_cache_millis = 0
     for option, value in _OF_JOB.items():
         setattr(of_job.view_as(_FlinkJobOptions), option, value)
     return of_job

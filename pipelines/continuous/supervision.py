@@ -127,9 +127,8 @@ class _SupervisedStream(ClaimedStream):
         self._way.has_begun = True
         last = self._last_of_job()
         job, submitted_s = self._runner.submit(self._job(last)), self._clock.monotonic_s()
-        no_plan_s = (
-            NO_PLAN_S * 2**self._way.tries
-        )  # of a machine that is slow to start, it does not make a loop of submissions
+        # Else a machine that is slow to start would submit for ever.
+        no_plan_s = NO_PLAN_S * 2**self._way.tries
         silence = Silence(
             self._clock, self._checkpoint, self._planners, self._is_due, self._way.batch_timeout_s, no_plan_s
         )

@@ -197,6 +197,22 @@ def test_a_log_that_was_made_anew_is_another_topic(location: WalLocation) -> Non
     assert read(log, 0, 2) == [(1, b"new")]
 
 
+def test_a_description_serves_for_the_bounds_behind_it_and_no_others(
+    location: WalLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(claimed(location), b"old")
+    log, on, looks = WalLog(location.store, "wal"), WalLocation.on, []
+    monkeypatch.setattr(WalLocation, "on", lambda store: looks.append(store) or on(store))
+    log.describe(["wal"])
+    assert log.bounds([WAL])[WAL].latest == 2
+    assert len(looks) == 1
+    location.store.delete([entry.key for entry in location.store.list()])
+    claimed(WalLocation.create(location.store))
+
+    assert log.bounds([WAL])[WAL].latest == 1
+    assert len(looks) == 2
+
+
 def test_what_lies_below_the_floor_is_not_read(location: WalLocation) -> None:
     """A request that the store carried out late: it is no part of the log."""
     put(claimed(location), b"a", b"b")

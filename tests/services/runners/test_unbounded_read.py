@@ -1,4 +1,4 @@
-"""``ReadFromKafka`` without ``stop=`` in an ordinary pipeline on Prism: by value, with windows that close by its watermark."""
+"""Reads without ``stop=`` in an ordinary pipeline on Prism and Flink: by value, with windows that close by their watermark."""
 
 from __future__ import annotations
 

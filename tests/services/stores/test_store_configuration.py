@@ -19,7 +19,7 @@ from services.streams.to_files import flags, values_in
 from services.streams.topics import Topic
 
 # Any one start must have ended by then, well or not.
-pytestmark = [pytest.mark.timeout(120), pytest.mark.runs_on("DirectRunner", storage="S3 and GCS")]
+pytestmark = [pytest.mark.timeout(30), pytest.mark.runs_on("DirectRunner", storage="S3 and GCS")]
 
 CANARY = "canary-51b2"
 Refused = Callable[[list[str], int, str], None]

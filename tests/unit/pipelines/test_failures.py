@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from beam_exactly_once import errors
 from beam_exactly_once.checkpoint import Attempt, Marker, Plan, SourcePlan
 from beam_exactly_once.errors import BeamExactlyOnceError, DataLoss, StepFailed, StoreUnavailable, UnfitRow
+from beam_exactly_once.kafka import at_hand
 from beam_exactly_once.offsets import OffsetRange
 from beam_exactly_once.pipelines.failures import batch_failure, failed_step
 from beam_exactly_once.transforms.batch_task import BatchTask
@@ -29,6 +30,12 @@ def marked() -> Iterator[None]:
     errors.mark_errors("0123456789abcdef")
     yield
     errors.mark_errors(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers that other tests drove by hand, and left, are none of these batches'."""
+    monkeypatch.setattr(at_hand, "_AT_HAND", {})
 
 
 def task(*ranges: OffsetRange) -> BatchTask:
