@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from apache_beam.runners.worker.sdk_worker import SdkWorker
 
 from beam_exactly_once.transforms.reading.span_tracker import Span, SpanTracker
 
@@ -22,6 +23,7 @@ class Splits:
         self.wanted = 0
         self.reading = threading.Event()
         """Somebody is held."""
+        self._ended: set[str] = set()
         self._changed = threading.Condition()
 
     def add(self, primary: Span, residual: Span) -> None:
@@ -33,8 +35,20 @@ class Splits:
         """Until there are enough; for good when none come for a while, and whoever wanted them finds too few."""
         self.reading.set()
         with self._changed:
+            self._changed.notify_all()
             if not self._changed.wait_for(lambda: len(self.granted) >= self.wanted, MAX_HOLD_S):
                 self.wanted = 0
+
+    def end(self, bundle: str) -> None:
+        """A worker is through with a bundle."""
+        with self._changed:
+            self._ended.add(bundle)
+            self._changed.notify_all()
+
+    def wait_held(self, bundle: str) -> None:
+        """Until somebody is held, or the bundle is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.reading.is_set() or bundle in self._ended, MAX_HOLD_S)
 
 
 _current = Splits()
@@ -48,11 +62,15 @@ def hold(element: Any) -> Any:
 
 @contextmanager
 def splits_wanted(wanted: int) -> Iterator[Splits]:
-    """Let :func:`hold` hold until so many splits were granted inside the block."""
+    """Let :func:`hold` hold until so many splits were granted inside the block.
+
+    A runner that asks before anybody is held waits for its answer: a worker that still makes its DoFns answers
+    "nothing", and then Prism never asks for that bundle again.
+    """
     global _current
     _current = Splits()
     _current.wanted = wanted
-    original = SpanTracker.try_split
+    original, process, answer = SpanTracker.try_split, SdkWorker.process_bundle, SdkWorker.process_bundle_split
 
     def try_split(tracker: SpanTracker, fraction: float) -> tuple[Span, Span] | None:
         split = original(tracker, fraction)
@@ -60,8 +78,20 @@ def splits_wanted(wanted: int) -> Iterator[Splits]:
             _current.add(*split)
         return split
 
+    def answer_once_held(worker: SdkWorker, request: Any, instruction_id: str) -> Any:
+        _current.wait_held(request.instruction_id)
+        return answer(worker, request, instruction_id)
+
+    def process_to_end(worker: SdkWorker, request: Any, instruction_id: str) -> Any:
+        try:
+            return process(worker, request, instruction_id)
+        finally:
+            _current.end(instruction_id)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(SpanTracker, "try_split", try_split)
+        patched.setattr(SdkWorker, "process_bundle", process_to_end)
+        patched.setattr(SdkWorker, "process_bundle_split", answer_once_held)
         try:
             yield _current
         finally:
