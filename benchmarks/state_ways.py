@@ -40,8 +40,8 @@ from state_machine import anonymous_mb
 TOPIC = "words"
 CHUNK_WORDS = 10_000
 """Words that come of one record."""
-CHUNK_MS = 6_000
-"""They happened within so long: ten chunks are a minute."""
+MINUTE_MS = 60_000
+"""The words of a batch happened within so long."""
 LOADED_AT_ONCE = 500_000
 """Words a batch, while the state is filled."""
 SETTLING_BATCHES = 16
@@ -72,6 +72,8 @@ class Chunks:
     drawn: list[np.ndarray[Any, Any]] = field(default_factory=list)
     pairs: list[list[tuple[str, int]]] = field(default_factory=list)
     batches: list[pa.RecordBatch] = field(default_factory=list)
+    chunk_ms: int = MINUTE_MS
+    """The words of a chunk happened within so long."""
 
     def numbers(self, chunk: int) -> np.ndarray[Any, Any]:
         if chunk < len(self.load):
@@ -148,12 +150,12 @@ def arrow(words: Any) -> Any:
 def timed(record: Record) -> list[tuple[str, int]]:
     """Words and when they happened: within the time of their chunk."""
     first_ms = record.timestamp_ms
-    return [(word, first_ms + place % CHUNK_MS) for place, (word, _) in enumerate(pairs_of(record))]
+    return [(word, first_ms + place % CHUNKS.chunk_ms) for place, (word, _) in enumerate(pairs_of(record))]
 
 
 def timed_batch(record: Record) -> pa.RecordBatch:
     batch = batch_of(record)
-    return batch.append_column("at", pa.array(record.timestamp_ms + np.arange(batch.num_rows) % CHUNK_MS))
+    return batch.append_column("at", pa.array(record.timestamp_ms + np.arange(batch.num_rows) % CHUNKS.chunk_ms))
 
 
 def stateless_windows(words: Any) -> Any:
@@ -197,7 +199,9 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
     work = Work(**argument)
     fills = work.way not in (*WITHOUT_STATE, *WITH_TIMES)
     CHUNKS.load = range(0, work.keys if fills else 0, CHUNK_WORDS)
-    CHUNKS.drawn = draw(work, max(1, work.words // CHUNK_WORDS) * (work.batches + 1))
+    a_batch = max(1, work.words // CHUNK_WORDS)
+    CHUNKS.drawn = draw(work, a_batch * (work.batches + 1))
+    CHUNKS.chunk_ms = MINUTE_MS // a_batch
     if work.way.endswith("arrow"):
         CHUNKS.batches = [
             pa.RecordBatch.from_arrays([pa.array(words_of(one)), pa.array([1] * len(one))], schema=SCHEMA)
@@ -238,7 +242,7 @@ def in_a_stream(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def append(memory: MemoryKafka, chunks: Iterable[int]) -> None:
-    memory.append([Record(TOPIC, 0, value=b"%d" % chunk, timestamp_ms=chunk * CHUNK_MS) for chunk in chunks])
+    memory.append([Record(TOPIC, 0, value=b"%d" % chunk, timestamp_ms=chunk * CHUNKS.chunk_ms) for chunk in chunks])
 
 
 def run(work: Work, folder: Path, words_a_batch: int, seen: Seen) -> None:
