@@ -8,6 +8,7 @@
     readers/<log id>/<stream id>/<source>/…957.json     what this source of a stream has finished with
     sweeps/<log id>/00000003/99999999999999990000.json  an intent: what is below 9,999 may be deleted
     floors/<log id>/00000003/99999999999999990000.json  decided: the partition begins at 9,999
+    wishes/<log id>/00000003/99999999999999990000.json  a hint: at offset 9,999 a newer writer was beaten to its claim again
 
 Stores list upwards only, so numbers are written *inverted*: the greatest comes first. The newest segment is the first name of a
 listing, and the segment that holds an offset is the first name behind that of the offset above it. There is no index to keep.
@@ -81,6 +82,14 @@ class Names:
         """Says that a partition begins at an offset."""
         return f"{self.floors(partition)}{inverted(offset)}.json"
 
+    def wishes(self, partition: int) -> str:
+        """What the names of wishes to claim a partition begin with."""
+        return f"wishes/{self.log_id}/{partition:08d}/"
+
+    def wish(self, partition: int, offset: int) -> str:
+        """The wish of a writer that could not claim at an offset, since records came first."""
+        return f"{self.wishes(partition)}{inverted(offset)}.json"
+
     def reader(self, stream_id: str, source: str) -> str:
         """What the names of the records of one source of a stream begin with: two sources on one log finish apart.
 
@@ -102,7 +111,7 @@ def inverted(number: int) -> str:
 
 
 def number_in(key: str) -> int:
-    """The number in the name of a segment, page, reader's record, sweep or floor.
+    """The number in the name of a segment, page, reader's record, sweep, floor or wish.
 
     Raises:
         CorruptObject: the name is not one that this library writes.

@@ -180,6 +180,14 @@ class WalLocation:
         """Delete segments by where they begin."""
         self.store.delete([self.names.segment(partition, base) for base in bases])
 
+    def newest_wish(self, partition: int) -> int:
+        """At which offset a newer writer last said that it cannot claim; 0 if none did."""
+        return self._first(self.names.wishes(partition)) or 0
+
+    def put_wish(self, partition: int, offset: int) -> None:
+        """Say that a claim at ``offset`` was beaten by records. Nothing rests on it: who writes may make room, or not."""
+        self.store.put_if_absent(self.names.wish(partition, offset), seal("wish", self.log_id, {"offset": offset}))
+
     # -- id pages ------------------------------------------------------------------------------------------------------
 
     def page_stops(self, partition: int) -> list[int]:

@@ -4,6 +4,8 @@
    if it goes on, or whenever it wakes. Claims are never deleted, so its late request is refused for ever.
 2. *Prove.* The claim must be the newest segment. A claim that comes late may be put on an offset that retention has emptied
    since; the newest segment is never deleted, so what is newest was never used before.
+   Beside an older writer that is busy a claim may come late again and again: then a *wish* is put, which the older one looks
+   for now and then, and makes room for by a pause. The wish is a hint: who claims is decided by the claim alone.
 3. *Recover ids*, from id pages and from the segments above them, without a hole.
 4. *Put.* One segment at a time, at the end. Its bytes stay the same until the store's answer is definite: to send others would
    double its records or lose them, and to go on without an answer would, too.
@@ -13,6 +15,8 @@ whoever claims next finds or shuts out (4).
 """
 
 from __future__ import annotations
+
+from itertools import count
 
 from beam_exactly_once.arguments import whole_number
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
@@ -29,6 +33,8 @@ ID_PAGE_OFFSETS = 65_536
 """A page of ids is written when so many offsets are durable since the one before."""
 MAX_CLAIMS = 3
 """So often another claim may be first; then somebody else means to write here as well."""
+WISH_EVERY = 4
+"""After so many claims that records of a busy writer came before, it is asked to make room."""
 _MAX_OWNER = 200
 
 
@@ -59,6 +65,7 @@ class PartitionWriter:
         self._clock = clock
         self._claim: SegmentHeader
         self._rising_ms = 0
+        self._heeded = 0
         self._page_start = 0
         self._unpaged: list[bytes] = []
         self._pending: tuple[NewRecords, bytes] | None = None
@@ -85,6 +92,7 @@ class PartitionWriter:
                 "writer tried. Stop all but one of them."
             )
         self._claim, self._rising_ms, self.end = claimed, claimed.rising_ms, claimed.stop
+        self._heeded = claimed.base
         found = self._recover_ids(claimed)
         self.window = IdWindow(self.window.size, found.known)
         self._page_start, self._unpaged = found.page_start, found.unpaged
@@ -100,7 +108,7 @@ class PartitionWriter:
             )
         if before is None:
             self._location.create_partition(self.partition)
-        while True:
+        for tries in count(1):
             claim = self._new_claim(before)
             written = self._location.put_segment(
                 self.partition, claim.base, encode_segment(self._location.log_id, claim)
@@ -110,6 +118,8 @@ class PartitionWriter:
             before = self._location.taken_by(self.partition, claim.base, written)
             if before.is_claim:
                 return None
+            if tries % WISH_EVERY == 0:
+                self._location.put_wish(self.partition, before.base)
         return claim if self._is_proved(claim) else None
 
     def _new_claim(self, before: SegmentHeader | None) -> SegmentHeader:
@@ -144,6 +154,12 @@ class PartitionWriter:
     def clock_behind_s(self) -> float:
         """How far the clock was behind the latest arrival time of the log at the claim; 0 if it was not."""
         return max(0, self._claim.rising_ms - self._claim.claimed_at_ms) / 1000
+
+    def is_asked_for_room(self) -> bool:
+        """Whether a newer writer has wished to claim since this was last asked, which a pause between two segments lets it do."""
+        wish, before = self._location.newest_wish(self.partition), self._heeded
+        self._heeded = max(wish, before)
+        return wish > before
 
     # -- segments ------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class Sweeper:
         location.store.delete([key for reader in readers for key in reader.older])
         self._delete_older(location.names.sweeps(partition))
         self._delete_older(location.names.floors(partition))
+        self._delete_older(location.names.wishes(partition))
         return Swept(floor, segments, self._delete_pages(partition, newest))
 
     def _readers(self) -> list[ReaderRecord]:

@@ -34,6 +34,10 @@ from beam_exactly_once.wal.writer_state import WindowAge, WriterState
 MAX_RECORD_BYTES = 1 << 20
 LOOK_INTERVAL_S = 60.0
 """So often a writer looks whether its log is still the one at its location."""
+WISH_INTERVAL_S = 10.0
+"""So often a writer at work looks whether a newer one wishes to claim."""
+ROOM_S = 2.0
+"""It lets so much time pass then, in which the newer one needs to end two requests."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 5.0
 """Between two tries of a segment that the store gave no definite answer about."""
 
@@ -112,7 +116,7 @@ class WalWriter:
         self._log: WalLocation
         self._writer: PartitionWriter
         self._intake: Intake
-        self._looked_s = 0.0
+        self._looked_s = self._made_room_s = 0.0
         self._segments = 0
         self._put_s = 0.0
         self._began_s: float | None = None
@@ -286,11 +290,12 @@ class WalWriter:
             self._log, self._partition, owner=owner, id_window=self._id_window, clock=self._clock
         )
         self._writer.claim()
-        self._looked_s = self._clock.monotonic_s()
+        self._looked_s = self._made_room_s = self._clock.monotonic_s()
 
     async def _run(self) -> None:
         """One segment after the other; never two under way."""
         while await self._has_batch():
+            await self._make_room()
             batch = self._intake.take()
             self._began_s = self._clock.monotonic_s()
             try:
@@ -306,6 +311,16 @@ class WalWriter:
             self._intake.landed(batch, base)
             with suppress(Retryable, ConfigurationError):  # the next one begins where this one would have
                 await self._in_thread(self._writer.put_page)
+
+    async def _make_room(self) -> None:
+        """Pause if a newer writer wishes to claim, whose claims came late beside this one's segments."""
+        now_s = self._clock.monotonic_s()
+        if self._is_closing or now_s - self._made_room_s < WISH_INTERVAL_S:
+            return
+        self._made_room_s = now_s
+        with suppress(BeamExactlyOnceError):  # no answer is no wish: nothing rests on it
+            if await self._in_thread(self._writer.is_asked_for_room):
+                await asyncio.sleep(ROOM_S)
 
     def _note(self, base: int) -> None:
         """A segment is in the log from this offset on."""

@@ -22,6 +22,15 @@ class ClaimNotProved(SmallPages):
         return True
 
 
+class NeverClaimed(AssertionError):
+    pass
+
+
+class DeafToWishes(SmallPages):
+    def is_asked_for_room(self) -> bool:
+        return False
+
+
 class ClaimsDeleted(Sweeper):
     def _delete_segments(self, partition: int, claims: dict[int, int | None], before: int, floor: int) -> int:
         return self._delete(partition, self._location.bases_below(partition, floor))
@@ -62,6 +71,28 @@ def a_claim_lands_late(writer: Writer) -> list[bytes | None]:
     return log.read
 
 
+def a_claim_beside_a_busy_writer(writer: Writer) -> list[bytes | None]:
+    """Before each claim of the newer writer the older one puts a segment, unless it was asked for room."""
+    log = Log(writer)
+    old = log.claimed()
+    values = iter([b"%d" % number for number in range(50)])
+
+    def be_first() -> None:
+        if not old.is_asked_for_room():
+            if (value := next(values, None)) is None:
+                raise NeverClaimed
+            log.put(old, value)
+            log.store.before("create", "log/", be_first)
+
+    log.store.before("create", "log/", be_first)
+    new = log.claimed()
+    with pytest.raises(Fenced):
+        log.put(old, b"never answered")
+    log.put(new, b"new")
+    log.read_on()
+    return log.read
+
+
 def a_writer_wakes_after_its_successor_was_swept(sweeper: type[Sweeper]) -> list[bytes | None]:
     """It froze with a segment under way. The claim that fences it is long below the floor."""
     log = Log(sweeper=sweeper)
@@ -96,6 +127,21 @@ def all_is_read_and_swept_before_a_start(sweeper: type[Sweeper], writer: Writer)
 def test_a_claim_that_lands_late_is_no_claim() -> None:
     assert outcome(lambda: a_claim_lands_late(SmallPages)) == [b"%d" % number for number in range(6)]
     assert outcome(lambda: a_claim_lands_late(ClaimNotProved)) != [b"%d" % number for number in range(6)]
+
+
+def test_a_busy_writer_makes_room_for_a_claim_that_always_comes_late() -> None:
+    assert outcome(lambda: a_claim_beside_a_busy_writer(SmallPages)) == [b"0", b"1", b"2", b"3", b"new"]
+    assert isinstance(outcome(lambda: a_claim_beside_a_busy_writer(DeafToWishes)), NeverClaimed)
+
+
+def test_room_is_made_once_for_each_wish() -> None:
+    log = Log()
+    writer = log.claimed()
+    log.put(writer, b"0")
+    log.location.put_wish(0, 1)
+
+    assert [writer.is_asked_for_room() for _ in range(2)] == [True, False]
+    assert not log.claimed().is_asked_for_room()  # it was of one that is fenced
 
 
 def test_a_claim_fences_for_ever() -> None:

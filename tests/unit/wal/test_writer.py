@@ -19,6 +19,7 @@ from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.wal import writer as writer_module
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.log import WalLog
+from beam_exactly_once.wal.partition_writer import PartitionWriter
 from beam_exactly_once.wal.writer import Appended, WalWriter
 from support.faulty_store import ManualClock
 
@@ -176,6 +177,25 @@ async def test_a_newer_writer_fences_the_older_one(store: TroubledStore) -> None
             await new.append([b"b"], ids=[b"2"])
 
     assert values(store) == [b"a", b"b"]
+
+
+@in_a_loop
+async def test_a_busy_writer_pauses_for_a_newer_one_that_wishes_to_claim(
+    store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def the_newer_one_claims(pause_s: float) -> None:
+        assert pause_s == writer_module.ROOM_S
+        PartitionWriter(WalLocation.on(store), 0, owner="newer", id_window=100_000).claim()
+
+    monkeypatch.setattr(writer_module, "WISH_INTERVAL_S", 0.0)
+    async with WalWriter(store.uri) as old:
+        await old.append([b"a"])
+        WalLocation.on(store).put_wish(0, 1)
+        monkeypatch.setattr(writer_module.asyncio, "sleep", the_newer_one_claims)
+        with pytest.raises(Fenced, match="claimed by newer at offset 2"):
+            await old.append([b"b"])
+
+    assert values(store) == [b"a"]
 
 
 @in_a_loop
