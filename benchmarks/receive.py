@@ -7,6 +7,7 @@
 - ``answers``: how much later than after linger and PUT an answer comes, at 200 requests a second.
 - ``claim``: requests to the store until a partition is claimed, behind 2,000 segments.
 - ``start``: CPU seconds and seconds until a million ids are known.
+- ``start-s3``: the same on an S3 server: ``tests/services/run.py s3 -- python benchmarks/receive.py --only start-s3 --rounds 1``.
 
 Receiver and senders are processes of their own. Machines have other work, too: hence CPU time, and the median of rounds.
 """
@@ -18,6 +19,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import secrets
 import statistics
 import subprocess
 import sys
@@ -50,7 +52,9 @@ BARS = {
     "claim": ("requests", 5.0),
     "answers": ("ms, p50", None),
     "start": ("CPU s", None),
+    "start-s3": ("CPU s", 2.0),
 }
+NEED_A_SERVER = ("start-s3",)
 
 
 # -- a receiver ----------------------------------------------------------------------------------------------------
@@ -238,7 +242,19 @@ def claim(folder: str, records: int) -> dict[str, float]:
 
 
 def start(folder: str, records: int) -> dict[str, float]:
-    store = open_object_store(f"{folder}/log")
+    return start_at(f"{folder}/log")
+
+
+def start_s3(folder: str, records: int) -> dict[str, float]:
+    import boto3
+
+    bucket = f"receive-{secrets.token_hex(4)}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return start_at(f"s3://{bucket}/log")
+
+
+def start_at(location_of_log: str) -> dict[str, float]:
+    store = open_object_store(location_of_log)
     location = WalLocation.create(store)
     writer = PartitionWriter(location, 0, owner="old", id_window=1_000_000)
     writer.claim()
@@ -248,7 +264,7 @@ def start(folder: str, records: int) -> dict[str, float]:
         writer.begin(NewRecords.of(new))
         writer.put()
         writer.put_page()
-    found: dict[str, float] = apart("receive:start_of", f"{folder}/log")
+    found: dict[str, float] = apart("receive:start_of", location_of_log)
     return found
 
 
@@ -267,12 +283,15 @@ SECTIONS: dict[str, Callable[[str, int], dict[str, float]]] = {
     "answers": answers,
     "claim": claim,
     "start": start,
+    "start-s3": start_s3,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, default=[one for one in SECTIONS if one not in NEED_A_SERVER]
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--dir", help="where the log is, such as a folder in memory; a temporary folder else")

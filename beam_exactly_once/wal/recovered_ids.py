@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from beam_exactly_once.errors import Fenced
+from beam_exactly_once.object_store.store_location import kind_of_store
 from beam_exactly_once.wal.ids import ENTRY_BYTES, entries_below
 from beam_exactly_once.wal.location import IdPage, WalLocation
 from beam_exactly_once.wal.sealed import corrupt
+from beam_exactly_once.wal.side_by_side import AT_ONCE, side_by_side
 
 MAX_LOOKS = 20
 """A page that comes late while retention goes on makes a look in vain; so many in a row are no such race."""
@@ -68,17 +72,22 @@ def _from_segments(
     """Ids of the segments below ``end``, down to ``wanted`` as far as they are there, and to where."""
     found: list[bytes] = []
     position = end
-    bases = location.bases_below(partition, end)  # one request for a thousand; that they tile is checked
-    while position > wanted:
-        base = next(bases, None)
-        ids = None if base is None else location.ids_of(partition, base)
-        if ids is None or ids[0].stop != position:
-            if position > required:
-                return [], None
+    bases = _bases(location, partition, wanted, end)
+    for _, ids in side_by_side(partial(location.ids_of, partition), bases, _at_once(location)):
+        if ids is None or ids[0].stop != position:  # that they tile is checked
             break
         found.append(ids[1])
         position = ids[0].base
-    return found[::-1], position
+    return ([], None) if position > max(required, wanted) else (found[::-1], position)
+
+
+def _bases(location: WalLocation, partition: int, start: int, stop: int) -> Iterator[int]:
+    """Where the segments begin that hold the offsets from ``start`` to ``stop``, the newest first."""
+    if start < stop:
+        for base in location.bases_below(partition, stop):  # one request for a thousand
+            yield base
+            if base <= start:
+                return
 
 
 def _from_pages(
@@ -86,16 +95,18 @@ def _from_pages(
 ) -> tuple[list[bytes], int]:
     """Ids below ``position``, by pages that cover each other's beginnings; and down to where they do."""
     found: list[bytes] = []
-    for stop in stops:
-        if position <= wanted or stop < position:
-            break
-        page = location.page(partition, stop)
-        if page is None:
+    needed = [stop for stop in stops if stop > wanted]
+    for stop, page in side_by_side(partial(location.page, partition), needed, _at_once(location)):
+        if position <= wanted or stop < position or page is None:
             break
         if page.start < position:
             found.append(_below(page, position))
             position = page.start
     return found[::-1], position
+
+
+def _at_once(location: WalLocation) -> int:
+    return 1 if kind_of_store(location.store.uri) in ("file", "memory") else AT_ONCE
 
 
 def _below(page: IdPage, position: int) -> bytes:

@@ -4,17 +4,14 @@ beside writers, streams and sweeps."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import takewhile
 
 from beam_exactly_once.errors import CorruptObject
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.readers import all_readers
 from beam_exactly_once.wal.segments import SegmentHeader
-
-_READERS = 16
-"""Segments read at a time."""
+from beam_exactly_once.wal.side_by_side import side_by_side
 
 
 @dataclass(slots=True)
@@ -86,10 +83,7 @@ def _read_all(
             return error
         return None if segment is None else segment.header
 
-    bases = log.bases_below(partition, stop)
-    with ThreadPoolExecutor(_READERS) as pool:
-        while some := [base for base in islice(bases, _READERS) if base >= floor]:
-            yield from zip(some, pool.map(read, some), strict=True)
+    return side_by_side(read, takewhile(lambda base: base >= floor, log.bases_below(partition, stop)))
 
 
 def _verify_claims(log: WalLocation, newest: SegmentHeader, looked: Looked) -> None:
