@@ -16,8 +16,6 @@ whoever claims next finds or shuts out (4).
 
 from __future__ import annotations
 
-from itertools import count
-
 from beam_exactly_once.arguments import whole_number
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, Fenced
@@ -99,28 +97,32 @@ class PartitionWriter:
 
     def _claim_once(self) -> SegmentHeader | None:
         """The proved claim; None: another one was first."""
+        while True:
+            before = self._last_segment()
+            for _ in range(WISH_EVERY):
+                claim = self._new_claim(before)
+                written = self._location.put_segment(
+                    self.partition, claim.base, encode_segment(self._location.log_id, claim)
+                )
+                if not isinstance(written, Taken):
+                    return claim if self._is_proved(claim) else None
+                before = self._location.taken_by(self.partition, claim.base, written)
+                if before.is_claim:
+                    return None
+            self._location.put_wish(self.partition, before.base)  # and see where the end is: it may be far by now
+
+    def _last_segment(self) -> SegmentHeader | None:
+        """The end of the log; None: the partition is empty, and exists from now on."""
         floor = self._location.floor(self.partition)  # first: what is newest later is never below it
-        before = self._location.newest(self.partition)
-        if (before is None and floor) or (before is not None and before.stop < floor):
+        newest = self._location.newest(self.partition)
+        if (newest is None and floor) or (newest is not None and newest.stop < floor):
             where = f"partition {self.partition} of {self._location.store.uri}"
             raise corrupt(
                 where, f"begins at offset {floor}, but its newest segment is gone, so offsets would be given twice"
             )
-        if before is None:
+        if newest is None:
             self._location.create_partition(self.partition)
-        for tries in count(1):
-            claim = self._new_claim(before)
-            written = self._location.put_segment(
-                self.partition, claim.base, encode_segment(self._location.log_id, claim)
-            )
-            if not isinstance(written, Taken):
-                break
-            before = self._location.taken_by(self.partition, claim.base, written)
-            if before.is_claim:
-                return None
-            if tries % WISH_EVERY == 0:
-                self._location.put_wish(self.partition, before.base)
-        return claim if self._is_proved(claim) else None
+        return newest
 
     def _new_claim(self, before: SegmentHeader | None) -> SegmentHeader:
         if before is not None and before.id_window > self.window.size:

@@ -36,8 +36,8 @@ LOOK_INTERVAL_S = 60.0
 """So often a writer looks whether its log is still the one at its location."""
 WISH_INTERVAL_S = 10.0
 """So often a writer at work looks whether a newer one wishes to claim."""
-ROOM_S = 2.0
-"""It lets so much time pass then, in which the newer one needs to end two requests."""
+ROOM_S = 3.0
+"""It lets so much time pass then, in which the newer one finds the end and claims there, by five requests."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 5.0
 """Between two tries of a segment that the store gave no definite answer about."""
 
