@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import doctest
 import importlib
@@ -31,6 +32,7 @@ NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 _FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+_RUN = re.compile(r"python ((?:benchmarks|tests)/[\w/]+\.py)")
 
 README_LINES = 150
 """A newcomer reads it whole; what is longer belongs on a page of its own."""
@@ -195,6 +197,14 @@ def test_every_command_is_understood(name: str) -> None:
             made = CliRunner().invoke(main, [command, *words, "--help"])
             assert made.exit_code == 0, made.output
             main.commands[command].make_context(command, list(words)).close()
+
+
+def test_every_file_that_is_told_to_run_ends_by_running() -> None:
+    files = [*DOCUMENTS, *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    told = {path for file in files for path in _RUN.findall(file.read_text(encoding="utf-8"))}
+    assert told
+    last = {path: ast.unparse(ast.parse((ROOT / path).read_bytes()).body[-1]) for path in told}
+    assert {path for path, code in last.items() if not code.startswith("if __name__ == '__main__'")} == set()
 
 
 def test_the_file_map_names_every_file() -> None:

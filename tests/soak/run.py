@@ -1,9 +1,9 @@
 """A stream from a real Kafka to an S3 server under steady input, whose parts are killed, frozen and doubled one after the other.
 
     python tests/services/run.py kafka s3 prism -- python tests/soak/run.py --runner prism --minutes 10 --seed 1
-    python tests/services/run.py kafka s3 flink -- python tests/soak/run.py --runner flink --trigger continuous
+    python tests/services/run.py kafka s3 -- python tests/soak/run.py --runner flink --trigger continuous
 
-Every ``--fault-every-s`` seconds one part is lost: a worker, a worker pool, the driver, Prism, a task manager, the job manager,
+On Flink it has a cluster of its own, of two task managers. Every ``--fault-every-s`` seconds one part is lost: a worker, a worker pool, the driver, Prism, a task manager, the job manager,
 the job server. What was killed is started again after three seconds, a driver at once. Or the driver is frozen while another
 one goes on, and woken; or a second one is started beside it.
 
@@ -183,3 +183,7 @@ def _drawn(faults_: Mapping[str, Break], chance: random.Random) -> Iterator[tupl
     """Each of them, in any order, then each again, without end."""
     for _ in itertools.count():
         yield from chance.sample(list(faults_.items()), len(faults_))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
