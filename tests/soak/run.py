@@ -3,9 +3,9 @@
     python tests/services/run.py kafka s3 prism -- python tests/soak/run.py --runner prism --minutes 10 --seed 1
     python tests/services/run.py kafka s3 -- python tests/soak/run.py --runner flink --trigger continuous
 
-On Flink it has a cluster of its own, of two task managers. Every ``--fault-every-s`` seconds one part is lost: a worker, a worker pool, the driver, Prism, a task manager, the job manager,
-the job server. What was killed is started again after three seconds, a driver at once. Or the driver is frozen while another
-one goes on, and woken; or a second one is started beside it.
+On Flink it has a cluster of its own, of two task managers. Every ``--fault-every-s`` seconds one part is lost: a worker, a
+worker pool, the driver, Prism, a task manager, the job manager, the job server. What was killed is started again after three
+seconds, a driver at once. Or the driver is frozen while another one goes on, and woken; or a second one is started beside it.
 
 In the end every record that was sent is published once, and nothing else is visible. Each fault is told with the time until
 the next batch was published, and the longest time without one until the next fault, beside what that may be: 5 s for a worker,
@@ -96,9 +96,9 @@ def main() -> int:
     wrong = [*faults(sent, found, orphans), *drivers.faults]
     _tell(done)
     rate = f"{sent:,} records at {given.records_per_s:,}/s, {len(publishes.at_s)} batches"
-    print(
-        f"seed {given.seed}, {given.runner}, {given.trigger}: {rate}, {len(done)} faults, {drivers.starts} starts of drivers"
-    )
+    what = f"{len(done)} faults, {drivers.starts} starts of drivers"
+    load = f"load of the machine in the last 5 minutes {os.getloadavg()[1]:.0f} on {os.cpu_count()} cores"
+    print(f"seed {given.seed}, {given.runner}, {given.trigger}: {rate}, {what}, {load}")
     print("; ".join(wrong) or "0 lost, 0 twice, 0 orphans: each record is published once, and nothing else is visible")
     if not wrong:
         log.unlink()
