@@ -221,6 +221,11 @@ def mark_errors(mark: str) -> None:
     _mark = mark
 
 
+def mark_of_errors() -> str:
+    """The mark that errors of this process carry now; empty if none was put."""
+    return _mark
+
+
 @contextlib.contextmanager
 def leaving_step() -> Iterator[None]:
     """Mark errors that leave a splittable DoFn, where Beam does not set its own sign."""

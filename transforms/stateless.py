@@ -9,11 +9,10 @@ import apache_beam as beam
 from apache_beam import typehints
 from apache_beam.typehints.decorators import IOTypeHints
 
-from beam_exactly_once.errors import mark_errors
+from beam_exactly_once.errors import mark_errors, mark_of_errors
 from beam_exactly_once.randomness import new_token
 
-_MARK = new_token()
-mark_errors(_MARK)
+mark_errors(new_token())
 
 
 class StatelessDoFn(beam.DoFn):
@@ -22,7 +21,8 @@ class StatelessDoFn(beam.DoFn):
     For every bundle Beam looks for them in the signatures of all methods that ``dir()`` shows, some thirty inherited ones,
     several times over. That is a tenth of the cost of a small batch.
 
-    It brings the driver's mark of errors to the worker that runs it.
+    It brings the driver's mark of errors to the worker that runs it. Beam's worker pickles it once more before that, so the mark
+    that it carries is the one that it brought, not the one that the worker had.
     """
 
     def __dir__(self) -> Iterable[str]:
@@ -30,7 +30,7 @@ class StatelessDoFn(beam.DoFn):
         return []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"fields": self.__dict__, "mark": _MARK}
+        return {"fields": self.__dict__, "mark": mark_of_errors()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state["fields"])
