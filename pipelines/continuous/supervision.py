@@ -21,6 +21,7 @@ from beam_exactly_once.pipelines.continuous.job import JobEnd, OpenRunner, OpenR
 from beam_exactly_once.pipelines.continuous.silence import NO_PLAN_S, Silence
 from beam_exactly_once.pipelines.failures import batch_failure
 from beam_exactly_once.pipelines.micro_batches import ClaimedStream
+from beam_exactly_once.pipelines.runners.lost_runner import LostRunner
 from beam_exactly_once.pipelines.runners.watched_run import lost_runner
 from beam_exactly_once.pipelines.triggers import Continuous
 from beam_exactly_once.planning.batch_feed import FeedClaim
@@ -32,8 +33,8 @@ from beam_exactly_once.transforms.stream_graph import StreamGraph
 
 POLL_S = 0.1
 """How often the driver looks for the next published batch."""
-MAX_TRIES = 3
-"""How many submissions may end in a row before one batch is published."""
+MIN_TRIES = 3
+"""So many submissions may end in a row before one batch is published, also where each takes minutes to show that it is silent."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -75,10 +76,10 @@ def run_continuously(
 
     Raises:
         Fenced: a newer writer exists.
-        Retryable: three submissions ended one after the other without a batch.
+        Retryable: so many submissions ended one after the other without a batch as :class:`LostRunner` bears, three at least.
         BeamExactlyOnceError: what starting again does not help against.
     """
-    way, tried_batch_id = _Way(batch_timeout_s), -1
+    way, lost, lost_batch_id = _Way(batch_timeout_s), LostRunner(clock, stop, min_attempts=MIN_TRIES), -1
     while True:
         try:
             with opened_runner() as runner, claimed_stream(settings, graph, clock, way.claim) as claimed:
@@ -87,17 +88,13 @@ def run_continuously(
             if not stream.is_to_be_renewed or stop.is_set():
                 return
         except Retryable as error:
-            way.tries = way.tries + 1 if way.batch_id == tried_batch_id else 1
-            tried_batch_id = way.batch_id
-            if stop.is_set() or way.writer is None:
+            if way.writer is None:
                 raise
-            if way.tries == MAX_TRIES:
-                raise type(error)(
-                    f"batch {way.batch_id} was given up {way.tries} times, at last since: {error}"
-                ) from error
+            if way.batch_id != lost_batch_id:
+                lost, lost_batch_id = LostRunner(clock, stop, min_attempts=MIN_TRIES), way.batch_id
+            lost.wait_for_next(way.batch_id, error)
+            way.tries = lost.attempts
             _LOGGER.warning("batch %d is given up, and the pipeline is submitted anew: %s", way.batch_id, error)
-            if clock.wait(stop, float(way.tries - 1)):
-                return
 
 
 class _SupervisedStream(ClaimedStream):

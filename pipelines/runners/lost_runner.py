@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 
 from beam_exactly_once.clock import Clock
-from beam_exactly_once.errors import RunnerUnavailable
+from beam_exactly_once.errors import Retryable
 from beam_exactly_once.patience import Patience
 
 MAX_ATTEMPTS = 7
@@ -28,17 +28,21 @@ class LostRunner:
         clock: tells time, and waits.
         stop: no attempt begins once it is set.
         max_attempts: at most so many, the first one among them.
+        min_attempts: so many in any case, however long each of them takes.
     """
 
-    def __init__(self, clock: Clock, stop: threading.Event, max_attempts: int = MAX_ATTEMPTS) -> None:
+    def __init__(
+        self, clock: Clock, stop: threading.Event, max_attempts: int = MAX_ATTEMPTS, *, min_attempts: int = 1
+    ) -> None:
         self._clock = clock
         self._stop = stop
         self._max_attempts = max_attempts
+        self._min_attempts = min_attempts
         self._patience: Patience | None = None
         self.attempts = 0
         """That were lost."""
 
-    def wait_for_next(self, batch_id: int, error: RunnerUnavailable) -> None:
+    def wait_for_next(self, batch_id: int, error: Retryable) -> None:
         """Wait until the batch may be run again.
 
         Args:
@@ -46,7 +50,7 @@ class LostRunner:
             error: what its attempt was lost with.
 
         Raises:
-            RunnerUnavailable: it may not, in this driver: too many attempts, too late, or the stream is to stop.
+            Retryable: it may not, in this driver: too many attempts, too late, or the stream is to stop.
         """
         self.attempts += 1
         if self._patience is None:
@@ -57,7 +61,8 @@ class LostRunner:
                 first_pause_s=FIRST_PAUSE_S,
                 max_pause_s=MAX_PAUSE_S,
             )
-        if not self._patience.is_over and not self._stop.is_set():
+        may_try = self.attempts < self._min_attempts or not self._patience.is_over
+        if may_try and not self._stop.is_set():
             self._patience.wait(self._stop)
             if not self._stop.is_set():
                 return

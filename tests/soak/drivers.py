@@ -82,10 +82,20 @@ class Drivers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.resume()
                 one.terminate()
-        for one in self._running:
-            try:
-                code = one.wait(END_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                code = None
-            if code not in ((EXIT_DONE,) if one is self._running[-1] else (EXIT_DONE, EXIT_FENCED, EXIT_RETRYABLE)):
-                self.faults.append(f"a driver that was asked to stop ended with {code}, see {self._log}")
+        codes = [self._code_of(one) for one in self._running]
+        # One that has just been started ends by the signal itself: it does not listen yet, and has not taken the stream.
+        others = (EXIT_DONE, EXIT_FENCED, EXIT_RETRYABLE, -signal.SIGTERM)
+        self.faults += [
+            f"a driver that was asked to stop ended with {code}, see {self._log}"
+            for code in codes
+            if code not in others
+        ]
+        if EXIT_DONE not in codes:
+            self.faults.append(f"no driver that was asked to stop was done, see {self._log}")
+
+    @staticmethod
+    def _code_of(one: psutil.Popen) -> int | None:
+        try:
+            return int(one.wait(END_TIMEOUT_S))
+        except subprocess.TimeoutExpired:
+            return None

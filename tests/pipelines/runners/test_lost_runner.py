@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.checkpoint import Attempt, StreamWriter, layout
 from beam_exactly_once.errors import Fenced, Retryable, RunnerUnavailable, StepFailed, StoreUnavailable
-from beam_exactly_once.pipelines.runners.lost_runner import FIRST_PAUSE_S, GIVE_UP_S, MAX_ATTEMPTS
+from beam_exactly_once.pipelines.runners.lost_runner import FIRST_PAUSE_S, GIVE_UP_S, MAX_ATTEMPTS, LostRunner
 from beam_exactly_once.pipelines.runners.repeated_run import RunTask
 from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.testing.crashing import KillPoint, StoreCalls, watching
@@ -162,6 +163,17 @@ def test_attempts_that_take_long_until_they_are_lost(stream: Stream) -> None:
 
     with pytest.raises(RunnerUnavailable, match="lost its runner 3 times"):
         stream.run(slow)
+
+
+def test_a_number_of_attempts_that_begin_however_long_each_takes() -> None:
+    clock, error = RunningClock(), Retryable("nothing was planned")
+    lost_runner = LostRunner(clock, threading.Event(), min_attempts=3)
+    for _ in range(2):
+        clock.seconds += 2 * GIVE_UP_S
+        lost_runner.wait_for_next(4, error)
+    clock.seconds += 2 * GIVE_UP_S
+    with pytest.raises(Retryable, match="batch 4 lost its runner 3 times, at last: nothing was planned"):
+        lost_runner.wait_for_next(4, error)
 
 
 def test_a_stream_that_is_to_stop_does_not_begin_again(stream: Stream) -> None:
