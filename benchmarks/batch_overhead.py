@@ -6,8 +6,8 @@
 A backlog is read in many small batches: 4 partitions, one ``beam.Map``, Parquet files. *steady* is the time from one
 batch's progress record to the next one's, all that a driver does included; *start* is the time from the call of
 ``run()`` to the first batch's record; *whole* is all of ``run()`` by the number of batches. ``plan`` … ``publish`` are
-the phases as the progress records tell them, and ``other`` is what lies between them. ``cpu`` is the process's CPU time a
-batch (the embedded broker's included, workers in other processes not), which other work on the machine disturbs least.
+the phases as the progress records tell them, and ``other`` is what lies between them. ``cpu`` is the CPU time a batch of the
+process and its workers (the embedded broker's included), which other work on the machine disturbs least.
 Workers in processes need ``--kafka embedded``.
 """
 
@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import apache_beam as beam
+import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_exactly_once import BatchProgress, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles
@@ -63,12 +64,15 @@ class Measured:
     moments_s: list[float] = field(default_factory=list)
     """The start, each progress record, the end."""
     cpu_s: list[float] = field(default_factory=list)
-    """CPU time of the process at each progress record."""
+    """CPU time of the process and its workers at each progress record."""
+    workers: list[psutil.Process] = field(default_factory=list)
 
     def note(self, progress: BatchProgress) -> None:
         self.batches.append(progress)
         self.moments_s.append(time.perf_counter())
-        self.cpu_s.append(time.process_time())
+        self.workers = self.workers or psutil.Process().children(recursive=True)
+        of_workers_s = sum(sum(one.cpu_times()[:2]) for one in self.workers)
+        self.cpu_s.append(time.process_time() + of_workers_s)
 
 
 def run_batches(

@@ -24,8 +24,8 @@ class BatchTask:
     """On what each operator with state stands, by its name."""
     times: Mapping[str, SourceTimes] = field(default_factory=dict)
     """What is remembered of each source with event time before the batch, as its marker says."""
-    has_one_worker: bool = False
-    """Whether one worker runs it, so that nothing is gained by dealing it out."""
+    workers: int | None = None
+    """How many run it; None where that is not known. With one nothing is gained by dealing it out."""
 
     def to_json(self) -> Json:
         """As it travels to the workers."""
@@ -36,7 +36,7 @@ class BatchTask:
             "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "operators": {name: one.to_json() for name, one in self.operators.items()},
             "times": {name: one.to_json() for name, one in self.times.items()},
-            "has_one_worker": self.has_one_worker,
+            "workers": self.workers,
         }
 
     @classmethod
@@ -50,5 +50,5 @@ class BatchTask:
             None if predecessor is None else Predecessor.from_json(predecessor),
             {name: OperatorTask.from_json(one) for name, one in sent["operators"].items()},
             {name: SourceTimes.from_json(one) for name, one in sent["times"].items()},
-            has_one_worker=sent["has_one_worker"],
+            workers=sent["workers"],
         )

@@ -19,9 +19,9 @@ def leave_log(settings: LogSettings, log: Log) -> None:
     if (
         isinstance(settings, KafkaSettings)
         and isinstance(log, ManyRangesLog)
-        and kept_clients.is_keeping()
+        and kept_clients.is_keeping(reader=True)
         and log.rest()
     ):
-        kept_clients.keep(("log", settings), log)
+        kept_clients.keep(("log", settings), log, reader=True)
     else:
         log.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 from apache_beam.runners.worker import sdk_worker, sdk_worker_main
 
+from beam_exactly_once.kafka.kept_clients import keeping_clients
 from beam_exactly_once.pipelines.runners.kept_steps import keep_steps
 from beam_exactly_once.pipelines.runners.one_thread import OneThread
 
@@ -51,7 +52,8 @@ def main() -> None:
     """Be a worker, as the environment says."""
     threading.Thread(target=_end_with_input, daemon=True).start()
     setattr(sdk_worker_main, "SdkHarness", KeptHarness)  # noqa: B010 (mypy knows a class there)
-    sdk_worker_main.main(sys.argv)
+    with keeping_clients(readers_only=True):
+        sdk_worker_main.main(sys.argv)
 
 
 if __name__ == "__main__":

@@ -184,9 +184,13 @@ class KeptStages:
 
 
 def _parts(data: Buffers, workers: int) -> list[Buffers]:
-    """What each of several workers gets of the input of a stage."""
+    """What each of several workers gets of the input of a stage. Who would get nothing is not asked: a bundle costs what it
+    costs. One bundle there is always."""
     partitioned = {name: buffer.partition(workers) for name, buffer in data.items()}
-    return [{name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)]
+    parts: list[Buffers] = [
+        {name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)
+    ]
+    return [part for part in parts if any(map(any, part.values()))] or parts[:1]
 
 
 class _Impulses:

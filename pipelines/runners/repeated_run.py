@@ -122,7 +122,7 @@ class _RepeatingFnApiRunner(StageByStage):
         with keeping_clients(), contextlib.closing(KeptStages(lambda: self.open(proto, options))) as kept:
 
             def run_task(task: BatchTask) -> CommitCounts:
-                task = dataclasses.replace(task, has_one_worker=self._num_workers == 1)
+                task = dataclasses.replace(task, workers=self._num_workers)
                 impulses = {TASK_ROOT: encoded_task(task)}
                 if self.keeps_workers and task.plan is not None:
                     return counted(kept.run(impulses), metrics)

@@ -22,29 +22,29 @@ from beam_exactly_once.transforms.stateful.keyed_state import SeedShards, Update
 MANY = keyed_state.MAX_UNDIVIDED_OFFSETS
 
 
-def task_of(offsets: int, *, has_one_worker: bool) -> BatchTask:
+def task_of(offsets: int, *, workers: int | None) -> BatchTask:
     half = offsets // 2
     ranges = OffsetRange("orders", 0, 5, 5 + half), OffsetRange("orders", 1, 0, offsets - half)
     plan = Plan(3, 1, 0, {"orders": SourcePlan(ranges, (), {})})
     operators = {
         "counts": OperatorTask(bytes(16).hex(), StateList.empty(slices=16), fires_to_ms=0, now_ms=0, latest_ms=0)
     }
-    return BatchTask("stream", Attempt(1, 3, "a"), plan, operators=operators, has_one_worker=has_one_worker)
+    return BatchTask("stream", Attempt(1, 3, "a"), plan, operators=operators, workers=workers)
 
 
 @pytest.mark.parametrize(
-    ("offsets", "has_one_worker", "shards"),
-    [(10, False, 7), (MANY + 1, False, 7), (10, True, 1), (MANY, True, 1), (MANY + 1, True, 7)],
+    ("offsets", "workers", "shards"),
+    [(10, None, 7), (10, 2, 7), (MANY + 1, None, 7), (10, 1, 1), (MANY, 1, 1), (MANY + 1, 1, 7)],
 )
-def test_a_small_batch_of_one_worker_is_one_shard(offsets: int, has_one_worker: bool, shards: int) -> None:
-    task = BatchTask.from_json(task_of(offsets, has_one_worker=has_one_worker).to_json())
+def test_a_small_batch_of_one_worker_is_one_shard(offsets: int, workers: int | None, shards: int) -> None:
+    task = BatchTask.from_json(task_of(offsets, workers=workers).to_json())
     seeds: list[Any] = list(SeedShards("counts", 7).process(task))
     assert [number for number, _ in seeds] == list(range(shards))
     assert [one for _, seed in seeds for one in seed.slices] == list(task.operators["counts"].base.slices)
 
 
 def test_more_workers_than_slices_get_parts_of_them() -> None:
-    task = BatchTask.from_json(task_of(10, has_one_worker=False).to_json())
+    task = BatchTask.from_json(task_of(10, workers=None).to_json())
     seeds = [ShardSeed.from_json(seed.to_json()) for _, seed in SeedShards("counts", 40).process(task)]
     parts = [one for seed in seeds for one in seed.slices]
     assert (len(seeds), len(parts)) == (40, 48)
@@ -56,7 +56,7 @@ def test_more_workers_than_slices_get_parts_of_them() -> None:
 
 def test_a_worker_that_was_kept_never_mixes_two_attempts() -> None:
     """What it opened is of one list and one attempt, which come in one element."""
-    task = task_of(10, has_one_worker=False)
+    task = task_of(10, workers=None)
     (_, first), (_, second), *_ = SeedShards("counts", 2).process(task)
     update = DeduplicateByKey(ttl_s=None)._update()
     step = UpdateShards("counts", update, StoreLocation("memory://kept", None), StateCache(max_bytes=0))

@@ -15,7 +15,7 @@ MAX_SMALL_OFFSETS = 10_000
 """A range of more offsets is read by itself: it pays for its own assignment."""
 MAX_GROUP_OFFSETS = 100_000
 GROUPS_FOR_MANY_WORKERS = 16
-"""Groups that small ranges are dealt into, where more than one worker may take them."""
+"""Groups that small ranges are dealt into, where it is not known how many workers take them, or where each has much to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,23 @@ class RangeGroup:
         return found
 
 
-def grouped(ranges: Iterable[PlannedRange], *, has_one_worker: bool) -> Iterator[RangeGroup]:
-    """Ranges of one isolation level for readers: small ones together, as many groups as keep several workers busy."""
+def grouped(ranges: Iterable[PlannedRange], *, workers: int | None) -> Iterator[RangeGroup]:
+    """Ranges of one isolation level for readers: small ones together, as many groups as keep several workers busy.
+
+    Args:
+        ranges: to read.
+        workers: how many may take groups; None where that is not known.
+    """
     small = []
     for one in ranges:
         if one.offsets.size > MAX_SMALL_OFFSETS:
             yield RangeGroup((one,))
         elif one.offsets.size:
             small.append(one)
-    max_ranges = len(small) if has_one_worker else -(-len(small) // GROUPS_FOR_MANY_WORKERS)
+    # Each group costs an assignment. To deal few records out evenly saves less than that.
+    are_few = sum(one.offsets.size for one in small) <= MAX_SMALL_OFFSETS
+    groups = workers if workers == 1 or (workers and are_few) else GROUPS_FOR_MANY_WORKERS
+    max_ranges = -(-len(small) // groups)
     group: list[PlannedRange] = []
     offsets = 0
     for one in small:

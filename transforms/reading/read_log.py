@@ -251,7 +251,7 @@ class _PlannedRanges(StatelessDoFn):
         latest_ms = None if self._event_time is None else self._event_time.latest_ms(task.plan.planned_at_ms)
         ids, level = source.topic_ids, source.isolation_level
         planned = [PlannedRange(one, ids.get(one.topic), level, latest_ms) for one in source.ranges]
-        yield from grouped(planned, has_one_worker=task.has_one_worker)
+        yield from grouped(planned, workers=task.workers)
 
 
 class _FindRanges(StatelessDoFn):
@@ -280,4 +280,4 @@ class _FindRanges(StatelessDoFn):
             for one in partitions
             if starts[one] < stops[one]
         ]
-        yield from grouped(planned, has_one_worker=False)
+        yield from grouped(planned, workers=None)

@@ -122,7 +122,7 @@ def _shards_of(of_operator: OperatorTask, task: BatchTask, shards: int) -> list[
     """The slices of each shard of a batch. One worker gains nothing by many, unless their rows are more than it should hold."""
     ranges = {} if task.plan is None else task.plan.ranges
     offsets = sum(one.size for of_source in ranges.values() for one in of_source)
-    is_whole = task.has_one_worker and offsets <= MAX_UNDIVIDED_OFFSETS
+    is_whole = task.workers == 1 and offsets <= MAX_UNDIVIDED_OFFSETS
     return shards_of(of_operator.base.slices, 1 if is_whole else shards)
 
 

@@ -28,18 +28,21 @@ def planned(sizes: list[int]) -> list[PlannedRange]:
     ]
 
 
-@given(sizes=SIZES, has_one_worker=st.booleans())
-def test_each_range_is_in_one_group(sizes: list[int], has_one_worker: bool) -> None:
+@given(sizes=SIZES, workers=st.sampled_from([1, 2, None]))
+def test_each_range_is_in_one_group(sizes: list[int], workers: int | None) -> None:
     ranges = planned(sizes)
-    groups = list(grouped(ranges, has_one_worker=has_one_worker))
+    groups = list(grouped(ranges, workers=workers))
     assert sorted(one.offsets for group in groups for one in group.ranges) == [one.offsets for one in ranges]
     for group in groups:
         assert len(group.ranges) == 1 or (group.is_small and group.line.size <= MAX_GROUP_OFFSETS)
 
 
-@pytest.mark.parametrize(("has_one_worker", "groups"), [(True, 1), (False, GROUPS_FOR_MANY_WORKERS)])
-def test_small_ranges_keep_several_workers_busy(has_one_worker: bool, groups: int) -> None:
-    assert len(list(grouped(planned([1] * 400), has_one_worker=has_one_worker))) == groups
+@pytest.mark.parametrize(
+    ("workers", "offsets", "groups"),
+    [(1, 1, 1), (1, 100, 1), (3, 1, 3), (3, 100, GROUPS_FOR_MANY_WORKERS), (None, 1, GROUPS_FOR_MANY_WORKERS)],
+)
+def test_small_ranges_keep_several_workers_busy(workers: int | None, offsets: int, groups: int) -> None:
+    assert len(list(grouped(planned([offsets] * 400), workers=workers))) == groups
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=9), max_size=st.integers(1, 70))

@@ -45,6 +45,15 @@ def test_none_is_kept_where_no_driver_runs_and_none_outlives_the_last() -> None:
     assert (first.closed, last.closed) == (1, 1)
 
 
+def test_a_worker_keeps_what_only_reads() -> None:
+    reader, writer = Client(), Client()
+    with keeping_clients(readers_only=True):
+        keep("reader", reader, reader=True)
+        keep("writer", writer)
+        assert (reader.closed, writer.closed, take("writer")) == (0, 1, None)
+    assert reader.closed == 1
+
+
 def test_the_oldest_and_those_of_one_name_make_room() -> None:
     replaced, oldest, newest = Client(), Client(), Client()
     with keeping_clients():

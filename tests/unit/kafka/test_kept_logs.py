@@ -32,10 +32,11 @@ class ImaginedLog:
         self.is_closed = True
 
 
-def test_a_log_is_left_to_who_reads_at_its_isolation_level() -> None:
+@pytest.mark.parametrize("readers_only", [True, False])
+def test_a_log_is_left_to_who_reads_at_its_isolation_level(readers_only: bool) -> None:
     left: Any = ImaginedLog(may_be_kept=True)
     new: Any = ImaginedLog(may_be_kept=True)
-    with override_logs(lambda settings: new), keeping_clients():
+    with override_logs(lambda settings: new), keeping_clients(readers_only=readers_only):
         leave_log(COMMITTED, left)
         assert take_log(UNCOMMITTED) is new
         assert take_log(COMMITTED) is left
