@@ -21,6 +21,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import support.beam.done_once  # noqa: F401
 from beam_exactly_once import DecodeRecords, ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, read_batches
 from beam_exactly_once.errors import BeamExactlyOnceError
 from beam_exactly_once.testing import MemoryKafka
