@@ -32,6 +32,8 @@ from beam_exactly_once.object_store import (
 )
 
 ANY = "any"
+READS = frozenset({"check_reachable", "get", "get_range", "list", "list_staged", "size_bytes"})
+"""Methods that change nothing: who dies after one leaves what it would have left before it."""
 
 
 @dataclass(frozen=True, slots=True)

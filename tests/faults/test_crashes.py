@@ -1,4 +1,4 @@
-"""A stream that is killed or frozen after any kind of call to a store loses nothing and repeats nothing.
+"""A stream that is killed after any kind of write to a store, or frozen after any kind of call, loses and repeats nothing.
 
 After every single one it is killed in memory: by the simulation, and by the stories of sinks.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
+from beam_exactly_once.testing.crashing import READS
 from beam_exactly_once.testing.sink_world import ends_of_kinds
 from support.lives import assert_exactly_once, folders, life, rejecting, values_in
 
@@ -20,6 +21,11 @@ pytestmark = pytest.mark.runs_on("DirectRunner")
 def of_each_kind(calls: Sequence[str]) -> list[tuple[int, str]]:
     """The first and the last call of each method in each folder, with their numbers."""
     return ends_of_kinds(calls, lambda call: call.rpartition("/")[0])
+
+
+def writes_of_each_kind(calls: Sequence[str]) -> list[tuple[int, str]]:
+    """Without those that read: a driver that is killed after one leaves what it left before. One that is frozen may not."""
+    return [(number, call) for number, call in of_each_kind(calls) if call.split()[0] not in READS]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +57,8 @@ def test_an_undisturbed_life_makes_the_calls_that_the_protocol_says(calls: list[
     ] + [f"put_if_absent published/{2:020d}.json"]
 
 
-def test_killed_after_any_kind_of_call(calls: list[str], tmp_path: Path) -> None:
-    for number, call in of_each_kind(calls):
+def test_killed_after_any_kind_of_write(calls: list[str], tmp_path: Path) -> None:
+    for number, call in writes_of_each_kind(calls):
         work_dir = tmp_path / str(number)
         print(f"killed after call {number}: {call}")
         with life(work_dir, kill_after=f"any::{number}") as first:
@@ -107,13 +113,13 @@ def test_killed_while_rejected_records_are_staged_committed_and_published(tmp_pa
 
 
 def test_killed_again_while_recovering(tmp_path: Path) -> None:
-    """The first life dies between commit and publish of a batch, the second after any kind of call of its recovery."""
+    """The first life dies between commit and publish of a batch, the second after any kind of write of its recovery."""
     committed = "put_if_absent:commits/:2"
     with life(tmp_path / "watched", kill_after=committed) as first:
         assert first.wait() == -9
     with life(tmp_path / "watched", log=tmp_path / "recovery") as second:
         assert second.wait() == EXIT_DONE
-    for number, call in of_each_kind((tmp_path / "recovery").read_text().splitlines()):
+    for number, call in writes_of_each_kind((tmp_path / "recovery").read_text().splitlines()):
         work_dir = tmp_path / str(number)
         print(f"second life killed after its call {number}: {call}")
         with life(work_dir, kill_after=committed) as first:
