@@ -75,12 +75,14 @@ class StateMachine:
         bundle = self.bundle(OPERATOR, self.update, self.store, self.cache, seeds[0])
         with self._timed("update"):
             for number, seed in enumerate(seeds):
-                self._change(bundle, seed, [of_shards[number]] if number in of_shards else [])
+                self._change(bundle, seed, [of_shards.pop(number)] if number in of_shards else [])
+        keys, rows_sent = len(chunk.hashes), chunk.rows_in
+        del chunk, rows  # of a stream, they are gone by then as well
         with self._timed("finish"):
             change = bundle.finish()
-        self.rows["changed"] += len(chunk.hashes)
+        self.rows["changed"] += keys
         self.rows["written"] += sum(one.section.rows for one in change.slices if one.section is not None)
-        after = self.list.behind([change], operator=OPERATOR, attempt=attempt, fired_ms=now_ms, rows_sent=chunk.rows_in)
+        after = self.list.behind([change], operator=OPERATOR, attempt=attempt, fired_ms=now_ms, rows_sent=rows_sent)
         with self._timed("marker"):
             marker = Marker(self.batch_id, "committed", attempt, {}, {}, now_ms, state={OPERATOR: after.to_json()})
             decided = self.writer.create_marker(marker).record

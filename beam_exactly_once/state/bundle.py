@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,7 @@ from beam_exactly_once.errors import CheckpointHole, IncompleteBatch
 from beam_exactly_once.object_store import ObjectStore
 from beam_exactly_once.randomness import new_token
 from beam_exactly_once.rows.event_times import LATEST_MS
+from beam_exactly_once.state.allocators import give_back_memory
 from beam_exactly_once.state.columns.folds import Folds
 from beam_exactly_once.state.compaction import Held, Merge, choose_merges
 from beam_exactly_once.state.garbage import no_collection
@@ -113,16 +114,12 @@ class StateBundle(Generic[Does]):
         """
         batch_id = self.attempt.batch_id
         rows = sum(len(one.delta) for one in self._slices if one.delta is not None)
+        give_back_memory(rows)  # what grouping and looking up needed
         merges = choose_merges([_held(one, batch_id) for one in self._slices], rows)
         merge_of = {merge.slice_number: merge for merge in merges}
-        small: dict[int, Run] = {}
-        bases: dict[int, Run] = {}
-        for number, one in enumerate(self._slices):
-            merge = merge_of.get(number)
-            run = one.delta if merge is None else self._merged(one, merge)
-            if run is not None and len(run):
-                (bases if merge is not None and merge.is_base else small)[number] = run
-        section_of = self._written(small) | self._written(bases)
+        bases = {merge.slice_number for merge in merges if merge.is_base}
+        small = [number for number in range(len(self._slices)) if number not in bases]
+        section_of = self._written(small, merge_of) | self._written(sorted(bases), merge_of)
         changes = tuple(
             SliceChange(
                 one.base.first_hash,
@@ -134,6 +131,8 @@ class StateBundle(Generic[Does]):
             )
             for number, one in enumerate(self._slices)
         )
+        self._slices = []
+        give_back_memory(sum(one.rows for one in section_of.values()))
         return StateChange(self._operator, changes, self._rows_in, self._keys_added)
 
     def _shard_of(self, seed: ShardSeed, chunks: Sequence[KeyedChunk]) -> Shard:
@@ -154,10 +153,17 @@ class StateBundle(Generic[Does]):
                 "nothing is lost: start again to replay the batch."
             )
 
-    def _written(self, runs: dict[int, Run]) -> dict[int, Section]:
-        """Runs as one object; where each of them lies."""
+    def _written(self, numbers: Sequence[int], merge_of: Mapping[int, Merge]) -> dict[int, Section]:
+        """What these slices get in front, as one object; where each section lies."""
+        runs: dict[int, Run] = {}
+        for number in numbers:
+            one = self._slices[number]
+            run = self._merged(one, merge_of[number]) if number in merge_of else one.delta
+            if run is not None and len(run):
+                runs[number] = run
         if not runs:
             return {}
+        give_back_memory(sum(map(len, runs.values())))  # what merging needed
         key = layout.state_key(self._operator, self.attempt.batch_id, self.attempt.nonce, new_token())
         body, sections = pack(key, runs.values())
         self._store.put_if_absent(key, body)

@@ -7,6 +7,7 @@ reads is exactly what was written, or an error that says where: a section that i
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -159,12 +160,11 @@ def _check_type(value_type: pa.DataType) -> None:
 
 def _encoded(run: Run) -> bytes:
     batch = batch_of(run)
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()  # a buffer of Arrow would be copied
     options = ipc.IpcWriteOptions(compression="zstd", use_threads=run.size_bytes >= THREADS_FROM_BYTES)
-    with ipc.new_stream(sink, batch.schema, options=options) as writer:
+    with ipc.new_stream(pa.PythonFile(sink, "w"), batch.schema, options=options) as writer:
         writer.write_batch(batch)
-    body: bytes = sink.getvalue().to_pybytes()
-    return body
+    return sink.getvalue()
 
 
 def _only_batch(ref: Section, body: bytes) -> pa.RecordBatch:

@@ -17,9 +17,9 @@ def newest(runs: list[list[Row]]) -> dict[tuple[bytes, bytes], Row]:
     return {row.name: row for rows in reversed(runs) for row in rows}
 
 
-@given(RUNS, BITS, st.sampled_from([1, 3, 1000]))
-def test_the_newest_row_of_each_key_stays(runs: list[list[Row]], bits: int, rows_at_once: int) -> None:
-    together = merged([run_of(rows, bits) for rows in runs], rows_at_once=rows_at_once)
+@given(RUNS, BITS)
+def test_the_newest_row_of_each_key_stays(runs: list[list[Row]], bits: int) -> None:
+    together = merged([run_of(rows, bits) for rows in runs])
 
     expected = run_of(list(newest(runs).values()), bits)
     assert rows_of(together) == rows_of(expected)
@@ -28,9 +28,9 @@ def test_the_newest_row_of_each_key_stays(runs: list[list[Row]], bits: int, rows
     assert together.due(-1, 7).tolist() == expected.due(-1, 7).tolist()
 
 
-@given(RUNS, BITS, st.sampled_from([1, 3, 1000]))
-def test_the_oldest_run_forgets_what_is_gone(runs: list[list[Row]], bits: int, rows_at_once: int) -> None:
-    together = merged([run_of(rows, bits) for rows in runs], drop_tombstones=True, rows_at_once=rows_at_once)
+@given(RUNS, BITS)
+def test_the_oldest_run_forgets_what_is_gone(runs: list[list[Row]], bits: int) -> None:
+    together = merged([run_of(rows, bits) for rows in runs], drop_tombstones=True)
 
     assert rows_of(together) == rows_of(run_of([row for row in newest(runs).values() if row.value is not None], bits))
 
