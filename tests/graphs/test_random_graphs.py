@@ -13,7 +13,7 @@ from graphs.runners import RUNNERS
 
 pytestmark = pytest.mark.runs_on("DirectRunner", storage="memory")
 
-CHUNK = 6
+CHUNK = 5
 CHUNKS = {"in_process": 6, "two_workers": 2, "one_thread": 1, "threads": 1}
 """So many for each runner, each with graphs of its own."""
 PLACES = [runner for runner, count in CHUNKS.items() for _ in range(count)]
@@ -29,4 +29,4 @@ def test_random_graphs_by_value(number: int, runner: str) -> None:
 def test_random_graphs_with_workers_in_processes() -> None:
     """Few, and small: each start of a stream starts new processes."""
     first_seed = FIRST_SEED + 10_000
-    check(range(first_seed, first_seed + 3), RUNNERS["processes"], max_nodes=4)
+    check(range(first_seed, first_seed + 2), RUNNERS["processes"], max_nodes=4)

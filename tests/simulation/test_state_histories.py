@@ -26,7 +26,7 @@ from support.simulation.stateful_histories import StatefulSimulation
 from support.simulation.tables import Entry, Pack, Table, within
 from support.simulation.world import Actor, Call, World
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "400"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "250"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 PARTS = min(2, SEEDS)
 FOCUSED_SEEDS = 60

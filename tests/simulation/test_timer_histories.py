@@ -22,7 +22,7 @@ from support.simulation.stateful_histories import StatefulSimulation
 from support.simulation.tables import Entry, Pack, Table
 from support.simulation.timed_driver import TimedDriver
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "120"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 PARTS = min(2, SEEDS)
 
