@@ -183,10 +183,13 @@ def test_a_position_above_the_end_is_a_loss(log: Log) -> None:
 
 
 def test_a_plan_above_the_end_is_a_loss_once_nothing_comes_any_more(broker: EmbeddedBroker) -> None:
-    with closing(open_kafka_log(settings(broker, no_progress_timeout_s=0.3))) as log:
+    with closing(open_kafka_log(settings(broker))) as log:
         assert [record.value for record in read(log, ORDERS[0], 0, SIZE)] == values(0, 0, SIZE)
-        with pytest.raises(DataLoss, match=rf"offset {SIZE + 4}: its log is \[0, {SIZE}\)"):
-            log.next_chunk(ORDERS[0], SIZE, SIZE + 5)
+    with (
+        closing(open_kafka_log(settings(broker, no_progress_timeout_s=0.3))) as log,
+        pytest.raises(DataLoss, match=rf"offset {SIZE + 4}: its log is \[0, {SIZE}\)"),
+    ):
+        log.next_chunk(ORDERS[0], SIZE, SIZE + 5)
 
 
 def test_a_topic_that_does_not_exist_is_named_with_its_neighbours(log: Log) -> None:

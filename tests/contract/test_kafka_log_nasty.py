@@ -221,7 +221,7 @@ def test_a_batch_that_lies_about_its_offset_is_never_handed_out(claimed: int, co
     log = ScriptedLog().append(values(10)).append(values(1), wire_offset=claimed)
     with (
         ScriptedBroker({"orders": [log]}) as broker,
-        closing(open_kafka_log(settings(broker, no_progress_timeout_s=0.5))) as reader,
+        closing(open_kafka_log(settings(broker, no_progress_timeout_s=2))) as reader,
     ):
         assert read(reader, "orders", 0, 10) == log.visible(0, 10)
         with pytest.raises(DataLoss, match=f"orders-0 is corrupt at offset 10: .*{complaint}"):

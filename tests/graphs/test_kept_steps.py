@@ -105,7 +105,7 @@ def test_nobody_tears_down_a_step_that_waits_for_the_next_batch(monkeypatch: pyt
 
     def ended(number: int) -> int:
         for thread in threads:
-            thread.join(10)
+            thread.join(120)
         return 1 - any(thread.is_alive() for thread in threads)
 
     with number_stream() as stream:

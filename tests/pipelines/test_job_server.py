@@ -19,7 +19,7 @@ from beam_exactly_once.errors import BeamExactlyOnceError, ConfigurationError, R
 from beam_exactly_once.pipelines.runners import job_server, tied_process
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 @pytest.fixture

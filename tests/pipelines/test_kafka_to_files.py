@@ -236,7 +236,7 @@ def test_sigterm_finishes_the_batch_and_exits_0(broker: EmbeddedBroker, tmp_path
             while seen < 250:
                 seen += orjson.loads(running.stdout.readline())["records_read"]
             running.send_signal(signal.SIGTERM)
-            assert running.wait(30) == EXIT_DONE
+            assert running.wait(180) == EXIT_DONE
         finally:
             running.kill()
     assert ids_in(f"{tmp_path}/output") == list(range(250))

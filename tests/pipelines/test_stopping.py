@@ -86,7 +86,7 @@ def stream_in_a_step(folder: Path, step: str, stop_timeout_s: float, *options: s
 
 
 def assert_given_up(running: subprocess.Popen[str], folder: Path, words: str) -> None:
-    _, errors = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=180)
     assert running.returncode == EXIT_RETRYABLE, errors
     assert words in errors
     assert "--skip" not in errors
@@ -131,8 +131,8 @@ def test_it_is_the_limit_that_gives_a_batch_up(has_limit: bool, monkeypatch: pyt
     ended = contextlib.nullcontext() if not has_limit else pytest.raises(Retryable, match="given up")
     with ended, stopping.stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(timeout=60)
-        threading.Event().wait(timeout=60 if has_limit else 0.5)
+        assert stop.wait(timeout=180)
+        threading.Event().wait(timeout=180 if has_limit else 0.5)
 
 
 def test_a_signal_in_the_moment_in_which_the_driver_begins_to_wait_is_seen() -> None:
@@ -141,13 +141,13 @@ def test_a_signal_in_the_moment_in_which_the_driver_begins_to_wait_is_seen() -> 
         with stop._cond:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
 
-        assert stop.wait(60)
+        assert stop.wait(180)
 
 
 def stopped_and_waiting() -> None:
     with stopping.stop_on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(60)
+        threading.Event().wait(180)
 
 
 def test_a_second_signal_counts_while_the_first_one_is_still_being_told(caplog: pytest.LogCaptureFixture) -> None:

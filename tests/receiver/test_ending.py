@@ -53,7 +53,7 @@ def test_a_receiver_that_is_fenced_answers_so_and_ends_with_3(tmp_path: Path) ->
         status, answer = old.post(b"a", "Idempotency-Key: 1")
         assert (status, b"another receiver" in answer) == (503, True)
         assert new.post(b"a", "Idempotency-Key: 1")[0] == 200
-        assert old.process.wait(60) == EXIT_FENCED
+        assert old.process.wait(180) == EXIT_FENCED
         assert "Fenced" in old.log
 
     assert values_in(tmp_path / "log") == [b"a"]
@@ -83,7 +83,7 @@ def test_certificates_of_clients_let_in_and_name_the_sender(tmp_path: Path) -> N
 
 
 def over_tls(receiver: ReceiverProcess, context: ssl.SSLContext, body: bytes) -> int:
-    plain = socket.create_connection(receiver.address, timeout=60)
+    plain = socket.create_connection(receiver.address, timeout=180)
     with context.wrap_socket(plain, server_hostname="localhost") as connection:
         connection.sendall(post(body))
         status, _ = answer_on(connection)

@@ -19,7 +19,7 @@ from beam_exactly_once.errors import KafkaUnavailable
 from beam_exactly_once.kafka import KafkaSettings
 from beam_exactly_once.kafka.log import ConfluentLog
 
-PATIENCE_S = 30.0
+PATIENCE_S = 100.0
 ASKING = threading.get_ident()
 
 

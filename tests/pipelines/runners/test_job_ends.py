@@ -28,7 +28,7 @@ from support.hand_made_stream import HandClock
 JOB = "stream-7-nonce"
 TASK = BatchTask("stream", Attempt(1, 7, "nonce"), None, None, {})
 COUNTED = CommitCounts(records_read={"kafka": 3}, committed=1)
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 class Flink(http.server.ThreadingHTTPServer):

@@ -25,7 +25,7 @@ from beam_exactly_once.pipelines.worker_pool import zygote
 from beam_exactly_once.pipelines.worker_pool.pool import running_worker_pool
 from beam_exactly_once.pipelines.worker_pool.preloading import NotPreloaded, preload
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 class Runner(beam_fn_api_pb2_grpc.BeamFnControlServicer):

@@ -21,7 +21,7 @@ PARTITIONS = 6
 
 @pytest.fixture
 def log(bootstrap_servers: str) -> Iterator[ConfluentLog]:
-    with closing(ConfluentLog(KafkaSettings(bootstrap_servers, no_progress_timeout_s=10.0))) as log:
+    with closing(ConfluentLog(KafkaSettings(bootstrap_servers, no_progress_timeout_s=60.0))) as log:
         yield log
 
 

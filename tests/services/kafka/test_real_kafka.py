@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def log(bootstrap_servers: str) -> Iterator[Log]:
-    settings = KafkaSettings(bootstrap_servers, no_progress_timeout_s=10.0)
+    settings = KafkaSettings(bootstrap_servers, no_progress_timeout_s=60.0)
     with closing(open_kafka_log(settings)) as log:
         yield log
 

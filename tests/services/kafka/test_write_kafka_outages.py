@@ -100,7 +100,7 @@ def test_a_broker_that_stays_away_for_longer_than_the_sink_waits(
 
     try:
         with at(step, 1, kill, before=step == "commit"), pytest.raises(SinkUnavailable, match=message):
-            own_copy.run(8, timeout_s=3.0)
+            own_copy.run(8, timeout_s=10.0)
     finally:
         own_kafka.start(1)
     own_copy.run(12)

@@ -10,7 +10,7 @@ import threading
 
 END_TXN = 26
 """Kafka's number of the request that ends a transaction."""
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 120.0
 
 
 class HoldingProxy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,22 +18,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 240.0
+STOP_TIMEOUT_S = 60.0
+PORTS = range(10_000, 32_768)
 _PAUSE_S = 0.1
 _LOG_TAIL_BYTES = 4000
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [int(opened.getsockname()[1]) for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()
+    """Ports of the loopback interface that nobody listens on just now.
+
+    From below those that the system gives to whoever connects: one of them could be taken before a server listens on it, and
+    while a server that was killed is away.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as opened, contextlib.suppress(OSError):
+            opened.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError(f"there are no {count} free ports from {PORTS[0]} to {PORTS[-1]}")
 
 
 _S = TypeVar("_S", bound="Service")

@@ -18,7 +18,7 @@ from support.sql_stream import SqlStream
 pytestmark = pytest.mark.runs_on("DirectRunner")
 
 FORK = multiprocessing.get_context("fork")
-WAIT_S = 60
+WAIT_S = 180
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from services.launch.server import free_ports
 from services.streams.to_files import flags, values_in
 from services.streams.topics import Topic
 
-# Any one start must have ended by then, well or not.
-pytestmark = [pytest.mark.timeout(30), pytest.mark.runs_on("DirectRunner", storage="S3 and GCS")]
+# Any one start ends, well or not: a busy machine takes its time.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.runs_on("DirectRunner", storage="S3 and GCS")]
 
 CANARY = "canary-51b2"
 Refused = Callable[[list[str], int, str], None]
@@ -133,10 +133,10 @@ def test_nobody_at_the_address(
     refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(definite, "REACH_TIMEOUT_S", 1.0)
     place = request.getfixturevalue(fixture)
     assert main(flags(topic, place)) == EXIT_DONE
     with monkeypatch.context() as broken:
+        broken.setattr(definite, "REACH_TIMEOUT_S", 1.0)
         broken.setenv(variable, f"http://127.0.0.1:{free_ports(1)[0]}")
         refused(
             flags(topic, place),

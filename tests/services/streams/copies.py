@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientTopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+import support.beam.done_once  # noqa: F401
 from beam_exactly_once import ExactlyOnceStream, ReadFromKafka, Record, WriteToFiles, WriteToKafka
 from beam_exactly_once.checkpoint import Checkpoint
 from beam_exactly_once.errors import BeamExactlyOnceError
@@ -29,8 +30,8 @@ from beam_exactly_once.testing import MemoryKafka
 from services.streams.topics import TIMEOUT_S, settle, wait_until
 from support.stream_under_test import opened
 
-LIFE_TIMEOUT_S = 120.0
-READ_TIMEOUT_S = 30.0
+LIFE_TIMEOUT_S = 240.0
+READ_TIMEOUT_S = 120.0
 KEYS = 5
 
 # The fork server imports by its own path, which knows nothing of pytest's.

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSp
 
 from beam_exactly_once import TopicPartition
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 
 

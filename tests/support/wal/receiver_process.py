@@ -18,7 +18,7 @@ from beam_exactly_once.offsets import TopicPartition
 from beam_exactly_once.wal.log import WalLog
 
 TOKEN = "correct-horse-battery-staple"
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 _LISTENING = re.compile(r"^receives at (\S+):(\d+) into", re.MULTILINE)
 
 

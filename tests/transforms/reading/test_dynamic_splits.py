@@ -19,7 +19,7 @@ from beam_exactly_once.testing import MemoryKafka
 from beam_exactly_once.transforms.reading import read_ranges
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges
-from support.held_reader import Splits, hold, splits_wanted
+from support.held_reader import MAX_HOLD_S, Splits, hold, splits_wanted
 
 SPLITS = 3
 WHOLE = OffsetRange("orders", 0, 0, 600)
@@ -71,7 +71,7 @@ def splitting(splits: Splits, random_: random.Random) -> Any:
 
     def manager(elements: int) -> Iterator[float | None]:
         yield None
-        splits.reading.wait(20)
+        splits.reading.wait(MAX_HOLD_S)
         while len(splits.granted) < splits.wanted:
             yield random_.choice([0.3, 0.5, 0.9])
 

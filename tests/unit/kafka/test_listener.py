@@ -13,7 +13,7 @@ import pytest
 
 from beam_exactly_once.kafka.listener import Listener, ask_listener
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 60.0
 Answer = Callable[[socket.socket, bytes], None]
 
 

@@ -10,7 +10,7 @@ from apache_beam.runners.portability.portable_runner import PipelineResult
 from beam_exactly_once.errors import Retryable, RunnerUnavailable
 from beam_exactly_once.pipelines.runners.watched_run import watched_run
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 NO_BUFFERS = "java.io.IOException: Insufficient number of network buffers: required 512, but only 505 available."
 
 

@@ -23,7 +23,7 @@ def body_of(offset: int, size_bytes: int) -> bytes:
 
 def test_sections_that_are_far_are_fetched_at_the_same_time() -> None:
     """Each waits here for another one; the one that is near is not fetched."""
-    cache, together = SectionCache(IN_MEMORY), threading.Barrier(2, timeout=30)
+    cache, together = SectionCache(IN_MEMORY), threading.Barrier(2, timeout=120)
     cache.get(REFS[1], lambda _, offset, size_bytes: body_of(offset, size_bytes))
 
     def fetch(_: str, offset: int, size_bytes: int) -> bytes:
