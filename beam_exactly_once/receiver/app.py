@@ -162,6 +162,7 @@ class ReceiverApp:
         if sender is None:
             sender = self._access.by_signature(incoming.headers, body)
         records = self._form.records(sender, incoming.headers, body)
+        size_bytes = len(body)
 
         def on_settled(done: Appended | BeamExactlyOnceError) -> None:
             if isinstance(done, BeamExactlyOnceError):
@@ -170,7 +171,7 @@ class ReceiverApp:
             metrics = self.metrics
             metrics.records += done.records
             metrics.duplicates += done.duplicates
-            metrics.bytes += len(body)
+            metrics.bytes += size_bytes
             said = (done.partition, done.offset or 0, done.records, done.duplicates)
             answering.answer(incoming, (_JSON, b'{"partition":%d,"offset":%d,"records":%d,"duplicates":%d}' % said))
 

@@ -70,6 +70,10 @@ class Batch:
         request.waits_for.add(self)
 
 
+def _nobody_waits() -> None:
+    pass
+
+
 @dataclass(eq=False)
 class Request:
     """What became of a request. ``offset`` is the least of its records' offsets."""
@@ -79,12 +83,17 @@ class Request:
     offset: int | None = None
     error: BeamExactlyOnceError | None = None
     waits_for: set[Batch] = field(default_factory=set)
-    on_settled: Callable[[], None] = lambda: None
+    on_settled: Callable[[], None] = _nobody_waits
 
     @property
     def is_settled(self) -> bool:
         """Whether the answer is known: all of it is in the log, or an error."""
         return self.error is not None or not self.waits_for
+
+    def settled(self) -> None:
+        """Say so, once. What waited is let go at once: a cycle would hold a body until the garbage collector comes."""
+        on_settled, self.on_settled = self.on_settled, _nobody_waits
+        on_settled()
 
     def found_at(self, offset: int) -> None:
         """One of its records is at this offset."""
@@ -158,7 +167,7 @@ class Intake:
             request.found_at(base + place)
             request.waits_for.discard(batch)
             if request.is_settled and not was_settled:
-                request.on_settled()
+                request.settled()
 
     def give_up(self, ticks: int, error: BeamExactlyOnceError) -> None:
         """Time goes on by a tick. Requests that wait for a batch which is so many old are told that nobody knows."""
@@ -177,7 +186,7 @@ class Intake:
         for request in batch.waiting:
             was_settled, request.error = request.is_settled, request.error or error
             if not was_settled:
-                request.on_settled()
+                request.settled()
 
     def _known(self, records: NewRecords) -> list[int]:
         """Places of records that are known, under way or twice in the request."""
