@@ -109,7 +109,7 @@ class PartitionWriter:
                 before = self._location.taken_by(self.partition, claim.base, written)
                 if before.is_claim:
                     return None
-            self._location.put_wish(self.partition, before.base)  # and see where the end is: it may be far by now
+            self._location.put_wish(self.partition, claim.base)  # and see where the end is: it may be far by now
 
     def _last_segment(self) -> SegmentHeader | None:
         """The end of the log; None: the partition is empty, and exists from now on."""
