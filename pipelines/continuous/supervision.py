@@ -116,6 +116,12 @@ class _SupervisedStream(ClaimedStream):
         self.is_to_be_renewed = False
         """Whether the job was ended in order, and the next one is to go on."""
 
+    def _recover(self) -> Sequence[int]:
+        try:
+            return super()._recover()
+        finally:  # else what is lost while it publishes the batch before would be told of batch 0
+            self._way.batch_id = max(self._way.batch_id, self._batch_id)
+
     def _run_from(self, replays: Sequence[int]) -> None:
         """Submit the job, which replays what is planned first, and watch it."""
         self._way.batch_id = self._batch_id
