@@ -86,6 +86,7 @@ class RangeFetcher:
         stands_there = self._position == position and self._topic_partition == topic_partition
         self._position = None  # should this call fail, what it took and did not hand out must be read again
         if not stands_there:
+            self._consumer.unassign()  # first: what is fetched ahead goes when a partition that is not assigned is closed
             self.close()
             self._topic_partition = topic_partition
             self._assign(position)
@@ -149,8 +150,8 @@ class RangeFetcher:
     def _find_out_why(self, waited_s: float, stop: int) -> None:
         """Nothing has come for so long."""
         if waited_s > _PATIENT_AFTER_S and self._open_patient is not None and self._inbox is self._quick[1]:
-            self._inbox.close()
             self._consumer.unassign()
+            self._inbox.close()
             self._consumer, self._inbox = self._open_patient()
             self._assign(self._seen)
         if waited_s > self._refusal_wait_s:

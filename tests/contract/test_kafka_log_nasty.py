@@ -310,6 +310,9 @@ class SlowToForget:
     def list_topics(self, topic: str, timeout: float) -> None:
         pass
 
+    def unassign(self) -> None:
+        pass
+
     def assign(self, places: list[ClientTopicPartition]) -> None:
         start = places[0].offset
         self._ready = [Message(topic="orders", partition=0, offset=start + n, value=b"%d" % n) for n in range(5)]

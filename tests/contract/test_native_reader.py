@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import pairwise
 from types import ModuleType
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka import TopicPartition as ClientTopicPartition
@@ -196,3 +197,22 @@ def test_what_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(READER_VARIABLE, "fast")
     with pytest.raises(ConfigurationError, match="READER"):
         native.reader()
+
+
+@pytest.mark.usefixtures("extension")
+def test_what_was_fetched_ahead_of_a_partition_goes_with_it() -> None:
+    """Else a reader of many partitions holds up to 16 MiB of each, and as much again for what librdkafka notes of records."""
+    partitions = 12
+    with EmbeddedBroker({"orders": partitions}) as broker:
+        producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0, "linger.ms": 50})
+        for partition in range(partitions):
+            producer.produce_batch("orders", [{"value": bytes(300)}] * 12_000, partition=partition)
+            assert producer.flush(20) == 0
+        held = []
+        with closing(open_kafka_log(KafkaSettings(broker.bootstrap_servers))) as log:
+            for partition in range(partitions):
+                place, position = TopicPartition("orders", partition), 0
+                while position < 6_000:
+                    position = log.next_chunk(place, position, 6_000).stop
+                held.append(psutil.Process().memory_info().rss)
+    assert held[-1] - held[2] < 20 << 20

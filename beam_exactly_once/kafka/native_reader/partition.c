@@ -170,6 +170,11 @@ static PyObject *end(PyObject *object, PyObject *unused)
     if (self->queue != NULL && self->process == getpid() && atomic_load(&self->client->handle) != NULL) {
         for (; self->next < self->ready; self->next++)
             kafka.message_destroy(self->pending[self->next]);
+        /* The queue lives as long as the client, and what was fetched ahead stays in it until somebody asks. If the partition is
+           no longer assigned, to ask frees all of it, and gives nothing. */
+        ssize_t got = kafka.consume_batch_queue(self->queue, 0, self->pending, MAX_PENDING);
+        for (ssize_t one = 0; one < got; one++)
+            kafka.message_destroy(self->pending[one]);
         kafka.queue_destroy(self->queue);
     }
     self->queue = NULL;
