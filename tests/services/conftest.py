@@ -37,6 +37,14 @@ def address(service: str, variable: str) -> str:
     pytest.skip(way)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests on Flink first: they take longest, and who begins with one late would work on alone."""
+    on_flink = {
+        item.path for item in items for mark in item.iter_markers("runs_on") if mark.args[0].startswith("FlinkRunner")
+    }
+    items.sort(key=lambda item: item.path not in on_flink)
+
+
 @pytest.fixture(scope="session")
 def bootstrap_servers() -> str:
     """Of a real Kafka broker."""

@@ -191,8 +191,8 @@ def test_everything_but_kafka_and_the_bucket_is_lost_in_a_batch(
 ) -> None:
     open_gate = Gate(tmp_path / "open gate")
     open_gate.open()
+    run_until_done(gated_command(topic.bootstrap_servers, topic.name, bucket, open_gate, []))  # what is there must stay
     with Flink() as first:
-        run_until_done(gated_command(topic.bootstrap_servers, topic.name, bucket, open_gate, options_of(first)))
         topic.send_committed([b"later-%d" % number for number in range(100)])
         with started(gated_command(topic.bootstrap_servers, topic.name, bucket, gate, options_of(first))) as driver:
             gate.wait_reached(driver)

@@ -13,7 +13,7 @@ from graphs.known_streams import number_stream
 from graphs.runners import flink
 from services.streams.known_graphs import KNOWN
 
-CHUNK = 3
+CHUNK = 2
 
 
 @pytest.mark.runs_on("FlinkRunner cluster", storage="memory")

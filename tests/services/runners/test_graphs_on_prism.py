@@ -13,7 +13,7 @@ from graphs.known_streams import number_stream
 from graphs.runners import prism
 from services.streams.known_graphs import KNOWN
 
-CHUNK = 6
+CHUNK = 4
 
 
 @pytest.mark.runs_on("PrismRunner", storage="memory")

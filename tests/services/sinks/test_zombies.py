@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from beam_exactly_once import ExactlyOnceStream
 from beam_exactly_once.errors import EXIT_DONE, EXIT_FENCED
 from beam_exactly_once.pipelines import kafka_to_kafka, kafka_to_sql
 from services.streams.copies import numbers_of, records_of
@@ -19,6 +20,15 @@ from support.lives import in_a_process
 
 pytestmark = pytest.mark.runs_on("DirectRunner")
 NewTopicMade = Callable[..., Topic]
+BATCHES = 10
+
+
+@pytest.fixture
+def few_are_kept(monkeypatch: pytest.MonkeyPatch, are_swept: bool) -> None:
+    """Where it is said so, drivers of this process keep 2 plans and markers, and not 100."""
+    defaults = ExactlyOnceStream.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "retain_batches", 2 if are_swept else defaults["retain_batches"])
 
 
 def flags(source: Topic, folder: Path, **more: object) -> list[str]:
@@ -33,13 +43,15 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
     return [f"--{name}={value}" for name, value in given.items()]
 
 
+@pytest.mark.usefixtures("few_are_kept")
 @pytest.mark.parametrize(
-    ("moment", "batches"), [("committed", 10), ("the receipt was read", 10), ("produce", 10), ("commit", 150)]
+    ("moment", "are_swept"),
+    [("committed", False), ("the receipt was read", False), ("produce", False), ("commit", True)],
 )
-def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str, batches: int) -> None:
-    """Its transaction is open, or was not begun. Its staged rows and its marker were swept, where it was 150 batches."""
+def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str) -> None:
+    """Its transaction is open, or was not begun. Its staged rows and its marker are there, or were swept."""
     source = new_topic(1)
-    source.send(b"%d" % number for number in range(batches))
+    source.send(b"%d" % number for number in range(BATCHES))
     arguments = flags(source, tmp_path, output_topic=output.name)
     with in_a_process(copier, arguments, moment) as zombie:
         assert zombie.wait_frozen()
@@ -47,32 +59,31 @@ def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Pa
         assert kafka_to_kafka.main(arguments) == EXIT_DONE
         zombie.thaw()
         assert zombie.wait() == EXIT_FENCED
-    assert numbers_of(records_of(output.bootstrap_servers, output.name)) == list(range(batches))
-    source.send([b"%d" % batches])
+    assert numbers_of(records_of(output.bootstrap_servers, output.name)) == list(range(BATCHES))
+    source.send([b"%d" % BATCHES])
     assert kafka_to_kafka.main(arguments) == EXIT_DONE
-    assert numbers_of(records_of(output.bootstrap_servers, output.name)) == list(range(batches + 1))
+    assert numbers_of(records_of(output.bootstrap_servers, output.name)) == list(range(BATCHES + 1))
 
 
 @pytest.mark.parametrize(
-    ("sql_variable", "moment", "batches"),
+    ("sql_variable", "moment", "are_swept"),
     [
-        ("postgres", "committed", 10),
-        ("postgres", "lock", 10),
-        ("postgres", "rows", 150),
-        ("mariadb", "committed", 10),
-        ("mariadb", "lock", 10),
-        ("mariadb", "rows", 10),
+        ("postgres", "committed", False),
+        ("postgres", "lock", False),
+        ("postgres", "rows", True),
+        ("mariadb", "committed", False),
+        ("mariadb", "lock", False),
+        ("mariadb", "rows", False),
     ],
     indirect=["sql_variable"],
 )
-def test_aninserter_wakes_late(
-    new_topic: NewTopicMade, sql_variable: str, tmp_path: Path, moment: str, batches: int
-) -> None:
-    """Outside of a transaction, or in one that has written nothing or all its rows: its server ended it. After 150 batches its
-    staged rows, its plan and its marker are swept."""
+@pytest.mark.usefixtures("few_are_kept")
+def test_aninserter_wakes_late(new_topic: NewTopicMade, sql_variable: str, tmp_path: Path, moment: str) -> None:
+    """Outside of a transaction, or in one that has written nothing or all its rows: its server ended it. Its staged rows, its
+    plan and its marker are there, or were swept."""
     table = f"orders_{secrets.token_hex(4)}"
     source = new_topic(1)
-    source.send(b'{"id": %d}' % number for number in range(batches))
+    source.send(b'{"id": %d}' % number for number in range(BATCHES))
     arguments = flags(source, tmp_path, output_url=f"${{env:{sql_variable}}}", output_table=table)
     engine = sa.create_engine(os.environ[sql_variable], poolclass=sa.NullPool)
 
@@ -88,7 +99,7 @@ def test_aninserter_wakes_late(
         assert kafka_to_sql.main(arguments) == EXIT_DONE
         zombie.thaw()
         assert zombie.wait() == EXIT_FENCED
-    assert ids() == list(range(batches))
-    source.send([b'{"id": %d}' % batches])
+    assert ids() == list(range(BATCHES))
+    source.send([b'{"id": %d}' % BATCHES])
     assert kafka_to_sql.main(arguments) == EXIT_DONE
-    assert ids() == list(range(batches + 1))
+    assert ids() == list(range(BATCHES + 1))
