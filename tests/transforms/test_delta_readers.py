@@ -115,9 +115,8 @@ def test_whatever_the_values(kind: pa.DataType, data: st.DataObject) -> None:
     numbers = iter(range(100))
     rows = [[{"id": next(numbers), "x": value} for value in of_file] for of_file in files]
     with tempfile.TemporaryDirectory() as folder:
-        table = table_of(
-            schema, *rows, root=f"{folder}/table"
-        )  # what is staged lies beside it, and goes with the folder
+        # What is staged lies beside the table, and goes with the folder.
+        table = table_of(schema, *rows, root=f"{folder}/table")
         written = [row for of_file in rows for row in of_file]
         found = sorted(pa.table(table.to_pyarrow_table()).to_pylist(), key=lambda row: int(row["id"]))
         assert batch_of_rows(found, schema).equals(batch_of_rows(written, schema)) or "nan" in repr(written)
