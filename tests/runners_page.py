@@ -79,6 +79,7 @@ Random graphs run on all of them but Flink, local, by value against plain Python
 
 A stream from a real Kafka to S3, whose parts are killed, frozen and doubled under steady input, is checked by value:
 `python tests/services/run.py kafka s3 prism -- python tests/soak/run.py --runner prism --minutes 10 --seed 1`.
+With `--runner flink` it starts a cluster of its own, and needs `kafka s3` alone.
 """
 
 

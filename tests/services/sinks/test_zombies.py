@@ -48,7 +48,7 @@ def flags(source: Topic, folder: Path, **more: object) -> list[str]:
     ("moment", "are_swept"),
     [("committed", False), ("the receipt was read", False), ("produce", False), ("commit", True)],
 )
-def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str) -> None:
+def test_a_copier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Path, moment: str) -> None:
     """Its transaction is open, or was not begun. Its staged rows and its marker are there, or were swept."""
     source = new_topic(1)
     source.send(b"%d" % number for number in range(BATCHES))
@@ -78,7 +78,7 @@ def test_acopier_wakes_late(new_topic: NewTopicMade, output: Topic, tmp_path: Pa
     indirect=["sql_variable"],
 )
 @pytest.mark.usefixtures("few_are_kept")
-def test_aninserter_wakes_late(new_topic: NewTopicMade, sql_variable: str, tmp_path: Path, moment: str) -> None:
+def test_an_inserter_wakes_late(new_topic: NewTopicMade, sql_variable: str, tmp_path: Path, moment: str) -> None:
     """Outside of a transaction, or in one that has written nothing or all its rows: its server ended it. Its staged rows, its
     plan and its marker are there, or were swept."""
     table = f"orders_{secrets.token_hex(4)}"
