@@ -60,5 +60,7 @@ def test_a_job_is_renewed_and_taken_away_and_outlives_its_driver(
         assert jobs_of(tmp_path) == {}
         run(source, tmp_path, PipelineOptions(), trigger=AvailableNow())
 
-    assert batches == list(range(batches[0], batches[0] + 4))
+    assert batches == list(range(batches[0], batches[0] + len(batches)))
+    # One that the job of the killed driver had planned is replayed, and is none of the four.
+    assert len(batches) in (4, 5)
     assert newest("sums", tmp_path / "output") == {key: sum(numbers) for key, numbers in of_keys(range(900)).items()}
