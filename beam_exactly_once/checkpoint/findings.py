@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from beam_exactly_once.checkpoint.records import Json
-
-READERS = 16
-"""Objects read at a time: a request to an object store is mostly waiting."""
-
-Key = TypeVar("Key")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +44,6 @@ class Check:
             "faults": [{"where": fault.where, "message": fault.message} for fault in self.faults],
             "notes": self.notes,
         }
-
-
-def in_parallel(keys: Iterable[Key], read: Callable[[Key], Found]) -> Iterator[tuple[Key, Found]]:
-    """Each key with what ``read`` returns for it, in the order of the keys."""
-    keys = list(keys)
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from zip(keys, pool.map(read, keys), strict=True)
 
 
 def listed(numbers: Iterable[int], max_names: int = 5) -> str:

@@ -13,13 +13,14 @@ from typing import TypeVar
 from beam_exactly_once.checkpoint import layout
 from beam_exactly_once.checkpoint.continuity import hole_faults, leftovers, offset_faults, oldest_retained
 from beam_exactly_once.checkpoint.envelope import Envelope, unseal
-from beam_exactly_once.checkpoint.findings import Check, in_parallel, listed
+from beam_exactly_once.checkpoint.findings import Check, listed
 from beam_exactly_once.checkpoint.inspection import no_checkpoint
 from beam_exactly_once.checkpoint.location import Checkpoint
 from beam_exactly_once.checkpoint.offsets_json import next_offsets_from_json
 from beam_exactly_once.checkpoint.records import Json, Marker, Plan
 from beam_exactly_once.errors import CheckpointError, CheckpointHole, CorruptObject
 from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.object_store.side_by_side import side_by_side
 
 MAX_STRANGERS_NAMED = 5
 _OURS = (
@@ -233,7 +234,7 @@ class _Reader:
                 return CorruptObject(f"{self._uri}/{key} {what}. Restore it from a copy or an older version.")
 
         found: dict[str, Found] = {}
-        for key, result in in_parallel(keys, attempt):
+        for key, result in side_by_side(attempt, keys):
             check.examined += 1
             if isinstance(result, CheckpointError):
                 check.fault(key, str(result))

@@ -35,3 +35,8 @@ def kind_of_store(uri: str) -> str:
     """The scheme of a location, one for each kind of store: ``file``, ``memory``, ``s3``, ``gs``."""
     scheme, separator, _ = uri.partition("://")
     return {"s3a": "s3"}.get(scheme, scheme) if separator else "file"
+
+
+def is_near(uri: str) -> bool:
+    """Whether no network lies before the store, so that a request costs neither waiting nor money."""
+    return kind_of_store(uri) in ("file", "memory")

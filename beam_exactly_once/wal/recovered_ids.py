@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from beam_exactly_once.errors import Fenced
-from beam_exactly_once.object_store.store_location import kind_of_store
+from beam_exactly_once.object_store.side_by_side import AT_ONCE, side_by_side
+from beam_exactly_once.object_store.store_location import is_near
 from beam_exactly_once.wal.ids import ENTRY_BYTES, entries_below
 from beam_exactly_once.wal.location import IdPage, WalLocation
 from beam_exactly_once.wal.sealed import corrupt
-from beam_exactly_once.wal.side_by_side import AT_ONCE, side_by_side
 
 MAX_LOOKS = 20
 """A page that comes late while retention goes on makes a look in vain; so many in a row are no such race."""
@@ -106,7 +106,7 @@ def _from_pages(
 
 
 def _at_once(location: WalLocation) -> int:
-    return 1 if kind_of_store(location.store.uri) in ("file", "memory") else AT_ONCE
+    return 1 if is_near(location.store.uri) else AT_ONCE
 
 
 def _below(page: IdPage, position: int) -> bytes:

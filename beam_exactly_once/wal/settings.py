@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beam_exactly_once.object_store.store_location import StoreLocation, kind_of_store
+from beam_exactly_once.object_store.store_location import StoreLocation, is_near
 from beam_exactly_once.wal.log import WalLog
 
 NEAR_REST_S = 0.2
@@ -42,7 +42,7 @@ class WalSettings:
 
     @property
     def _is_near(self) -> bool:
-        return kind_of_store(self.place.uri) in ("file", "memory")
+        return is_near(self.place.uri)
 
     def at_isolation_level(self, isolation_level: str | None) -> WalSettings:
         """The same: there are no levels."""

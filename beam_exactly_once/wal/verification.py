@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from beam_exactly_once.errors import CorruptObject
+from beam_exactly_once.object_store.side_by_side import side_by_side
 from beam_exactly_once.wal.location import WalLocation
 from beam_exactly_once.wal.readers import all_readers
 from beam_exactly_once.wal.segments import SegmentHeader
-from beam_exactly_once.wal.side_by_side import side_by_side
 
 
 @dataclass(slots=True)

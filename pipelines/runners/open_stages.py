@@ -190,6 +190,7 @@ def _parts(data: Buffers, workers: int) -> list[Buffers]:
     parts: list[Buffers] = [
         {name: of_name[worker] for name, of_name in partitioned.items()} for worker in range(workers)
     ]
+    # No element is empty as bytes; Beam's share of one that is dealt out may be.
     return [part for part in parts if any(map(any, part.values()))] or parts[:1]
 
 

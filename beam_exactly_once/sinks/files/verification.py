@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from beam_exactly_once.checkpoint.findings import Check, in_parallel
+from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.records import Json, Marker
 from beam_exactly_once.checkpoint.verification import Contents
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError, SinkAhead
 from beam_exactly_once.object_store import ObjectStore
+from beam_exactly_once.object_store.side_by_side import side_by_side
 from beam_exactly_once.sinks.files.manifest import PublishedBatch, manifest_ids, manifest_key, read_manifest
 
 FILES = "files"
@@ -79,7 +80,7 @@ class _Output:
     def check_manifests(self, check: Check) -> None:
         """Every decided batch has one that says what its marker says; none is ahead of the checkpoint."""
         retained = self._contents.retained_markers
-        for batch_id, found in in_parallel(retained, self._read):
+        for batch_id, found in side_by_side(self._read, retained):
             check.examined += 1
             key = manifest_key(batch_id)
             if isinstance(found, CheckpointError):
@@ -105,7 +106,7 @@ class _Output:
             for committable in marker.committables.get(self._sink, ())
         ]
         staged = set() if self._is_published else {one.final_key for one in self._store.list_staged()}
-        for file, size_bytes in in_parallel(files, lambda file: self._store.size_bytes(file.key)):
+        for file, size_bytes in side_by_side(lambda file: self._store.size_bytes(file.key), files):
             check.examined += 1
             if size_bytes is not None and size_bytes != int(file.committable["size_bytes"]):
                 check.fault(

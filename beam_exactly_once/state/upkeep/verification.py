@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from beam_exactly_once.checkpoint import layout
-from beam_exactly_once.checkpoint.findings import Check, in_parallel
+from beam_exactly_once.checkpoint.findings import Check
 from beam_exactly_once.checkpoint.location import OperatorRecord
 from beam_exactly_once.checkpoint.verification import Contents
 from beam_exactly_once.errors import BeamExactlyOnceError, CheckpointError, SweptMeanwhile
+from beam_exactly_once.object_store.side_by_side import side_by_side
 from beam_exactly_once.state.groups.calls import CallEach
 from beam_exactly_once.state.run import NEVER
 from beam_exactly_once.state.section import Fetch, read_section, runs_of
@@ -137,7 +138,7 @@ def _check_sections(check: Check, fetch: Fetch, newest: StateList) -> None:
             return str(error)
         return None
 
-    for section, fault in in_parallel(newest.sections, fault_of):
+    for section, fault in side_by_side(fault_of, newest.sections):
         check.examined += 1
         if fault is not None:
             check.fault(section.object_key, fault)

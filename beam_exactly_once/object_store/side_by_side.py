@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 AT_ONCE = 16
-"""Reads at a time of a store behind a network."""
+"""Reads at a time: a request to a store is mostly waiting."""
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")
@@ -28,7 +28,7 @@ def side_by_side(
         yield from ((key, read(key)) for key in keys)
         return
     asked: deque[tuple[Key, Future[Found]]] = deque()
-    with ThreadPoolExecutor(at_once, "wal-read") as pool:
+    with ThreadPoolExecutor(at_once, "store-read") as pool:
         try:
             for key in keys:
                 asked.append((key, pool.submit(read, key)))
