@@ -59,6 +59,10 @@ NOTES = """
 
 - **Event times before 1970, on Prism.**
   Records have the start of 1970 as their timestamp, so a step should not give them an earlier one.
+- **One watermark for a step, on Prism.**
+  It is what the bundle said that ended last, whatever element it was of; Prism 2.77 was read and tried.
+  The reads of this library say the least of all their partitions there.
+  A splittable DoFn of your own that tells a watermark should do so, too.
 - **Steps that wait for each other, on DirectRunner.**
   A step on `a` with `b` as its side input, and a step on `b` with `a`, may wait for each other.
   The stream refuses that before its first batch.

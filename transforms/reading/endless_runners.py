@@ -1,4 +1,4 @@
-"""Which runners run a read without an end."""
+"""What runners do with a read without an end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import apache_beam as beam
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner, SwitchingDirectRunner
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from beam_exactly_once.errors import ConfigurationError
 
@@ -38,3 +39,8 @@ def refuse_runner(pipeline: beam.Pipeline, said: str) -> None:
                 f"stop=None of {said} is an unbounded read, and FlinkRunner ends its root at once without one of these flags: "
                 "--shutdown_sources_after_idle_ms=3600000, or --checkpointing_interval. Give one of them."
             )
+
+
+def keeps_one_watermark(pipeline: beam.Pipeline) -> bool:
+    """Whether the runner has but one watermark for all that a step works on. It then has one process for the step, too."""
+    return isinstance(pipeline.runner, PrismRunner)

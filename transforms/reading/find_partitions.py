@@ -24,7 +24,7 @@ from beam_exactly_once.planning.topic_view import DISCOVERY_INTERVAL_S
 from beam_exactly_once.topics import OnDataLoss, TopicDescription
 from beam_exactly_once.transforms.reading.follow_ranges import ReadTimes, made_anew
 from beam_exactly_once.transforms.reading.growing_range import NO_END
-from beam_exactly_once.transforms.reading.partition_time import PartitionTimes
+from beam_exactly_once.transforms.reading.partition_time import FIRST_MS, PartitionTimes
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 
@@ -189,10 +189,12 @@ class FindPartitions(StatelessDoFn):
         now = LogsNow.of(log, new)
         starts = self._start.first_offsets(now) if is_first else now.earliest
         ranges = [
-            _alone(OffsetRange(one.topic, one.partition, starts[one], NO_END), topics[one.topic].topic_id)
+            PlannedRange(OffsetRange(one.topic, one.partition, starts[one], NO_END), topics[one.topic].topic_id)
             for one in new
         ]
-        return ranges, found.with_those(topics, partitions)
+        if self._times.together is not None:
+            self._times.together.found(ranges, FIRST_MS)
+        return [RangeGroup((one,)) for one in ranges], found.with_those(topics, partitions)
 
     def _topics(self, log: Log, selection: TopicSelection, *, is_first: bool) -> dict[str, TopicDescription]:
         """Those that are there. One that is gone is on record by its readers; it may come back, as another one."""
@@ -205,10 +207,6 @@ class FindPartitions(StatelessDoFn):
             return log.describe([topic for topic in log.topics() if selection.reads(topic)])
         except UnknownTopic:  # the list still had one that is gone
             return {}
-
-
-def _alone(offsets: OffsetRange, topic_id: str | None) -> RangeGroup:
-    return RangeGroup((PlannedRange(offsets, topic_id),))
 
 
 def _selection_of(place: Any) -> TopicSelection:

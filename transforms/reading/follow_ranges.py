@@ -31,6 +31,7 @@ from beam_exactly_once.transforms.reading.growing_range import (
     cut_to_size,
     saw_end,
 )
+from beam_exactly_once.transforms.reading.one_watermark import OneWatermark
 from beam_exactly_once.transforms.reading.partition_time import PartitionTime, PartitionTimes, beam_time
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.reading.read_ranges import MAX_INITIAL_SPLIT_OFFSETS, ReadRange, cut_lost
@@ -79,6 +80,8 @@ class ReadTimes:
     event_time: EventTime | None = None
     times_of: TimesOf | None = None
     """Of a chunk, if there is an ``event_time``."""
+    together: OneWatermark | None = None
+    """What partitions say together, where each may not say its own watermark."""
 
     def of_chunk(self, chunk: Chunk, at_ms: int) -> tuple[int, int | None]:
         """When the first record of a chunk happened that is read now, and how far the watermark comes by it; None leaves it."""
@@ -168,6 +171,9 @@ class FollowRanges(ReadRange):
 
     def _turn(self, planned: PlannedRange, tracker: Any, watermark: PartitionTime) -> Iterator[Any]:
         self._renew_client(planned)
+        if self._times.together is not None:
+            self._times.together.begun(planned, watermark.get_estimator_state()[0])
+            watermark.say_no_more_than(partial(self._times.together.least, planned))
         turn, chunks_at_once = _Turn(self._clock), 1
         latest = position = tracker.current_restriction().start
         while position < tracker.current_restriction().stop:
@@ -249,7 +255,8 @@ class FollowRanges(ReadRange):
             if self._on_data_loss == "fail":
                 raise
             return None
-        saw_end(place, latest)
+        if self._times.together is None:  # else nothing is split off: nobody would know when that is given out
+            saw_end(place, latest)
         if latest != position and self._is_gone(planned):
             return None
         if latest >= position:
@@ -288,6 +295,8 @@ class FollowRanges(ReadRange):
         stop = tracker.current_restriction().stop
         if position < stop:  # else a split took it just now
             tracker.try_claim(stop - 1)
+        if self._times.together is not None:
+            self._times.together.left(planned)
         self._lost_partitions.inc()
         _LOGGER.warning(
             "topic %s is gone, or another one now: what it had of partition %s from offset %d on is lost",

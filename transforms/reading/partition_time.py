@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apache_beam.io.iobase import WatermarkEstimator
 from apache_beam.transforms.core import WatermarkEstimatorProvider
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
@@ -11,13 +13,14 @@ from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 State = tuple[int, int]
 """The watermark in milliseconds since 1970, and when a record was last seen, or the partition was found."""
 
-_FIRST_MS = -(-MIN_TIMESTAMP.micros // 1000)
+FIRST_MS = -(-MIN_TIMESTAMP.micros // 1000)
+"""The beginning of time."""
 _LAST_MS = MAX_TIMESTAMP.micros // 1000
 
 
 def beam_time(at_ms: int) -> Timestamp:
     """A moment, or the nearest that Beam has."""
-    return Timestamp(micros=1000 * min(max(at_ms, _FIRST_MS), _LAST_MS))
+    return Timestamp(micros=1000 * min(max(at_ms, FIRST_MS), _LAST_MS))
 
 
 class PartitionTime(WatermarkEstimator):
@@ -25,10 +28,15 @@ class PartitionTime(WatermarkEstimator):
 
     def __init__(self, state: State) -> None:
         self._watermark_ms, self._seen_at_ms = state
+        self._sayable: Callable[[int], int] | None = None
 
     def current_watermark(self) -> Timestamp:
         """No record is expected to have happened before."""
-        return beam_time(self._watermark_ms)
+        return beam_time(self._watermark_ms if self._sayable is None else self._sayable(self._watermark_ms))
+
+    def say_no_more_than(self, sayable: Callable[[int], int]) -> None:
+        """Let ``sayable`` make of the partition's watermark what the runner hears; the partition keeps its own."""
+        self._sayable = sayable
 
     def get_estimator_state(self) -> State:
         """What the next reader of the rest goes on with."""
@@ -58,7 +66,7 @@ class PartitionTimes(WatermarkEstimatorProvider):
 
     def initial_estimator_state(self, element: object, restriction: object) -> State:
         """Of a partition that was just found."""
-        return _FIRST_MS, now_ms(self._clock)
+        return FIRST_MS, now_ms(self._clock)
 
     def create_watermark_estimator(self, estimator_state: State) -> PartitionTime:
         """As it was left."""

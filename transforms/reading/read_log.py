@@ -26,9 +26,10 @@ from beam_exactly_once.transforms.batch_task import BatchTask
 from beam_exactly_once.transforms.decode_records import NAME as DECODE
 from beam_exactly_once.transforms.decode_records import Decoder, DecodeRecords
 from beam_exactly_once.transforms.named import NamedTransform
-from beam_exactly_once.transforms.reading.endless_runners import refuse_runner
+from beam_exactly_once.transforms.reading.endless_runners import keeps_one_watermark, refuse_runner
 from beam_exactly_once.transforms.reading.find_partitions import FindPartitions
 from beam_exactly_once.transforms.reading.follow_ranges import FollowAndCommit, FollowRanges, ReadTimes
+from beam_exactly_once.transforms.reading.one_watermark import OneWatermark
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup, grouped
 from beam_exactly_once.transforms.reading.read_ranges import ReadOffsetRanges, explode
 from beam_exactly_once.transforms.stateless import StatelessDoFn
@@ -189,7 +190,8 @@ class ReadLog(NamedTransform, abc.ABC):
                 "tells the watermark before. Leave decoder= out, give a function of the record, and decode with DecodeRecords."
             )
         settings, selection = self.log_in(None)
-        times = ReadTimes(self._event_time, self._times_of())
+        together = OneWatermark() if keeps_one_watermark(places.pipeline) else None
+        times = ReadTimes(self._event_time, self._times_of(), together)
         finds = FindPartitions(settings, selection, self._start, times, self._on_data_loss)
         if self._commit_to_group is None:
             follows = FollowRanges(settings, self._on_data_loss, times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from beam_exactly_once.kafka import EmbeddedBroker, KafkaSettings, produce
 from beam_exactly_once.kafka.log import ConfluentLog
 from beam_exactly_once.pipelines.runners.job_server import one_job_server
 from beam_exactly_once.transforms.reading import find_partitions, group_commits
+from beam_exactly_once.transforms.reading.follow_ranges import FollowRanges
 from services.streams.flink_streams import WAIT_S, local_options
 from services.streams.topics import wait_until
 from support.wal.streams import LOG, append, numbers
@@ -45,6 +47,15 @@ def lines(path: Path) -> list[int]:
 def second_of(record: Record) -> int:
     """A number happened as many seconds after the start of 1970."""
     return 1000 * int(record.value or b"")
+
+
+IS_AHEAD = threading.Event()
+
+
+def second_of_one_that_is_behind(record: Record) -> int:
+    """The reader hands a record out only when the quiet partition has gone far ahead."""
+    assert IS_AHEAD.wait(WAIT_S), "the quiet partition was not read beside the other one"
+    return second_of(record)
 
 
 def send(broker: EmbeddedBroker, topic: str, numbers: range) -> None:
@@ -104,6 +115,39 @@ def test_records_come_windows_close_and_topics_that_appear_are_read(
                 places = [TopicPartition("orders-a", 0), TopicPartition("orders-a", 1)]
                 ends = log.ends(places)
                 wait_until(lambda: log.committed_offsets("view", places) == ends)
+        finally:
+            result.cancel()
+
+
+@pytest.mark.runs_on("PrismRunner", trigger="none")
+def test_a_quiet_partition_closes_no_window_of_one_that_is_behind(
+    broker: EmbeddedBroker, prism_location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prism keeps one watermark for a step, which is what the bundle said that ended last."""
+    silence, turns = FollowRanges._silence, []
+
+    def counted(self: FollowRanges, watermark: Any) -> float:
+        rest_s = silence(self, watermark)
+        turns.append(watermark.get_estimator_state()[0])
+        if len([one for one in turns if one > 20_000]) >= 3:
+            IS_AHEAD.set()
+        return rest_s
+
+    monkeypatch.setattr(FollowRanges, "_silence", counted)
+    IS_AHEAD.clear()
+    options = PipelineOptions([f"--prism_location={prism_location}", "--streaming"])
+    runner = PrismRunner()
+    sums = tmp_path / "sums"
+    send(broker, "orders-a", range(20))
+    with one_job_server(runner, options):
+        pipeline = beam.Pipeline(runner=runner, options=options)
+        event_time = EventTime(second_of_one_that_is_behind, out_of_order_s=20, idle_s=0.1)
+        read = ReadFromKafka(broker.bootstrap_servers, topic_pattern="orders-.*", event_time=event_time)
+        windows = pipeline | read | beam.Map(lambda record: int(record.value)) | beam.WindowInto(FixedWindows(10))
+        _ = windows | beam.CombineGlobally(sum).without_defaults() | "Sums" >> beam.ParDo(Append(sums))
+        result = pipeline.run()
+        try:
+            wait_until(lambda: lines(sums) == [sum(range(10)), sum(range(10, 20))])
         finally:
             result.cancel()
 
