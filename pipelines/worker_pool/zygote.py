@@ -11,25 +11,56 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
+import mmap
 import os
+import select
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import TextIO
+from collections.abc import Sequence
+from typing import NoReturn, TextIO
 
 from beam_exactly_once.pipelines.worker_pool.preloading import LoadedFiles, NotPreloaded, preload
 
 STATE_CACHE_BYTES = 100 << 20
 """Of a worker: Beam's own default."""
+MAX_FORKED_AGAIN = 3
+"""How often one worker is."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class _Worker:
+    """One that a runner has asked for, whichever process it is."""
+
+    def __init__(self, control: str, worker_id: str) -> None:
+        self.control, self.worker_id = control, worker_id
+        self.is_stopped = False
+        self.forked_again = 0
+        self._has_come = mmap.mmap(-1, 1)  # which the forked process shares
+
+    def comes(self) -> None:
+        """To its runner, from now on. Said by the forked process."""
+        self._has_come[0] = 1
+
+    @property
+    def has_come(self) -> bool:
+        """Whether its runner may know it. A runner sees by itself that one which it knows is lost."""
+        return bool(self._has_come[0])
+
+    def is_twin_of(self, other: _Worker) -> bool:
+        """Whether a runner would take one for the other."""
+        return (self.control, self.worker_id) == (other.control, other.worker_id)
 
 
 class Zygote:
-    """Forks workers, and stops them.
+    """Forks workers, and stops them. A worker that is killed before its runner knows it is forked again: the runner would wait
+    for it, Prism a minute.
 
     Args:
-        requests: of the pool.
+        requests: of the pool, which waits for the answer to each.
         answers: to it.
     """
 
@@ -37,79 +68,98 @@ class Zygote:
         self._requests, self._answers = requests, answers
         self._lifeline, self._held = os.pipe()
         """A worker reads from the first until nobody holds the second, which this process alone does."""
-        self._workers: dict[int, str] = {}
-        """Ids by process. One that has ended stays a process until it is taken from here, so its number is nobody else's."""
+        self._workers: dict[int, _Worker] = {}
+        """By process. One that has ended stays a process until it is taken from here, so its number is nobody else's."""
         self._is_retired = False
         self._loaded = LoadedFiles()
-        signal.signal(signal.SIGCHLD, lambda number, frame: self._forget_ended())
+        self._woken, self._wakes = os.pipe()
+        """There is something to read where a child has ended."""
+        os.set_blocking(self._wakes, False)
+        signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     def serve(self) -> None:
         """Until the pool closes its end, or the last worker of what has changed since has ended."""
-        for line in self._requests:
-            request = json.loads(line)
-            with _children_blocked():
-                say(
-                    self._answers,
-                    self._start(**request["start"]) if "start" in request else self._stop(request["stop"]),
-                )
-            self._end_if_retired()
-        with _children_blocked():
-            for process in self._workers:
-                os.kill(process, signal.SIGKILL)
+        while not self._is_retired or self._workers:
+            ready, _, _ = select.select([self._requests, self._woken], [], [])
+            if self._woken in ready:
+                os.read(self._woken, select.PIPE_BUF)
+                self._take_ended()
+            if self._requests in ready:
+                line = self._requests.readline()
+                if not line:
+                    break
+                request = json.loads(line)
+                start = request.get("start")
+                say(self._answers, self._stop(request["stop"]) if start is None else self._start(**start))
+        for process in self._workers:
+            os.kill(process, signal.SIGKILL)
 
     def _start(self, control: str, worker_id: str) -> dict[str, str]:
         changed = self._loaded.changed()
         if changed is not None:
             self._is_retired = True
             return {"changed": changed}
+        self._fork(_Worker(control, worker_id))
+        return {}
+
+    def _fork(self, worker: _Worker) -> None:
         process = os.fork()
         if process == 0:
+            signal.set_wakeup_fd(-1)
             self._requests.close()
             self._answers.close()
-            os.close(self._held)
-            _be_worker(control, worker_id, self._lifeline)
-        self._workers[process] = worker_id
-        return {}
+            for one in (self._held, self._woken, self._wakes):
+                os.close(one)
+            _be_worker(worker, self._lifeline)
+        self._workers[process] = worker
 
     def _stop(self, worker_id: str) -> dict[str, str]:
-        found = [process for process, whose in self._workers.items() if whose == worker_id]
+        found = {process: worker for process, worker in self._workers.items() if worker.worker_id == worker_id}
+        for worker in found.values():
+            worker.is_stopped = True
         # Two runners may give two workers one id. Both end when their runner is done with them.
         if len(found) == 1:
-            os.kill(found[0], signal.SIGTERM)
+            os.kill(*found, signal.SIGTERM)
         return {}
 
-    def _forget_ended(self) -> None:
+    def _take_ended(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-                self._workers.pop(ended, None)
-        self._end_if_retired()
+            while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                process, status = ended
+                worker = self._workers.pop(process)
+                if os.WIFSIGNALED(status):
+                    self._replace(worker, os.WTERMSIG(status))
 
-    def _end_if_retired(self) -> None:
-        if self._is_retired and not self._workers:
-            os._exit(0)
+    def _replace(self, worker: _Worker, number: int) -> None:
+        """Fork a worker again that a signal has ended, if its runner still waits for it."""
+        if worker.is_stopped or worker.has_come or any(worker.is_twin_of(one) for one in self._workers.values()):
+            return
+        what = f"worker {worker.worker_id!r} was ended by signal {number} before it came to its runner"
+        if worker.forked_again == MAX_FORKED_AGAIN:
+            _LOGGER.warning("%s, %d times: its runner waits for it in vain", what, worker.forked_again + 1)
+            return
+        worker.forked_again += 1
+        _LOGGER.warning("%s: it is forked again", what)
+        try:
+            self._fork(worker)
+        except OSError as error:  # the other workers live on
+            _LOGGER.warning("worker %r cannot be forked again: %s", worker.worker_id, error)
 
 
-@contextlib.contextmanager
-def _children_blocked() -> Iterator[None]:
-    """While open, no child is forgotten."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-
-
-def _be_worker(control: str, worker_id: str, lifeline: int) -> None:
-    """Never returns."""
+def _be_worker(worker: _Worker, lifeline: int) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         threading.Thread(target=_end_with_zygote, args=(lifeline,), name="lifeline", daemon=True).start()
         draw_anew()
         from apache_beam.runners.worker.sdk_worker import SdkHarness
 
-        SdkHarness(control, worker_id=worker_id, state_cache_size=STATE_CACHE_BYTES, data_buffer_time_limit_ms=0).run()
+        harness = SdkHarness(
+            worker.control, worker_id=worker.worker_id, state_cache_size=STATE_CACHE_BYTES, data_buffer_time_limit_ms=0
+        )
+        worker.comes()
+        harness.run()
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,11 +32,11 @@ WAIT_S = 180.0
 class Runner(beam_fn_api_pb2_grpc.BeamFnControlServicer):
     """What a runner is to a worker: it waits for it, and lets it go."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: str = "localhost:0") -> None:
         self.came: queue.Queue[str] = queue.Queue()
         self._server = grpc.server(ThreadPoolExecutor(16))
         beam_fn_api_pb2_grpc.add_BeamFnControlServicer_to_server(self, self._server)
-        self.url = f"localhost:{self._server.add_insecure_port('localhost:0')}"
+        self.url = f"{at.partition(':')[0]}:{self._server.add_insecure_port(at)}"
         self._server.start()
 
     def Control(self, responses: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -52,10 +53,28 @@ class Runner(beam_fn_api_pb2_grpc.BeamFnControlServicer):
 
 
 @pytest.fixture
+def deaf() -> Iterator[DeafRunner]:
+    deaf = DeafRunner()
+    yield deaf
+    deaf.close()
+
+
+@pytest.fixture
 def runner() -> Iterator[Runner]:
     runner = Runner()
     yield runner
     runner.close()
+
+
+class DeafRunner:
+    """One to which nobody gets through: it never answers."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class Pool:
@@ -69,20 +88,31 @@ class Pool:
         self._channel = grpc.insecure_channel(line.split()[-1])
         self._stub: Any = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(self._channel)
 
-    def start(self, worker_id: str, runner: Runner) -> psutil.Process:
-        """The process of a worker that has come to its runner."""
+    def ask(self, worker_id: str, url: str) -> psutil.Process:
+        """The process of a worker that is on its way to a runner."""
         before = set(self.workers())
         request = beam_fn_api_pb2.StartWorkerRequest(
-            worker_id=worker_id, control_endpoint=endpoints_pb2.ApiServiceDescriptor(url=runner.url)
+            worker_id=worker_id, control_endpoint=endpoints_pb2.ApiServiceDescriptor(url=url)
         )
         answer = self._stub.StartWorker(request, timeout=WAIT_S)
         assert answer.error == ""
-        assert runner.came.get(timeout=WAIT_S) == worker_id
         (worker,) = set(self.workers()) - before
+        return worker
+
+    def start(self, worker_id: str, runner: Runner) -> psutil.Process:
+        """The process of a worker that has come to its runner."""
+        worker = self.ask(worker_id, runner.url)
+        assert runner.came.get(timeout=WAIT_S) == worker_id
         return worker
 
     def stop(self, worker_id: str) -> None:
         self._stub.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id=worker_id), timeout=WAIT_S)
+
+    def workers_after(self, ended: psutil.Process) -> list[psutil.Process]:
+        """All of them, when the pool has done what it does about one that has ended."""
+        assert gone(ended)
+        self.stop("nobody")  # it answers behind that
+        return self.workers()
 
     def zygotes(self) -> list[psutil.Process]:
         return self.process.children()
@@ -154,13 +184,63 @@ def test_workers_come_with_what_was_imported_before(pool: Pool, runner: Runner, 
 def test_a_worker_ends_when_its_runner_is_done(pool: Pool, runner: Runner) -> None:
     worker = pool.start("worker", runner)
     runner.close()
-    assert gone(worker)
+    assert pool.workers_after(worker) == []
+
+
+def test_a_worker_that_is_killed_on_its_way_is_forked_again_three_times(pool: Pool, deaf: DeafRunner) -> None:
+    workers = [pool.ask("worker", deaf.url)]
+    for _ in range(3):
+        workers[-1].kill()
+        (again,) = pool.workers_after(workers[-1])
+        workers.append(again)
+    assert len(set(workers)) == 4
+    workers[-1].kill()
+    assert pool.workers_after(workers[-1]) == []
+
+
+def test_a_worker_that_is_forked_again_comes_to_its_runner(pool: Pool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as later:
+        worker = pool.ask("worker", url := f"127.0.0.1:{later.getsockname()[1]}")
+        worker.kill()
+        (again,) = pool.workers_after(worker)
+    runner = Runner(url)
+    assert runner.came.get(timeout=WAIT_S) == "worker"
+    again.kill()
+    assert pool.workers_after(again) == [], "a runner sees that one which came to it is lost"
+    runner.close()
+
+
+def test_a_worker_that_is_stopped_on_its_way_is_not_forked_again(pool: Pool, deaf: DeafRunner) -> None:
+    worker = pool.ask("worker", deaf.url)
+    pool.stop("worker")
+    assert pool.workers_after(worker) == []
+
+
+def test_a_worker_that_dies_before_it_can_be_stopped_is_not_forked_again(pool: Pool, deaf: DeafRunner) -> None:
+    """Its process that forks it is told of both at once."""
+    worker = pool.ask("worker", deaf.url)
+    (zygote_,) = pool.zygotes()
+    zygote_.suspend()
+    worker.kill()
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(pool.stop, "worker")
+        zygote_.resume()
+        asked.result(WAIT_S)
+    assert all(gone(one) for one in pool.workers_after(worker))
+
+
+def test_a_worker_is_not_forked_again_where_its_runner_has_asked_for_another(pool: Pool, deaf: DeafRunner) -> None:
+    first, second = (pool.ask("worker", deaf.url) for _ in range(2))
+    first.kill()
+    assert pool.workers_after(first) == [second]
+    pool.stop("worker")
+    assert gone(second)
 
 
 def test_a_worker_that_dies_leaves_nothing_and_the_next_may_have_its_id(pool: Pool, runner: Runner) -> None:
     first = pool.start("worker", runner)
     first.kill()
-    assert gone(first)
+    assert pool.workers_after(first) == []
     second = pool.start("worker", runner)
     pool.stop("worker")
     assert gone(second)

@@ -127,6 +127,41 @@ def test_the_worker_is_killed(stream: Stream) -> None:
     stream.assert_exactly_once()
 
 
+DIES_ONCE = """
+import os, signal
+
+def die_once():
+    try:
+        open({mark!r}, "x").close()
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+os.register_at_fork(after_in_child=die_once)
+"""
+
+
+def test_the_worker_is_killed_before_prism_knows_it(
+    stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prism would wait a minute for it, and fail the job: then the stream would be claimed anew."""
+    (tmp_path / "dies_once.py").write_text(DIES_ONCE.format(mark=str(tmp_path / "died")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    stream.send(40)
+
+    with running_worker_pool("localhost", 0, ["dies_once"]) as port:
+        stream.run(
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{port}",
+            trigger=Continuous(0),
+            max_batches=2,
+        )
+
+    assert (tmp_path / "died").exists()
+    assert stream.writers() == 1
+    stream.assert_exactly_once()
+
+
 def test_the_driver_is_killed(stream: Stream) -> None:
     """And no Prism outlives it. Right behind a commit it is killed with state, by :mod:`test_continuous_state`; so is Prism."""
     stream.send(60)
