@@ -80,12 +80,13 @@ class Zygote:
 
     def serve(self) -> None:
         """Until the pool closes its end, or the last worker of what has changed since has ended."""
+        asked = self._requests.fileno()
         while not self._is_retired or self._workers:
-            ready, _, _ = select.select([self._requests, self._woken], [], [])
+            ready, _, _ = select.select([asked, self._woken], [], [])
             if self._woken in ready:
                 os.read(self._woken, select.PIPE_BUF)
                 self._take_ended()
-            if self._requests in ready:
+            if asked in ready:
                 line = self._requests.readline()
                 if not line:
                     break
@@ -120,7 +121,7 @@ class Zygote:
             worker.is_stopped = True
         # Two runners may give two workers one id. Both end when their runner is done with them.
         if len(found) == 1:
-            os.kill(*found, signal.SIGTERM)
+            os.kill(next(iter(found)), signal.SIGTERM)
         return {}
 
     def _take_ended(self) -> None:
