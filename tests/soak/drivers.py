@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -18,12 +19,17 @@ END_TIMEOUT_S = 180.0
 MODULE = "beam_exactly_once.pipelines.kafka_to_files"
 
 
+def clock_time() -> str:
+    """Of now, for people who compare what was done with what drivers say."""
+    return datetime.now().astimezone().time().isoformat("milliseconds")
+
+
 class Drivers:
     """One driver, or for a while two; a context manager that ends them.
 
     Args:
         flags: of the ready-made pipeline.
-        log: what they say.
+        log: what they say, each line behind its time and its process.
     """
 
     def __init__(self, flags: list[str], log: Path) -> None:
@@ -56,10 +62,18 @@ class Drivers:
 
     def start_another(self) -> None:
         """Beside whatever runs."""
-        with self._lock, self._log.open("ab") as log:
-            command = [sys.executable, "-m", MODULE, *self._flags]
-            self._running.append(psutil.Popen(command, stdout=log, stderr=log, start_new_session=True))
+        command = [sys.executable, "-m", MODULE, *self._flags]
+        with self._lock:
+            started = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+            self._running.append(started)
             self.starts += 1
+        threading.Thread(target=self._write_down, args=(started,), name="what a driver says", daemon=True).start()
+
+    def _write_down(self, driver: psutil.Popen) -> None:
+        with self._log.open("ab", buffering=0) as log:
+            log.write(f"{clock_time()} {driver.pid} starts\n".encode())
+            for line in driver.stdout:
+                log.write(f"{clock_time()} {driver.pid} ".encode() + line)
 
     def _keep(self) -> None:
         while not self._is_ending.wait(POLL_S):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -46,17 +47,16 @@ class Publishes:
         """Whether a batch was published behind this moment."""
         return bool(self.at_s) and self.at_s[-1] > at_s
 
-    def behind(self, at_s: float, until_s: float) -> tuple[float, float]:
-        """How long after ``at_s`` the next batch was published, and the longest time without one from then until ``until_s``,
-        both in seconds."""
-        later = [one for one in self.at_s if one > at_s]
-        counted = [one for one in later if one < until_s] or later[:1]
-        return later[0] - at_s, max(after - before for before, after in pairwise([at_s, *counted]))
-
     def end(self) -> None:
         """Look no more."""
         self._is_ending.set()
         self._thread.join()
+
+
+def pauses(published_s: Sequence[float], at_s: float) -> tuple[float, float]:
+    """How long after ``at_s`` the next batch was published, and the longest time without one since, both in seconds. Pure."""
+    later = [one for one in published_s if one > at_s]
+    return later[0] - at_s, max(after - before for before, after in pairwise([at_s, *later]))
 
 
 def numbers_in(output: str) -> tuple[np.ndarray, list[str]]:

@@ -9,8 +9,10 @@ seconds, a driver at once. Or the driver is frozen while another one goes on, an
 
 In the end every record that was sent is published once, and nothing else is visible. Each fault is told with the time until
 the next batch was published, and the longest time without one until the next fault, beside what that may be: 5 s for a worker,
-20 s for a task manager, 30 s for anything else. Exits with 1 if a record is lost or doubled, a driver ends as it should not, or
-a fault took too long; with ``--untimed`` however long it took. The seed draws the order of the faults; when, the machine decides.
+20 s for a task manager, 30 s for anything else. The next fault comes when its time has come and a batch was published behind
+that: so a pause is that of the fault which made it. Exits with 1 if a record is lost or doubled, a driver ends as it should
+not, or a fault took too long; with ``--untimed`` however long it took. The seed draws the order of the faults; when, the
+machine decides.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # not this folder: its names are its own
 
 from beam_exactly_once import read_batches
-from soak.drivers import Drivers
+from soak.drivers import Drivers, clock_time
 from soak.parts import Break, Place, flink, limit_s, prism
-from soak.published import Publishes, faults, numbers_in
+from soak.published import Publishes, faults, numbers_in, pauses
 from soak.sending import Sender
 
 PARTITIONS = 4
@@ -52,6 +54,8 @@ TRIGGERS = {"batches": "processing_time=1", "continuous": "continuous=1"}
 class Fault:
     """What was done, and how the stream went on."""
 
+    at: str
+    """When: the time in the log of the drivers."""
     name: str
     next_s: float
     """Until the next publish."""
@@ -64,8 +68,8 @@ class Fault:
         return self.longest_s > limit_s(self.name)
 
     def __str__(self) -> str:
-        may_s, late = limit_s(self.name), "  TOO LONG" if self.is_late else ""
-        return f"{self.name:15} next publish {self.next_s:6.1f} s  longest pause {self.longest_s:6.1f} s of {may_s:g} s{late}"
+        took = f"next publish {self.next_s:6.1f} s  longest pause {self.longest_s:6.1f} s of {limit_s(self.name):g} s"
+        return f"{self.at} {self.name:15} {took}{'  TOO LONG' if self.is_late else ''}"
 
 
 def main() -> int:
@@ -170,13 +174,19 @@ def _break(place: Place, drivers: Drivers, publishes: Publishes, given: argparse
         if time.monotonic() > ends_s:
             return
         mend = do(drivers, chance)
-        at_s = time.monotonic()
+        at_s, at = time.monotonic(), clock_time()
         mend()
-        _wait_until(lambda: publishes.have_gone_on(at_s), f"the stream does not go on behind a fault: {name}")  # noqa: B023
+        _wait_gone_on(publishes, at_s, name)
         time.sleep(max(0.0, at_s + given.fault_every_s - time.monotonic()))
-        fault = Fault(name, *publishes.behind(at_s, time.monotonic()))
+        _wait_gone_on(publishes, time.monotonic(), name)
+        fault = Fault(at, name, *pauses(list(publishes.at_s), at_s))
         print(fault, flush=True)
+        time.sleep(chance.random())  # else each fault would meet a batch at its begin
         yield fault
+
+
+def _wait_gone_on(publishes: Publishes, at_s: float, fault: str) -> None:
+    _wait_until(lambda: publishes.have_gone_on(at_s), f"the stream does not go on behind a fault: {fault}")
 
 
 def _drawn(faults_: Mapping[str, Break], chance: random.Random) -> Iterator[tuple[str, Break]]:
