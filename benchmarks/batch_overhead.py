@@ -65,12 +65,15 @@ class Measured:
     """The start, each progress record, the end."""
     cpu_s: list[float] = field(default_factory=list)
     """CPU time of the process and its workers at each progress record."""
+    has_processes: bool = False
+    """Whether workers are processes of their own, to be looked for: that takes milliseconds."""
     workers: list[psutil.Process] = field(default_factory=list)
 
     def note(self, progress: BatchProgress) -> None:
         self.batches.append(progress)
         self.moments_s.append(time.perf_counter())
-        self.workers = self.workers or psutil.Process().children(recursive=True)
+        if self.has_processes and not self.workers:
+            self.workers = psutil.Process().children(recursive=True)
         of_workers_s = sum(sum(one.cpu_times()[:2]) for one in self.workers)
         self.cpu_s.append(time.process_time() + of_workers_s)
 
@@ -79,7 +82,7 @@ def run_batches(
     bootstrap_servers: str, records_per_batch: int, work_dir: str, beam_options: Sequence[str] = ()
 ) -> Measured:
     """Read the backlog."""
-    measured = Measured()
+    measured = Measured(has_processes="--direct_running_mode=multi_processing" in beam_options)
 
     options = PipelineOptions(list(beam_options))
     stream = ExactlyOnceStream(f"{work_dir}/checkpoint", listeners=[measured.note], options=options)

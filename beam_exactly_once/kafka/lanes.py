@@ -12,7 +12,7 @@ the next bundle, and not one record: those may be of a log that is no longer the
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
@@ -52,6 +52,9 @@ class Lanes:
         """Of all topics that the consumer has read."""
         self._lanes: dict[TopicPartition, _Lane] = {}
         """In the order in which they will be asked."""
+        self._held_bytes = 0
+        """Of all lanes. Kept, as what is missing is: to look through thousands of lanes for each answer costs more than it."""
+        self._missing_offsets = 0
         self._waited_s = 0.0
         self._is_well = True
 
@@ -76,6 +79,7 @@ class Lanes:
             self.close()
         else:
             self._lanes = lanes
+            self._missing_offsets = sum(lane.missing_offsets for lane in lanes.values())
 
     def next_chunk(self, place: TopicPartition, position: int, stop: int, max_records: int) -> Chunk | None:
         """See :meth:`~beam_exactly_once.logs.Log.next_chunk`. None: no lane stands there, or not any more."""
@@ -89,7 +93,10 @@ class Lanes:
         except KafkaException:
             self.close()
             return None
-        return lane.chunk(stop, max_records, self._wants_headers)
+        held_bytes = lane.held_bytes
+        chunk = lane.chunk(stop, max_records, self._wants_headers)
+        self._held_bytes -= held_bytes - lane.held_bytes
+        return chunk
 
     def rest(self) -> bool:
         """Forget all that was fetched. Returns whether the consumer may be kept: it knows its topics, and had no trouble."""
@@ -102,7 +109,8 @@ class Lanes:
     def close(self) -> None:
         """End the connections. Twice does no harm."""
         consumer, self._consumer = self._consumer, None
-        self._lanes, self._topic_ids, self._is_well = {}, {}, True
+        self._lanes, self._held_bytes, self._missing_offsets = {}, 0, 0
+        self._topic_ids, self._is_well = {}, True
         if consumer is not None:
             consumer.close()
 
@@ -122,29 +130,44 @@ class Lanes:
     def _pump(self, wanted: _Lane) -> bool:
         """Take what the client has, wait a moment where it has nothing. False: there is nothing to be had from ``wanted``."""
         assert self._consumer is not None  # or there would be no lane
-        messages = self._consumer.consume(_MAX_PUMPED_MESSAGES, 0)
+        # The client may have fetched thousands of records of a partition of which few are wanted: no more than those, and as
+        # many ends, are looked at before it is told.
+        at_once = min(_MAX_PUMPED_MESSAGES, self._missing_offsets + len(self._lanes))
+        messages = self._consumer.consume(at_once, 0)
         if not messages:
             began_s = self._clock.monotonic_s()
             messages = self._consumer.consume(1, _WAIT_S)
             self._waited_s = 0.0 if messages else self._waited_s + self._clock.monotonic_s() - began_s
         given_up = {wanted} if self._waited_s > _PATIENCE_S else set()
-        for (topic, partition), run in groupby(messages, _place_of):
+        beyond: dict[_Lane, None] = {}
+        for topic, partition, run in _runs(messages):
             lane = self._lanes.get(TopicPartition(topic, partition)) if topic and partition >= 0 else None
             if lane is None:
                 self._is_well &= not any(map(_is_trouble, run))
-            elif not lane.take(list(run), self._consumer):
+                continue
+            if not self._take(lane, run):
                 given_up.add(lane)
+            elif lane.goes_beyond:
+                beyond[lane] = None
         self._is_well &= not given_up
         self._give_up(given_up)
         self._give_up(self._too_many(wanted))
         # Once all is there, the client would go on to ask for more of each partition, while steps behind the reader work.
-        is_all = all(lane.is_complete for lane in self._lanes.values())
-        self._unassign([lane for lane in self._lanes.values() if is_all or lane.goes_beyond])
+        self._unassign(beyond if self._missing_offsets else self._lanes.values())
         return self._lanes.get(wanted.place) is wanted
+
+    def _take(self, lane: _Lane, run: list[Message]) -> bool:
+        """See :meth:`_Lane.take`."""
+        assert self._consumer is not None
+        held_bytes, missing_offsets = lane.held_bytes, lane.missing_offsets
+        is_plain = lane.take(run, self._consumer)
+        self._held_bytes += lane.held_bytes - held_bytes
+        self._missing_offsets -= missing_offsets - lane.missing_offsets
+        return is_plain
 
     def _too_many(self, wanted: _Lane) -> list[_Lane]:
         """Lanes to be given up for what all hold: those that are to be asked last."""
-        held_bytes = sum(lane.held_bytes for lane in self._lanes.values())
+        held_bytes = self._held_bytes
         found: list[_Lane] = []
         for lane in reversed(self._lanes.values()):
             if held_bytes <= _MAX_HELD_BYTES or lane is wanted:
@@ -155,7 +178,9 @@ class Lanes:
 
     def _give_up(self, lanes: Collection[_Lane]) -> None:
         for lane in lanes:
-            self._lanes.pop(lane.place, None)
+            if self._lanes.pop(lane.place, None) is not None:
+                self._held_bytes -= lane.held_bytes
+                self._missing_offsets -= lane.missing_offsets
         self._unassign(lanes)
 
     def _unassign(self, lanes: Collection[_Lane]) -> None:
@@ -167,7 +192,7 @@ class Lanes:
             lane.is_assigned = False
 
     def _drop_all(self) -> None:
-        lanes, self._lanes = self._lanes, {}
+        lanes, self._lanes, self._held_bytes, self._missing_offsets = self._lanes, {}, 0, 0
         if lanes and self._consumer is not None:
             try:
                 self._consumer.unassign()
@@ -196,12 +221,15 @@ class _Lane:
         return self._seen > self.position
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all of the range came."""
-        return self._seen == self.stop
+    def missing_offsets(self) -> int:
+        """What of the range did not come yet."""
+        return self.stop - self._seen
 
     def take(self, messages: list[Message], consumer: Consumer) -> bool:
         """Take what came next of the partition. False: it is not plain, and none of it may be believed."""
+        # As nearly always. Never compare an error with ==: the client's comparison with None leaves an exception behind.
+        if not any(map(Message.error, messages)):
+            return self._take_records(messages, consumer)
         for is_event, run in groupby(messages, _is_event):
             if not is_event:
                 if not self._take_records(list(run), consumer):
@@ -214,7 +242,7 @@ class _Lane:
         return True
 
     def _take_records(self, messages: list[Message], consumer: Consumer) -> bool:
-        if self.is_complete:
+        if not self.missing_offsets:
             self.goes_beyond = True
             return True
         offsets = list(map(offset_of, messages))
@@ -256,9 +284,14 @@ def _client_place(place: TopicPartition, offset: int = OFFSET_INVALID) -> Client
     return ClientTopicPartition(place.topic, place.partition, offset)
 
 
-def _place_of(message: Message) -> tuple[str | None, int]:
-    partition = message.partition()
-    return message.topic(), -1 if partition is None else partition
+def _runs(messages: list[Message]) -> Iterator[tuple[str | None, int, list[Message]]]:
+    """Messages of one partition that come one behind the other: its topic, its number, and they."""
+    places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    start = 0
+    for (topic, partition), run in groupby(places):
+        stop = start + sum(1 for _ in run)
+        yield topic, -1 if partition is None else partition, messages[start:stop]
+        start = stop
 
 
 def _is_event(message: Message) -> bool:

@@ -30,6 +30,7 @@ class ImaginedClient:
         self.unassigned: list[int] = []
         self.is_closed = False
         self.queue: list[Message] = []
+        self.counts: list[int] = []
 
     def assign(self, places: Sequence[ClientTopicPartition]) -> None:
         self.positions = {place.partition: place.offset for place in places}
@@ -59,6 +60,8 @@ class ImaginedClient:
         speaking = [one for one in self.positions if self.odd.get(one) != "silent"]
         for partition in self.random.sample(speaking, self.random.randint(0, len(speaking))):
             self.queue += self._run(partition, self.random.randint(1, 5))
+        if not timeout:
+            self.counts.append(count)
         taken, self.queue = self.queue[:count], self.queue[count:]
         return taken
 
@@ -201,7 +204,9 @@ def test_lanes_hold_so_many_bytes_and_no_more(monkeypatch: pytest.MonkeyPatch) -
     for one in ranges:
         values, stop = read(lanes, one, random_)
         assert values == held(client, one, stop)
-        assert sum(lane.held_bytes for lane in lanes._lanes.values()) <= 60 * lanes_module._MESSAGE_BYTES
+        assert sum(lane.held_bytes for lane in lanes._lanes.values()) == lanes._held_bytes
+        assert sum(lane.missing_offsets for lane in lanes._lanes.values()) == lanes._missing_offsets
+        assert lanes._held_bytes <= 60 * lanes_module._MESSAGE_BYTES
         stops.append(stop)
     assert stops[0] == 30
     assert 0 in stops
@@ -216,6 +221,9 @@ def test_nothing_is_fetched_of_what_nobody_wants() -> None:
         assert read(lanes, one, random.Random(0)) == (held(client, one, one.stop), one.stop)
     # The one that has more in store as soon as that shows, the rest when all is there.
     assert client.unassigned == [0, 1]
+    # What is missing of both, and their ends; then less and less.
+    assert client.counts[0] == 3 + 60 + 2
+    assert client.counts == sorted(client.counts, reverse=True)
 
 
 def test_a_client_that_does_not_assign_leaves_ranges_to_others() -> None:
