@@ -152,8 +152,10 @@ class Lanes:
         self._is_well &= not given_up
         self._give_up(given_up)
         self._give_up(self._too_many(wanted))
-        # Once all is there, the client would go on to ask for more of each partition, while steps behind the reader work.
-        self._unassign(beyond if self._missing_offsets else self._lanes.values())
+        if self._missing_offsets:
+            self._unassign(beyond)
+        else:  # the client would go on to ask for more of each partition, while steps behind the reader work
+            self._unassign_all()
         return self._lanes.get(wanted.place) is wanted
 
     def _take(self, lane: _Lane, run: list[Message]) -> bool:
@@ -189,6 +191,13 @@ class Lanes:
         if assigned and self._consumer is not None:
             self._consumer.incremental_unassign([_client_place(lane.place) for lane in assigned])
         for lane in assigned:
+            lane.is_assigned = False
+
+    def _unassign_all(self) -> None:
+        """One call for all: to take thousands of partitions off one by one, the client looks for each in a list of all."""
+        if self._consumer is not None:
+            self._consumer.unassign()
+        for lane in self._lanes.values():
             lane.is_assigned = False
 
     def _drop_all(self) -> None:

@@ -38,6 +38,7 @@ class ImaginedClient:
         self.queue = []
 
     def unassign(self) -> None:
+        self.unassigned += self.positions
         self.positions = {}
         self.queue = []
 
@@ -221,6 +222,7 @@ def test_nothing_is_fetched_of_what_nobody_wants() -> None:
         assert read(lanes, one, random.Random(0)) == (held(client, one, one.stop), one.stop)
     # The one that has more in store as soon as that shows, the rest when all is there.
     assert client.unassigned == [0, 1]
+    assert not client.positions
     # What is missing of both, and their ends; then less and less.
     assert client.counts[0] == 3 + 60 + 2
     assert client.counts == sorted(client.counts, reverse=True)
