@@ -10,9 +10,9 @@ import hashlib
 import struct
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain, count
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +27,12 @@ MAX_SENT_BYTES = 1024
 _OFFSET = struct.Struct("<Q")
 _KNOWN = np.dtype([("id", f"V{ID_BYTES}"), ("content", f"V{CONTENT_BYTES}")])
 _ENTRY = np.dtype([("known", f"V{_KNOWN.itemsize}"), ("offset", "<u8")])
-_ID_AND_REST = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES + _OFFSET.size}s")
+_KNOWN_ID = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES}sQ")
 _ID_OF_ENTRY = struct.Struct(f"<{ID_BYTES}s{CONTENT_BYTES + _OFFSET.size}x")
-ENTRY_BYTES = _ID_AND_REST.size
+ENTRY_BYTES = _KNOWN_ID.size
 """Of an *entry*: an id, the digest of its value, its offset. Entries stand one behind the other, and rise by offset."""
-_MIN_BLOCK_BYTES = 1000 * ENTRY_BYTES
+_STRETCH_BYTES = 16_384 * ENTRY_BYTES
+"""A stretch takes entries until it has so many: a look passes them all, and the oldest is kept as a whole."""
 
 
 class KnownId(NamedTuple):
@@ -78,7 +79,8 @@ def content_of(value: bytes) -> bytes:
 class IdWindow:
     """The ids of the last ``size`` offsets of a partition that are durable.
 
-    One thread adds; others may look at the same time, since each look is one operation of a dict, and so is each change.
+    One thread adds; others may look at the same time, since each look is one operation of a set, and so is each change. Where an
+    id is, which few ask for, is found in what was copied in one operation, too.
 
     Args:
         size: number of offsets.
@@ -87,10 +89,9 @@ class IdWindow:
 
     def __init__(self, size: int, known: Iterable[bytes] = ()) -> None:
         self.size = size
-        # One value of bytes for digest and offset: a million tuples would be a million objects more for the garbage collector.
-        self._packed: dict[bytes, bytes] = {}
-        self._in_order: deque[bytearray] = deque()
-        """Entries, the oldest first. A dict finds its first key only by passing all that were deleted before it."""
+        self._ids: set[bytes] = set()
+        self._stretches: deque[_Stretch] = deque()
+        """The oldest first."""
         self._forgotten = 0
         """So many entries at the beginning are out of the window."""
         self._has_repeats = False
@@ -99,51 +100,81 @@ class IdWindow:
 
     def __len__(self) -> int:
         """Number of ids."""
-        return len(self._packed)
+        return len(self._ids)
 
     def get(self, record_id: bytes) -> KnownId | None:
         """The record with this id, if it is known."""
-        packed = self._packed.get(record_id)
-        if packed is None:
+        if record_id not in self._ids:
             return None
-        return KnownId(record_id, packed[:CONTENT_BYTES], _OFFSET.unpack_from(packed, CONTENT_BYTES)[0])
+        newest_first = reversed([*self._stretches])
+        return next((found for one in newest_first if (found := one.get(record_id)) is not None), None)
 
     def knows_none_of(self, ids: Iterable[bytes]) -> bool:
         """Whether all of these ids are new."""
-        return self._packed.keys().isdisjoint(ids)
+        return self._ids.isdisjoint(ids)
 
-    def move(self, end: int, new: bytes) -> None:
-        """Take new entries, and forget the ids that are further than the window from ``end``."""
-        self._add(new)
+    def move(self, end: int, new: bytes, ids: Iterable[bytes] | None = None) -> None:
+        """Take new entries, and forget the ids that are further than the window from ``end``.
+
+        Args:
+            end: of the log.
+            new: the entries.
+            ids: theirs, if they are at hand: to make them anew, with their hashes, costs more than to take them.
+        """
+        self._add(new, ids)
         first = end - self.size
-        while self._in_order:
-            entries = self._in_order[0]
+        while self._stretches:
+            entries = self._stretches[0].entries
             stop = entries_below(entries, first)
             self._forget(entries[self._forgotten * ENTRY_BYTES : stop * ENTRY_BYTES], first)
             self._forgotten = stop
             if stop * ENTRY_BYTES < len(entries):
                 return
-            self._in_order.popleft()
+            self._stretches.popleft()
             self._forgotten = 0
 
-    def _add(self, entries: bytes) -> None:
+    def _add(self, entries: bytes, ids: Iterable[bytes] | None = None) -> None:
         if not entries:
             return
-        expected = len(self._packed) + len(entries) // ENTRY_BYTES
-        self._packed.update(_ID_AND_REST.iter_unpack(entries))
+        if not self._stretches or len(self._stretches[-1].entries) >= _STRETCH_BYTES:
+            self._stretches.append(_Stretch())
+        self._stretches[-1].entries += entries
+        expected = len(self._ids) + len(entries) // ENTRY_BYTES
+        self._ids.update(_ids_of(entries) if ids is None else ids)
         # An id that was out of an older, shorter window may be met twice: the newer counts.
-        self._has_repeats |= len(self._packed) < expected
-        if self._in_order and len(self._in_order[-1]) < _MIN_BLOCK_BYTES:
-            self._in_order[-1] += entries
-        else:
-            self._in_order.append(bytearray(entries))
+        self._has_repeats |= len(self._ids) < expected
 
     def _forget(self, entries: bytearray, first: int) -> None:
-        gone: Iterable[bytes] = chain.from_iterable(_ID_OF_ENTRY.iter_unpack(entries))
+        gone = _ids_of(entries)
         if self._has_repeats:
             found = [(one, self.get(one)) for one in gone]
-            gone = [one for one, known in found if known is not None and known.offset < first]
-        deque(map(self._packed.pop, gone, repeat(None)), maxlen=0)
+            gone = iter([one for one, known in found if known is not None and known.offset < first])
+        self._ids.difference_update(gone)
+
+
+class _Stretch:
+    """Entries, and where each id is among them: found out when it is asked for, and once. So who asks for all of a million ids
+    pays as much for each as if it had been noted when it came.
+    """
+
+    def __init__(self) -> None:
+        self.entries = bytearray()
+        self._places: dict[bytes, int] = {}
+        self._placed = 0
+        """So many entries at the beginning are among the places."""
+
+    def get(self, record_id: bytes) -> KnownId | None:
+        placed = self._placed
+        new = bytes(self.entries[placed * ENTRY_BYTES :])  # a copy: the other thread may add meanwhile
+        if new:
+            self._places.update(zip(_ids_of(new), count(placed), strict=False))
+            self._placed = placed + len(new) // ENTRY_BYTES  # two threads that do the same do it twice, and no harm
+        place = self._places.get(record_id)
+        return None if place is None else KnownId(*_KNOWN_ID.unpack_from(self.entries, place * ENTRY_BYTES))
+
+
+def _ids_of(entries: bytes | bytearray) -> Iterator[bytes]:
+    return chain.from_iterable(_ID_OF_ENTRY.iter_unpack(entries))
 
 
 def ids_block(ids: Sequence[bytes], contents: Sequence[bytes]) -> bytes:

@@ -20,7 +20,7 @@ from beam_exactly_once.arguments import whole_number
 from beam_exactly_once.clock import SYSTEM_CLOCK, Clock, now_ms
 from beam_exactly_once.errors import ConfigurationError, Fenced
 from beam_exactly_once.object_store import Taken
-from beam_exactly_once.wal.ids import IdWindow, entries_of
+from beam_exactly_once.wal.ids import ENTRY_BYTES, IdWindow, entries_of
 from beam_exactly_once.wal.location import IdPage, WalLocation
 from beam_exactly_once.wal.new_records import NewRecords
 from beam_exactly_once.wal.recovered_ids import RecoveredIds, recover_ids
@@ -210,7 +210,8 @@ class PartitionWriter:
     def _advance(self, records: NewRecords) -> None:
         base, self.end = self.end, self.end + len(records)
         new = entries_of(base, records.ids, records.contents)
-        self.window.move(self.end, new)
+        have_all_ids = len(new) == len(records) * ENTRY_BYTES
+        self.window.move(self.end, new, records.ids if have_all_ids else None)
         self._unpaged.append(new)
 
     def _fenced(self, other: SegmentHeader) -> Fenced:

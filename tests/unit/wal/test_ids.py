@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from beam_exactly_once.wal import ids
 from beam_exactly_once.wal.ids import (
     NO_CONTENT,
     NO_ID,
@@ -46,8 +47,9 @@ def test_the_same_id_in_another_log_is_another() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_window_knows_what_a_plain_list_of_the_last_offsets_does(seed: int) -> None:
+def test_a_window_knows_what_a_plain_list_of_the_last_offsets_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"seed {seed}")
+    monkeypatch.setattr(ids, "_STRETCH_BYTES", 4 * ids.ENTRY_BYTES)
     chance = random.Random(seed)
     size = chance.choice((0, 1, 7, 30))
     window, written, end = IdWindow(size), dict[bytes, int](), 0
@@ -56,7 +58,7 @@ def test_a_window_knows_what_a_plain_list_of_the_last_offsets_does(seed: int) ->
         new = [one for one in new if window.get(one.record_id) is None]
         new = sorted({one.record_id: one for one in new}.values(), key=lambda one: one.offset)
         end += 3
-        window.move(end, entries(new))
+        window.move(end, entries(new), [one.record_id for one in new] if end % 2 else None)
         written |= {one.record_id: one.offset for one in new}
         expected = {record_id: offset for record_id, offset in written.items() if offset >= end - size}
         found = {record_id: one.offset for record_id in written if (one := window.get(record_id)) is not None}
