@@ -22,6 +22,7 @@ class Reader:
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
+    take_at_hand([orders(0, 0, 1 << 40)])  # of tests whose steps failed before, in this process
     reader = Reader()
     yield reader
     all_given_out(reader)
