@@ -24,7 +24,7 @@ from beam_exactly_once.planning.topic_view import DISCOVERY_INTERVAL_S
 from beam_exactly_once.topics import OnDataLoss, TopicDescription
 from beam_exactly_once.transforms.reading.follow_ranges import ReadTimes, made_anew
 from beam_exactly_once.transforms.reading.growing_range import NO_END
-from beam_exactly_once.transforms.reading.partition_time import FIRST_MS, PartitionTimes
+from beam_exactly_once.transforms.reading.partition_time import PartitionTimes
 from beam_exactly_once.transforms.reading.range_group import PlannedRange, RangeGroup
 from beam_exactly_once.transforms.stateless import StatelessDoFn
 
@@ -193,7 +193,7 @@ class FindPartitions(StatelessDoFn):
             for one in new
         ]
         if self._times.together is not None:
-            self._times.together.found(ranges, FIRST_MS)
+            self._times.together.found(ranges)
         return [RangeGroup((one,)) for one in ranges], found.with_those(topics, partitions)
 
     def _topics(self, log: Log, selection: TopicSelection, *, is_first: bool) -> dict[str, TopicDescription]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from beam_exactly_once.per_process import PerProcess
 from beam_exactly_once.randomness import new_token
+from beam_exactly_once.transforms.reading.partition_time import FIRST_MS
 from beam_exactly_once.transforms.reading.range_group import PlannedRange
 
 _Partition = tuple[str, int, str | None]
@@ -24,9 +25,9 @@ class _Partitions:
         self._lock = threading.Lock()
         self._sure_ms: dict[_Partition, int] = {}
 
-    def find(self, partition: _Partition, first_ms: int) -> None:
+    def find(self, partition: _Partition) -> None:
         with self._lock:
-            self._sure_ms.setdefault(partition, first_ms)
+            self._sure_ms.setdefault(partition, FIRST_MS)
 
     def begin(self, partition: _Partition, watermark_ms: int) -> None:
         with self._lock:
@@ -51,10 +52,10 @@ class OneWatermark:
 
     read_id: str = field(default_factory=new_token)
 
-    def found(self, ranges: Iterable[PlannedRange], first_ms: int) -> None:
-        """These partitions will be read: none may go further than ``first_ms`` before."""
+    def found(self, ranges: Iterable[PlannedRange]) -> None:
+        """These partitions will be read: none of the read leaves the beginning of time before."""
         for one in ranges:
-            _READS.get(self).find(_partition(one), first_ms)
+            _READS.get(self).find(_partition(one))
 
     def begun(self, planned: PlannedRange, watermark_ms: int) -> None:
         """A turn begins with this watermark."""
